@@ -1,0 +1,44 @@
+# `make demo` and `make test` need nothing but Python 3.11+, git and make; each sets up .venv first.
+# CPU builds of torch on Linux: `make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu`.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH_INDEX ?=
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+READY := $(VENV)/.ready
+
+.PHONY: demo test check format controls clean help
+
+help: ## show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+$(READY): pyproject.toml constraints.txt
+	@echo "setting up $(VENV): about two minutes and 2 GB the first time"
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
+	$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $(READY)
+
+demo: $(READY) ## train the organism, trace its training, write reports/organism/index.html (about 6 minutes)
+	$(BIN)/dynamics collect organism
+	$(BIN)/dynamics report organism
+
+controls: $(READY) ## the same for the negative control, the late language and another seed (about 15 minutes)
+	for run in organism-control organism-late organism-seed1; do \
+	  $(BIN)/dynamics collect $$run && $(BIN)/dynamics report $$run || exit 1; done
+
+test: $(READY) ## run the tests
+	$(BIN)/python -m pytest -q
+
+check: $(READY) ## what CI runs besides the tests: lint, format, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY) ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove the environment (traces, reports and the cache stay)
+	rm -rf $(VENV)

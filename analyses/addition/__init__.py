@@ -1,0 +1,73 @@
+"""When does a model learn to add, and is it the same circuit in a sum, in words and in a citation?
+
+Definitions
+-----------
+- *Accuracy*: the share of sums whose every digit is the model's first choice, given the digits before it (equal to
+  greedy decoding being right). Null: the same predictions held against the answers of other sums (shuffled within
+  context and digit), which is what guessing by frequency gives.
+- *Answer log-probability*: mean log p(right digit), the continuous twin of accuracy. Null: log p of the right digits of other sums.
+- *Ones digit decodable*: cross-validated accuracy of a linear classifier of (a + b) mod 10 from ``resid_post`` at the
+  position that predicts the ones digit, best layer; across contexts: trained in one context, tested in the others.
+  Null: shuffled labels, best layer.
+- *Sum decodable*: cross-validated R^2 of a linear read-out of a + b where the answer begins. Null: shuffled sums.
+- *Fourier structure*: share of the variance of number representations explained by periods 2, 5, 10, 100 and a linear
+  term (Zhou et al. 2024; Kantamneni and Tegmark 2025). Null: renamed digits.
+- *Shared neurons*: overlap between contexts of the neurons most selective for the ones digit of the sum (the
+  "6 + 9 ends in 5" circuit of Lindsey et al. 2025 in citations and sums alike). Null: shuffled labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dynamics.measurements import Activations, Answers, Selectivity
+from dynamics.plan import Context, Request
+
+from .figures import figures as _figures
+from .prompts import number_probe, sum_probe
+from .summary import summarise as _summarise
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from dynamics.findings import Summary
+    from dynamics.store import Trace
+
+__all__ = ["TITLE", "Options", "figures", "plan", "summarise"]
+
+TITLE = "Addition"
+
+
+class Options(BaseModel):
+    """Options of this analysis."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    per_context: int = Field(120, ge=20, description="Sums in each of the three contexts.")
+    seed: int = Field(0, ge=0, description="Chooses the sums.")
+    permutations: int = Field(20, ge=5, description="Shuffled labels behind the shared-neurons null.")
+    top: float = Field(0.02, gt=0, lt=0.5, description="Share of all neurons that counts as most selective.")
+
+
+def plan(context: Context, options: Options) -> Sequence[Request]:
+    """Sums with answers, activations where the answer is predicted, neurons' selectivity; numbers with activations."""
+    digit = "ones" if context.organism else "sum"
+    sums = sum_probe(context.tokenizer, context.organism, options.per_context, options.seed)
+    selectivity = Selectivity("ones", "context", ("digit", digit), permutations=options.permutations, top=options.top)
+    return [
+        Request(sums, (Answers(candidates=True), Activations("resid_post"), selectivity)),
+        Request(number_probe(), (Activations("resid_post", ("number",)),)),
+    ]
+
+
+def summarise(trace: Trace, options: Options) -> Summary:
+    """Curves and findings from the trace alone."""
+    return _summarise(trace)
+
+
+def figures(summary: Summary) -> Mapping[str, Figure]:
+    """Behaviour, decoding by layer, and structure."""
+    return _figures(summary)

@@ -1,0 +1,383 @@
+"""Curves of addition: behaviour, what is decodable where, periodic structure, neurons shared between contexts."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from dynamics.emergence import shuffled_match_null, unit_bootstrap
+from dynamics.findings import Definition, Finding, Summary, from_draws, from_units
+from dynamics.numerics import decode_classes, decode_number, folds_of, fourier_r2, relabelled_digits
+from dynamics.store import Trace
+
+from .prompts import NUMBERS, SUMS
+
+__all__ = ["summarise"]
+
+_DRAWS = 200
+
+
+def summarise(trace: Trace) -> Summary:
+    """See the package's docstring for definitions."""
+    labels = {k: trace.label(SUMS, k) for k in ("context", "digit", "pair", "ones", "total")}
+    contexts = list(dict.fromkeys(labels["context"].tolist()))
+    digits = list(dict.fromkeys(labels["digit"].tolist()))
+    arrays: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
+    findings = _behaviour(trace, labels, contexts, digits)
+    findings += _decoding(trace, labels, contexts, digits, arrays)
+    findings += _structure(trace, arrays)
+    findings += _shared_neurons(trace, contexts)
+    findings.sort(key=lambda f: not f.headline)
+    layers = next(v.shape[1] for k, (_, v) in arrays.items() if k == "ones_by_layer")
+    data = xr.Dataset(arrays, coords={"step": ("checkpoint", trace.steps), "layer": np.arange(layers)})
+    notes = []
+    held = "never occur in training in any context or order" if len(digits) > 1 else "may occur in training"
+    notes.append(
+        f"{len(set(labels['pair'].tolist()))} sums, different ones in each of {len(contexts)} contexts; they {held}."
+    )
+    return Summary(
+        analysis="addition",
+        title="Addition",
+        question="When does the model learn to add two-digit numbers, which digit first, and do a plain sum, a sum in "
+        "words and a citation (founding year plus volume gives a year) use the same components?",
+        findings=tuple(findings),
+        definitions=_DEFINITIONS,
+        notes=tuple(notes),
+        data=data,
+    )
+
+
+def _behaviour(trace: Trace, labels: dict[str, np.ndarray], contexts: list[str], digits: list[str]) -> list[Finding]:
+    predicted = trace.values(SUMS, "predicted").astype(int)
+    answers = trace.probe(SUMS)["answer_id"].values
+    logprob = trace.values(SUMS, "answer_logprob")
+    said = predicted >= 0  # a model whose logits are not finite said nothing
+    hits = np.where(said, predicted == answers, np.nan)
+    groups = np.array([f"{c}/{d}" for c, d in zip(labels["context"], labels["digit"], strict=True)])
+    common: dict[str, Any] = {"steps": trace.steps, "tokens": trace.tokens}
+
+    exact, pair_context = _per_pair(hits, labels["pair"], labels["context"])
+    exact_null = _exact_null(predicted, answers, labels, _DRAWS)
+    result = [
+        from_units(
+            "addition.accuracy",
+            "addition: held-out sums answered" if len(digits) > 1 else "addition: sums answered",
+            exact,
+            null=exact_null,
+            null_name="answers of other sums",
+            metric="accuracy (all digits right)",
+            unit="sums",
+            headline=True,
+            definition="share of sums with every digit right, all contexts",
+            **common,
+        )
+    ]
+    for context in contexts:
+        mine = pair_context == context
+        result.append(
+            from_units(
+                f"addition.accuracy.{context}",
+                f"addition in context '{context}'",
+                exact[:, mine],
+                null=_exact_null(predicted, answers, labels, _DRAWS, context),
+                null_name="answers of other sums",
+                metric="accuracy (all digits right)",
+                unit="sums",
+                definition=f"share of sums with every digit right, context {context}",
+                **common,
+            )
+        )
+    if len(digits) > 1:
+        for digit in digits:
+            rows = labels["digit"] == digit
+            result.append(
+                from_units(
+                    f"addition.digit.{digit}",
+                    f"addition: {digit} digit",
+                    hits[:, rows],
+                    null=shuffled_match_null(predicted[:, rows], answers[rows], groups=groups[rows], draws=_DRAWS),
+                    null_name="answers of other sums",
+                    metric="accuracy",
+                    unit="sums",
+                    headline=digit in ("tens", "ones"),
+                    definition=f"share of sums whose {digit} digit is right, given the digits before it",
+                    **common,
+                )
+            )
+    result.append(
+        from_units(
+            "addition.logprob",
+            "addition: log-probability of the right digit",
+            logprob,
+            clusters=labels["pair"],
+            null=_shuffled_logprob(trace, groups),
+            null_name="digits of other sums",
+            metric="log-probability (nat)",
+            unit="sums",
+            definition="mean log p(right digit | digits before it): the continuous twin of accuracy",
+            **common,
+        )
+    )
+    return result
+
+
+def _per_pair(hits: np.ndarray, pair: np.ndarray, context: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(checkpoint, pair) whether every digit of a sum is right, and the context of each pair."""
+    pairs, first, index = np.unique(pair, return_index=True, return_inverse=True)
+    wrong = np.zeros((len(hits), len(pairs)))
+    for row in range(hits.shape[1]):
+        wrong[:, index[row]] += 1 - hits[:, row]  # NaN stays NaN
+    return np.where(np.isnan(wrong), np.nan, wrong == 0), context[first]
+
+
+def _exact_null(
+    predicted: np.ndarray, answers: np.ndarray, labels: dict[str, np.ndarray], draws: int, context: str | None = None
+) -> np.ndarray:
+    """(checkpoint, draw) exact accuracy against the answers of other sums of the same context."""
+    rng = np.random.default_rng(0)
+    pairs, index = np.unique(labels["pair"], return_inverse=True)
+    digits = list(dict.fromkeys(labels["digit"].tolist()))
+    table = np.empty((len(pairs), len(digits)), dtype=int)  # pair x digit -> prompt
+    for prompt, (p, d) in enumerate(zip(index, labels["digit"], strict=True)):
+        table[p, digits.index(d)] = prompt
+    of_pair = labels["context"][table[:, 0]]
+    kept = [c for c in dict.fromkeys(of_pair.tolist()) if context in (None, c)]
+    rows = [np.flatnonzero(of_pair == c) for c in kept]
+    result = np.empty((len(predicted), draws))
+    said = (predicted >= 0).all(axis=1)
+    for draw in range(draws):
+        own = np.concatenate(rows)
+        other = np.concatenate([rng.permutation(r) for r in rows])
+        result[:, draw] = (predicted[:, table[own]] == answers[table[other]]).all(-1).mean(1)
+    result[~said] = np.nan
+    return result
+
+
+def _shuffled_logprob(trace: Trace, groups: np.ndarray) -> np.ndarray:
+    """(checkpoint, draw) mean log p of answers shuffled within context and digit."""
+    rng = np.random.default_rng(0)
+    dataset = trace.probe(SUMS)
+    texts = trace.label(SUMS, "answer")
+    order = {str(c): i for i, c in enumerate(dataset["candidate"].values)}
+    index = np.array([order[t] for t in texts])
+    rows = [np.flatnonzero(groups == g) for g in np.unique(groups)]
+    own = np.concatenate(rows)
+    others = [np.concatenate([rng.permutation(r) for r in rows]) for _ in range(_DRAWS)]
+    result = np.full((len(trace.steps), _DRAWS), np.nan)
+    for checkpoint, values in trace.each(SUMS, "candidate_logprob"):
+        for draw, other in enumerate(others):
+            result[checkpoint, draw] = values[own, index[other]].mean()
+    return result
+
+
+def _decoding(
+    trace: Trace,
+    labels: dict[str, np.ndarray],
+    contexts: list[str],
+    digits: list[str],
+    arrays: dict[str, tuple[tuple[str, ...], np.ndarray]],
+) -> list[Finding]:
+    """Ones digit within and across contexts, and the sum, by layer; headline at the best layer."""
+    ones_rows = np.flatnonzero(labels["digit"] == digits[-1])
+    sum_rows = np.flatnonzero(labels["digit"] == digits[0])
+    fold = folds_of(labels["pair"])
+    group = labels["context"][ones_rows]
+    own = np.searchsorted(np.unique(group), group)
+    n, shuffles = len(trace.steps), 40
+    layers = trace.probe(SUMS).sizes["layer"]
+    within = np.full((n, layers, len(ones_rows)), np.nan)
+    across = np.full_like(within, np.nan)
+    sums = np.full((n, layers, len(sum_rows)), np.nan)
+    nulls = {k: np.full((n, layers, shuffles), np.nan) for k in ("within", "across", "sums")}
+    every = np.arange(len(ones_rows))
+    for checkpoint, values in trace.each(SUMS, "resid_post"):
+        for layer in range(layers):
+            x = values[:, 0, layer]
+            hits, null = decode_classes(
+                x[ones_rows], labels["ones"][ones_rows], fold[ones_rows], group, shuffles=shuffles
+            )
+            within[checkpoint, layer] = hits[own, every]
+            nulls["within"][checkpoint, layer] = null[own, every].mean(0)
+            others = np.ones_like(hits, dtype=bool)
+            others[own, every] = False
+            across[checkpoint, layer] = np.where(others, hits, 0).sum(0) / (len(contexts) - 1)
+            nulls["across"][checkpoint, layer] = np.where(others[..., None], null, 0).sum(0).mean(0) / (
+                len(contexts) - 1
+            )
+            sums[checkpoint, layer], nulls["sums"][checkpoint, layer] = decode_number(
+                x[sum_rows], labels["total"][sum_rows], fold[sum_rows], shuffles=shuffles
+            )
+    layered = ("checkpoint", "layer")
+    arrays["ones_by_layer"] = (layered, within.mean(-1))
+    arrays["ones_across_by_layer"] = (layered, across.mean(-1))
+    arrays["sum_by_layer"] = (layered, sums.mean(-1))
+    arrays["ones_null_by_layer"] = (layered, nulls["within"].mean(-1))
+    where = "the position that predicts it"
+    return [
+        _best_layer(
+            trace,
+            "ones_decodable",
+            "addition: ones digit of the sum decodable",
+            within,
+            nulls["within"],
+            "decoding accuracy",
+            f"linear classifier of (a + b) mod 10 from resid_post at {where}, trained and tested in one context, best layer",
+        ),
+        _best_layer(
+            trace,
+            "ones_across",
+            "addition: one code for the ones digit in all contexts",
+            across,
+            nulls["across"],
+            "decoding accuracy in other contexts",
+            f"the same classifier tested in the contexts that it was not trained in, at {where}, best layer",
+            headline=True,
+        ),
+        _best_layer(
+            trace,
+            "sum_decodable",
+            "addition: sum decodable before the answer",
+            sums,
+            nulls["sums"],
+            "cross-validated R²",
+            "linear read-out of a + b from resid_post at the last token of the question, best layer",
+        ),
+    ]
+
+
+def _best_layer(
+    trace: Trace,
+    key: str,
+    title: str,
+    units: np.ndarray,
+    null: np.ndarray,
+    metric: str,
+    definition: str,
+    *,
+    headline: bool = False,
+) -> Finding:
+    """The best layer's curve; the null takes the best layer of each shuffle, so that choosing gains nothing.
+
+    Args:
+        units: (checkpoint, layer, prompt).
+        null: (checkpoint, layer, shuffle).
+    """
+    drawn = np.stack([unit_bootstrap(units[:, layer], draws=_DRAWS) for layer in range(units.shape[1])])
+    best = np.where(np.isfinite(units).all((1, 2)), np.nan_to_num(units.mean(-1), nan=-np.inf).argmax(1), 0)
+    index = np.arange(len(best))
+    return from_draws(
+        f"addition.{key}",
+        title,
+        steps=trace.steps,
+        tokens=trace.tokens,
+        values=units.mean(-1)[index, best],
+        draws=drawn[best, index],
+        null=null.max(axis=1),
+        null_name="shuffled labels, best layer",
+        metric=metric,
+        unit="sums",
+        headline=headline,
+        definition=definition,
+    )
+
+
+def _structure(trace: Trace, arrays: dict[str, tuple[tuple[str, ...], np.ndarray]]) -> list[Finding]:
+    """Fourier structure of number representations by layer."""
+    numbers = trace.label(NUMBERS, "number")
+    layers = trace.probe(NUMBERS).sizes["layer"]
+    renamed = relabelled_digits(numbers, 100)
+    rng = np.random.default_rng(0)
+    counts = rng.multinomial(len(numbers), np.full(len(numbers), 1 / len(numbers)), size=100)
+    n = len(trace.steps)
+    r2 = np.full((n, layers), np.nan)
+    null = np.full((n, layers, len(renamed)), np.nan)
+    draws = np.full((n, layers, len(counts)), np.nan)
+    for checkpoint, values in trace.each(NUMBERS, "resid_post"):
+        x = np.moveaxis(values[:, 0], 1, 0)  # layer, number, d_model
+        r2[checkpoint] = fourier_r2(x, numbers)
+        null[checkpoint] = fourier_r2(x, renamed).T
+        draws[checkpoint] = fourier_r2(x, numbers, counts).T
+    arrays["fourier_by_layer"] = (("checkpoint", "layer"), r2)
+    arrays["fourier_null_by_layer"] = (("checkpoint", "layer"), null.mean(-1))
+    # resampled numbers repeat, which raises every fit alike: keep the draws' spread, not their shift
+    draws += r2[..., None] - draws.mean(-1, keepdims=True)
+    excess = r2 - null.mean(-1)
+    best = np.nan_to_num(excess, nan=-np.inf).argmax(1)
+    index = np.arange(n)
+    return [
+        from_draws(
+            "addition.fourier",
+            "addition: periodic structure of numbers",
+            steps=trace.steps,
+            tokens=trace.tokens,
+            values=excess[index, best],
+            draws=draws[index, best] - null.mean(-1)[index, best, None],
+            null=(null - null.mean(-1, keepdims=True)).max(axis=1),
+            null_name="renamed digits, best layer",
+            metric="R² above renamed digits",
+            unit="numbers",
+            headline=True,
+            definition="share of the variance of the representations of 10 to 99 (resid_post at the number's last token) "
+            "explained by periods 2, 5, 10, 100 and a linear term, minus the mean for renamed digits, best layer",
+        )
+    ]
+
+
+def _shared_neurons(trace: Trace, contexts: list[str]) -> list[Finding]:
+    """Overlap of the most selective neurons between contexts, against shuffled labels."""
+    top = trace.values(SUMS, "selectivity_top")  # (checkpoint, context, permutation, rank)
+    n, _, permutations, count = top.shape
+    pairs = list(combinations(range(len(contexts)), 2))
+    overlap = np.full((n, len(pairs), permutations), np.nan)
+    for checkpoint in np.flatnonzero((top >= 0).all((1, 2, 3))):
+        for p, (one, other) in enumerate(pairs):
+            for permutation in range(permutations):
+                shared = np.intersect1d(top[checkpoint, one, permutation], top[checkpoint, other, permutation])
+                overlap[checkpoint, p, permutation] = len(shared) / count
+    return [
+        from_draws(
+            "addition.shared_neurons",
+            "addition: ones-digit neurons shared between contexts",
+            steps=trace.steps,
+            tokens=trace.tokens,
+            values=overlap[..., 0].mean(1),
+            draws=unit_bootstrap(overlap[..., 0], draws=_DRAWS),
+            null=overlap[..., 1:].mean(1),
+            null_name="neurons most selective for shuffled labels",
+            metric="share of top neurons in common",
+            unit="pairs of contexts",
+            headline=True,
+            definition=f"overlap of the {count} neurons with the largest eta² for the ones digit of the sum, mean over "
+            f"pairs of contexts",
+        )
+    ]
+
+
+_DEFINITIONS = (
+    Definition(
+        "accuracy",
+        "Share of sums whose every digit is the model's first choice given the digits before it, which is the same as "
+        "greedy decoding being right. Null: the same predictions against the answers of other sums.",
+    ),
+    Definition("log-probability", "Mean log p of the right digit, in nats: the continuous twin of accuracy."),
+    Definition(
+        "decoding accuracy",
+        "Ridge classifier of (a + b) mod 10 on resid_post, five folds by operand pair. Across contexts: trained in one "
+        "context and tested in the others. Null: labels shuffled within context; the best layer is taken of the null too.",
+    ),
+    Definition(
+        "Fourier structure",
+        "R² of a least-squares fit of number representations on a linear term and cos, sin(2πn/T) for T = 2, 5, 10, "
+        "100. Null: tens and ones digits renamed at random, which keeps every digit distinct but not in order.",
+        "Zhou et al. 2024; Kantamneni and Tegmark 2025",
+    ),
+    Definition(
+        "shared neurons",
+        "eta² = SS_between / SS_total of a neuron's activation for the ones digit of the sum; overlap of the top "
+        "neurons of two contexts. Null: the same for labels shuffled within each context.",
+        "after Lindsey et al. 2025, 'On the Biology of a Large Language Model'",
+    ),
+)

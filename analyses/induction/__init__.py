@@ -1,0 +1,66 @@
+"""When do induction heads form, and when does the model use them?
+
+Definitions (Olsson et al. 2022, "In-context Learning and Induction Heads"), on random tokens written twice with
+period L:
+
+- *Prefix matching* of a head: mean attention from the second copy to the token after the previous occurrence of the
+  current token (offset L - 1). The curve is the largest head. Null: the largest head on sequences without a repeat,
+  where the same offsets mean nothing.
+- *Previous token* and *duplicate token* of a head: offsets 1 and L.
+- *Copying*: loss on the first copy minus loss on the second, per prompt. Null: the same halves when nothing repeats.
+- *In-context score*: loss at 90% of the prompt minus loss at 10% of it (negative when context helps). Olsson et al.
+  use tokens 500 and 50 of 512, the same shares. Null: prompts without a repeat.
+- *Heads above 0.3 / 0.4*: how many heads pass the thresholds in use. The published step of one circuit moves by a
+  factor of ten with this choice, so that both are shown beside the curve of the largest head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dynamics.measurements import RepeatAttention, TokenLoss
+from dynamics.plan import Context, Request
+
+from .figures import figures as _figures
+from .prompts import repeat_probes
+from .summary import summarise as _summarise
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from dynamics.findings import Summary
+    from dynamics.store import Trace
+
+__all__ = ["TITLE", "Options", "figures", "plan", "summarise"]
+
+TITLE = "Induction"
+
+
+class Options(BaseModel):
+    """Options of this analysis."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prompts: int = Field(64, ge=8, description="Random sequences, and as many controls.")
+    period: int | None = Field(None, ge=4, description="Tokens in one copy; 10 for the organism, 25 otherwise if None.")
+    seed: int = Field(0, ge=0, description="Chooses the tokens.")
+
+
+def plan(context: Context, options: Options) -> Sequence[Request]:
+    """Repeats and controls, each with attention scores per head and loss per token."""
+    period = options.period or (10 if context.organism else 25)
+    probes = repeat_probes(context.tokenizer, context.organism, options.prompts, period, options.seed)
+    return [Request(probe, (RepeatAttention(), TokenLoss())) for probe in probes]
+
+
+def summarise(trace: Trace, options: Options) -> Summary:
+    """Curves and findings from the trace alone."""
+    return _summarise(trace)
+
+
+def figures(summary: Summary) -> Mapping[str, Figure]:
+    """Behaviour, heads over training, and the final head map."""
+    return _figures(summary)

@@ -1,0 +1,182 @@
+"""Curves of induction: per-head attention scores and what the repetition does to the loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from dynamics.findings import Definition, Finding, Summary, from_draws, from_units, unit_null
+from dynamics.store import Trace
+
+from .prompts import CONTROL, REPEATS
+
+__all__ = ["summarise"]
+
+_DRAWS = 200
+_SCORES = {
+    "prefix_matching": ("induction: prefix-matching head", True),
+    "previous_token": ("induction: previous-token head", True),
+    "duplicate_token": ("induction: duplicate-token head", False),
+}
+
+
+def summarise(trace: Trace) -> Summary:
+    """See the package's docstring for definitions."""
+    common: dict[str, Any] = {"steps": trace.steps, "tokens": trace.tokens}
+    findings: list[Finding] = []
+    arrays: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
+    for score, (title, headline) in _SCORES.items():
+        values = trace.values(REPEATS, score)  # (checkpoint, prompt, layer, head)
+        arrays[score] = (("checkpoint", "layer", "head"), values.mean(1))
+        # positional heads look one token back whether or not anything repeats: their null is the untrained model
+        control = trace.values(CONTROL, score) if score != "previous_token" else _untrained(values)
+        name = "largest head without a repeat" if score != "previous_token" else "largest head of the first checkpoint"
+        findings.append(
+            from_draws(
+                f"induction.{score}",
+                title,
+                values=values.mean(1).max((1, 2)),
+                draws=_largest(values, seed=0),
+                null=_largest(control, seed=1),
+                null_name=name,
+                metric="attention probability (largest head)",
+                unit="prompts",
+                headline=headline,
+                definition=f"mean {score.replace('_', ' ')} score of the head in which it is largest",
+                **common,
+            )
+        )
+    findings += _losses(trace, common)
+    prefix = arrays["prefix_matching"][1]
+    for threshold in (0.3, 0.4):
+        arrays[f"heads_above_{threshold:.1f}".replace(".", "_")] = (
+            ("checkpoint",),
+            np.where(np.isfinite(prefix).all((1, 2)), (prefix > threshold).sum((1, 2)), np.nan),
+        )
+    findings.sort(key=lambda f: not f.headline)
+    _, layers, heads = prefix.shape
+    data = xr.Dataset(
+        arrays, coords={"step": ("checkpoint", trace.steps), "layer": np.arange(layers), "head": np.arange(heads)}
+    )
+    period = int(trace.label(REPEATS, "period")[0])
+    last = int(np.flatnonzero(trace.complete)[-1]) if trace.complete.any() else 0
+    notes = [
+        f"{len(trace.label(REPEATS, 'period'))} sequences of {period} random tokens, written twice, and as many controls "
+        f"whose second half is unrelated."
+    ]
+    if np.isfinite(prefix[last]).all():
+        layer, head = np.unravel_index(prefix[last].argmax(), (layers, heads))
+        before, other = np.unravel_index(arrays["previous_token"][1][last].argmax(), (layers, heads))
+        notes.append(
+            f"At step {trace.steps[last]} the strongest prefix-matching head is L{layer}H{head} ({prefix[last].max():.2f}), "
+            f"the strongest previous-token head L{before}H{other} ({arrays['previous_token'][1][last].max():.2f})."
+        )
+    return Summary(
+        analysis="induction",
+        title="Induction",
+        question="When do heads form that look back to what followed the current token before, and when does the model "
+        "predict a repetition with them?",
+        findings=tuple(findings),
+        definitions=_DEFINITIONS,
+        notes=tuple(notes),
+        data=data,
+    )
+
+
+def _largest(values: np.ndarray, *, seed: int) -> np.ndarray:
+    """(checkpoint, draw) largest head of resampled prompts; (checkpoint, prompt, layer, head) in."""
+    n, prompts = values.shape[:2]
+    counts = np.random.default_rng(seed).multinomial(prompts, np.full(prompts, 1 / prompts), size=_DRAWS) / prompts
+    flat = values.reshape(n, prompts, -1)
+    return np.stack([(counts @ flat[c]).max(-1) for c in range(n)]) if n else np.empty((0, _DRAWS))
+
+
+def _untrained(values: np.ndarray) -> np.ndarray:
+    """The first measured checkpoint's scores at every checkpoint; NaN where a checkpoint was not measured."""
+    measured = np.isfinite(values).all((1, 2, 3))
+    if not measured.any():
+        return values
+    first = values[int(np.flatnonzero(measured)[0])]
+    return np.where(measured[:, None, None, None], first, np.nan)
+
+
+def _losses(trace: Trace, common: dict[str, Any]) -> list[Finding]:
+    period = int(trace.label(REPEATS, "period")[0])
+    loss = {name: trace.values(name, "token_loss") for name in (REPEATS, CONTROL)}
+    length = loss[REPEATS].shape[-1]
+    early, late = max(1, round(0.1 * length)), min(length - 1, round(0.9 * length))
+
+    def copying(values: np.ndarray) -> np.ndarray:
+        # the first token of the second copy cannot be known to be a repeat yet
+        first = values[..., length - 2 * period + 1 : length - period]
+        second = values[..., length - period + 1 :]
+        saved: np.ndarray = first.mean(-1) - second.mean(-1)
+        return saved
+
+    def in_context(values: np.ndarray) -> np.ndarray:
+        difference: np.ndarray = values[..., late] - values[..., early]
+        return difference
+
+    return [
+        from_units(
+            "induction.copying",
+            "induction: repetition predicted",
+            copying(loss[REPEATS]),
+            null=unit_null(copying(loss[CONTROL])),
+            null_name="halves that do not repeat",
+            metric="loss saved on the second copy (nat)",
+            unit="prompts",
+            headline=True,
+            definition="mean loss on the first copy minus mean loss on the second, without each copy's first token",
+            **common,
+        ),
+        from_units(
+            "induction.in_context",
+            "induction: in-context score",
+            in_context(loss[REPEATS]),
+            null=unit_null(in_context(loss[CONTROL])),
+            null_name="prompts without a repeat",
+            metric="loss late minus early (nat)",
+            unit="prompts",
+            direction="down",
+            definition=f"loss at token {late} minus loss at token {early} of {length} (Olsson et al.: 500 and 50 of 512)",
+            **common,
+        ),
+        from_units(
+            "induction.second_copy_loss",
+            "induction: loss on the second copy",
+            loss[REPEATS][..., length - period + 1 :].mean(-1),
+            null=unit_null(loss[CONTROL][..., length - period + 1 :].mean(-1)),
+            null_name="second halves that do not repeat",
+            metric="loss (nat)",
+            unit="prompts",
+            direction="down",
+            definition="mean loss on the second copy, without its first token",
+            **common,
+        ),
+    ]
+
+
+_DEFINITIONS = (
+    Definition(
+        "prefix matching",
+        "Mean attention from tokens of the second copy to the token after the previous occurrence of the current token "
+        "(offset L - 1 for period L). The curve is the head in which it is largest; the null takes the largest head of "
+        "sequences without a repeat.",
+        "Olsson et al. 2022",
+    ),
+    Definition(
+        "previous token, duplicate token",
+        "Mean attention to the token before, and to the previous occurrence of the current token (offset L). The null "
+        "of previous-token attention is the first measured checkpoint, because position alone explains it.",
+        "Olsson et al. 2022",
+    ),
+    Definition("copying", "Loss on the first copy minus loss on the second copy, in nats.", "Olsson et al. 2022"),
+    Definition(
+        "in-context score",
+        "Loss at 90% of the prompt minus loss at 10%; below zero when context helps.",
+        "Olsson et al. 2022 (tokens 500 and 50 of 512)",
+    ),
+)

@@ -1,0 +1,56 @@
+"""When do languages come to share concepts, and can a model answer in one language what it only met in others?
+
+Definitions
+-----------
+- *Accuracy*: the opposite word is the model's first choice. For the organism, *held-out transfer* is accuracy on
+  concepts whose antonym never occurs within that language, so that only a concept shared with other languages
+  answers. Null: answers of other prompts of the same language.
+- *Retrieval@1*: share of words whose nearest vector in another language is their translation (chance 1/n), vectors
+  centred per language, by layer. Null: the same neighbours held against shuffled translations, best layer.
+- *Concept cosine*: centred cosine of translations minus that of mismatched concepts. Null: shuffled translations.
+
+Source: after Lindsey et al. 2025 ("On the Biology of a Large Language Model", multilingual circuits) and Dumas et al.
+2025 ("Separating Tongue from Thought"), whose causal test is not part of this analysis yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from dynamics.measurements import Activations, Answers
+from dynamics.plan import Context, NoOptions, Request
+from dynamics.probes import LAST
+
+from .figures import figures as _figures
+from .prompts import antonym_probe, word_probe
+from .summary import summarise as _summarise
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from dynamics.findings import Summary
+    from dynamics.store import Trace
+
+__all__ = ["TITLE", "Options", "figures", "plan", "summarise"]
+
+TITLE = "Shared concepts"
+Options = NoOptions
+
+
+def plan(context: Context, options: NoOptions) -> Sequence[Request]:
+    """Antonyms with answers; words with activations at the word and where the answer is predicted."""
+    return [
+        Request(antonym_probe(context.tokenizer, context.organism), (Answers(candidates=True),)),
+        Request(word_probe(context.organism), (Activations("resid_post", ("word", LAST)),)),
+    ]
+
+
+def summarise(trace: Trace, options: NoOptions) -> Summary:
+    """Curves and findings from the trace alone."""
+    return _summarise(trace)
+
+
+def figures(summary: Summary) -> Mapping[str, Figure]:
+    """Behaviour per language, and sharing by layer."""
+    return _figures(summary)

@@ -1,0 +1,62 @@
+"""Figures of shared concepts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dynamics.figures import curve_grid, heat_maps
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from dynamics.findings import Finding, Summary
+
+__all__ = ["figures"]
+
+
+def figures(summary: Summary) -> dict[str, Figure]:
+    """``behaviour``, ``sharing`` and ``layers``."""
+    found = {f.key.removeprefix("shared_concepts."): f for f in summary.findings}
+
+    def by_language(prefix: str) -> list[tuple[str, Finding]]:
+        return [
+            (k.removeprefix(prefix), f) for k, f in found.items() if k.startswith(prefix) and not k.endswith("logprob")
+        ]
+
+    panels = (
+        [("Antonyms answered", by_language("accuracy.") or [("all", found["accuracy"])])] if "accuracy" in found else []
+    )
+    if "transfer" in found:
+        panels.append(("Held-out transfer", by_language("transfer.") or [("all", found["transfer"])]))
+    twins = [(k.split(".")[0], f) for k, f in found.items() if k.endswith("logprob")]
+    if twins:
+        panels.append(("Continuous twins", twins))
+    sharing = [
+        (
+            "Translations are nearest neighbours",
+            [("where the answer is predicted", found["retrieval"]), ("at the word", found["retrieval.word"])],
+        ),
+        (
+            "Translations are similar",
+            [("where the answer is predicted", found["cosine"]), ("at the word", found["cosine.word"])],
+        ),
+    ]
+    data = summary.data
+    maps = [
+        (f"{title} {where}", data[name].sel(position=position).values.T)
+        for name, title in (("retrieval_by_layer", "retrieval@1"), ("cosine_by_layer", "concept cosine"))
+        for position, where in (("word", "at the word"), ("last", "at the answer"))
+    ]
+    figures: dict[str, Figure] = {}
+    if panels:
+        figures["behaviour"] = curve_grid(panels)
+    figures["sharing"] = curve_grid(sharing)
+    figures["layers"] = heat_maps(
+        maps,
+        data["step"].values.tolist(),
+        rows=[str(layer) for layer in data["layer"].values],
+        row_title="layer",
+        value_title="share or cosine",
+        limits=(0.0, 1.0),
+    )
+    return figures

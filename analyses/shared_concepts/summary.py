@@ -1,0 +1,246 @@
+"""Curves of shared concepts: answers per language, transfer, and similarity of representations between languages."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import numpy as np
+import xarray as xr
+
+from dynamics.emergence import shuffled_match_null, unit_bootstrap
+from dynamics.findings import Definition, Finding, Summary, from_draws, from_units
+from dynamics.numerics import centred_cosines, concept_margins, nearest_other
+from dynamics.store import Trace
+
+from .prompts import ANTONYMS, WORDS
+
+__all__ = ["summarise"]
+
+_DRAWS = 200
+
+
+def summarise(trace: Trace) -> Summary:
+    """See the package's docstring for definitions."""
+    languages = list(dict.fromkeys(trace.label(WORDS, "language").tolist()))
+    findings, splits = _behaviour(trace)
+    similarity, arrays = _similarity(trace, languages)
+    findings += similarity
+    findings.sort(key=lambda f: not f.headline)
+    layers = trace.probe(WORDS).sizes["layer"]
+    data = xr.Dataset(
+        arrays,
+        coords={"step": ("checkpoint", trace.steps), "layer": np.arange(layers), "position": ["word", "last"]},
+    )
+    asked = trace.label(ANTONYMS, "language")
+    notes = [
+        "Antonym questions with a one-token answer: "
+        + ", ".join(f"{int((asked == language).sum())} in {language}" for language in languages)
+        + f"; words compared between languages: {int((trace.label(WORDS, 'language') == languages[0]).sum())} a language."
+    ]
+    if "held out" not in splits:
+        notes.append(
+            "What this model met in training is not known, so that no prompt counts as held out and transfer is not measurable."
+        )
+    return Summary(
+        analysis="shared_concepts",
+        title="Shared concepts",
+        question="When do languages come to share concepts, in which layers, and can the model answer in one language "
+        "what it only met in the others?",
+        findings=tuple(findings),
+        definitions=_DEFINITIONS,
+        notes=tuple(notes),
+        data=data,
+    )
+
+
+def _behaviour(trace: Trace) -> tuple[list[Finding], list[str]]:
+    predicted = trace.values(ANTONYMS, "predicted").astype(int)
+    answers = trace.probe(ANTONYMS)["answer_id"].values
+    language, split = trace.label(ANTONYMS, "language"), trace.label(ANTONYMS, "split")
+    # both templates and both directions ask about the same pair: they are resampled together
+    cluster = np.unique(
+        np.array([f"{w}/{c}" for w, c in zip(language, trace.label(ANTONYMS, "concept"), strict=True)]),
+        return_inverse=True,
+    )[1]
+    hits = np.where(predicted >= 0, predicted == answers, np.nan)
+    logprob = trace.values(ANTONYMS, "answer_logprob")
+    splits = list(dict.fromkeys(split.tolist()))
+    names = {"trained": "antonyms answered", "held out": "held-out transfer", "natural": "antonyms answered"}
+
+    def accuracy(key: str, title: str, rows: np.ndarray, headline: bool, definition: str) -> Finding:
+        return from_units(
+            f"shared_concepts.{key}",
+            title,
+            hits[:, rows],
+            clusters=cluster[rows],
+            steps=trace.steps,
+            tokens=trace.tokens,
+            null=shuffled_match_null(predicted[:, rows], answers[rows], groups=language[rows], draws=_DRAWS),
+            null_name="answers of other prompts",
+            metric="accuracy",
+            unit="concepts",
+            headline=headline,
+            definition=definition,
+        )
+
+    result = []
+    for kind in splits:
+        rows = split == kind
+        key = {"held out": "transfer"}.get(kind, "accuracy")
+        what = {
+            "held out": "antonyms never met within the language of the question",
+            "trained": "antonyms met in training",
+        }.get(kind, "antonyms")
+        result.append(accuracy(key, f"concepts: {names[kind]}", rows, True, f"accuracy on {what}, all languages"))
+        for name in dict.fromkeys(language.tolist()):
+            mine = rows & (language == name)
+            if mine.sum() >= 8:
+                result.append(
+                    accuracy(
+                        f"{key}.{name}",
+                        f"concepts: {names[kind]} in {name}",
+                        mine,
+                        kind == "held out",
+                        f"accuracy on {what}, in {name}",
+                    )
+                )
+        result.append(
+            from_units(
+                f"shared_concepts.{key}.logprob",
+                f"concepts: log-probability of the answer ({kind})",
+                logprob[:, rows],
+                clusters=cluster[rows],
+                steps=trace.steps,
+                tokens=trace.tokens,
+                null=_shuffled_logprob(trace, np.flatnonzero(rows), language),
+                null_name="answers of other prompts",
+                metric="log-probability (nat)",
+                unit="concepts",
+                definition=f"mean log p(answer) on {what}: the continuous twin of accuracy",
+            )
+        )
+    return result, splits
+
+
+def _shuffled_logprob(trace: Trace, rows: np.ndarray, language: np.ndarray) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    order = {str(c): i for i, c in enumerate(trace.probe(ANTONYMS)["candidate"].values)}
+    index = np.array([order[t] for t in trace.label(ANTONYMS, "answer")])
+    parts = [rows[language[rows] == name] for name in np.unique(language[rows])]
+    own = np.concatenate(parts)
+    others = [np.concatenate([rng.permutation(part) for part in parts]) for _ in range(_DRAWS)]
+    result = np.full((len(trace.steps), _DRAWS), np.nan)
+    for checkpoint, values in trace.each(ANTONYMS, "candidate_logprob"):
+        for draw, other in enumerate(others):
+            result[checkpoint, draw] = values[own, index[other]].mean()
+    return result
+
+
+def _similarity(
+    trace: Trace, languages: list[str]
+) -> tuple[list[Finding], dict[str, tuple[tuple[str, ...], np.ndarray]]]:
+    """Retrieval and centred cosine by layer and position, over ordered pairs of languages."""
+    of = trace.label(WORDS, "language")
+    rows = {name: np.flatnonzero(of == name) for name in languages}
+    words = len(rows[languages[0]])
+    ordered = list(permutations(languages, 2))
+    n, layers = len(trace.steps), trace.probe(WORDS).sizes["layer"]
+    nearest = np.full((n, 2, layers, len(ordered), words), -1)
+    margins = np.full((n, 2, layers, len(ordered), words), np.nan)
+    rng = np.random.default_rng(0)
+    shuffles = [rng.permutation(words) for _ in range(40)]
+    null_margin = np.full((n, 2, layers, len(shuffles)), np.nan)
+    for checkpoint, values in trace.each(WORDS, "resid_post"):
+        for position in range(2):
+            for layer in range(layers):
+                shuffled = np.zeros(len(shuffles))
+                for p, (one, other) in enumerate(ordered):
+                    x = values[:, position, layer]
+                    cosines = centred_cosines(x[rows[one]], x[rows[other]])
+                    nearest[checkpoint, position, layer, p] = nearest_other(cosines)
+                    margins[checkpoint, position, layer, p] = concept_margins(cosines)
+                    for s, order in enumerate(shuffles):
+                        shuffled[s] += concept_margins(cosines[:, order]).mean() / len(ordered)
+                null_margin[checkpoint, position, layer] = shuffled
+    target = np.arange(words)
+    hits = np.where(nearest >= 0, nearest == target, np.nan)
+    null_hits = np.stack(
+        [np.where(nearest >= 0, nearest == order, np.nan).mean((-2, -1)) for order in shuffles], axis=-1
+    )
+    arrays: dict[str, tuple[tuple[str, ...], np.ndarray]] = {
+        "retrieval_by_layer": (("checkpoint", "position", "layer"), hits.mean((-2, -1))),
+        "cosine_by_layer": (("checkpoint", "position", "layer"), margins.mean((-2, -1))),
+    }
+    findings = []
+    for position, where, headline in ((1, "where the answer is predicted", True), (0, "at the word", False)):
+        suffix = "" if headline else ".word"
+        for key, title, units, null, metric, definition in (
+            (
+                f"retrieval{suffix}",
+                f"concepts: translations are nearest neighbours {where}",
+                hits[:, position],
+                null_hits[:, position],
+                "retrieval@1",
+                f"share of words whose nearest vector in another language is the translation, resid_post {where}, best "
+                f"layer, mean over {len(ordered)} ordered pairs of languages",
+            ),
+            (
+                f"cosine{suffix}",
+                f"concepts: translations are similar {where}",
+                margins[:, position],
+                null_margin[:, position],
+                "cosine above mismatched concepts",
+                f"centred cosine of translations minus that of mismatched concepts, resid_post {where}, best layer",
+            ),
+        ):
+            findings.append(_best_layer(trace, key, title, units.mean(2), null, metric, definition, headline))
+    return findings, arrays
+
+
+def _best_layer(
+    trace: Trace,
+    key: str,
+    title: str,
+    units: np.ndarray,
+    null: np.ndarray,
+    metric: str,
+    definition: str,
+    headline: bool,
+) -> Finding:
+    """(checkpoint, layer, word) units and (checkpoint, layer, shuffle) null: the best layer of each."""
+    layered = units.mean(-1)
+    best = np.nan_to_num(layered, nan=-np.inf).argmax(1)
+    index = np.arange(len(best))
+    drawn = np.stack([unit_bootstrap(units[:, layer], draws=_DRAWS) for layer in range(units.shape[1])])
+    return from_draws(
+        f"shared_concepts.{key}",
+        title,
+        steps=trace.steps,
+        tokens=trace.tokens,
+        values=layered[index, best],
+        draws=drawn[best, index],
+        null=null.max(axis=1),
+        null_name="shuffled translations, best layer",
+        metric=metric,
+        unit="words",
+        headline=headline,
+        definition=definition,
+    )
+
+
+_DEFINITIONS = (
+    Definition("accuracy", "The opposite word is the model's first choice among all tokens."),
+    Definition(
+        "held-out transfer",
+        "Accuracy on concepts whose antonym never occurs within the language of the question: they occur in sentences "
+        "that mix it with another language, and in translations. A model that stores one answer for each word and "
+        "sentence language cannot answer them.",
+    ),
+    Definition(
+        "retrieval@1",
+        "Share of words whose nearest vector in another language, by cosine of vectors centred per language, is their "
+        "translation; chance is one over the number of words.",
+        "after Lindsey et al. 2025; Dumas et al. 2025",
+    ),
+    Definition("concept cosine", "Mean centred cosine of translations minus that of mismatched concepts."),
+)

@@ -1,0 +1,9 @@
+"""Weights: series of checkpoints, where they come from, and loading them. Knows nothing of probes and circuits."""
+
+from __future__ import annotations
+
+from .errors import CheckpointError, UserError
+from .local import FolderConfig, FolderSeries
+from .series import Checkpoint, Series
+
+__all__ = ["Checkpoint", "CheckpointError", "FolderConfig", "FolderSeries", "Series", "UserError"]

@@ -1,0 +1,55 @@
+"""Errors that a user can act on: what was observed, what was expected, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = ["CheckpointError", "UserError", "nearest"]
+
+
+class UserError(Exception):
+    """A request that cannot be carried out as made.
+
+    The command line prints it as one message and exits with code 2; it never shows a traceback.
+    Context (run, step, probe) is added on the way up with :meth:`add_note`.
+
+    >>> print(UserError("there is no run 'organsim'", expected="one of: organism", remedy="dynamics collect organism"))
+    there is no run 'organsim'
+      expected: one of: organism
+      remedy:   dynamics collect organism
+    """
+
+    def __init__(self, observed: str, *, expected: str = "", remedy: str = "") -> None:
+        super().__init__(observed, expected, remedy)
+        self.observed = observed
+        self.expected = expected
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        lines = [self.observed]
+        if self.expected:
+            lines.append(f"  expected: {self.expected}")
+        if self.remedy:
+            lines.append(f"  remedy:   {self.remedy}")
+        lines += [f"  {note}" for note in getattr(self, "__notes__", ())]
+        return "\n".join(lines)
+
+
+class CheckpointError(UserError):
+    """One checkpoint that cannot be used (weights missing, mismatched or unreadable); the others may be fine."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The remedy text for a mistyped ``word``: the nearest known ones, else all of them.
+
+    >>> nearest("adition", ["addition", "induction"])
+    "did you mean 'addition'?"
+    >>> nearest("xyz", ["b", "a"])
+    'known: a, b'
+    """
+    known = sorted(known)
+    close = get_close_matches(word, known, n=1)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"known: {', '.join(known)}" if known else "none is declared"

@@ -1,0 +1,34 @@
+"""The organism as a series: trained when it is first needed, then an ordinary folder of checkpoints."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..local import FolderConfig, FolderSeries
+from .curriculum import OrganismConfig, schedule
+from .train import Progress, organism_folder, saved_steps, train
+
+__all__ = ["is_trained", "open_organism", "read_truth"]
+
+
+def is_trained(name: str, config: OrganismConfig) -> bool:
+    """Whether all weights of this organism are in the cache."""
+    folder = organism_folder(name, config)
+    return saved_steps(folder, config) == schedule(config) and (folder / "truth.json").is_file()
+
+
+def open_organism(name: str, config: OrganismConfig, *, progress: Progress | None = None) -> FolderSeries:
+    """Train the organism if needed and open its folder, exactly as anybody's local series is opened."""
+    folder = train(name, config, progress=progress)
+    return FolderSeries(FolderConfig(path=folder, tokens_per_step=config.tokens_per_step, tokenizer=None), name=name)
+
+
+def read_truth(folder: Path) -> dict[str, Any] | None:
+    """The ``truth.json`` beside an organism's weights; None for a series that is no organism."""
+    file = folder / "truth.json"
+    if not file.is_file():
+        return None
+    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return content

@@ -1,0 +1,39 @@
+"""The engine: collect measurements over a training series into a trace, and say when circuits emerged.
+
+Every verb of the command line is a function here. Names are loaded when they are first used, so that reading a trace
+imports neither torch nor matplotlib.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .analyse import analyse
+    from .collect import collect
+    from .config import load_runs
+    from .report import report
+    from .status import status, verify
+    from .store import Trace, open_trace
+
+__all__ = ["Trace", "analyse", "collect", "load_runs", "open_trace", "report", "status", "verify"]
+
+_HOME = {
+    "Trace": "store",
+    "analyse": "analyse",
+    "collect": "collect",
+    "load_runs": "config",
+    "open_trace": "store",
+    "report": "report",
+    "status": "status",
+    "verify": "status",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(import_module(f".{_HOME[name]}", __name__), name)
+        globals()[name] = value  # a submodule of the same name must not hide the function
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has: {', '.join(__all__)}")

@@ -1,0 +1,118 @@
+"""Running analyses on a trace: from raw slabs to curves, findings and emergence, written beside the slabs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from checkpoints.errors import UserError, nearest
+
+from .config import Run, load_run
+from .findings import Summary
+from .plan import Analysis, find_analysis
+from .progress import Reporter
+from .provenance import provenance
+from .resolve import trace_path
+from .store import Trace, read_result, write_result, writer_lock
+
+__all__ = ["Result", "analyse", "open_run_trace"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One analysis and what it found."""
+
+    module: Analysis
+    summary: Summary
+
+
+def open_run_trace(name: str, traces: Path) -> Trace:
+    """The trace of a run.
+
+    Raises:
+        UserError: when it has not been collected, or no checkpoint is complete.
+    """
+    path = trace_path(traces, name)
+    if not path.exists():
+        raise UserError(f"run {name!r} has no trace in {traces}", remedy=f"dynamics collect {name}")
+    trace = Trace(path)
+    if not trace.complete.any():
+        raise UserError(f"no checkpoint of {path} is complete", remedy=f"dynamics collect {name} (it says what fails)")
+    return trace
+
+
+def analyse(
+    name: str,
+    analyses: Sequence[str] = (),
+    *,
+    runs: Path | None = None,
+    traces: Path = Path("traces"),
+    run: Run | None = None,
+    fresh: bool = True,
+    reporter: Reporter | None = None,
+) -> list[Result]:
+    """Run a run's analyses on its trace, without weights, and store what they find under ``results/``.
+
+    Args:
+        name: the run's name.
+        analyses: which of the run's analyses; all of them if empty.
+        runs: the runs file.
+        traces: folder of traces.
+        run: the run itself, instead of reading the runs file.
+        fresh: analyse again even if the stored results were made from the same data by the same program.
+        reporter: who tells the user.
+
+    Raises:
+        UserError: for an unknown analysis, or a trace that is missing or empty.
+    """
+    reporter = reporter or Reporter(quiet=True)
+    run = run or load_run(name, runs)
+    entries = {entry.name: entry for entry in run.analyses}
+    for wanted in analyses:
+        if wanted not in entries:
+            raise UserError(
+                f"run {name!r} has no analysis {wanted!r}", remedy=nearest(wanted, entries) + ", or add it to the run"
+            )
+    modules = {n: find_analysis(n, entries[n].options) for n in (analyses or entries)}
+    trace = open_run_trace(name, traces)
+    results = []
+    for analysis, (module, options) in modules.items():
+        inputs = _inputs(trace, analysis, module, options)
+        stored = None if fresh else read_result(trace.path, analysis)
+        if stored is not None and stored[1].get("inputs") == inputs:
+            results.append(Result(module, Summary.from_json(stored[1]["summary"], stored[0])))
+            continue
+        reporter.say(f"analysing {analysis} ...")
+        try:
+            summary = module.summarise(trace, options)
+        except UserError as error:
+            error.add_note(f"in analysis {analysis!r} of run {name!r}")
+            raise
+        with writer_lock(trace.path):
+            write_result(trace.path, analysis, summary.data, {"inputs": inputs, "summary": summary.to_json()})
+        results.append(Result(module, summary))
+    return results
+
+
+def _inputs(trace: Trace, analysis: str, module: Any, options: BaseModel) -> dict[str, Any]:
+    """What a result depends on: the data, the options and the program."""
+    source = Path(module.__file__)
+    files = sorted(source.parent.glob("*.py")) if source.name == "__init__.py" else [source]
+    engine = Path(__file__).parent
+    files += [*sorted((engine / "numerics").glob("*.py")), *sorted((engine / "emergence").glob("*.py"))]
+    code = hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:16]
+    versions = provenance()["versions"]
+    return {
+        "fingerprint": trace.attributes.get("fingerprint"),
+        "complete": [int(s) for s in trace.steps[trace.complete]],
+        "options": json.loads(options.model_dump_json()),
+        "code": code,
+        "versions": {k: versions[k] for k in ("circuit-dynamics", "numpy")},
+        "analysis": analysis,
+    }

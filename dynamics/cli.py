@@ -1,0 +1,192 @@
+"""The command ``dynamics``: every verb is a Python function of the same name (``import dynamics``)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from checkpoints.errors import UserError
+
+from .progress import Reporter
+
+__all__ = ["cli", "main"]
+
+_RUNS = click.option("--runs", type=click.Path(path_type=Path), help="The runs file.  [default: runs.yaml]")
+_TRACES = click.option(
+    "--traces", type=click.Path(path_type=Path), default=Path("traces"), show_default=True, help="Folder of traces."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="circuit-dynamics", prog_name="dynamics")
+def cli() -> None:
+    """Trace when circuits form in the training of a language model."""
+
+
+@cli.command()
+@_RUNS
+def runs(runs: Path | None) -> None:
+    """List the runs that the runs file declares."""
+    from .config import load_runs
+
+    declared = load_runs(runs)
+    width = max(map(len, declared), default=0)
+    for name, run in declared.items():
+        analyses = ", ".join(entry.name for entry in run.analyses)
+        click.echo(f"{name:<{width}}  {run.series.kind:<9} {run.description}  [{analyses}]")
+
+
+@cli.command()
+@click.argument("run")
+@_RUNS
+@_TRACES
+@click.option("--dry-run", is_flag=True, help="Say how many checkpoints, GB and minutes; write nothing.")
+@click.option("--device", help="cpu, cuda, cuda:N or mps, instead of what the run says.")
+@click.option("--schedule", type=click.Choice(["dense", "log"]), help="Instead of what the run says.")
+@click.option("--keep-going", is_flag=True, help="Record checkpoints with bad files as failed, collect the others.")
+def collect(
+    run: str,
+    runs: Path | None,
+    traces: Path,
+    dry_run: bool,
+    device: str | None,
+    schedule: str | None,
+    keep_going: bool,
+) -> None:
+    """Measure every checkpoint of RUN and write its trace. Kill it at any time; the same command goes on."""
+    from .collect import collect as function
+    from .collect import estimate
+    from .config import load_run
+
+    changed = {k: v for k, v in (("device", device), ("schedule", schedule)) if v is not None}
+    declared = load_run(run, runs).model_copy(update=changed)
+    if dry_run:
+        guess = estimate(run, declared)
+        if guess.to_train:
+            click.echo(f"{run}: the organism has to be trained first, {guess.to_train} optimizer steps")
+        click.echo(f"{run}: {guess.checkpoints} of {guess.of} checkpoints, {guess.prompts} prompts each")
+        click.echo(f"download: 0 GB (the weights are local); trace: {guess.trace_bytes / 1e9:.3f} GB")
+        time = "unknown until there is a checkpoint to time" if guess.seconds is None else _duration(guess.seconds)
+        click.echo(f"time for collecting: {time}")
+        return
+    done = function(run, traces=traces, run=declared, keep_going=keep_going, reporter=Reporter())
+    total = len(done.collected) + len(done.already)
+    click.echo(
+        f"{done.trace}: {total} checkpoints complete ({len(done.collected)} now, {_duration(done.seconds)}), "
+        f"{len(done.failed)} failed, {len(done.masked)} masked"
+    )
+    for step, reason in done.failed.items():
+        click.echo(f"  step {step} failed: {reason}")
+    if done.failed:
+        sys.exit(1)
+
+
+@cli.command()
+@click.argument("run")
+@_RUNS
+@_TRACES
+def status(run: str, runs: Path | None, traces: Path) -> None:
+    """What of RUN is complete, failed or masked, and how long is left."""
+    from .status import status as function
+
+    state = function(run, runs=runs, traces=traces)
+    if state.trace is None:
+        click.echo(f"{run}: not started; `dynamics collect {run}` starts it")
+        return
+    click.echo(f"{state.trace}{': being collected now' if state.collecting else ''}")
+    for name in ("complete", "pending", "failed", "masked", "not scheduled"):
+        steps = state.steps.get(name, [])
+        if steps:
+            shown = ", ".join(map(str, steps[:8])) + (f", ... {steps[-1]}" if len(steps) > 8 else "")
+            click.echo(f"  {name:<14}{len(steps):>4}  steps {shown}")
+    for step, reason in state.reasons.items():
+        click.echo(f"  step {step}: {reason}")
+    if state.seconds_left:
+        click.echo(f"  about {_duration(state.seconds_left)} left at {state.seconds_per_checkpoint:.1f} s a checkpoint")
+
+
+@cli.command()
+@click.argument("run")
+@click.argument("analyses", nargs=-1)
+@_RUNS
+@_TRACES
+def analyse(run: str, analyses: tuple[str, ...], runs: Path | None, traces: Path) -> None:
+    """Compute curves, findings and emergence of RUN (all its ANALYSES unless named) into the trace."""
+    from .analyse import analyse as function
+
+    results = function(run, analyses, runs=runs, traces=traces, reporter=Reporter())
+    for result in results:
+        for finding in result.summary.findings:
+            onset = finding.emergence.onset
+            when = f"  onset {onset}" if onset is not None and finding.emergence.state != "not emerged" else ""
+            click.echo(f"{finding.key:<40} {finding.emergence.state:<19}{when}")
+
+
+@cli.command()
+@click.argument("run")
+@_RUNS
+@_TRACES
+@click.option(
+    "--reports", type=click.Path(path_type=Path), default=Path("reports"), show_default=True, help="Folder of reports."
+)
+def report(run: str, runs: Path | None, traces: Path, reports: Path) -> None:
+    """Write the report of RUN (HTML, JSON, figures) and print its emergence table."""
+    from .report import print_report
+    from .report import report as function
+
+    written = function(run, runs=runs, traces=traces, reports=reports, reporter=Reporter())
+    print_report(written.content)
+    click.echo(f"\n{written.folder / 'index.html'}")
+
+
+@cli.command()
+@click.argument("run")
+@_RUNS
+@_TRACES
+@click.option("--repair", is_flag=True, help="Measure damaged checkpoints again.")
+def verify(run: str, runs: Path | None, traces: Path, repair: bool) -> None:
+    """Check every chunk of RUN's trace against its checksum."""
+    from .collect import collect as recollect
+    from .status import verify as function
+
+    damage = function(run, traces=traces, repair=repair)
+    for item in damage:
+        click.echo(f"  step {item.step} {item.variable}: {item.problem}")
+    if not damage:
+        click.echo(f"{run}: every chunk of every complete checkpoint is intact")
+    elif repair:
+        done = recollect(run, runs=runs, traces=traces, reporter=Reporter())
+        click.echo(f"{run}: measured {len(done.collected)} checkpoints again")
+        if done.failed:
+            sys.exit(1)
+    else:
+        click.echo(f"{run}: {len(damage)} damaged; `dynamics verify {run} --repair` measures them again")
+        sys.exit(1)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Entry point: exit code 0 done, 1 some checkpoints failed, 2 wrong request, 130 interrupted."""
+    errors = Console(stderr=True, highlight=False)
+    try:
+        return cli.main(args=arguments, prog_name="dynamics", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except UserError as error:
+        errors.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        errors.print("\ninterrupted; what is complete stays. Run the same command again to go on.", style="yellow")
+        sys.exit(130)

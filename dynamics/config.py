@@ -1,0 +1,177 @@
+"""The runs file: a mapping from run name to run, with every mistake named and the nearest known word suggested."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from checkpoints.errors import UserError, nearest
+from checkpoints.local import FolderConfig
+from checkpoints.organism.curriculum import OrganismConfig
+
+__all__ = ["AnalysisEntry", "ProbeEntry", "Run", "load_run", "load_runs"]
+
+DEFAULT_RUNS_FILE = Path("runs.yaml")
+
+
+class AnalysisEntry(BaseModel):
+    """One analysis of a run: a name, or a name with options."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(description="`addition` means analyses.addition; a dotted path means anybody's module.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Options of that analysis.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+class ProbeEntry(BaseModel):
+    """A probe of the user's own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    file: Path = Field(description="JSONL or YAML file of prompts.")
+    sites: tuple[str, ...] = Field((), description="Sites whose activations are stored, all layers.")
+    positions: tuple[str, ...] = Field(("last",), description="Named positions at which they are stored.")
+
+
+class Run(BaseModel):
+    """One run: a series, what to measure on it, and how."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    description: str = Field("", description="What this run is for; shown in lists and reports.")
+    series: Annotated[OrganismConfig | FolderConfig, Field(discriminator="kind")] = Field(
+        description="Where the checkpoints come from."
+    )
+    analyses: tuple[AnalysisEntry, ...] = Field((), description="Which analyses to collect for and to report.")
+    probes: dict[str, ProbeEntry] = Field(default_factory=dict, description="Your own prompts, by probe name.")
+    schedule: Literal["dense", "log"] = Field(
+        "dense", description="dense: every checkpoint; log: about `checkpoints` of them, evenly spaced in log step."
+    )
+    checkpoints: int = Field(20, ge=2, description="How many checkpoints the log schedule visits.")
+    exclude: tuple[int, ...] = Field((), description="Steps to leave out; they are marked masked in the trace.")
+    device: str = Field("auto", description="cpu, cuda, cuda:1, mps; auto takes a GPU if there is one.")
+    dtype: Literal["float32", "float16", "bfloat16"] = Field("float32", description="Dtype to compute in.")
+    trace_dtype: Literal["float32", "float16"] = Field("float32", description="Dtype in which activations are stored.")
+    layout: Literal["local", "sharded"] = Field("local", description="sharded: one file per checkpoint and variable.")
+    batch_tokens: int = Field(8192, ge=1, description="At most this many tokens in one forward pass.")
+    durable: bool = Field(False, description="Flush to disk before a checkpoint is marked complete.")
+    sites: str | None = Field(None, description="package.module:NAME of a SiteTable, for architectures of your own.")
+
+    @field_validator("analyses")
+    @classmethod
+    def _once(cls, value: tuple[AnalysisEntry, ...]) -> tuple[AnalysisEntry, ...]:
+        names = [entry.name for entry in value]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"analysis {twice[0]!r} is listed twice")
+        return value
+
+    @model_validator(mode="after")
+    def _something_to_measure(self) -> Run:
+        if not self.analyses and not self.probes:
+            raise ValueError("there is nothing to measure: name `analyses` or `probes`")
+        return self
+
+
+def load_runs(file: Path | None = None) -> dict[str, Run]:
+    """Every run in a runs file; relative paths in it are relative to the file.
+
+    Raises:
+        UserError: when the file is missing or not YAML, or any run in it is wrong.
+    """
+    file, content = _read(file)
+    return {str(name): _parse(str(name), body, file) for name, body in content.items()}
+
+
+def load_run(name: str, file: Path | None = None) -> Run:
+    """One run of a runs file; mistakes in other runs do not matter.
+
+    Raises:
+        UserError: when there is no such run, or it is wrong.
+    """
+    file, content = _read(file)
+    if name not in content:
+        raise UserError(
+            f"there is no run {name!r} in {file}",
+            expected=f"one of {', '.join(map(str, content))}" if content else "a run declared in that file",
+            remedy=nearest(name, map(str, content)),
+        )
+    return _parse(name, content[name], file)
+
+
+def _read(file: Path | None) -> tuple[Path, Mapping[Any, Any]]:
+    file = file or DEFAULT_RUNS_FILE
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"the runs file {file} cannot be read: {getattr(error, 'strerror', None) or error}",
+            remedy="run the command where runs.yaml is, or name the file with --runs",
+        ) from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{file} is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{file} holds a {type(content).__name__}", expected="a mapping from run name to run")
+    return file, content
+
+
+def _parse(name: str, body: Any, file: Path) -> Run:
+    if not isinstance(body, dict):
+        raise UserError(
+            f"run {name!r} in {file} is a {type(body).__name__}", expected="a mapping with `series` and `analyses`"
+        )
+    try:
+        run = Run.model_validate(body)
+    except ValidationError as error:
+        lines = [_explain(problem, body) for problem in error.errors()]
+        raise UserError(f"run {name!r} in {file} has {len(lines)} mistake(s):\n    " + "\n    ".join(lines)) from error
+    base = file.resolve().parent
+    changes: dict[str, Any] = {
+        "probes": {key: entry.model_copy(update={"file": base / entry.file}) for key, entry in run.probes.items()}
+    }
+    if isinstance(run.series, FolderConfig):
+        tokenizer = run.series.tokenizer
+        changes["series"] = run.series.model_copy(
+            update={"path": base / run.series.path, "tokenizer": None if tokenizer is None else base / tokenizer}
+        )
+    return run.model_copy(update=changes)
+
+
+def _explain(problem: Any, body: Any) -> str:
+    """One pydantic problem as a sentence, with the nearest known key where a key is unknown."""
+    location = [str(part) for part in problem["loc"]]
+    where = ".".join(part for part in location if part not in ("organism", "folder"))
+    if problem["type"] == "extra_forbidden":
+        known = _fields_at(location[:-1])
+        return f"unknown key {where!r}: {nearest(location[-1], known)}"
+    if problem["type"] == "missing":
+        return f"{where!r} is missing"
+    if problem["type"] == "union_tag_not_found":
+        return f"{where!r} has no `kind`: organism or folder"
+    if problem["type"] == "union_tag_invalid":
+        return f"'{where}.kind' is {body['series'].get('kind')!r}: expected organism or folder"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message
+
+
+def _fields_at(location: list[str]) -> list[str]:
+    """The keys that are known where an unknown one was found."""
+    from checkpoints.organism.curriculum import Entry
+
+    if not location:
+        return list(Run.model_fields)
+    if location[0] == "series":
+        if "curriculum" in location:
+            return list(Entry.model_fields)
+        return list((OrganismConfig if "organism" in location else FolderConfig).model_fields)
+    models: dict[str, type[BaseModel]] = {"probes": ProbeEntry, "analyses": AnalysisEntry}
+    return list(models[location[0]].model_fields) if location[0] in models else []

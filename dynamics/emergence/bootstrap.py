@@ -1,0 +1,124 @@
+"""Resampling: how much would a curve move with other prompts, and where would it lie if the model knew nothing?
+
+- :func:`unit_bootstrap`: the nonparametric bootstrap of Efron (1979) over the sampling unit (prompt, seed, head), or
+  over clusters of units (Field and Welsh 2007) where units share a template. A draw resamples **once for all
+  checkpoints**, because the prompts are the same ones at each: a draw is a whole curve, and its dependence along
+  training is that of the data. Two curves on the same units in the same order, with the same seed, are resampled
+  together: their draws are paired.
+- :func:`shuffled_match_null`: the permutation null of accuracy (Fisher 1935). Answers are dealt out anew among the
+  prompts (of a group), again once for all checkpoints. A model that always says the most frequent answer scores
+  exactly its null.
+
+Both are deterministic in ``seed``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["shuffled_match_null", "unit_bootstrap"]
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def unit_bootstrap(
+    units: npt.ArrayLike, *, draws: int = 200, seed: int = 0, clusters: npt.ArrayLike | None = None
+) -> FloatArray:
+    """Means over resampled units, the same resampling at every checkpoint.
+
+    Args:
+        units: (checkpoint, unit) values; a NaN unit is left out at its checkpoint.
+        draws: number of bootstrap draws.
+        seed: of the resampling.
+        clusters: (unit,) labels; whole clusters are resampled, in the order of their sorted labels.
+
+    Returns:
+        (checkpoint, draw) means in the units of ``units``; NaN where a draw holds no finite unit.
+
+    Raises:
+        ValueError: shapes do not fit, there is no unit, or ``draws`` is not positive.
+
+    >>> unit_bootstrap([[1.0, 1.0], [0.0, np.nan]], draws=2).shape
+    (2, 2)
+    """
+    table = np.asarray(units, dtype=np.float64)
+    if table.ndim != 2 or table.shape[1] == 0:
+        raise ValueError(f"units have shape {table.shape}; expected (checkpoint, unit) with at least one unit")
+    _check_draws(draws)
+    finite = np.isfinite(table)
+    total, count = np.where(finite, table, 0.0), finite.astype(np.float64)
+    if clusters is not None:
+        # A mean over resampled clusters needs only each cluster's sum and size.
+        labels = _labels("clusters", clusters, table.shape[1])
+        order, starts = np.argsort(labels, kind="stable"), np.searchsorted(np.sort(labels), np.unique(labels))
+        total, count = (np.add.reduceat(array[:, order], starts, axis=1) for array in (total, count))
+    resampled = total.shape[1]
+    rng = np.random.default_rng(seed)
+    # Drawing n of n with replacement = multinomial counts: the bootstrap becomes one matrix product.
+    times = rng.multinomial(resampled, np.full(resampled, 1.0 / resampled), size=draws).T.astype(np.float64)
+    size = count @ times
+    means: FloatArray = np.divide(total @ times, size, out=np.full(size.shape, np.nan), where=size > 0)
+    return means
+
+
+def shuffled_match_null(
+    predicted: npt.ArrayLike,
+    answers: npt.ArrayLike,
+    *,
+    groups: npt.ArrayLike | None = None,
+    draws: int = 200,
+    seed: int = 0,
+) -> FloatArray:
+    """The accuracy of the same predictions under shuffled answers: the permutation null of accuracy.
+
+    Args:
+        predicted: (checkpoint, unit) predicted classes or token ids; NaN (in a float array) where there was no
+            prediction: left out at its checkpoint.
+        answers: (unit,) right classes or token ids.
+        groups: (unit,) labels; answers are shuffled within a group, so that what the group alone gives away (the
+            template, the range of the operands) stays in the null.
+        draws: number of shuffles.
+        seed: of the shuffles.
+
+    Returns:
+        (checkpoint, draw) accuracies in [0, 1]; NaN where a checkpoint has no prediction.
+
+    Raises:
+        ValueError: shapes do not fit, there is no unit, or ``draws`` is not positive.
+
+    >>> shuffled_match_null([[7, 7, 7, 7]], [7, 7, 7, 3], draws=3)  # always the most frequent answer: no better than it
+    array([[0.75, 0.75, 0.75]])
+    """
+    guess, truth = np.asarray(predicted), np.asarray(answers)
+    if guess.ndim != 2 or guess.shape[1] == 0:
+        raise ValueError(f"predicted has shape {guess.shape}; expected (checkpoint, unit) with at least one unit")
+    if truth.shape != guess.shape[1:]:
+        raise ValueError(f"answers have shape {truth.shape}; expected {guess.shape[1:]}: one per unit of predicted")
+    _check_draws(draws)
+    units = guess.shape[1]
+    labels = np.zeros(units, dtype=np.int64) if groups is None else _labels("groups", groups, units)
+    rng = np.random.default_rng(seed)
+    # Sorting random keys within groups lines up random members of each group with its members in order.
+    order = np.lexsort((rng.random((draws, units)), np.broadcast_to(labels, (draws, units))), axis=-1)
+    shuffled = np.empty((draws, units), dtype=truth.dtype)
+    shuffled[:, np.argsort(labels, kind="stable")] = truth[order]
+    made = np.isfinite(guess)
+    null = np.full((guess.shape[0], draws), np.nan)
+    for checkpoint in np.flatnonzero(made.any(axis=1)):  # one at a time: bounds memory by (draw, unit)
+        where = made[checkpoint]
+        null[checkpoint] = (shuffled[:, where] == guess[checkpoint, where]).mean(axis=1)
+    return null
+
+
+def _labels(name: str, labels: npt.ArrayLike, units: int) -> npt.NDArray[np.int64]:
+    """Any labels as the numbers 0 .. k-1 of their sorted distinct values: independent of the order of units."""
+    array = np.asarray(labels)
+    if array.shape != (units,):
+        raise ValueError(f"{name} have shape {array.shape}; expected {(units,)}: one label per unit")
+    return np.unique(array, return_inverse=True)[1].astype(np.int64)
+
+
+def _check_draws(draws: int) -> None:
+    if draws < 1:
+        raise ValueError(f"draws is {draws}; expected at least 1")

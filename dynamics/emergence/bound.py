@@ -1,0 +1,125 @@
+r"""How high can a curve of the null reach *anywhere*? A bound that is simultaneous over checkpoints.
+
+A curve is looked at in every checkpoint, so that a pointwise 95% bound would be crossed by most null curves of forty
+checkpoints. With null draws :math:`x_{cd}` (checkpoint c, draw d), the maximum studentised excess is
+
+.. math:: M_d = \max_c \frac{x_{cd} - \bar x_{c,-d}}{s_{c,-d}},  \qquad  u_c = \bar x_c + z s_c
+
+with z the ``level`` quantile of M (the max-T of Westfall and Young 1993). A new curve that follows the null exceeds u
+somewhere with probability at most about 1 - level. Three things keep that true for few or skewed draws:
+
+- mean and scale in :math:`M_d` leave out draw d (``-d``): a draw judged by statistics that contain it looks tamer than
+  a new curve does, and cannot exceed :math:`(n-1)/\sqrt n` however wild it is;
+- z is the :math:`\lceil \text{level} (n+1) \rceil`-th smallest of the n maxima (the conformal quantile: Vovk et al.
+  2005), not an interpolated one. There is none for n < level/(1 - level), i.e. below 19 draws at 95%
+  (:func:`draws_needed`): no assumption-free bound can be had from so few;
+- the scale is floored, :math:`s_c = \max(\mathrm{sd}_c, \tfrac34 \mathrm{rms}_c(\mathrm{sd}))`, as the fudge factor of
+  SAM (Tusher et al. 2001): with rare events (accuracy of 1/1000 on 100 prompts) a checkpoint's own sd is 0 by luck.
+  The quantile is calibrated for whatever scale, so the floor shapes the bound and does not loosen it.
+
+Where every draw has the same value at every checkpoint, the scale is 0 and the bound is that value.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Bound", "draws_needed", "simultaneous_bound"]
+
+FloatArray = npt.NDArray[np.float64]
+
+SCALE_FLOOR = 0.75
+"""Smallest scale of a checkpoint, as a share of the root mean square of the null's sd over checkpoints.
+
+Chosen by simulation: with 39 draws of binomial(120, 0.001) at 40 checkpoints a null curve exceeds a 95% bound in 6% of
+cases at 0.5, in 5% at 0.75 and in 4% at 1; larger costs power where the noise differs between checkpoints.
+"""
+
+ROUNDING = 1e-9
+"""Relative: deviations smaller than this are rounding of the mean, not a spread."""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The null in three curves, each (..., checkpoint), NaN where the null has too few finite draws.
+
+    Attributes:
+        mean: the null's mean.
+        scale: its floored standard deviation: the sampling noise of one checkpoint.
+        upper: its simultaneous upper bound.
+    """
+
+    mean: FloatArray
+    scale: FloatArray
+    upper: FloatArray
+
+
+def draws_needed(level: float) -> int:
+    """Fewest null draws from which a bound at ``level`` can be read without assuming a distribution.
+
+    >>> draws_needed(0.95), draws_needed(0.99)
+    (19, 99)
+    """
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"level is {level}; expected a number between 0 and 1, such as 0.95")
+    return max(3, math.ceil(level / (1.0 - level) - ROUNDING))
+
+
+def simultaneous_bound(null: npt.ArrayLike, level: float = 0.95) -> Bound:
+    """The bound that a curve of the null exceeds somewhere with probability at most about ``1 - level``.
+
+    Args:
+        null: (..., checkpoint, null_draw) curves of the null; NaN draws are left out. Leading axes are separate
+            curves, each with a bound of its own.
+        level: simultaneous over the checkpoints of a curve.
+
+    Returns:
+        Mean, scale and upper bound, each (..., checkpoint).
+
+    Raises:
+        ValueError: ``null`` has fewer than two axes, or ``level`` is not in (0, 1).
+
+    >>> simultaneous_bound(np.full((3, 20), 0.25)).upper
+    array([0.25, 0.25, 0.25])
+    """
+    needed = draws_needed(level)
+    x = np.asarray(null, dtype=np.float64)
+    if x.ndim < 2:
+        raise ValueError(f"null has shape {x.shape}; expected (checkpoint, null_draw)")
+    x = np.where(np.isfinite(x), x, np.nan)
+    n = np.isfinite(x).sum(axis=-1)
+    x = np.where((n >= needed)[..., None], x, np.nan)
+    n = np.maximum(n, needed)[..., None].astype(np.float64)
+
+    mean = np.nansum(x, axis=-1, keepdims=True) / n
+    away = x - mean
+    away = np.where(np.abs(away) <= ROUNDING * np.abs(mean), 0.0 * away, away)
+    squares = np.nansum(away**2, axis=-1, keepdims=True)
+    valid = np.isfinite(x).any(axis=-1, keepdims=True)
+    variance = np.where(valid, squares / (n - 1), np.nan)
+    checkpoints = np.maximum(valid.sum(axis=-2, keepdims=True), 1)
+    floor = SCALE_FLOOR * np.sqrt(np.nansum(variance, axis=-2, keepdims=True) / checkpoints)
+    scale = np.maximum(np.sqrt(variance), floor)
+
+    # Mean, variance and floor without the draw itself, in closed form.
+    away_out = away * n / (n - 1)
+    rest = squares - away**2 * n / (n - 1)
+    variance_out = np.where(rest <= ROUNDING * squares, 0.0 * rest, rest) / (n - 2)
+    floor_out = SCALE_FLOOR * np.sqrt(np.nansum(variance_out, axis=-2, keepdims=True) / checkpoints)
+    # The only draw that varies at all would have nothing to be measured by: it is given the floor that it makes.
+    scale_out = np.maximum(np.sqrt(variance_out), np.where(floor_out > 0, floor_out, floor))
+    excess = np.divide(away_out, scale_out, out=0.0 * away, where=scale_out > 0)
+    largest = np.where(np.isfinite(excess), excess, -np.inf).max(axis=-2, initial=-np.inf)
+
+    counted = np.isfinite(largest)
+    rank = np.ceil(level * (counted.sum(axis=-1, keepdims=True) + 1) - ROUNDING).astype(np.int64)
+    ordered = np.sort(np.where(counted, largest, np.inf), axis=-1)
+    last = np.maximum(counted.sum(axis=-1, keepdims=True), 1) - 1
+    z = np.take_along_axis(ordered, np.clip(rank - 1, 0, last), axis=-1) if ordered.shape[-1] else np.zeros_like(n)
+    mean = np.where(valid, mean, np.nan)[..., 0]
+    upper = mean + np.where(np.isfinite(z), z, 0.0) * scale[..., 0]
+    return Bound(mean=mean, scale=scale[..., 0], upper=upper)

@@ -1,0 +1,233 @@
+"""Plots that analyses share: curves with intervals and nulls, heat maps over training, the timeline of all circuits.
+
+The step axis is symmetric-logarithmic: step 0 has a place, everything above 1 is logarithmic. Colours are Okabe and
+Ito's, which colour-blind readers can tell apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from .findings import Finding
+
+__all__ = ["COLOURS", "curve_grid", "draw_curve", "heat_maps", "new_figure", "step_axis", "timeline"]
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
+_INK, _GREY = "#222222", "#888888"
+_STYLE: dict[str, Any] = {"font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "dynamics", "axes.titlesize": 9.5}
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """A figure in the project's style (inches), with constrained layout; it needs no display."""
+    import matplotlib as mpl
+
+    mpl.rcParams.update(_STYLE)  # type: ignore[arg-type]
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def step_axis(axes: Axes, steps: Sequence[int], *, label: bool = True) -> None:
+    """Symmetric-log step axis with ticks at 0 and powers of ten."""
+    last = max(steps)
+    axes.set_xscale("symlog", linthresh=1, linscale=0.35)
+    powers = [10**k for k in range(int(np.log10(max(last, 1))) + 1)]
+    ticks = [0, *powers] if min(steps) == 0 else powers
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+    axes.set_xlim(min(steps) - (0.1 if min(steps) == 0 else 0), last * 1.06)
+    if label:
+        axes.set_xlabel("optimizer step")
+
+
+def _short(value: float) -> str:
+    return f"{value / 1000:g}k" if value >= 10_000 else f"{value:g}"
+
+
+def _tidy(axes: Axes) -> None:
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.tick_params(colors=_INK, length=3)
+
+
+def draw_curve(axes: Axes, finding: Finding, colour: str, *, label: str | None = None, null: bool = True) -> None:
+    """One curve with its bootstrap band, its null's mean and upper bound, and the onset interval as a strip."""
+    steps = np.array(finding.steps)
+    values = np.array(finding.values)
+    seen = np.isfinite(values)
+    axes.plot(steps[seen], values[seen], color=colour, lw=1.6, marker="o", ms=2.2, label=label or finding.title)
+    low, high = np.array(finding.low), np.array(finding.high)
+    known = np.isfinite(low) & np.isfinite(high)
+    axes.fill_between(steps, low, high, where=known.tolist(), color=colour, alpha=0.18, lw=0)
+    upper = np.array(finding.emergence.null_upper)
+    if null and np.isfinite(upper).any():
+        mean = np.array(finding.null_mean)
+        axes.plot(steps, upper, color=_GREY, lw=1, ls=(0, (4, 2)))
+        axes.fill_between(steps, np.where(np.isfinite(mean), mean, upper), upper, color=_GREY, alpha=0.12, lw=0)
+    onset = finding.emergence.onset
+    if onset is not None and onset.after is not None and onset.by is not None:
+        axes.axvspan(onset.after, onset.by, color=colour, alpha=0.13, lw=0)
+
+
+def curve_grid(panels: Sequence[tuple[str, Sequence[tuple[str, Finding]]]], *, columns: int = 2) -> Figure:
+    """Panels of curves that share the step axis.
+
+    Args:
+        panels: (title, curves) with each curve as (label, finding); the first finding's null is drawn, and the
+            others' too where a panel has one curve only.
+        columns: panels side by side.
+    """
+    columns = min(columns, max(1, len(panels)))
+    rows = -(-len(panels) // columns)
+    figure = new_figure(4.3 * columns, 2.75 * rows)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for place, axes in enumerate(grid.flat):
+        if place >= len(panels):
+            axes.set_visible(False)
+            continue
+        title, curves = panels[place]
+        for i, (label, finding) in enumerate(curves):
+            draw_curve(axes, finding, COLOURS[i % len(COLOURS)], label=label, null=i == 0)
+        step_axis(axes, curves[0][1].steps, label=place >= len(panels) - columns)
+        axes.set_title(title, loc="left", color=_INK)
+        axes.set_ylabel(curves[0][1].metric)
+        _tidy(axes)
+        if len(curves) > 1:
+            axes.legend(frameon=False, fontsize=8, loc="best")
+    _explain(figure)
+    return figure
+
+
+def _explain(figure: Figure) -> None:
+    figure.legend(
+        handles=[
+            Line2D([], [], color=_GREY, lw=1, ls=(0, (4, 2)), label="null: upper bound over all checkpoints"),
+            Patch(color=COLOURS[0], alpha=0.25, lw=0, label="onset interval / 95% bootstrap band"),
+        ],
+        loc="outside lower center",
+        ncols=2,
+        frameon=False,
+        fontsize=8,
+    )
+
+
+def heat_maps(
+    panels: Sequence[tuple[str, np.ndarray]],
+    steps: Sequence[int],
+    *,
+    rows: Sequence[str],
+    row_title: str,
+    value_title: str,
+    limits: tuple[float, float] | None = None,
+    columns: int = 2,
+) -> Figure:
+    """Heat maps of (row, checkpoint) values over training, on one colour scale.
+
+    Checkpoints are drawn side by side at equal width, each labelled with its step where there is room: log-spaced
+    series would otherwise hide their early checkpoints.
+
+    Args:
+        panels: (title, values) with values (row, checkpoint); NaN is left white.
+        rows: labels of the rows, the first at the bottom.
+    """
+    values = np.concatenate([v[np.isfinite(v)] for _, v in panels]) if panels else np.array([])
+    low, high = limits or ((float(values.min()), float(values.max())) if len(values) else (0.0, 1.0))
+    columns = min(columns, max(1, len(panels)))
+    lines = -(-len(panels) // columns)
+    height = max(1.5, 0.16 * len(rows) + 0.9)
+    figure = new_figure(4.6 * columns, height * lines + 0.2)
+    grid = figure.subplots(lines, columns, squeeze=False)
+    image: Any = None
+    for place, axes in enumerate(grid.flat):
+        if place >= len(panels):
+            axes.set_visible(False)
+            continue
+        title, panel = panels[place]
+        image = axes.imshow(
+            np.ma.masked_invalid(panel),
+            aspect="auto",
+            origin="lower",
+            cmap="viridis",
+            vmin=low,
+            vmax=high,
+            interpolation="nearest",
+        )
+        axes.set_title(title, loc="left", color=_INK)
+        stride = max(1, -(-len(steps) // 9))
+        shown = sorted({*range(0, len(steps), stride)} - {len(steps) - 2} | {len(steps) - 1})
+        if len(shown) > 1 and shown[-1] - shown[-2] < stride / 2:
+            shown.pop(-2)
+        axes.set_xticks(shown, [_short(steps[i]) for i in shown])
+        axes.set_xlabel("optimizer step (one column a checkpoint)")
+        every = max(1, len(rows) // 12)
+        axes.set_yticks(range(0, len(rows), every), [rows[i] for i in range(0, len(rows), every)])
+        axes.set_ylabel(row_title)
+        axes.tick_params(length=2)
+    if image is not None:
+        figure.colorbar(image, ax=list(grid.flat), label=value_title, shrink=0.9, pad=0.01)
+    return figure
+
+
+def timeline(findings: Sequence[Finding]) -> Figure:
+    """All circuits on one step axis: bootstrap range of the onset, onset to completion, midpoint.
+
+    Circuits that did not emerge or could not be measured are listed too, in words.
+    """
+    shown = list(findings)
+    figure = new_figure(9.2, 0.34 * len(shown) + 1.35)
+    axes = figure.subplots()
+    steps = shown[0].steps if shown else (0, 1)
+    last = max(steps)
+    for row, finding in enumerate(reversed(shown)):
+        e = finding.emergence
+        colour = COLOURS[_analysis_index(finding, shown) % len(COLOURS)]
+        if e.state in ("emerged", "transient") and e.onset is not None and e.onset.by is not None:
+            end = e.loss if e.state == "transient" else e.completion
+            stop = end.by if end is not None and end.by is not None else last
+            if e.onset_range is not None:
+                start = e.onset_range.after if e.onset_range.after is not None else min(steps)
+                until = e.onset_range.by if e.onset_range.by is not None else last
+                axes.plot([start, until], [row, row], color=colour, lw=1.2, alpha=0.75, solid_capstyle="butt")
+                axes.plot([start, until], [row, row], ls="none", marker="|", ms=7, color=colour, alpha=0.75)
+            axes.barh(row, stop - e.onset.by, left=e.onset.by, height=0.46, color=colour, alpha=0.35, lw=0)
+            axes.barh(row, e.onset.by - (e.onset.after or 0), left=e.onset.after or 0, height=0.46, color=colour, lw=0)
+            if e.midpoint is not None:
+                axes.plot([e.midpoint], [row], marker="D", ms=4.5, color="white", mec=_INK, mew=0.9)
+            if e.state == "transient":
+                axes.text(stop * 1.05, row, "transient", va="center", fontsize=8, color=_INK)
+        elif e.state == "present from start":
+            axes.barh(row, last - min(steps), left=min(steps), height=0.16, color=colour, alpha=0.3, lw=0)
+            axes.text(1.2, row, "present from start", va="center", fontsize=8, color=_INK)
+        else:
+            axes.text(1.2, row, e.state, va="center", fontsize=8, color=_GREY)
+    axes.set_yticks(range(len(shown)), [f.title for f in reversed(shown)])
+    axes.set_ylim(-0.6, len(shown) - 0.4)
+    step_axis(axes, steps)
+    axes.grid(axis="x", color="#dddddd", lw=0.6)
+    axes.set_axisbelow(True)
+    _tidy(axes)
+    figure.legend(
+        handles=[
+            Patch(color=_GREY, lw=0, label="onset interval"),
+            Patch(color=_GREY, alpha=0.35, lw=0, label="onset to completion (90%)"),
+            Line2D([], [], color=_GREY, lw=1.2, marker="|", ms=7, label="95% bootstrap range of the onset"),
+            Line2D([], [], ls="none", marker="D", ms=4.5, color="white", mec=_INK, label="midpoint"),
+        ],
+        loc="outside lower center",
+        ncols=4,
+        frameon=False,
+        fontsize=8,
+    )
+    return figure
+
+
+def _analysis_index(finding: Finding, findings: Sequence[Finding]) -> int:
+    names = list(dict.fromkeys(f.key.split(".")[0] for f in findings))
+    return names.index(finding.key.split(".")[0])

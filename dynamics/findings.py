@@ -1,0 +1,211 @@
+"""What an analysis says: findings (one curve with its emergence and null) and a summary of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from .emergence import Emergence, assess, unit_bootstrap
+from .emergence.types import Direction
+
+__all__ = ["Definition", "Finding", "Summary", "from_draws", "from_units", "unit_null"]
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A metric, its formula in words and symbols, and where it comes from."""
+
+    term: str
+    text: str
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One curve over the checkpoints, and when it emerged.
+
+    Attributes:
+        key: ``<analysis>.<curve>``, unique in a report.
+        title: what emerged, in words that need no context.
+        metric: what the vertical axis shows, with its unit.
+        unit: the sampling unit of the bootstrap (``"sums"``, ``"prompts"``, ...).
+        headline: whether it belongs in the emergence table and the timeline.
+        steps: (checkpoint,) optimizer steps.
+        values: (checkpoint,) the curve; NaN where it was not measured.
+        low, high: (checkpoint,) pointwise 95% bootstrap interval, NaN where there is none.
+        null_mean: (checkpoint,) mean of the null.
+        emergence: the statistics, with the null's name and upper bound.
+        definition: what exactly was computed.
+    """
+
+    key: str
+    title: str
+    metric: str
+    unit: str
+    headline: bool
+    steps: tuple[int, ...]
+    values: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    null_mean: tuple[float, ...]
+    emergence: Emergence
+    definition: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values; NaN is null."""
+        data = {name: getattr(self, name) for name in ("key", "title", "metric", "unit", "headline", "definition")}
+        data["steps"] = list(self.steps)
+        for name in ("values", "low", "high", "null_mean"):
+            data[name] = [None if np.isnan(v) else float(v) for v in getattr(self, name)]
+        return data | {"emergence": self.emergence.to_json()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Finding:
+        """The inverse of :meth:`to_json`."""
+        content = dict(data)
+        for name in ("values", "low", "high", "null_mean"):
+            content[name] = tuple(np.nan if v is None else float(v) for v in content[name])
+        content["steps"] = tuple(content["steps"])
+        content["emergence"] = Emergence.from_json(content["emergence"])
+        return cls(**content)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What one analysis found in one trace; figures are drawn from it alone.
+
+    Attributes:
+        analysis: its name.
+        title: its title.
+        question: the question it answers, in a sentence or two.
+        findings: headline findings first.
+        definitions: every metric with its source.
+        notes: what a reader must know to judge the figures, among them what could not be measured.
+        data: arrays behind the figures (heat maps over layers and heads), over ``checkpoint`` with ``step``.
+    """
+
+    analysis: str
+    title: str
+    question: str
+    findings: tuple[Finding, ...]
+    definitions: tuple[Definition, ...] = ()
+    notes: tuple[str, ...] = ()
+    data: xr.Dataset = field(default_factory=xr.Dataset)
+
+    def finding(self, key: str) -> Finding:
+        """The finding ``<analysis>.<key>``; KeyError if there is none."""
+        for finding in self.findings:
+            if finding.key == f"{self.analysis}.{key}":
+                return finding
+        raise KeyError(key)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the arrays, as JSON values."""
+        return {
+            "analysis": self.analysis,
+            "title": self.title,
+            "question": self.question,
+            "findings": [f.to_json() for f in self.findings],
+            "definitions": [{"term": d.term, "text": d.text, "source": d.source} for d in self.definitions],
+            "notes": list(self.notes),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], arrays: xr.Dataset) -> Summary:
+        """The inverse of :meth:`to_json`, with the arrays."""
+        return cls(
+            analysis=data["analysis"],
+            title=data["title"],
+            question=data["question"],
+            findings=tuple(Finding.from_json(f) for f in data["findings"]),
+            definitions=tuple(Definition(**d) for d in data["definitions"]),
+            notes=tuple(data["notes"]),
+            data=arrays,
+        )
+
+
+def from_draws(
+    key: str,
+    title: str,
+    *,
+    steps: np.ndarray,
+    tokens: np.ndarray | None,
+    values: np.ndarray,
+    draws: np.ndarray | None,
+    null: np.ndarray | None,
+    null_name: str,
+    metric: str,
+    unit: str,
+    headline: bool = False,
+    definition: str = "",
+    direction: Direction = "up",
+) -> Finding:
+    """A finding from a curve whose bootstrap draws are given.
+
+    Args:
+        key: ``<analysis>.<curve>``.
+        values: (checkpoint,) the curve.
+        draws: (checkpoint, draw) bootstrap draws of it, or None.
+        null: (checkpoint, draw) draws of the same statistic under the null, with its sampling noise.
+        null_name: what the null is, in words.
+    """
+    emergence = assess(steps, values, draws=draws, null=null, null_name=null_name, tokens=tokens, direction=direction)
+    nothing = np.full(len(values), np.nan)
+    low, high = nothing, nothing
+    if draws is not None:
+        known = np.isfinite(draws).any(axis=1)
+        low, high = nothing.copy(), nothing.copy()
+        low[known], high[known] = np.nanquantile(draws[known], [0.025, 0.975], axis=1)
+    null_mean = nothing.copy()
+    if null is not None:
+        known = np.isfinite(null).any(axis=1)
+        null_mean[known] = np.nanmean(null[known], axis=1)
+    return Finding(
+        key=key,
+        title=title,
+        metric=metric,
+        unit=unit,
+        headline=headline,
+        steps=tuple(int(s) for s in steps),
+        values=tuple(float(v) for v in values),
+        low=tuple(low.tolist()),
+        high=tuple(high.tolist()),
+        null_mean=tuple(null_mean.tolist()),
+        emergence=emergence,
+        definition=definition,
+    )
+
+
+def from_units(
+    key: str,
+    title: str,
+    units: np.ndarray,
+    *,
+    clusters: np.ndarray | None = None,
+    draws: int = 400,
+    **rest: Any,
+) -> Finding:
+    """A finding from a curve that is a mean over units (prompts, sums, words).
+
+    Args:
+        units: (checkpoint, unit) what each unit contributes; NaN where it was not measured.
+        clusters: (unit,) units that share something and are resampled together.
+        rest: as for :func:`from_draws`.
+    """
+    counts = np.isfinite(units).sum(axis=1)
+    values = np.full(len(units), np.nan)
+    values[counts > 0] = np.nanmean(units[counts > 0], axis=1)
+    return from_draws(key, title, values=values, draws=unit_bootstrap(units, draws=draws, clusters=clusters), **rest)
+
+
+def unit_null(units: np.ndarray, *, draws: int = 400, seed: int = 1) -> np.ndarray:
+    """(checkpoint, draw) null draws from units measured under the null: their bootstrap means.
+
+    For nulls that are themselves a measurement (a control probe, shuffled labels per prompt), so that the null
+    carries sampling noise of the same kind as the curve.
+    """
+    return unit_bootstrap(units, draws=draws, seed=seed)

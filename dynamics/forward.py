@@ -1,0 +1,67 @@
+"""Running one probe through one model: batches of equal length, every measurement fed from the same forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from .measurements import Batch, Measurement
+from .probes import TokenizedProbe
+from .sites import ModelShape, SiteTable, observe
+
+__all__ = ["measure"]
+
+
+def measure(
+    model: Any,
+    probe: TokenizedProbe,
+    measurements: Sequence[Measurement],
+    *,
+    table: SiteTable,
+    shape: ModelShape,
+    batch_tokens: int = 8192,
+) -> dict[str, np.ndarray]:
+    """All variables of all measurements of one probe, with the model as it is.
+
+    Prompts of equal length share a batch, so that nothing is padded and no attention mask is needed: what one prompt
+    gives does not depend on its neighbours (up to the rounding of differently shaped matrix products).
+
+    Args:
+        model: a causal language model in evaluation mode.
+        probe: the tokenized prompts.
+        measurements: what to measure.
+        table: where the model's sites are.
+        shape: the model's sizes.
+        batch_tokens: at most this many tokens in one forward pass.
+
+    Returns:
+        Variable name to array, as the measurements declared them.
+    """
+    import torch
+
+    accumulators = [(m.sites(), m.start(probe, shape)) for m in measurements]
+    sites = frozenset().union(*(wanted for wanted, _ in accumulators))
+    needed = [positions for m in measurements for positions in m.logits(probe)]
+    device = next(model.parameters()).device
+    batch: Batch | None = None
+
+    def callback(site: str, layer: int, value: torch.Tensor) -> None:
+        assert batch is not None
+        for wanted, accumulator in accumulators:
+            if site in wanted:
+                accumulator.observe(site, layer, value, batch)
+
+    with torch.inference_mode(), observe(model, table, sites, shape.layers, callback):
+        for rows in probe.batches(batch_tokens):
+            ids = torch.from_numpy(np.stack([probe.ids[row] for row in rows])).to(device)
+            kept = tuple(sorted({int(p) for positions in needed for p in positions[rows]}))
+            batch = Batch(rows, ids, kept)
+            keep = torch.tensor(kept or [ids.shape[1] - 1], device=device)  # the head needs at least one position
+            output = model(input_ids=ids, use_cache=False, logits_to_keep=keep)
+            batch = replace(batch, logits=output.logits if kept else None)
+            for _, accumulator in accumulators:
+                accumulator.finish(batch)
+    return {name: value for _, accumulator in accumulators for name, value in accumulator.result().items()}

@@ -1,0 +1,22 @@
+"""Measurements: what is computed while a checkpoint is in memory. Importing this package imports no torch."""
+
+from __future__ import annotations
+
+from .activations import Activations
+from .answers import Answers
+from .base import Accumulator, Batch, Measurement, Variable
+from .repeats import RepeatAttention, TokenLoss, repeat_scores
+from .selectivity import Selectivity
+
+__all__ = [
+    "Accumulator",
+    "Activations",
+    "Answers",
+    "Batch",
+    "Measurement",
+    "RepeatAttention",
+    "Selectivity",
+    "TokenLoss",
+    "Variable",
+    "repeat_scores",
+]

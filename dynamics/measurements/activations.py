@@ -1,0 +1,119 @@
+"""Activations at named sites and named positions, all layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from checkpoints.errors import UserError, nearest
+
+from ..names import LAYER, POSITION, PROMPT, SITES
+from ..probes import LAST, TokenizedProbe
+from ..sites import ModelShape
+from .base import Batch, Variable
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Activations"]
+
+_FEATURES = {
+    "z": ("head", "d_head"),
+    "pattern": ("head", "key"),
+    "mlp_post": ("d_mlp",),
+    "logits": ("vocab",),
+}
+_UNLAYERED = ("embed", "ln_final", "logits")
+
+
+@dataclass(frozen=True)
+class Activations:
+    """The values at one site, at named positions: variable ``<site>`` (prompt, position, layer, ...).
+
+    ``embed``, ``ln_final`` and ``logits`` have no layer. Attention patterns have one row per named position, NaN
+    beyond a shorter prompt's length.
+    """
+
+    site: str
+    positions: tuple[str, ...] = (LAST,)
+
+    def sites(self) -> frozenset[str]:
+        """The one site."""
+        return frozenset({self.site})
+
+    def logits(self, probe: TokenizedProbe) -> list[np.ndarray]:
+        """Only for the site ``logits``: the named positions."""
+        return [probe.positions[name] for name in self.positions] if self.site == "logits" else []
+
+    def declare(self, probe: TokenizedProbe, shape: ModelShape) -> list[Variable]:
+        """One variable, named after the site."""
+        if self.site not in SITES:
+            raise UserError(f"there is no site {self.site!r}", remedy=nearest(self.site, SITES))
+        for name in self.positions:
+            if name not in probe.positions:
+                raise UserError(
+                    f"probe {probe.probe.name!r} has no position {name!r}", remedy=nearest(name, probe.positions)
+                )
+        sizes = {
+            "head": shape.heads,
+            "d_head": shape.d_head,
+            "key": int(probe.lengths.max()),
+            "d_mlp": shape.d_mlp,
+            "vocab": shape.vocab,
+            "d_model": shape.d_model,
+        }
+        layer = () if self.site in _UNLAYERED else (LAYER,)
+        features = _FEATURES.get(self.site, ("d_model",))
+        return [
+            Variable(
+                name=self.site,
+                dims=(PROMPT, POSITION, *layer, *features),
+                shape=(
+                    len(probe.ids),
+                    len(self.positions),
+                    *(shape.layers for _ in layer),
+                    *(sizes[f] for f in features),
+                ),
+                kind="activation",
+                long_name=f"activations at {self.site}",
+                padded=self.site == "pattern" and len(np.unique(probe.lengths)) > 1,
+                coords={POSITION: self.positions},
+            )
+        ]
+
+    def start(self, probe: TokenizedProbe, shape: ModelShape) -> _Collected:
+        """Space for all prompts."""
+        return _Collected(self, probe, self.declare(probe, shape)[0])
+
+
+class _Collected:
+    def __init__(self, measurement: Activations, probe: TokenizedProbe, variable: Variable) -> None:
+        self._site = measurement.site
+        self._positions = np.stack([probe.positions[name] for name in measurement.positions], axis=1)
+        self._values = np.full(variable.shape, np.nan, dtype=np.float32)
+
+    def observe(self, site: str, layer: int, value: torch.Tensor, batch: Batch) -> None:
+        import torch
+
+        rows = torch.arange(len(batch.rows), device=value.device)[:, None]
+        at = torch.from_numpy(self._positions[batch.rows]).to(value.device)
+        if site == "pattern":  # (row, head, query, key) -> (row, position, head, key)
+            picked = value.transpose(1, 2)[rows, at]
+        elif site == "z" and value.ndim == 3:
+            picked = value[rows, at]
+            picked = picked.reshape(*picked.shape[:-1], *self._values.shape[-2:])
+        else:
+            picked = value[rows, at]
+        picked_values = picked.float().cpu().numpy()
+        target = self._values if layer < 0 else self._values[:, :, layer]
+        target[batch.rows, ..., : picked_values.shape[-1]] = picked_values
+
+    def finish(self, batch: Batch) -> None:
+        if self._site == "logits":
+            for i, positions in enumerate(self._positions.T):
+                self._values[batch.rows, i] = batch.logits_at(positions).cpu().numpy()
+
+    def result(self) -> dict[str, np.ndarray]:
+        return {self._site: self._values}

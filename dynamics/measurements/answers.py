@@ -1,0 +1,122 @@
+"""What the model answers: log-probabilities and ranks of the right answer, the foil and all candidate answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from checkpoints.errors import UserError
+
+from ..names import PROMPT
+from ..probes import LAST, TokenizedProbe
+from ..sites import ModelShape
+from .base import Batch, Variable
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Answers"]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The next-token distribution at the last position, against the probe's answers.
+
+    Variables, each (prompt,): ``answer_logprob`` (nats), ``answer_rank`` (0 = the model's first choice among all
+    tokens; ties count against the model), ``predicted`` (token id of the first choice), ``entropy`` (nats), and
+    ``foil_logprob`` where the probe has foils. With ``candidates`` also ``candidate_logprob`` (prompt, candidate): the
+    log-probability of every distinct answer of the probe, from which nulls with shuffled answers follow exactly.
+
+    A checkpoint whose logits are not finite has ``predicted`` and ``answer_rank`` -1: it said nothing.
+    """
+
+    candidates: bool = False
+
+    def sites(self) -> frozenset[str]:
+        """None: logits only."""
+        return frozenset()
+
+    def logits(self, probe: TokenizedProbe) -> list[np.ndarray]:
+        """The last position."""
+        return [probe.positions[LAST]]
+
+    def declare(self, probe: TokenizedProbe, shape: ModelShape) -> list[Variable]:
+        """See the class."""
+        if probe.answer_ids is None:
+            raise UserError(
+                f"probe {probe.probe.name!r} has no answers to measure", remedy="give every prompt an `answer`"
+            )
+        n = (len(probe.ids),)
+        result = [
+            Variable("answer_logprob", (PROMPT,), n, "float", "log-probability of the right answer", "nat"),
+            Variable("answer_rank", (PROMPT,), n, "int", "tokens that are at least as likely as the right answer"),
+            Variable("predicted", (PROMPT,), n, "int", "token id of the most likely continuation"),
+            Variable("entropy", (PROMPT,), n, "float", "entropy of the next-token distribution", "nat"),
+        ]
+        if probe.foil_ids is not None:
+            result.append(Variable("foil_logprob", (PROMPT,), n, "float", "log-probability of the foil", "nat"))
+        if self.candidates:
+            result.append(
+                Variable(
+                    "candidate_logprob",
+                    (PROMPT, "candidate"),
+                    (*n, len(probe.candidates)),
+                    "float",
+                    "log-probability of each distinct answer of the probe",
+                    "nat",
+                    coords={"candidate": tuple(probe.candidates.values())},
+                )
+            )
+        return result
+
+    def start(self, probe: TokenizedProbe, shape: ModelShape) -> _Answers:
+        """Space for all prompts."""
+        return _Answers(probe, self.declare(probe, shape))
+
+
+class _Answers:
+    def __init__(self, probe: TokenizedProbe, variables: list[Variable]) -> None:
+        self._probe = probe
+        self._values = {
+            v.name: np.full(
+                v.shape, -1 if v.kind == "int" else np.nan, dtype=np.int32 if v.kind == "int" else np.float32
+            )
+            for v in variables
+        }
+
+    def observe(self, site: str, layer: int, value: torch.Tensor, batch: Batch) -> None:
+        raise AssertionError("answers need no site")
+
+    def finish(self, batch: Batch) -> None:
+        import torch
+
+        logits = batch.logits_at(self._probe.positions[LAST])
+        logprobs = torch.log_softmax(logits, dim=-1)
+        finite = torch.isfinite(logits).all(dim=-1)
+        every = torch.arange(len(batch.rows), device=logits.device)
+
+        def of(ids: np.ndarray | None) -> torch.Tensor:
+            assert ids is not None
+            return logprobs[every, torch.from_numpy(ids[batch.rows]).to(logits.device)]
+
+        answer = of(self._probe.answer_ids)
+        found = {
+            "answer_logprob": answer,
+            "answer_rank": torch.where(finite, (logprobs >= answer[:, None]).sum(-1) - 1, -1),
+            "predicted": torch.where(finite, logits.argmax(-1), -1),
+            "entropy": -(logprobs.exp() * logprobs)
+            .nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+            .sum(-1)
+            .where(finite, torch.full_like(answer, torch.nan)),
+        }
+        if "foil_logprob" in self._values:
+            found["foil_logprob"] = of(self._probe.foil_ids)
+        if "candidate_logprob" in self._values:
+            found["candidate_logprob"] = logprobs[:, list(self._probe.candidates)]
+        for name, value in found.items():
+            self._values[name][batch.rows] = value.cpu().numpy()
+
+    def result(self) -> dict[str, np.ndarray]:
+        return self._values

@@ -1,0 +1,106 @@
+"""What a *measurement* is: something computed while a checkpoint is in memory, declared before any compute.
+
+A measurement is a frozen dataclass: two that are equal are the same measurement and run once, whoever asks for them.
+It declares the variables that it will write, and makes one :class:`Accumulator` per checkpoint, which watches the
+forward passes layer by layer (so that nothing larger than one site of one batch needs to be held) and returns the
+declared arrays at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+
+from ..probes import TokenizedProbe
+from ..sites import ModelShape
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Accumulator", "Batch", "Kind", "Measurement", "Variable"]
+
+Kind = Literal["activation", "float", "int"]
+"""activation: floats in the run's ``trace_dtype``; float: float32; int: int32 with fill value -1."""
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One array of a probe's group, without its leading ``checkpoint`` dimension.
+
+    Attributes:
+        name: name in the trace.
+        dims: dimension names (see :mod:`dynamics.names`).
+        shape: sizes, one per dimension.
+        kind: what is stored.
+        long_name: what it is, in words, for people who open the trace.
+        units: units, ``"1"`` for ratios and probabilities.
+        padded: NaN is also used as padding (prompts of different lengths), so NaN does not mean a broken model.
+        coords: dimension name to its values, for dimensions that are not just counted.
+    """
+
+    name: str
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    kind: Kind
+    long_name: str
+    units: str = "1"
+    padded: bool = False
+    coords: Mapping[str, tuple[str | int, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One forward pass: prompts of equal length.
+
+    Attributes:
+        rows: (row,) which prompts of the probe these are.
+        ids: (row, token) token ids on the model's device.
+        logits_index: token positions for which logits exist, in the order of :attr:`logits`.
+        logits: (row, kept position, vocab); None until the pass is over, or when nobody asked.
+    """
+
+    rows: np.ndarray
+    ids: torch.Tensor
+    logits_index: tuple[int, ...] = ()
+    logits: torch.Tensor | None = None
+
+    def logits_at(self, positions: np.ndarray) -> torch.Tensor:
+        """(row, vocab) float32 logits at one token position per prompt of the probe (``positions`` is (prompt,))."""
+        import torch
+
+        assert self.logits is not None, "no logits were kept for this batch"
+        place = {position: i for i, position in enumerate(self.logits_index)}
+        index = torch.tensor([place[int(p)] for p in positions[self.rows]], device=self.logits.device)
+        return self.logits[torch.arange(len(self.rows), device=self.logits.device), index].float()
+
+
+class Accumulator(Protocol):
+    """Collects one measurement of one probe at one checkpoint."""
+
+    def observe(self, site: str, layer: int, value: torch.Tensor, batch: Batch) -> None:
+        """Called during the forward pass for each site that the measurement wants, in layer order."""
+
+    def finish(self, batch: Batch) -> None:
+        """Called after the forward pass of one batch, with its logits."""
+
+    def result(self) -> dict[str, np.ndarray]:
+        """The declared variables, after the last batch."""
+
+
+class Measurement(Protocol):
+    """See the module's docstring."""
+
+    def sites(self) -> frozenset[str]:
+        """The sites that :meth:`Accumulator.observe` must see."""
+
+    def logits(self, probe: TokenizedProbe) -> list[np.ndarray]:
+        """Token positions, each (prompt,), at which logits are needed; an empty list for none."""
+
+    def declare(self, probe: TokenizedProbe, shape: ModelShape) -> list[Variable]:
+        """The variables it will write. Raises UserError when the probe lacks what it needs."""
+
+    def start(self, probe: TokenizedProbe, shape: ModelShape) -> Accumulator:
+        """A fresh accumulator for one checkpoint."""

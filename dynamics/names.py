@@ -1,0 +1,51 @@
+"""The one vocabulary of dimensions, sites and states; every other module takes its words from here."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+__all__ = ["CHECKPOINT", "DIMENSIONS", "LAYER", "POSITION", "PROMPT", "SITES", "STATUSES", "Site", "Status"]
+
+CHECKPOINT = "checkpoint"
+PROMPT = "prompt"
+POSITION = "position"
+LAYER = "layer"
+
+DIMENSIONS = {
+    CHECKPOINT: "checkpoints of the series, by increasing optimizer step",
+    PROMPT: "prompts of one probe",
+    POSITION: "named token positions of a probe",
+    LAYER: "transformer blocks, 0 is nearest to the input",
+    "head": "attention heads within one layer",
+    "d_model": "residual stream",
+    "d_mlp": "MLP neurons within one layer",
+    "d_head": "one attention head's output before the output projection",
+    "key": "token positions attended to",
+    "vocab": "token ids",
+    "token": "token positions in a prompt, 0 is the first",
+    "candidate": "the distinct answers of a probe",
+    "group": "values of the label by which prompts are grouped",
+    "permutation": "0 is the real labels, the others are shuffled labels",
+    "rank": "0 is the highest",
+}
+"""Dimension name to meaning."""
+
+Site = Literal[
+    "embed",
+    "resid_pre",
+    "resid_mid",
+    "resid_post",
+    "attn_out",
+    "mlp_out",
+    "z",
+    "pattern",
+    "mlp_post",
+    "ln_final",
+    "logits",
+]
+SITES: tuple[str, ...] = get_args(Site)
+"""Named places in a model, in TransformerLens' terms without the block prefix."""
+
+Status = Literal["pending", "complete", "failed", "masked"]
+STATUSES: tuple[str, ...] = get_args(Status)
+"""States of one checkpoint in a trace."""

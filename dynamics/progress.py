@@ -1,0 +1,73 @@
+"""Telling the user what is being done: bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+__all__ = ["Reporter"]
+
+
+class Reporter:
+    """Says what is going on, on standard error, so that standard output stays for results.
+
+    Args:
+        quiet: say nothing at all (for use as a library).
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=quiet, highlight=False)
+
+    def say(self, text: str) -> None:
+        """One line."""
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    @contextmanager
+    def bar(self, title: str, total: int, *, unit: str) -> Iterator[Bar]:
+        """A progress bar over ``total`` units; off a terminal, a line about every fifteen seconds."""
+        if self.console.is_terminal and not self.console.quiet:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn(unit),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+            )
+            with Progress(*columns, console=self.console) as progress:
+                yield Bar(self, title, total, unit, progress)
+        else:
+            yield Bar(self, title, total, unit, None)
+
+
+class Bar:
+    """One bar; call :meth:`update` with how much is done."""
+
+    def __init__(self, reporter: Reporter, title: str, total: int, unit: str, progress: Progress | None) -> None:
+        self._reporter, self._title, self._total, self._unit, self._progress = reporter, title, total, unit, progress
+        self._started = self._said = time.monotonic()
+        self._first: int | None = None
+        self._task = progress.add_task(title, total=total, note="") if progress is not None else None
+
+    def update(self, done: int, note: str = "") -> None:
+        """``done`` of the total are done."""
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, completed=done, note=note)
+            return
+        now = time.monotonic()
+        if self._first is None:
+            self._first = done - 1
+        if now - self._said >= 15 or done == self._total:
+            self._said = now
+            elapsed = now - self._started
+            left = elapsed / max(1, done - self._first) * (self._total - done)
+            ahead = f", about {left:.0f} s left" if done < self._total else ""
+            self._reporter.say(
+                f"{self._title}: {done}/{self._total} {self._unit} in {elapsed:.0f} s{ahead}  {note}".rstrip()
+            )

@@ -1,0 +1,116 @@
+"""Writing a report: the page, ``report.json``, and every figure as SVG and PNG."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from checkpoints.errors import UserError
+
+from ..analyse import analyse, open_run_trace
+from ..config import load_run
+from ..figures import timeline
+from ..progress import Reporter
+from .content import headlines, report_content, row
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from ..config import Run
+
+__all__ = ["Report", "report"]
+
+
+class Report:
+    """What was written.
+
+    Attributes:
+        folder: holds ``index.html``, ``report.json`` and ``figures/``.
+        content: what ``report.json`` says.
+    """
+
+    def __init__(self, folder: Path, content: dict[str, Any]) -> None:
+        self.folder = folder
+        self.content = content
+
+
+def report(
+    name: str,
+    *,
+    runs: Path | None = None,
+    traces: Path = Path("traces"),
+    reports: Path = Path("reports"),
+    run: Run | None = None,
+    reporter: Reporter | None = None,
+) -> Report:
+    """Analyse a trace as far as needed and write ``reports/NAME/``.
+
+    Raises:
+        UserError: when there is no trace, or the folder cannot be written.
+    """
+    reporter = reporter or Reporter(quiet=True)
+    run = run or load_run(name, runs)
+    results = analyse(name, runs=runs, traces=traces, run=run, fresh=False, reporter=reporter)
+    trace = open_run_trace(name, traces)
+    content = report_content(name, trace, results)
+    folder = reports / name
+    try:
+        (folder / "figures").mkdir(parents=True, exist_ok=True)
+        reporter.say("drawing figures ...")
+        main = headlines(results)
+        pictures = {"timeline": _save(timeline(main), folder, "timeline")} if main else {}
+        sections = []
+        for result, summary in zip(results, content["analyses"], strict=True):
+            images = {
+                key: _save(figure, folder, f"{result.summary.analysis}-{key}")
+                for key, figure in result.module.figures(result.summary).items()
+            }
+            rows = [row(f) for f in result.summary.findings]
+            details = [{**r, "definition": f.definition} for r, f in zip(rows, result.summary.findings, strict=True)]
+            sections.append({**summary, "images": images, "rows": details})
+        page = (
+            _environment()
+            .get_template("report.html.j2")
+            .render(
+                content=content,
+                sections=sections,
+                pictures=pictures,
+                provenance=json.dumps(content["provenance"], indent=1),
+            )
+        )
+        _write(folder / "index.html", page)
+        _write(folder / "report.json", json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    except OSError as error:
+        raise UserError(
+            f"the report cannot be written to {folder}: {error.strerror or error}",
+            expected="a folder that you may write to",
+            remedy="name another one with --reports",
+        ) from error
+    return Report(folder, content)
+
+
+def _environment() -> Environment:
+    return Environment(loader=PackageLoader("dynamics.report"), autoescape=True, undefined=StrictUndefined)
+
+
+def _write(file: Path, text: str) -> None:
+    partial = file.with_name(file.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, file)
+
+
+def _save(figure: Figure, folder: Path, name: str) -> Mapping[str, str]:
+    """Save SVG and PNG; the page gets the SVG as data, so that it needs no other file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": "circuit-dynamics"})
+    svg = buffer.getvalue()
+    (folder / "figures" / f"{name}.svg").write_bytes(svg)
+    figure.savefig(folder / "figures" / f"{name}.png", dpi=160)
+    return {"name": name, "data": "data:image/svg+xml;base64," + base64.b64encode(svg).decode()}

@@ -1,0 +1,156 @@
+"""What a report says, as JSON values: everything on the page and in ``report.json`` comes from here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..analyse import Result
+from ..emergence import Emergence, Interval
+from ..findings import Finding
+from ..store import Trace
+
+__all__ = ["headlines", "report_content", "row"]
+
+
+def headlines(results: Sequence[Result]) -> list[Finding]:
+    """The headline findings of all analyses, in order."""
+    return [f for result in results for f in result.summary.findings if f.headline]
+
+
+def row(finding: Finding) -> dict[str, str]:
+    """One line of the emergence table, as text."""
+    e = finding.emergence
+    happened = e.state in ("emerged", "transient")
+    value, bound = finding.values[-1], e.null_upper[-1] if e.null_upper else float("nan")
+    last = f"{value:.2f}" if np.isfinite(value) else "–"
+    return {
+        "title": finding.title,
+        "state": e.state,
+        "onset": str(e.onset) if e.onset is not None and e.state != "not emerged" else "–",
+        "range": str(e.onset_range) if happened and e.onset_range is not None else "–",
+        "tokens": _tokens(e) if happened else "–",
+        "midpoint": f"{e.midpoint:.0f}" if happened and e.midpoint is not None else "–",
+        "completion": _interval(e.completion) if happened else "–",
+        "width": f"{e.width_decades:.2f}" if happened and e.width_decades is not None else "–",
+        "final": f"{last} ({bound:.2f})" if np.isfinite(bound) else last,
+        "metric": finding.metric,
+        "null": e.null,
+        "confidence": f"{e.confidence:.2f}" if happened and e.confidence is not None else "–",
+        "note": _note(e),
+    }
+
+
+def _interval(interval: Interval | None) -> str:
+    return "–" if interval is None else str(interval)
+
+
+def _note(e: Emergence) -> str:
+    if e.state == "not measurable":
+        return e.reason
+    parts = []
+    if e.state == "transient" and e.loss is not None:
+        parts.append(f"lost in {e.loss}")
+    if e.episodes > 1:
+        parts.append(f"came and went: {e.episodes} episodes above the null")
+    return "; ".join(parts)
+
+
+def _tokens(e: Emergence) -> str:
+    if e.onset_tokens is None:
+        return "–"
+    after, by = (("?" if t is None else _count(t)) for t in e.onset_tokens)
+    return f"({after}, {by}]"
+
+
+def _count(tokens: int) -> str:
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if tokens >= size:
+            return f"{tokens / size:.3g}{unit}"
+    return str(tokens)
+
+
+def report_content(name: str, trace: Trace, results: Sequence[Result]) -> dict[str, Any]:
+    """The whole report as JSON values.
+
+    Keys: ``format``, ``run``, ``series`` (steps and status of every checkpoint), ``counts``, ``problems``,
+    ``emergence`` (headline rows), ``analyses`` (summaries), ``probes``, ``provenance``, ``truth``.
+    """
+    attributes = trace.attributes
+    config = attributes.get("model_config", {})
+    root = trace.tree.to_dataset()
+    nonfinite = root["nonfinite"].values
+    overflowed = root["overflowed"].values
+    problems = [
+        {"step": int(s), "status": status, "reason": reason}
+        for s, status, reason in zip(trace.steps, trace.status, trace.reasons, strict=True)
+        if status in ("failed", "masked")
+    ]
+    for index in np.flatnonzero(nonfinite > 0):
+        problems.append(
+            {
+                "step": int(trace.steps[index]),
+                "status": "complete",
+                "reason": f"the model returned {int(nonfinite[index])} values that are not finite",
+            }
+        )
+    for index in np.flatnonzero(overflowed > 0):
+        problems.append(
+            {
+                "step": int(trace.steps[index]),
+                "status": "complete",
+                "reason": f"{int(overflowed[index])} activations were too large for float16 and are stored as infinity",
+            }
+        )
+    return {
+        "format": 1,
+        "run": name,
+        "description": attributes.get("run_config", {}).get("description", ""),
+        "series": {
+            "origin": attributes.get("origin"),
+            "steps": [int(s) for s in trace.steps],
+            "tokens": [None if np.isnan(t) else int(t) for t in trace.tokens],
+            "status": trace.status,
+        },
+        "counts": dict(Counter(trace.status)),
+        "problems": problems,
+        "model": {
+            k: config.get(k)
+            for k in ("model_type", "num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size")
+            if config.get(k) is not None
+        },
+        "emergence": [{**row(f), "key": f.key} for f in headlines(results)],
+        "analyses": [result.summary.to_json() for result in results],
+        "probes": [_probe(trace, probe) for probe in trace.probes],
+        "truth": _truth(attributes),
+        "provenance": {
+            k: attributes.get(k)
+            for k in ("versions", "platform", "commit", "dirty", "tokenizer_digest", "dtype", "fingerprint")
+        },
+        "run_config": attributes.get("run_config"),
+    }
+
+
+def _probe(trace: Trace, name: str) -> dict[str, Any]:
+    dataset = trace.probe(name)
+    texts = [str(t) for t in dataset["text"].values[:3]]
+    return {
+        "name": name,
+        "description": str(dataset.attrs.get("description", "")),
+        "prompts": int(dataset.sizes["prompt"]),
+        "examples": texts,
+        "variables": {
+            str(v): ", ".join(f"{d} {n}" for d, n in dataset[v].sizes.items() if d != "checkpoint")
+            for v in dataset.data_vars
+        },
+    }
+
+
+def _truth(attributes: dict[str, Any]) -> list[dict[str, Any]]:
+    """For an organism: from which step each world was in the data (what can have formed when)."""
+    series = attributes.get("run_config", {}).get("series", {})
+    curriculum = series.get("curriculum", {}) if series.get("kind") == "organism" else {}
+    return [{"world": w, "from_step": e["from_step"], "share": e["share"]} for w, e in curriculum.items()]

@@ -1,0 +1,148 @@
+"""How far a run is, and whether its trace is intact."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from .analyse import open_run_trace
+from .config import Run, load_run
+from .journal import read_journal
+from .resolve import trace_path
+from .schedule import scheduled
+from .store import Trace, open_trace, writer_lock
+from .store.writer import open_group
+
+__all__ = ["Damage", "RunStatus", "status", "verify"]
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """How far a run is.
+
+    Attributes:
+        trace: the trace, or None when it has not been started.
+        steps: status to steps; scheduled checkpoints that are not done are ``pending``, others ``not scheduled``.
+        reasons: step to reason, for failed and masked checkpoints.
+        seconds_per_checkpoint: median of the last session, or None.
+        seconds_left: estimate, or None.
+        collecting: whether a process is writing the trace now.
+    """
+
+    trace: Path | None
+    steps: dict[str, list[int]] = field(default_factory=dict)
+    reasons: dict[int, str] = field(default_factory=dict)
+    seconds_per_checkpoint: float | None = None
+    seconds_left: float | None = None
+    collecting: bool = False
+
+
+def status(name: str, *, runs: Path | None = None, traces: Path = Path("traces"), run: Run | None = None) -> RunStatus:
+    """What is complete, failed, masked or pending, and about how long is left.
+
+    Raises:
+        UserError: for an unknown run, or a folder that is no trace.
+    """
+    run = run or load_run(name, runs)
+    path = trace_path(traces, name)
+    if not path.exists():
+        return RunStatus(None)
+    trace = Trace(path)
+    wanted = set(scheduled(trace.steps.tolist(), run.schedule, run.checkpoints))
+    steps: dict[str, list[int]] = {}
+    for index, (step, state) in enumerate(zip(trace.steps.tolist(), trace.status, strict=True)):
+        known = state if state != "pending" or index in wanted else "not scheduled"
+        steps.setdefault(known, []).append(step)
+    times = [e["seconds"] for e in read_journal(path) if e.get("event") == "complete"][-50:]
+    each = float(np.median(times)) if times else None
+    left = len(steps.get("pending", ()))
+    return RunStatus(
+        trace=path,
+        steps=steps,
+        reasons={int(s): r for s, r in zip(trace.steps, trace.reasons, strict=True) if r},
+        seconds_per_checkpoint=each,
+        seconds_left=each * left if each is not None else None,
+        collecting=path.with_name(path.name + ".owner").exists() and _locked(path),
+    )
+
+
+def _locked(path: Path) -> bool:
+    from checkpoints.errors import UserError
+
+    try:
+        with writer_lock(path):
+            return False
+    except UserError:
+        return True
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One chunk that is missing or does not match its checksum."""
+
+    step: int
+    variable: str
+    problem: str
+
+
+def verify(name: str, *, traces: Path = Path("traces"), repair: bool = False) -> list[Damage]:
+    """Read every chunk of every complete checkpoint and compare its checksum.
+
+    Args:
+        name: the run's name.
+        traces: folder of traces.
+        repair: delete the damaged checkpoints' data and set them back to pending, so that ``collect`` measures them
+            again.
+
+    Returns:
+        What is damaged, at most one entry per checkpoint and variable.
+    """
+    trace = open_run_trace(name, traces)
+    found: list[Damage] = []
+    root = open_group(trace.path, mode="r")
+    for probe in trace.probes:
+        group = root[probe]
+        assert isinstance(group, zarr.Group)
+        for variable, array in group.arrays():
+            if array.metadata.dimension_names[0] != "checkpoint" or array.ndim < 2:  # type: ignore[union-attr,index]
+                continue
+            for index in np.flatnonzero(trace.complete):
+                problem = _problem(trace.path / probe / variable, array, int(index))
+                if problem:
+                    found.append(Damage(int(trace.steps[index]), f"{probe}/{variable}", problem))
+    if repair and found:
+        _reset(trace, sorted({d.step for d in found}))
+    return found
+
+
+def _problem(folder: Path, array: zarr.Array[Any], index: int) -> str:
+    """What is wrong with one checkpoint's slab, or nothing."""
+    stored = array.shards or array.chunks
+    expected = int(np.prod([-(-n // c) for n, c in zip(array.shape[1:], stored[1:], strict=True)]))
+    present = sum(1 for p in (folder / "c" / str(index)).rglob("*") if p.is_file() and p.suffix != ".partial")
+    if present != expected:
+        return f"{expected - present} of {expected} chunks are missing"
+    try:
+        array[index]
+    except (ValueError, RuntimeError, OSError) as error:
+        return str(error).splitlines()[0]
+    return ""
+
+
+def _reset(trace: Trace, steps: list[int]) -> None:
+    import shutil
+
+    with writer_lock(trace.path):
+        root = open_group(trace.path, mode="r+")
+        state = root["status"]
+        assert isinstance(state, zarr.Array)
+        position = {int(s): i for i, s in enumerate(trace.steps)}
+        for step in steps:
+            state[position[step]] = "pending"
+            for probe in trace.probes:
+                for variable in open_trace(trace.path)[probe].data_vars:
+                    shutil.rmtree(trace.path / probe / str(variable) / "c" / str(position[step]), ignore_errors=True)

@@ -1,0 +1,161 @@
+"""Creating a trace: one Zarr v3 group, preallocated for every checkpoint, put in place in one move."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
+
+from checkpoints.errors import UserError
+
+from ..measurements import Variable
+from ..names import CHECKPOINT
+from .declaration import FORMAT, FORMAT_VERSION, TraceDeclaration, chunk_shape
+
+__all__ = ["consolidate", "create_trace", "put_coordinate"]
+
+
+def create_trace(path: Path, declaration: TraceDeclaration) -> None:
+    """Write the metadata and coordinates of an empty trace.
+
+    Everything is written under a provisional name first, so that a trace of that name is always whole.
+
+    Raises:
+        UserError: when the folder cannot be written.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        _fill(partial, declaration)
+        os.replace(partial, path)
+    except OSError as error:
+        raise UserError(
+            f"the trace {path} cannot be written: {error.strerror or error}",
+            expected="a folder that you may write to, with space",
+            remedy="name another one with --traces",
+        ) from error
+
+
+def _fill(path: Path, declaration: TraceDeclaration) -> None:
+    root = zarr.open_group(path, mode="w", zarr_format=3)
+    series = declaration.checkpoints
+    n = len(series)
+    put_coordinate(root, "step", CHECKPOINT, [c.step for c in series], long_name="optimizer steps done")
+    tokens = [np.nan if c.tokens is None else float(c.tokens) for c in series]
+    put_coordinate(root, "tokens", CHECKPOINT, tokens, long_name="tokens seen", units="token")
+    put_coordinate(root, "stage", CHECKPOINT, [c.stage for c in series], long_name="training stage")
+    put_coordinate(root, "revision", CHECKPOINT, [c.revision for c in series], long_name="name at the source")
+    # written while collecting, by one process per checkpoint: one chunk each, so that no flag is lost
+    for name, dtype, fill, meaning in (
+        ("status", "string", "pending", "pending, complete, failed or masked"),
+        ("reason", "string", "", "why a checkpoint failed or is masked"),
+        ("weights_digest", "string", "", "sha256 of the weight files"),
+        ("stored_dtype", "string", "", "dtype of the weights as stored"),
+        ("nonfinite", "int64", -1, "values of this checkpoint that are NaN or infinite because the model said so"),
+        ("overflowed", "int64", -1, "finite activations beyond the range of trace_dtype"),
+    ):
+        root.create_array(
+            name,
+            shape=(n,),
+            chunks=(1,),
+            dtype=dtype,
+            fill_value=fill,
+            dimension_names=(CHECKPOINT,),
+            attributes={"long_name": meaning},
+        )
+    root.attrs.update(
+        {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "fingerprint": declaration.fingerprint(),
+            "declared": declaration.summary(),
+            "coordinates": "step tokens stage revision status reason weights_digest stored_dtype nonfinite overflowed",
+            **declaration.attributes,
+        }
+    )
+    for group in declaration.groups:
+        node = root.create_group(group.name)
+        put_coordinate(node, "step", CHECKPOINT, [c.step for c in series], long_name="optimizer steps done")
+        coords = group.coords()
+        for name, (dim, values) in coords.items():
+            put_coordinate(node, name, dim, values)
+        node.attrs.update({"description": group.description, "coordinates": " ".join(["step", *coords])})
+        for variable in group.variables:
+            _create_variable(node, variable, declaration, n)
+    consolidate(path)
+
+
+def _create_variable(node: zarr.Group, variable: Variable, declaration: TraceDeclaration, checkpoints: int) -> None:
+    dtype = declaration.dtype(variable)
+    chunks = (1, *chunk_shape(variable, np.dtype(dtype).itemsize))
+    compressors: list[Any]
+    if variable.kind == "activation" and declaration.bfloat16:
+        compressors = [BloscCodec(cname="lz4", shuffle="bitshuffle"), Crc32cCodec()]
+    elif variable.kind == "int" or variable.name == "pattern":
+        compressors = [ZstdCodec(level=1), Crc32cCodec()]
+    else:
+        compressors = [Crc32cCodec()]
+    sharding: dict[str, Any] = {}
+    if declaration.layout == "sharded":
+        whole = [-(-size // chunk) * chunk for size, chunk in zip(variable.shape, chunks[1:], strict=True)]
+        sharding = {"shards": (1, *whole)}
+    node.create_array(
+        variable.name,
+        shape=(checkpoints, *variable.shape),
+        chunks=chunks,
+        dtype=dtype,
+        fill_value=-1 if variable.kind == "int" else np.nan,
+        dimension_names=(CHECKPOINT, *variable.dims),
+        compressors=compressors,
+        attributes={"long_name": variable.long_name, "units": variable.units},
+        **sharding,
+    )
+
+
+def put_coordinate(node: zarr.Group, name: str, dim: str, values: Sequence[Any], **attributes: str) -> None:
+    """Write one coordinate in one chunk: text as Zarr ``string`` from an object array, numbers as int64 or float64."""
+    kinds: set[type] = {bool if isinstance(v, bool | np.bool_) else type(v) for v in values}
+    attrs: Mapping[str, str] = attributes
+    array = np.asarray(values)
+    if (
+        array.dtype.kind in "US"
+        or (kinds - {bool, int, float} and array.dtype.kind == "O")
+        or len(kinds & {bool, str}) > 1
+    ):
+        stored = node.create_array(
+            name,
+            shape=(len(values),),
+            chunks=(max(1, len(values)),),
+            dtype="string",
+            dimension_names=(dim,),
+            attributes=dict(attrs),
+        )
+        stored[:] = np.array([str(v) for v in values], dtype=object)
+        return
+    array = array.astype({"b": "bool", "i": "int64", "u": "int64", "f": "float64"}[array.dtype.kind])
+    stored = node.create_array(
+        name,
+        shape=array.shape,
+        chunks=(max(1, len(values)),),
+        dtype=array.dtype,
+        fill_value=np.nan if array.dtype.kind == "f" else None,
+        dimension_names=(dim,),
+        compressors=None,
+        attributes=dict(attrs),
+    )
+    stored[:] = array
+
+
+def consolidate(path: Path) -> None:
+    """(Re)write the consolidated metadata; zarr's remark that version 3 does not specify it yet is not for users."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        zarr.consolidate_metadata(str(path))

@@ -1,0 +1,160 @@
+"""What a trace will hold, declared in full before any compute; every write is checked against it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any, Literal
+
+import numpy as np
+
+from checkpoints.errors import UserError
+from checkpoints.series import Checkpoint
+
+from ..measurements import Variable
+from ..names import DIMENSIONS, LAYER, POSITION, PROMPT
+
+__all__ = ["FORMAT", "FORMAT_VERSION", "Group", "TraceDeclaration", "chunk_shape"]
+
+FORMAT = "circuit-dynamics-trace"
+FORMAT_VERSION = 1
+
+_CHUNK_BYTES = 2**20
+_COMPUTED = ("dtype", "tokenizer_digest", "model_config")
+
+
+def chunk_shape(variable: Variable, itemsize: int) -> tuple[int, ...]:
+    """Chunk sizes without the checkpoint dimension: activations one layer a chunk, at most about 1 MiB by prompts.
+
+    >>> chunk_shape(Variable("r", ("prompt", "position", "layer", "d_model"), (900, 2, 24, 1024), "activation", ""), 2)
+    (256, 2, 1, 1024)
+    """
+    sizes = [
+        1 if d == LAYER and variable.kind == "activation" else n
+        for d, n in zip(variable.dims, variable.shape, strict=True)
+    ]
+    for dim in (PROMPT, POSITION):
+        if dim in variable.dims and prod(sizes) * itemsize > _CHUNK_BYTES:
+            at = variable.dims.index(dim)
+            rest = prod(sizes) // sizes[at] * itemsize
+            sizes[at] = max(1, _CHUNK_BYTES // rest)
+    return tuple(sizes)
+
+
+@dataclass(frozen=True)
+class Group:
+    """One probe's group: prompt coordinates and the variables of all measurements on it."""
+
+    name: str
+    description: str
+    prompts: Mapping[str, tuple[Any, ...]]
+    variables: tuple[Variable, ...]
+
+    def __post_init__(self) -> None:
+        sizes: dict[str, int] = {}
+        names = [v.name for v in self.variables]
+        for name in names:
+            if names.count(name) > 1:
+                raise UserError(
+                    f"probe {self.name!r}: two measurements with different settings both write {name!r}",
+                    remedy="use one of them, or a probe of its own for the other",
+                )
+        for variable in self.variables:
+            for dim, size in zip(variable.dims, variable.shape, strict=True):
+                assert dim in DIMENSIONS, f"undeclared dimension {dim!r}"
+                assert sizes.setdefault(dim, size) == size, f"{self.name}/{variable.name}: {dim} has two sizes"
+
+    def coords(self) -> dict[str, tuple[str, tuple[Any, ...]]]:
+        """Coordinate name to (dimension, values)."""
+        result = {name: (PROMPT, tuple(values)) for name, values in self.prompts.items()}
+        for variable in self.variables:
+            for dim, values in variable.coords.items():
+                result[dim] = (dim, tuple(values))
+        for dim in (LAYER, "head"):
+            sizes = [v.shape[v.dims.index(dim)] for v in self.variables if dim in v.dims]
+            if sizes:
+                result[dim] = (dim, tuple(range(sizes[0])))
+        return result
+
+
+@dataclass(frozen=True)
+class TraceDeclaration:
+    """The whole trace.
+
+    Attributes:
+        checkpoints: the series, by increasing step.
+        groups: one per probe.
+        trace_dtype: dtype in which activations are stored.
+        attributes: provenance and the resolved run, as JSON values.
+        bfloat16: activations come from bfloat16 compute (they compress, unlike others).
+        layout: ``local`` (one file a chunk) or ``sharded`` (one shard per checkpoint and variable).
+    """
+
+    checkpoints: tuple[Checkpoint, ...]
+    groups: tuple[Group, ...]
+    trace_dtype: Literal["float16", "float32"] = "float32"
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    bfloat16: bool = False
+    layout: Literal["local", "sharded"] = "local"
+
+    def dtype(self, variable: Variable) -> str:
+        """numpy name of the dtype in which a variable is stored."""
+        return {"activation": self.trace_dtype, "float": "float32", "int": "int32"}[variable.kind]
+
+    def bytes_per_checkpoint(self) -> int:
+        """Uncompressed size of one checkpoint's slabs."""
+        return sum(prod(v.shape) * np.dtype(self.dtype(v)).itemsize for group in self.groups for v in group.variables)
+
+    def fingerprint(self) -> str:
+        """Changes with anything that decides what the arrays mean; two traces with equal ones hold the same data."""
+        content = {
+            "steps": [[c.step, c.tokens, c.stage] for c in self.checkpoints],
+            "dtype": self.trace_dtype,
+            "bfloat16": self.bfloat16,
+            "groups": [
+                [g.name, {k: list(v) for k, v in g.prompts.items()}, [_describe(v) for v in g.variables]]
+                for g in self.groups
+            ],
+            "computed": {k: self.attributes.get(k) for k in _COMPUTED},
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+    def differences(self, other: Mapping[str, Any]) -> list[str]:
+        """Sentences on how this differs from the summary that an existing trace carries (see :meth:`summary`)."""
+        mine = self.summary()
+        found = []
+        for key in sorted(mine.keys() | other.keys()):
+            if mine.get(key) != other.get(key):
+                found.append(
+                    f"{key}: the trace has {_short(other.get(key))}, the run now asks for {_short(mine.get(key))}"
+                )
+        return found
+
+    def summary(self) -> dict[str, Any]:
+        """The parts of the declaration that a person can compare, as JSON values."""
+        result: dict[str, Any] = {
+            "checkpoints": len(self.checkpoints),
+            "trace_dtype": self.trace_dtype,
+            "dtype": self.attributes.get("dtype"),
+            "tokenizer_digest": self.attributes.get("tokenizer_digest"),
+        }
+        for group in self.groups:
+            text = json.dumps({k: list(v) for k, v in group.prompts.items()}, sort_keys=True, default=str)
+            result[f"probe {group.name}"] = {
+                "prompts": hashlib.sha256(text.encode()).hexdigest()[:12],
+                "variables": [_describe(v) for v in group.variables],
+            }
+        return result
+
+
+def _describe(variable: Variable) -> list[Any]:
+    coords = {k: list(v) for k, v in variable.coords.items()}
+    return [variable.name, list(variable.dims), list(variable.shape), variable.kind, coords]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= 100 else text[:97] + "..."

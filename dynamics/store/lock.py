@@ -1,0 +1,57 @@
+"""One writer per trace: a lock that the operating system releases when its owner dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from checkpoints.errors import UserError
+
+__all__ = ["writer_lock"]
+
+
+@contextmanager
+def writer_lock(trace: Path) -> Iterator[None]:
+    """Hold the trace's lock (``NAME.zarr.lock`` beside it).
+
+    Raises:
+        UserError: when another living process holds it (named), or the folder cannot be written.
+    """
+    file = trace.with_name(trace.name + ".lock")
+    owner = trace.with_name(trace.name + ".owner")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(file)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(
+            f"{trace} is being written by another process{_describe(owner)}",
+            expected="one collector per trace",
+            remedy="wait until it has finished, or stop it; what it has collected stays",
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"{file.parent} cannot be written: {error.strerror or error}",
+            expected="a folder that you may write to",
+            remedy="name another one with --traces",
+        ) from error
+    try:
+        owner.write_text(json.dumps({"pid": os.getpid(), "host": platform.node()}), encoding="utf-8")
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()
+
+
+def _describe(owner: Path) -> str:
+    try:
+        content = json.loads(owner.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    return f" (process {content.get('pid')} on {content.get('host')})"

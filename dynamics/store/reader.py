@@ -1,0 +1,112 @@
+"""Reading a trace: labelled, lazy, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from checkpoints.errors import UserError, nearest
+
+from ..names import CHECKPOINT
+from .writer import check_format, open_group
+
+__all__ = ["Trace", "open_trace"]
+
+
+def open_trace(path: str | Path, *, chunks: Any = None) -> xr.DataTree:
+    """Open a trace as an :class:`xarray.DataTree`, lazily, with ``step`` as the index of dimension ``checkpoint``.
+
+    ``xr.open_datatree(path)`` gives the same data; this function also checks the format version and makes
+    ``.sel(step=1000)`` work.
+
+    Args:
+        path: the trace.
+        chunks: passed to xarray; ``{}`` gives dask arrays chunked as stored, None plain lazy arrays.
+
+    Raises:
+        UserError: when it is no trace, or of a newer format version.
+
+    Example::
+
+        tree = dynamics.open_trace("traces/organism.zarr")
+        tree["addition_sums"].ds.answer_logprob.sel(step=1270).groupby("context").mean()
+    """
+    path = Path(path)
+    check_format(dict(open_group(path, mode="r").attrs), path)
+    tree = xr.open_datatree(path, engine="zarr", chunks=chunks)
+    return tree.map_over_datasets(_index_by_step)
+
+
+def _index_by_step(dataset: xr.Dataset) -> xr.Dataset:
+    return dataset.set_xindex("step") if "step" in dataset.coords and "step" not in dataset.xindexes else dataset
+
+
+class Trace:
+    """What an analysis reads: one trace, with incomplete checkpoints as missing values.
+
+    Attributes:
+        path: where it is.
+        tree: the labelled data (see :func:`open_trace`).
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.tree = open_trace(self.path)
+        root = self.tree.to_dataset()
+        self.attributes: dict[str, Any] = dict(root.attrs)
+        self.steps: np.ndarray = root["step"].values
+        self.tokens: np.ndarray = root["tokens"].values
+        self.status: list[str] = [str(s) for s in root["status"].values]
+        self.reasons: list[str] = [str(s) for s in root["reason"].values]
+        self.complete: np.ndarray = np.array([s == "complete" for s in self.status])
+
+    def __repr__(self) -> str:
+        return f"Trace({str(self.path)!r}: {self.complete.sum()} of {len(self.steps)} checkpoints complete)"
+
+    @property
+    def probes(self) -> list[str]:
+        """The probes that were collected."""
+        return [name for name in self.tree.children if name != "results"]
+
+    def probe(self, name: str) -> xr.Dataset:
+        """One probe's group, lazily.
+
+        Raises:
+            UserError: when the trace has no such probe.
+        """
+        if name not in self.probes:
+            raise UserError(f"{self.path} has no probe {name!r}", remedy=nearest(name, self.probes))
+        return self.tree[name].to_dataset()
+
+    def label(self, probe: str, name: str) -> np.ndarray:
+        """(prompt,) values of one label; text as Python strings."""
+        values: np.ndarray = self.probe(probe)[name].values
+        return np.array([str(v) for v in values]) if values.dtype.kind not in "biuf" else values
+
+    def values(self, probe: str, variable: str) -> np.ndarray:
+        """A whole variable (checkpoint, ...) as numpy; floats of incomplete checkpoints are NaN, integers -1."""
+        array = self._variable(probe, variable)
+        values: np.ndarray = array.values
+        values = values.astype(np.float32) if values.dtype == np.float16 else values.copy()
+        values[~self.complete] = -1 if values.dtype.kind in "iu" else np.nan
+        return values
+
+    def each(self, probe: str, variable: str) -> Iterator[tuple[int, np.ndarray]]:
+        """(checkpoint index, values at that checkpoint) for complete checkpoints, one in memory at a time."""
+        array = self._variable(probe, variable)
+        for index in np.flatnonzero(self.complete):
+            values: np.ndarray = array.isel({CHECKPOINT: int(index)}).values
+            yield int(index), values.astype(np.float32) if values.dtype == np.float16 else values
+
+    def _variable(self, probe: str, variable: str) -> xr.DataArray:
+        dataset = self.probe(probe)
+        if variable not in dataset:
+            raise UserError(
+                f"probe {probe!r} in {self.path} has no variable {variable!r}",
+                remedy=nearest(variable, map(str, dataset.data_vars)),
+            )
+        return dataset[variable]

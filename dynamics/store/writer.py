@@ -1,0 +1,157 @@
+"""Writing one checkpoint at a time: slabs first, the mark that means done last."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import zarr
+
+from checkpoints.errors import UserError
+
+from ..names import Status
+from .create import create_trace
+from .declaration import FORMAT, FORMAT_VERSION, TraceDeclaration
+
+__all__ = ["TraceWriter", "check_format"]
+
+_FLOAT16_MAX = float(np.finfo(np.float16).max)
+
+
+def check_format(attributes: Mapping[str, Any], path: Path) -> None:
+    """Refuse what is no trace, and a trace of a newer version.
+
+    Raises:
+        UserError: with the version found and the versions that this program reads.
+    """
+    if attributes.get("format") != FORMAT:
+        raise UserError(
+            f"{path} is not a trace: its attribute `format` is {attributes.get('format')!r}",
+            expected=f"{FORMAT!r}",
+            remedy="give the path of a folder that `dynamics collect` wrote",
+        )
+    version = attributes.get("format_version")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise UserError(
+            f"{path} has trace format version {version}",
+            expected=f"version {FORMAT_VERSION} or older",
+            remedy="install a newer circuit-dynamics",
+        )
+
+
+class TraceWriter:
+    """Creates a trace or goes on with one; the caller holds its lock.
+
+    Args:
+        path: the trace.
+        declaration: what it holds; an existing trace must have been declared the same.
+        durable: flush to disk before a checkpoint is marked complete.
+
+    Raises:
+        UserError: when the trace that is there was declared differently, is newer, or cannot be written.
+    """
+
+    def __init__(self, path: Path, declaration: TraceDeclaration, *, durable: bool = False) -> None:
+        self.path = path
+        self._declaration = declaration
+        self._durable = durable
+        if not path.exists():
+            create_trace(path, declaration)
+        self._root = open_group(path, mode="r+")
+        attributes = dict(self._root.attrs)
+        check_format(attributes, path)
+        if attributes.get("fingerprint") != declaration.fingerprint():
+            differences = declaration.differences(_mapping(attributes.get("declared"))) or [
+                "the checkpoints of the series changed"
+            ]
+            raise UserError(
+                f"{path} was collected with other settings:\n    " + "\n    ".join(differences[:6]),
+                expected="the settings that the trace was declared with",
+                remedy="undo the change, or move the trace away and collect again (nothing was deleted)",
+            )
+        self._sweep()
+
+    def status(self) -> list[Status]:
+        """The state of every checkpoint."""
+        values: Any = self._array("status")[:]
+        return [cast(Status, str(value)) for value in values]
+
+    def write(self, index: int, group: str, values: Mapping[str, np.ndarray]) -> tuple[int, int]:
+        """Write every variable of one probe at one checkpoint; returns (non-finite values, overflowed values).
+
+        Raises:
+            ValueError: when the arrays are not exactly those that were declared (our bug, not the user's).
+        """
+        declared = {v.name: v for g in self._declaration.groups if g.name == group for v in g.variables}
+        if values.keys() != declared.keys():
+            raise ValueError(f"{group}: measured {sorted(values)}, declared {sorted(declared)}")
+        nonfinite = overflowed = 0
+        for name, value in values.items():
+            variable = declared[name]
+            if value.shape != variable.shape:
+                raise ValueError(f"{group}/{name}: measured shape {value.shape}, declared {variable.shape}")
+            dtype = np.dtype(self._declaration.dtype(variable))
+            if dtype.kind == "f" and not variable.padded:
+                nonfinite += int(value.size - np.isfinite(value).sum())
+            if dtype == np.float16:
+                overflowed += int((np.isfinite(value) & (np.abs(value) > _FLOAT16_MAX)).sum())
+            with np.errstate(over="ignore"):
+                self._array(f"{group}/{name}")[index] = value.astype(dtype)
+        return nonfinite, overflowed
+
+    def commit(self, index: int, *, digest: str, stored_dtype: str, nonfinite: int, overflowed: int) -> None:
+        """Mark a checkpoint complete, after everything else of it is written."""
+        for name, value in (
+            ("weights_digest", digest),
+            ("stored_dtype", stored_dtype),
+            ("nonfinite", nonfinite),
+            ("overflowed", overflowed),
+        ):
+            self._array(name)[index] = value
+        self.mark(index, "complete")
+
+    def mark(self, index: int, status: Status, reason: str = "") -> None:
+        """Set the state of one checkpoint, the reason before the state."""
+        if reason or self._array("reason")[index] != reason:
+            self._array("reason")[index] = reason
+        if self._durable:
+            os.sync()
+        self._array("status")[index] = status
+
+    def clear(self, index: int) -> None:
+        """Delete whatever a killed writer left of one checkpoint."""
+        for group in self._declaration.groups:
+            for variable in group.variables:
+                shutil.rmtree(self.path / group.name / variable.name / "c" / str(index), ignore_errors=True)
+
+    def _array(self, name: str) -> zarr.Array[Any]:
+        array = self._root[name]
+        assert isinstance(array, zarr.Array)
+        return array.with_config({"write_empty_chunks": True})
+
+    def _sweep(self) -> None:
+        for orphan in self.path.rglob("*.partial"):
+            orphan.unlink(missing_ok=True)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def open_group(path: Path, *, mode: Any) -> zarr.Group:
+    """The trace's root group.
+
+    Raises:
+        UserError: when there is no Zarr group.
+    """
+    try:
+        return zarr.open_group(path, mode=mode, zarr_format=3)
+    except (FileNotFoundError, KeyError, ValueError) as error:
+        raise UserError(
+            f"{path} is not a trace: {str(error).splitlines()[0] if str(error) else 'no Zarr group'}",
+            expected="a folder that `dynamics collect` wrote",
+        ) from error

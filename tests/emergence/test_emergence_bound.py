@@ -1,0 +1,87 @@
+"""The simultaneous bound: its error rate on curves that are known to be null."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from dynamics.emergence import draws_needed, simultaneous_bound
+
+Sampler = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+
+NULLS: dict[str, Sampler] = {
+    "gaussian": lambda rng, shape: rng.normal(size=shape),
+    "skewed": lambda rng, shape: rng.lognormal(size=shape),
+    "binomial(120, 1/10)": lambda rng, shape: rng.binomial(120, 0.1, size=shape) / 120,
+    "binomial(120, 1/80)": lambda rng, shape: rng.binomial(120, 1 / 80, size=shape) / 120,
+    "binomial(120, 1/1000)": lambda rng, shape: rng.binomial(120, 1 / 1000, size=shape) / 120,
+    "uneven": lambda rng, shape: rng.normal(size=shape) * np.geomspace(0.01, 1, shape[-2])[:, None],
+    "drifting together": lambda rng, shape: rng.normal(size=shape).cumsum(axis=-2),
+}
+
+
+@pytest.mark.parametrize("draws", [19, 40, 200])
+@pytest.mark.parametrize("checkpoints", [2, 40])
+@pytest.mark.parametrize("name", NULLS)
+def test_a_null_curve_exceeds_its_bound_anywhere_in_at_most_5_percent(name: str, checkpoints: int, draws: int) -> None:
+    curves = 500
+    rng = np.random.default_rng(draws + checkpoints)
+    sample = NULLS[name](rng, (curves, checkpoints, draws + 1))
+    bound = simultaneous_bound(sample[..., :-1])
+    crossed = (sample[..., -1] > bound.upper).any(axis=1).mean()
+    assert crossed <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / curves)
+
+
+def test_the_bound_of_gaussian_noise_is_that_of_the_maximum_of_as_many_normals() -> None:
+    bound = simultaneous_bound(np.random.default_rng(0).normal(size=(40, 5000)))
+    # P(max of 40 normals < z) = 0.95 at z = 3.02.
+    assert bound.upper.mean() == pytest.approx(3.02, abs=0.1)
+
+
+def test_curves_are_bounded_each_on_its_own() -> None:
+    null = np.random.default_rng(0).normal(size=(3, 8, 50))
+    together = simultaneous_bound(null)
+    for one, upper in zip(null, together.upper, strict=True):
+        np.testing.assert_allclose(simultaneous_bound(one).upper, upper)
+
+
+def test_draws_that_never_vary_bound_at_their_value() -> None:
+    np.testing.assert_allclose(simultaneous_bound(np.full((4, 200), 0.1)).upper, 0.1, rtol=1e-12)
+
+
+def test_one_odd_draw_does_not_make_the_bound_infinite() -> None:
+    null = np.zeros((5, 200))
+    null[3, 17] = 0.01
+    upper = simultaneous_bound(null).upper
+    assert np.isfinite(upper).all()
+    np.testing.assert_allclose(upper, 0, atol=0.001)
+    assert np.isfinite(simultaneous_bound(null[:, :19]).upper).all()
+
+
+def test_a_checkpoint_with_too_few_finite_draws_has_no_bound_and_spoils_no_other() -> None:
+    null = np.random.default_rng(0).normal(size=(4, 50))
+    without = simultaneous_bound(null[[0, 1, 3]])
+    null[2, 18:] = np.nan
+    bound = simultaneous_bound(null)
+    assert np.isnan([bound.upper[2], bound.mean[2], bound.scale[2]]).all()
+    np.testing.assert_allclose(bound.upper[[0, 1, 3]], without.upper)
+
+
+def test_missing_draws_are_left_out() -> None:
+    null = np.random.default_rng(0).normal(size=(4, 50))
+    padded = np.concatenate([null, np.full((4, 7), np.nan), np.full((4, 1), np.inf)], axis=1)
+    np.testing.assert_allclose(simultaneous_bound(padded).upper, simultaneous_bound(null).upper)
+
+
+def test_a_level_needs_as_many_draws_as_make_its_quantile_one_of_them() -> None:
+    assert [draws_needed(level) for level in (0.5, 0.9, 0.95, 0.99)] == [3, 9, 19, 99]
+    for level in (0.0, 1.0, 95):
+        with pytest.raises(ValueError, match="expected a number between 0 and 1"):
+            draws_needed(level)
+
+
+def test_a_null_without_a_draw_axis_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"null has shape \(3,\); expected \(checkpoint, null_draw\)"):
+        simultaneous_bound([0.1, 0.2, 0.3])
