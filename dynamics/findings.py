@@ -143,6 +143,7 @@ def from_draws(
     headline: bool = False,
     definition: str = "",
     direction: Direction = "up",
+    limits: tuple[float, float] | None = None,
 ) -> Finding:
     """A finding from a curve whose bootstrap draws are given.
 
@@ -152,8 +153,11 @@ def from_draws(
         draws: (checkpoint, draw) bootstrap draws of it, or None.
         null: (checkpoint, draw) draws of the same statistic under the null, with its sampling noise.
         null_name: what the null is, in words.
+        limits: the metric's range, where it has one (see :func:`dynamics.emergence.assess`).
     """
-    emergence = assess(steps, values, draws=draws, null=null, null_name=null_name, tokens=tokens, direction=direction)
+    emergence = assess(
+        steps, values, draws=draws, null=null, null_name=null_name, tokens=tokens, direction=direction, limits=limits
+    )
     nothing = np.full(len(values), np.nan)
     low, high = nothing, nothing
     if draws is not None:
@@ -203,9 +207,12 @@ def from_units(
 
 
 def unit_null(units: np.ndarray, *, draws: int = 400, seed: int = 1) -> np.ndarray:
-    """(checkpoint, draw) null draws from units measured under the null: their bootstrap means.
+    """(checkpoint, draw) null draws from units measured under the null: means of half as many resampled units.
 
-    For nulls that are themselves a measurement (a control probe, shuffled labels per prompt), so that the null
-    carries sampling noise of the same kind as the curve.
+    For nulls that are themselves a sample (a control probe). The curve and the control's mean both carry sampling
+    noise, so that their difference has twice the variance of one of them: resampling half of the units gives that.
     """
-    return unit_bootstrap(units, draws=draws, seed=seed)
+    rng = np.random.default_rng(seed)
+    count = units.shape[1]
+    picked = rng.integers(count, size=(draws, max(1, count // 2)))
+    return np.stack([units[:, row].mean(axis=1) for row in picked], axis=1)

@@ -17,7 +17,7 @@ __all__ = ["summarise"]
 _DRAWS = 200
 _SCORES = {
     "prefix_matching": ("induction: prefix-matching head", True),
-    "previous_token": ("induction: previous-token head", True),
+    "previous_token": ("induction: previous-token head", False),
     "duplicate_token": ("induction: duplicate-token head", False),
 }
 
@@ -39,7 +39,7 @@ def summarise(trace: Trace) -> Summary:
                 title,
                 values=values.mean(1).max((1, 2)),
                 draws=_largest(values, seed=0),
-                null=_largest(control, seed=1),
+                null=_largest(control, seed=1, share=0.5),
                 null_name=name,
                 metric="attention probability (largest head)",
                 unit="prompts",
@@ -85,10 +85,14 @@ def summarise(trace: Trace) -> Summary:
     )
 
 
-def _largest(values: np.ndarray, *, seed: int) -> np.ndarray:
-    """(checkpoint, draw) largest head of resampled prompts; (checkpoint, prompt, layer, head) in."""
+def _largest(values: np.ndarray, *, seed: int, share: float = 1.0) -> np.ndarray:
+    """(checkpoint, draw) largest head of resampled prompts; (checkpoint, prompt, layer, head) in.
+
+    A control is resampled at half its size (see ``unit_null``): it is a sample too.
+    """
     n, prompts = values.shape[:2]
-    counts = np.random.default_rng(seed).multinomial(prompts, np.full(prompts, 1 / prompts), size=_DRAWS) / prompts
+    size = max(1, round(share * prompts))
+    counts = np.random.default_rng(seed).multinomial(size, np.full(prompts, 1 / prompts), size=_DRAWS) / size
     flat = values.reshape(n, prompts, -1)
     return np.stack([(counts @ flat[c]).max(-1) for c in range(n)]) if n else np.empty((0, _DRAWS))
 

@@ -78,6 +78,7 @@ def _behaviour(trace: Trace) -> tuple[list[Finding], list[str]]:
             null=shuffled_match_null(predicted[:, rows], answers[rows], groups=language[rows], draws=_DRAWS),
             null_name="answers of other prompts",
             metric="accuracy",
+            limits=(0.0, 1.0),
             unit="concepts",
             headline=headline,
             definition=definition,

@@ -12,7 +12,8 @@ not above if it is not clearly below. Then
 - **present from start**: that run starts at the first valid checkpoint. The onset is left-censored.
 - **transient**: there were runs, none reaches the end. Onset and loss are those of the longest (the first of equals).
 - **not emerged**: never above. The onset is right-censored.
-- **not measurable**: no null, too few null draws, fewer than two valid checkpoints, or curve and null are one constant.
+- **not measurable**: no null, too few null draws, fewer than two valid checkpoints, or floor and ceiling coincide: the
+  null fills the metric's range, or (where the range is not known) curve and null are one constant.
 
 A checkpoint is valid where the curve and the null are finite; all intervals lie between valid neighbours. Rising and
 lasting are measured on the values themselves:
@@ -95,6 +96,7 @@ def assess(
     tokens: npt.ArrayLike | None = None,
     level: float = 0.95,
     direction: Direction = "up",
+    limits: tuple[float, float] | None = None,
 ) -> Emergence:
     """The emergence of one curve, by excess over its null (see the module's docstring).
 
@@ -109,6 +111,9 @@ def assess(
         level: of the null's bound, simultaneous over checkpoints: a curve of the null is reported as ever above it
             with probability at most about ``1 - level``.
         direction: ``"down"`` where emergence is a fall (a loss); results keep the original sign.
+        limits: lowest and highest value that the metric can take, where it has any (an accuracy: 0 and 1). A curve
+            that never leaves the floor is then ``not emerged``; without limits nobody knows whether a curve that
+            equals its constant null could have left it, and it is ``not measurable``.
 
     Returns:
         State, intervals, levels and confidence.
@@ -125,7 +130,7 @@ def assess(
         known |= {"peak": series.signed(curve.max()), "final": series.signed(curve[-1])}
 
     valid = finite & (np.isfinite(series.null).sum(axis=1) >= needed)
-    reason = _unmeasurable(series, valid, needed)
+    reason = _unmeasurable(series, valid, needed, limits)
     if reason:
         unknown = (math.nan,) * len(series.steps)
         return Emergence(state="not measurable", reason=reason, null_upper=unknown, **known)
@@ -231,7 +236,7 @@ def _table(name: str, array: npt.ArrayLike, checkpoints: int, *, least: int) -> 
     return checked
 
 
-def _unmeasurable(series: _Series, valid: BoolArray, needed: int) -> str:
+def _unmeasurable(series: _Series, valid: BoolArray, needed: int, limits: tuple[float, float] | None) -> str:
     """Why nothing can be said about the curve; empty if something can."""
     available = series.null.shape[1]
     if available == 0:
@@ -240,6 +245,13 @@ def _unmeasurable(series: _Series, valid: BoolArray, needed: int) -> str:
         return f"the null has {available} draws; its bound needs at least {needed}"
     if valid.sum() < 2:
         return f"{valid.sum()} of {valid.size} checkpoints have a finite value and null; at least 2 are needed"
+    if limits is not None:
+        ceiling = max(series.sign * limits[0], series.sign * limits[1])
+        if np.nanmin(series.null[valid]) >= ceiling - ROUNDING * max(1.0, abs(ceiling)):
+            return (
+                f"floor and ceiling coincide: the null is at the metric's limit {series.signed(ceiling):g} throughout"
+            )
+        return ""
     everything = np.concatenate([series.values[valid], series.null[valid].ravel()])
     low, high = np.nanmin(everything), np.nanmax(everything)
     if high - low <= ROUNDING * max(abs(low), abs(high)):
