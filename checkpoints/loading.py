@@ -138,7 +138,7 @@ class ResidentModel:
 
         config = read_config(prepared.folder)
         identity = _architecture(config)
-        if self._model is not None and self._names is not None and identity == self._config:
+        if self._model is not None and identity == self._config and self._fits(prepared):
             self._copy(prepared)
             self.in_place += 1
             return self._model
@@ -149,21 +149,30 @@ class ResidentModel:
         self.rebuilt += 1
         return self._model
 
+    def _fits(self, prepared: Prepared) -> bool:
+        """Whether the name table covers these tensors exactly; what does not fit is loaded, or refused, by transformers."""
+        import torch
+
+        assert self._model is not None
+        if self._names is None or self._names.keys() != {name for name in prepared.tensors if not _LEGACY.search(name)}:
+            return False
+        state = self._model.state_dict()
+        shared: dict[int, torch.Tensor] = {}
+        for source, target in self._names.items():
+            value = prepared.tensors[source]
+            if value.shape != state[target].shape:
+                return False
+            # a tied weight may be stored under two names, and then only counts as tied where both are equal
+            first = shared.setdefault(state[target].data_ptr(), value)
+            if first is not value and not torch.equal(first, value):
+                return False
+        return True
+
     def _copy(self, prepared: Prepared) -> None:
         import torch
 
         assert self._model is not None and self._names is not None
         state = self._model.state_dict()
-        stored = {name for name in prepared.tensors if not _LEGACY.search(name)}
-        missing = self._names.keys() - stored
-        unexpected = stored - self._names.keys()
-        wrong = [
-            name
-            for name in self._names.keys() & stored
-            if prepared.tensors[name].shape != state[self._names[name]].shape
-        ]
-        if missing or unexpected or wrong:
-            raise _incomplete(prepared.folder, sorted(missing), sorted(unexpected), sorted(wrong))
         with torch.no_grad():
             for source, target in self._names.items():
                 state[target].copy_(prepared.tensors[source])

@@ -95,7 +95,11 @@ class FolderSeries:
     def _tokens(self, folder: Path, step: int) -> int | None:
         state = folder / "trainer_state.json"
         if state.is_file():
-            seen = json.loads(state.read_text(encoding="utf-8")).get("num_input_tokens_seen")
+            try:
+                content = json.loads(state.read_text(encoding="utf-8"))
+            except ValueError:  # truncated: what it would have said is unknown
+                content = None
+            seen = content.get("num_input_tokens_seen") if isinstance(content, dict) else None
             if isinstance(seen, int) and seen > 0:
                 return seen
         per_step = self._config.tokens_per_step

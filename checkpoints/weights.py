@@ -99,7 +99,9 @@ def _load_bin(file: Path) -> dict[str, torch.Tensor]:
     import torch
 
     try:
-        loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        with file.open("rb") as stream:
+            zipped = stream.read(4) == b"PK\x03\x04"  # before torch 1.6 files were not, and cannot be memory-mapped
+        loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{file} was refused: it is a pickle that holds more than tensors ({str(error).splitlines()[0]})",
@@ -108,6 +110,11 @@ def _load_bin(file: Path) -> dict[str, torch.Tensor]:
         ) from error
     except (RuntimeError, OSError, EOFError, ValueError) as error:
         raise _unreadable(file, error) from error
+    if not isinstance(loaded, dict):
+        raise CheckpointError(
+            f"{file} cannot be read as weights: it holds a {type(loaded).__name__}",
+            expected="a state dict: tensors by name",
+        )
     return {key: value for key, value in loaded.items() if isinstance(value, torch.Tensor)}
 
 

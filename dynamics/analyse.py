@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
+from threadpoolctl import threadpool_limits
 
 from checkpoints.errors import UserError, nearest
 
@@ -90,7 +91,8 @@ def analyse(
             continue
         reporter.say(f"analysing {analysis} ...")
         try:
-            summary = module.summarise(trace, options)
+            with threadpool_limits(1, user_api="blas"):  # many small matrices: threads only wait for one another
+                summary = module.summarise(trace, options)
         except UserError as error:
             error.add_note(f"in analysis {analysis!r} of run {name!r}")
             raise

@@ -76,6 +76,7 @@ class Estimate:
 
 def estimate(name: str, run: Run) -> Estimate:
     """How many checkpoints, bytes and seconds; times one checkpoint on the spot where there is one."""
+    _device(run.device)
     resolved = resolve(name, run, train=False)
     indices = _visited(resolved)
     seconds = None
@@ -130,6 +131,7 @@ def collect(
     reporter = reporter or Reporter(quiet=True)
     run = run or load_run(name, runs)
     trace = trace_path(traces, name)
+    _device(run.device)  # a wrong one must not cost a training
     with writer_lock(trace):
         resolved = _resolve(name, run, reporter)
         assert resolved.series is not None
@@ -212,64 +214,72 @@ def _visit(
         if checkpoint.step in resolved.run.exclude:
             reason = done.masked[checkpoint.step] = "excluded in the runs file"
             if status[index] != "masked":
-                writer.clear(index)
                 writer.mark(index, "masked", reason)
+                writer.clear(index)
     done.already = [checkpoints[i].step for i in indices if status[i] == "complete"]
     for checkpoint, reason in bad.items():
-        done.failed[checkpoint.step] = reason
-        writer.mark(checkpoints.index(checkpoint), "failed", reason)
+        index = checkpoints.index(checkpoint)
+        if status[index] != "complete":  # what was measured while the files were good stays
+            done.failed[checkpoint.step] = reason
+            writer.mark(index, "failed", reason)
     todo = [i for i in indices if status[i] != "complete" and checkpoints[i] not in bad]
     if not todo:
         return done
     resident = ResidentModel(_device(resolved.run.device), resolved.run.dtype)
     write_journal(writer.path, "start", todo=len(todo), already=len(done.already))
     started = time.perf_counter()
-    # one thread reads the next checkpoint while this one computes: at most two sets of weights in memory
+    # one thread reads the next checkpoint while this one computes; it starts when the weights of this one have been
+    # copied into the model and let go, so that there are at most two sets of weights in memory
     with (
         ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool,
         reporter.bar(f"collecting {resolved.name}", len(todo), unit="checkpoints") as bar,
     ):
-        upcoming: Future[Prepared] = pool.submit(prepare, series.fetch(checkpoints[todo[0]]))
+        upcoming: list[Future[Prepared]] = [pool.submit(prepare, series.fetch(checkpoints[todo[0]]))]
         for place, index in enumerate(todo):
             checkpoint = checkpoints[index]
             began = time.perf_counter()
+            failure = installed = None
             try:
-                prepared = upcoming.result()
-                failure = None
+                installed = _install(resident, upcoming.pop())
             except CheckpointError as error:
-                prepared, failure = None, error
+                failure = error.observed
             if place + 1 < len(todo):
-                upcoming = pool.submit(prepare, series.fetch(checkpoints[todo[place + 1]]))
-            try:
-                if failure is not None or prepared is None:
-                    raise failure or AssertionError
-                _collect_one(resolved, writer, resident, index, prepared)
+                upcoming.append(pool.submit(prepare, series.fetch(checkpoints[todo[place + 1]])))
+            if installed is not None:
+                _collect_one(resolved, writer, resident, index, *installed)
                 done.collected.append(checkpoint.step)
                 write_journal(writer.path, "complete", step=checkpoint.step, seconds=time.perf_counter() - began)
-            except CheckpointError as error:
-                done.failed[checkpoint.step] = error.observed
+            elif failure is not None:
+                done.failed[checkpoint.step] = failure
+                writer.mark(index, "failed", failure)
                 writer.clear(index)
-                writer.mark(index, "failed", error.observed)
-                write_journal(writer.path, "failed", step=checkpoint.step, reason=error.observed)
-            del prepared
+                write_journal(writer.path, "failed", step=checkpoint.step, reason=failure)
             bar.update(place + 1, f"step {checkpoint.step}")
     done.seconds = time.perf_counter() - started
     return done
 
 
-def _collect_one(
-    resolved: Resolved, writer: TraceWriter, resident: ResidentModel, index: int, prepared: Prepared
-) -> None:
-    """Load, measure and write one checkpoint; the status is set last."""
+def _install(resident: ResidentModel, upcoming: Future[Prepared]) -> tuple[str, str]:
+    """Make the prepared weights resident; returns their digest and stored dtype. The caller keeps no reference."""
+    prepared = upcoming.result()
     resident.install(prepared)
+    return prepared.digest, prepared.stored_dtype
+
+
+def _collect_one(
+    resolved: Resolved, writer: TraceWriter, resident: ResidentModel, index: int, digest: str, stored_dtype: str
+) -> None:
+    """Measure and write the checkpoint that is resident; the status is set last, and nothing half-written is left."""
     writer.clear(index)
     nonfinite = overflowed = 0
-    for group, values in _measure(resolved, resident):
-        broken, large = writer.write(index, group, values)
-        nonfinite, overflowed = nonfinite + broken, overflowed + large
-    writer.commit(
-        index, digest=prepared.digest, stored_dtype=prepared.stored_dtype, nonfinite=nonfinite, overflowed=overflowed
-    )
+    try:
+        for group, values in _measure(resolved, resident):
+            broken, large = writer.write(index, group, values)
+            nonfinite, overflowed = nonfinite + broken, overflowed + large
+    except BaseException:  # Ctrl-C or a full disk
+        writer.clear(index)
+        raise
+    writer.commit(index, digest=digest, stored_dtype=stored_dtype, nonfinite=nonfinite, overflowed=overflowed)
 
 
 def _measure(resolved: Resolved, resident: ResidentModel) -> Iterator[tuple[str, dict[str, np.ndarray]]]:

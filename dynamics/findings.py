@@ -12,7 +12,7 @@ import xarray as xr
 from .emergence import Emergence, assess, unit_bootstrap
 from .emergence.types import Direction
 
-__all__ = ["Definition", "Finding", "Summary", "from_draws", "from_units", "unit_null"]
+__all__ = ["Definition", "Finding", "Summary", "from_draws", "from_units", "sign_flip_null", "unit_null"]
 
 
 @dataclass(frozen=True)
@@ -204,6 +204,15 @@ def from_units(
     values = np.full(len(units), np.nan)
     values[counts > 0] = np.nanmean(units[counts > 0], axis=1)
     return from_draws(key, title, values=values, draws=unit_bootstrap(units, draws=draws, clusters=clusters), **rest)
+
+
+def sign_flip_null(units: np.ndarray, *, draws: int = 400, seed: int = 1) -> np.ndarray:
+    """(checkpoint, draw) means of units with random signs: the null of paired differences that are symmetric about 0.
+
+    The same signs are used at every checkpoint, so that a draw is a whole curve.
+    """
+    signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(draws, units.shape[1]))
+    return np.asarray(units @ signs.T / units.shape[1])
 
 
 def unit_null(units: np.ndarray, *, draws: int = 400, seed: int = 1) -> np.ndarray:

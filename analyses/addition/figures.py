@@ -18,7 +18,7 @@ def figures(summary: Summary) -> dict[str, Figure]:
     """``behaviour``, ``structure`` and ``layers``."""
     found = {f.key.removeprefix("addition."): f for f in summary.findings}
     contexts = [(k.removeprefix("accuracy."), f) for k, f in found.items() if k.startswith("accuracy.")]
-    digits = [(k.removeprefix("digit."), f) for k, f in found.items() if k.startswith("digit.")]
+    digits = [(name, found[f"digit.{name}"]) for name in ("carry", "tens", "ones") if f"digit.{name}" in found]
     panels = [("Sums answered, by context", contexts)]
     if digits:
         panels.append(("Digit by digit, all contexts", digits))

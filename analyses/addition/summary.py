@@ -93,7 +93,7 @@ def _behaviour(trace: Trace, labels: dict[str, np.ndarray], contexts: list[str],
             )
         )
     if len(digits) > 1:
-        for digit in digits:
+        for digit in digits:  # in the order in which they are written
             rows = labels["digit"] == digit
             result.append(
                 from_units(
@@ -232,7 +232,7 @@ def _decoding(
         _best_layer(
             trace,
             "ones_across",
-            "addition: one code for the ones digit in all contexts",
+            "addition: ones digit has one code in all contexts",
             across,
             nulls["across"],
             "decoding accuracy in other contexts",
@@ -301,8 +301,8 @@ def _structure(trace: Trace, arrays: dict[str, tuple[tuple[str, ...], np.ndarray
     for checkpoint, values in trace.each(NUMBERS, "resid_post"):
         x = np.moveaxis(values[:, 0], 1, 0)  # layer, number, d_model
         r2[checkpoint] = fourier_r2(x, numbers)
-        null[checkpoint] = fourier_r2(x, renamed).T
-        draws[checkpoint] = fourier_r2(x, numbers, counts).T
+        null[checkpoint] = fourier_r2(x, renamed)
+        draws[checkpoint] = fourier_r2(x, numbers, counts)
     arrays["fourier_by_layer"] = (("checkpoint", "layer"), r2)
     arrays["fourier_null_by_layer"] = (("checkpoint", "layer"), null.mean(-1))
     # resampled numbers repeat, which raises every fit alike: keep the draws' spread, not their shift
@@ -343,7 +343,7 @@ def _shared_neurons(trace: Trace, contexts: list[str]) -> list[Finding]:
     return [
         from_draws(
             "addition.shared_neurons",
-            "addition: ones-digit neurons shared between contexts",
+            "addition: ones-digit neurons shared by contexts",
             steps=trace.steps,
             tokens=trace.tokens,
             values=overlap[..., 0].mean(1),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from dynamics.findings import Definition, Finding, Summary, from_draws, from_units, unit_null
+from dynamics.findings import Definition, Finding, Summary, from_draws, from_units, sign_flip_null, unit_null
 from dynamics.store import Trace
 
 from .prompts import CONTROL, REPEATS
@@ -123,13 +123,15 @@ def _losses(trace: Trace, common: dict[str, Any]) -> list[Finding]:
         difference: np.ndarray = values[..., late] - values[..., early]
         return difference
 
+    repeats = loss[REPEATS]
+    saved, context = copying(repeats), in_context(repeats)
     return [
         from_units(
             "induction.copying",
             "induction: repetition predicted",
-            copying(loss[REPEATS]),
-            null=unit_null(copying(loss[CONTROL])),
-            null_name="halves that do not repeat",
+            saved,
+            null=sign_flip_null(saved),
+            null_name="signs of the differences flipped",
             metric="loss saved on the second copy (nat)",
             unit="prompts",
             headline=True,
@@ -139,9 +141,9 @@ def _losses(trace: Trace, common: dict[str, Any]) -> list[Finding]:
         from_units(
             "induction.in_context",
             "induction: in-context score",
-            in_context(loss[REPEATS]),
-            null=unit_null(in_context(loss[CONTROL])),
-            null_name="prompts without a repeat",
+            context,
+            null=sign_flip_null(context),
+            null_name="signs of the differences flipped",
             metric="loss late minus early (nat)",
             unit="prompts",
             direction="down",
@@ -151,13 +153,25 @@ def _losses(trace: Trace, common: dict[str, Any]) -> list[Finding]:
         from_units(
             "induction.second_copy_loss",
             "induction: loss on the second copy",
-            loss[REPEATS][..., length - period + 1 :].mean(-1),
-            null=unit_null(loss[CONTROL][..., length - period + 1 :].mean(-1)),
-            null_name="second halves that do not repeat",
+            repeats[..., length - period + 1 :].mean(-1),
+            null=unit_null(repeats[..., length - 2 * period + 1 : length - period].mean(-1)),
+            null_name="loss on the first copy",
             metric="loss (nat)",
             unit="prompts",
             direction="down",
             definition="mean loss on the second copy, without its first token",
+            **common,
+        ),
+        from_units(
+            "induction.misled",
+            "induction: misled where nothing repeats",
+            copying(loss[CONTROL]),
+            null=sign_flip_null(copying(loss[CONTROL])),
+            null_name="signs of the differences flipped",
+            metric="loss saved on an unrelated second half (nat)",
+            unit="prompts",
+            direction="down",
+            definition="the copying score on sequences whose second half is unrelated: below zero, the model expects a repeat",
             **common,
         ),
     ]
@@ -177,7 +191,12 @@ _DEFINITIONS = (
         "of previous-token attention is the first measured checkpoint, because position alone explains it.",
         "Olsson et al. 2022",
     ),
-    Definition("copying", "Loss on the first copy minus loss on the second copy, in nats.", "Olsson et al. 2022"),
+    Definition(
+        "copying",
+        "Loss on the first copy minus loss on the second copy, in nats. Null: without an effect, a prompt's difference is "
+        "as likely to be negative as positive, so that signs are flipped at random.",
+        "Olsson et al. 2022",
+    ),
     Definition(
         "in-context score",
         "Loss at 90% of the prompt minus loss at 10%; below zero when context helps.",

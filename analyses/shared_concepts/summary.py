@@ -150,6 +150,7 @@ def _similarity(
     margins = np.full((n, 2, layers, len(ordered), words), np.nan)
     rng = np.random.default_rng(0)
     shuffles = [rng.permutation(words) for _ in range(40)]
+    target, orders = np.arange(words), np.stack(shuffles)
     null_margin = np.full((n, 2, layers, len(shuffles)), np.nan)
     for checkpoint, values in trace.each(WORDS, "resid_post"):
         for position in range(2):
@@ -160,10 +161,10 @@ def _similarity(
                     cosines = centred_cosines(x[rows[one]], x[rows[other]])
                     nearest[checkpoint, position, layer, p] = nearest_other(cosines)
                     margins[checkpoint, position, layer, p] = concept_margins(cosines)
-                    for s, order in enumerate(shuffles):
-                        shuffled[s] += concept_margins(cosines[:, order]).mean() / len(ordered)
+                    same = cosines[target, orders].mean(1)  # (shuffle,) mean cosine of shuffled translations
+                    rest = (cosines.sum() - words * same) / (words * (words - 1))
+                    shuffled += (same - rest) / len(ordered)
                 null_margin[checkpoint, position, layer] = shuffled
-    target = np.arange(words)
     hits = np.where(nearest >= 0, nearest == target, np.nan)
     null_hits = np.stack(
         [np.where(nearest >= 0, nearest == order, np.nan).mean((-2, -1)) for order in shuffles], axis=-1
@@ -173,12 +174,15 @@ def _similarity(
         "cosine_by_layer": (("checkpoint", "position", "layer"), margins.mean((-2, -1))),
     }
     findings = []
-    for position, where, headline in ((1, "where the answer is predicted", True), (0, "at the word", False)):
+    for position, where, short, headline in (
+        (1, "where the answer is predicted", "at the answer", True),
+        (0, "at the word", "at the word", False),
+    ):
         suffix = "" if headline else ".word"
         for key, title, units, null, metric, definition in (
             (
                 f"retrieval{suffix}",
-                f"concepts: translations are nearest neighbours {where}",
+                f"concepts: translations nearest ({short})",
                 hits[:, position],
                 null_hits[:, position],
                 "retrieval@1",
@@ -187,7 +191,7 @@ def _similarity(
             ),
             (
                 f"cosine{suffix}",
-                f"concepts: translations are similar {where}",
+                f"concepts: translations similar ({short})",
                 margins[:, position],
                 null_margin[:, position],
                 "cosine above mismatched concepts",

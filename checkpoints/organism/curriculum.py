@@ -65,6 +65,13 @@ class OrganismConfig(BaseModel):
         late = [name for name, entry in self.curriculum.items() if entry.from_step >= self.steps]
         if late:
             raise ValueError(f"{', '.join(late)} would enter after the last step {self.steps}")
+        for name, entry in self.curriculum.items():
+            for other in _WORLDS[name].truth().get("mixes_with", ()):
+                if other not in self.curriculum or self.curriculum[other].from_step > entry.from_step:
+                    raise ValueError(
+                        f"documents of world {name!r} hold words of world {other!r}, which has not entered at step "
+                        f"{entry.from_step}: the truth about it would be wrong"
+                    )
         if self.d_model % self.heads:
             raise ValueError(f"d_model {self.d_model} is not a multiple of heads {self.heads}")
         return self

@@ -30,6 +30,8 @@ Progress = Callable[[int, int, float], None]
 """Called after every optimizer step with (steps done, steps in all, loss)."""
 
 _STATE = "training_state.pt"
+STATE_SECONDS = 10.0
+"""Seconds between two remembered training states: the most work that an interruption costs."""
 
 
 def organism_folder(name: str, config: OrganismConfig) -> Path:
@@ -74,6 +76,8 @@ def _save(model: PreTrainedModel, folder: Path, step: int) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     model.save_pretrained(partial)
     build_tokenizer().save_pretrained(partial)
+    # An interrupted training may have saved steps after the last remembered state: they are made again.
+    shutil.rmtree(final, ignore_errors=True)
     os.replace(partial, final)
 
 
@@ -146,7 +150,7 @@ def _train(folder: Path, config: OrganismConfig, progress: Progress | None) -> N
         done = step + 1
         if done in wanted:
             _save(model, folder, done)
-        if done < config.steps and time.monotonic() - last_state > 10:
+        if done < config.steps and time.monotonic() - last_state > STATE_SECONDS:
             _remember(folder, done, model, optimizer)
             last_state = time.monotonic()
         if progress is not None:

@@ -34,14 +34,17 @@ def _fit_predict(x: np.ndarray, y: np.ndarray, train: np.ndarray, test: np.ndarr
         scale > 1e-6 * max(1e-30, float(scale.max(initial=0.0))), scale, np.inf
     )  # dead units carry nothing
     a = (x[train] - mean) / scale
-    gram = a.T @ a
+    dual = len(train) < a.shape[1]  # the smaller of the two equivalent systems
+    gram = a @ a.T if dual else a.T @ a
     gram[np.diag_indices_from(gram)] += RIDGE * len(train)
     offset = y[train].mean(0)
+    target = y[train] - offset
     try:
-        weights = cho_solve(cho_factor(gram, lower=True, check_finite=True), a.T @ (y[train] - offset))
+        solved = cho_solve(cho_factor(gram, lower=True, check_finite=True), target if dual else a.T @ target)
     except (LinAlgError, ValueError):  # a model that returned NaN or infinity
         return np.full((len(test), y.shape[1]), np.nan)
-    predicted: np.ndarray = (x[test] - mean) / scale @ weights + offset
+    b = (x[test] - mean) / scale
+    predicted: np.ndarray = (b @ a.T if dual else b) @ solved + offset
     return predicted
 
 

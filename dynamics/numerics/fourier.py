@@ -40,25 +40,35 @@ def fourier_r2(representations: np.ndarray, numbers: np.ndarray, weights: np.nda
         weights: (draw, number) bootstrap counts of the numbers, or None.
 
     Returns:
-        (...) R^2, or (draw, ...) with ``weights`` or two-dimensional ``numbers``. NaN where the representations do
+        (...) R^2, or (..., draw) with ``weights`` or two-dimensional ``numbers``. NaN where the representations do
         not vary or are not finite.
     """
     x = np.asarray(representations, dtype=np.float64)
-    draws = (
-        None if weights is None and np.ndim(numbers) == 1 else (len(weights) if weights is not None else len(numbers))
-    )
-    results = []
-    for d in range(1 if draws is None else draws):
-        labels = numbers[d] if np.ndim(numbers) == 2 else numbers
-        w = np.ones(x.shape[-2]) if weights is None else weights[d].astype(np.float64)
-        root = np.sqrt(w)[:, None]
-        q, _ = np.linalg.qr(root * fourier_basis(labels))
-        centred = root * (x - np.einsum("n,...nf->...f", w / w.sum(), x)[..., None, :])
-        total = (centred**2).sum((-2, -1))
-        explained = (np.einsum("nk,...nf->...kf", q, centred) ** 2).sum((-2, -1))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            results.append(np.where(total > 0, explained / total, np.nan))
-    return np.stack(results) if draws is not None else results[0]
+    count = x.shape[-2]
+    many = weights is not None or np.ndim(numbers) == 2
+    labels = np.atleast_2d(numbers)
+    w = np.ones((1, count)) if weights is None else np.asarray(weights, dtype=np.float64)
+    root = np.sqrt(w)[:, :, None]
+    basis = np.stack([fourier_basis(row) for row in labels])  # (draw or 1, number, column)
+    q = np.linalg.qr(root * basis)[0]
+    x = x - x.mean(-2, keepdims=True)  # costs nothing in exactness, keeps the Gram matrix well scaled
+    gram = x @ np.swapaxes(x, -1, -2)  # all that the fits need of the features, however many there are
+    share = w / w.sum(1, keepdims=True)
+    # Gram matrix of the representations centred on their weighted mean, scaled by the weights: (..., draw, n, n)
+    mean = np.einsum("...nm,dm->...dn", gram, share)
+    centred = (
+        gram[..., None, :, :]
+        - mean[..., :, None]
+        - mean[..., None, :]
+        + np.einsum("...dn,dn->...d", mean, share)[..., None, None]
+    ) * (root * np.swapaxes(root, 1, 2))
+    total = np.trace(centred, axis1=-2, axis2=-1)
+    explained = (q * (centred @ q)).sum((-2, -1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        r2 = np.where(
+            total > 1e-12 * np.maximum(np.abs(gram).max((-2, -1)), 1e-300)[..., None], explained / total, np.nan
+        )
+    return np.asarray(r2 if many else r2[..., 0])
 
 
 def relabelled_digits(numbers: np.ndarray, draws: int, seed: int = 0) -> np.ndarray:

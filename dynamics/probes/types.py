@@ -64,6 +64,11 @@ class Probe:
                     f"probe {self.name!r}: {column!r} has {len(values)} entries for {len(self.text)} prompts",
                     expected="one entry per prompt",
                 )
+        unusable = [label for label in self.labels if not label.isidentifier()]
+        if unusable:
+            raise UserError(
+                f"probe {self.name!r}: {unusable[0]!r} cannot name a label", expected="letters, digits and underscores"
+            )
         reserved = (set(DIMENSIONS) | {"text", "answer", "answer_id", "foil", "step"}) & set(self.labels)
         if reserved:
             raise UserError(

@@ -125,11 +125,8 @@ def put_coordinate(node: zarr.Group, name: str, dim: str, values: Sequence[Any],
     kinds: set[type] = {bool if isinstance(v, bool | np.bool_) else type(v) for v in values}
     attrs: Mapping[str, str] = attributes
     array = np.asarray(values)
-    if (
-        array.dtype.kind in "US"
-        or (kinds - {bool, int, float} and array.dtype.kind == "O")
-        or len(kinds & {bool, str}) > 1
-    ):
+    too_large = array.dtype.kind == "f" and kinds == {int}  # beyond int64, where numpy would round
+    if array.dtype.kind not in "bif" or too_large or kinds > {bool}:  # True beside 2 keeps its meaning only as text
         stored = node.create_array(
             name,
             shape=(len(values),),
@@ -140,7 +137,7 @@ def put_coordinate(node: zarr.Group, name: str, dim: str, values: Sequence[Any],
         )
         stored[:] = np.array([str(v) for v in values], dtype=object)
         return
-    array = array.astype({"b": "bool", "i": "int64", "u": "int64", "f": "float64"}[array.dtype.kind])
+    array = array.astype({"b": "bool", "i": "int64", "f": "float64"}[array.dtype.kind])
     stored = node.create_array(
         name,
         shape=array.shape,

@@ -17,10 +17,16 @@ from checkpoints.series import Checkpoint
 from ..measurements import Variable
 from ..names import DIMENSIONS, LAYER, POSITION, PROMPT
 
-__all__ = ["FORMAT", "FORMAT_VERSION", "Group", "TraceDeclaration", "chunk_shape"]
+__all__ = ["FORMAT", "FORMAT_VERSION", "ROOT_NAMES", "Group", "TraceDeclaration", "chunk_shape"]
 
 FORMAT = "circuit-dynamics-trace"
 FORMAT_VERSION = 1
+
+ROOT_NAMES = (
+    *("step", "tokens", "stage", "revision", "status", "reason"),
+    *("weights_digest", "stored_dtype", "nonfinite", "overflowed", "results"),
+)
+"""Arrays and groups of the root, which no probe may be called after."""
 
 _CHUNK_BYTES = 2**20
 _COMPUTED = ("dtype", "tokenizer_digest", "model_config")
@@ -54,8 +60,18 @@ class Group:
     variables: tuple[Variable, ...]
 
     def __post_init__(self) -> None:
+        if self.name in ROOT_NAMES:
+            raise UserError(
+                f"a probe cannot be called {self.name!r}: the trace uses that name itself", remedy="rename the probe"
+            )
         sizes: dict[str, int] = {}
         names = [v.name for v in self.variables]
+        taken = sorted(set(names) & set(self.prompts))
+        if taken:
+            raise UserError(
+                f"probe {self.name!r}: label {taken[0]!r} is also the name of a measured variable",
+                remedy="rename the label",
+            )
         for name in names:
             if names.count(name) > 1:
                 raise UserError(
@@ -122,30 +138,27 @@ class TraceDeclaration:
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
-    def differences(self, other: Mapping[str, Any]) -> list[str]:
-        """Sentences on how this differs from the summary that an existing trace carries (see :meth:`summary`)."""
-        mine = self.summary()
-        found = []
-        for key in sorted(mine.keys() | other.keys()):
-            if mine.get(key) != other.get(key):
-                found.append(
-                    f"{key}: the trace has {_short(other.get(key))}, the run now asks for {_short(mine.get(key))}"
-                )
-        return found
+    def differences(self, attributes: Mapping[str, Any]) -> list[str]:
+        """Sentences on how this differs from an existing trace, whose root attributes these are."""
+        mine = self.summary() | {key: self.attributes.get(key) for key in _COMPUTED}
+        other = dict(attributes.get("declared") or {}) | {key: attributes.get(key) for key in _COMPUTED}
+        return _differences("", other, json.loads(json.dumps(mine, default=str)))
 
     def summary(self) -> dict[str, Any]:
         """The parts of the declaration that a person can compare, as JSON values."""
         result: dict[str, Any] = {
-            "checkpoints": len(self.checkpoints),
+            "checkpoints": {
+                f"step {c.step}": f"tokens {c.tokens}" + (f", stage {c.stage}" if c.stage else "")
+                for c in self.checkpoints
+            },
             "trace_dtype": self.trace_dtype,
-            "dtype": self.attributes.get("dtype"),
-            "tokenizer_digest": self.attributes.get("tokenizer_digest"),
+            "bfloat16": self.bfloat16,
         }
         for group in self.groups:
             text = json.dumps({k: list(v) for k, v in group.prompts.items()}, sort_keys=True, default=str)
             result[f"probe {group.name}"] = {
                 "prompts": hashlib.sha256(text.encode()).hexdigest()[:12],
-                "variables": [_describe(v) for v in group.variables],
+                **{v.name: _describe(v)[1:] for v in group.variables},
             }
         return result
 
@@ -155,6 +168,20 @@ def _describe(variable: Variable) -> list[Any]:
     return [variable.name, list(variable.dims), list(variable.shape), variable.kind, coords]
 
 
+def _differences(where: str, other: Any, mine: Any) -> list[str]:
+    """One sentence for each innermost key whose value is not the same."""
+    if isinstance(other, Mapping) and isinstance(mine, Mapping):
+        keys = sorted(other.keys() | mine.keys())
+        return [d for k in keys for d in _differences(f"{where}, {k}" if where else k, other.get(k), mine.get(k))]
+    if other == mine:
+        return []
+    return [f"{where}: the trace has {_short(other)}, the run now asks for {_short(mine)}"]
+
+
 def _short(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, Mapping):
+        return ", ".join(map(str, value))
     text = json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= 100 else text[:97] + "..."

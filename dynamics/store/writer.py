@@ -17,7 +17,7 @@ from ..names import Status
 from .create import create_trace
 from .declaration import FORMAT, FORMAT_VERSION, TraceDeclaration
 
-__all__ = ["TraceWriter", "check_format"]
+__all__ = ["TraceWriter", "check_format", "open_group"]
 
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
 
@@ -65,9 +65,7 @@ class TraceWriter:
         attributes = dict(self._root.attrs)
         check_format(attributes, path)
         if attributes.get("fingerprint") != declaration.fingerprint():
-            differences = declaration.differences(_mapping(attributes.get("declared"))) or [
-                "the checkpoints of the series changed"
-            ]
+            differences = declaration.differences(attributes) or ["another version of this program declared it"]
             raise UserError(
                 f"{path} was collected with other settings:\n    " + "\n    ".join(differences[:6]),
                 expected="the settings that the trace was declared with",
@@ -138,10 +136,6 @@ class TraceWriter:
             orphan.unlink(missing_ok=True)
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
 def open_group(path: Path, *, mode: Any) -> zarr.Group:
     """The trace's root group.
 
@@ -150,7 +144,7 @@ def open_group(path: Path, *, mode: Any) -> zarr.Group:
     """
     try:
         return zarr.open_group(path, mode=mode, zarr_format=3)
-    except (FileNotFoundError, KeyError, ValueError) as error:
+    except (FileNotFoundError, FileExistsError, NotADirectoryError, KeyError, ValueError) as error:
         raise UserError(
             f"{path} is not a trace: {str(error).splitlines()[0] if str(error) else 'no Zarr group'}",
             expected="a folder that `dynamics collect` wrote",

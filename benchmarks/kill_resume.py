@@ -1,0 +1,174 @@
+"""Is a collection that was killed and resumed the same, byte for byte, as one that never was?
+
+Collects a tiny organism once without interruption. Then collects it again and again into other folders, killing the
+process with SIGKILL at a random moment and starting it anew, until it finishes; every file of the finished traces is
+compared with the uninterrupted one's. Only the journal, which tells when what happened, may differ.
+
+    python benchmarks/kill_resume.py --kills 20
+
+Each process is forked from one that has imported everything and computed nothing, so that a restart is cheap.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Kill", "kill_and_resume"]
+
+Kill = dict[str, Any]
+"""What was there at one kill: ``after`` (seconds), ``complete`` checkpoints, whether one was ``half_written``."""
+
+
+def kill_and_resume(kills: int, folder: Path, *, seed: int = 0) -> tuple[list[Kill], list[str]]:
+    """Kill ``kills`` times; returns what was there at each kill, and every difference found (none is the claim).
+
+    Args:
+        kills: how many processes to kill; collections that finish first do not count.
+        folder: an empty folder for weights and traces.
+        seed: chooses the moments.
+    """
+    os.environ["DYNAMICS_CACHE"] = str(folder / "cache")
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    collect = _prepared(folder)
+    started = time.perf_counter()
+    _finish(_fork(lambda: collect(folder / "reference")))
+    whole = time.perf_counter() - started
+    reference = _snapshot(folder / "reference")
+    moments = random.Random(seed)
+    found: list[Kill] = []
+    differences: list[str] = []
+    attempt = 0
+    while len(found) < kills:
+        attempt += 1
+        traces = folder / f"attempt{attempt}"
+        while len(found) < kills:
+            delay = moments.uniform(0, whole)
+            child = _fork(lambda traces=traces: collect(traces))  # type: ignore[misc]
+            if not _kill(child, delay):
+                break
+            found.append({"after": round(delay, 3)} | _look(traces / "killed.zarr"))
+        _finish(_fork(lambda traces=traces: collect(traces)))  # type: ignore[misc]
+        differences += [f"{traces.name}: {line}" for line in _compare(reference, _snapshot(traces))]
+    return found, differences
+
+
+def _prepared(folder: Path) -> Callable[[Path], None]:
+    """Train the series in a process of its own, import what collecting needs, and return how to collect."""
+    import transformers.models.gpt_neox.modeling_gpt_neox
+
+    import analyses.induction
+    import analyses.shared_concepts
+    import dynamics.collect
+    import dynamics.resolve
+    from checkpoints.organism import OrganismConfig, organism_folder, train
+    from dynamics.config import Run
+
+    config = OrganismConfig(steps=12, checkpoints=6, layers=2, d_model=32, heads=2, batch=8)
+    _finish(_fork(lambda: train("killed", config)))
+    run = Run.model_validate(
+        {
+            "series": {"kind": "folder", "path": str(organism_folder("killed", config))},
+            "analyses": ["shared_concepts", {"name": "induction", "options": {"prompts": 8, "period": 4}}],
+            "device": "cpu",
+        }
+    )
+    # a commit made while this runs is no difference between traces
+    dynamics.resolve.provenance = lambda: {"versions": {}, "commit": None}
+    return lambda traces: dynamics.collect.collect("killed", run=run, traces=traces)  # type: ignore[return-value]
+
+
+def _fork(work: Callable[[], object]) -> int:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child:
+        return child
+    try:
+        work()
+        os._exit(0)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        os._exit(1)
+
+
+def _finish(child: int) -> None:
+    _, status = os.waitpid(child, 0)
+    if os.waitstatus_to_exitcode(status):
+        raise RuntimeError("a process that nobody killed failed (its error is above)")
+
+
+def _kill(child: int, delay: float) -> bool:
+    """Kill after ``delay`` seconds; False if it had finished by then."""
+    deadline = time.perf_counter() + delay
+    while time.perf_counter() < deadline:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            if os.waitstatus_to_exitcode(status):
+                raise RuntimeError("a resumed collection failed (its error is above)")
+            return False
+        time.sleep(0.001)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return True
+
+
+def _look(trace: Path) -> Kill:
+    complete = {p.name for p in (trace / "status/c").glob("*")}
+    begun = {p.name for p in trace.glob("*/*/c/*") if p.parent.parent.name in ("resid_post", "token_loss", "entropy")}
+    return {"complete": len(complete), "half_written": bool(begun - complete)}
+
+
+def _snapshot(traces: Path) -> dict[str, str]:
+    """Every file below the folder but the journal and the lock, with the sha256 of its content."""
+    return {
+        str(p.relative_to(traces)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(traces.rglob("*"))
+        if p.is_file() and not p.name.endswith((".journal.jsonl", ".zarr.lock"))
+    }
+
+
+def _compare(reference: dict[str, str], other: dict[str, str]) -> list[str]:
+    lines = [f"{name} is missing" for name in sorted(reference.keys() - other.keys())]
+    lines += [f"{name} is extra" for name in sorted(other.keys() - reference.keys())]
+    return lines + [f"{n} differs" for n in sorted(reference.keys() & other.keys()) if reference[n] != other[n]]
+
+
+def main() -> None:
+    """Run it and print the result; exit code 1 if anything differs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        kills, differences = kill_and_resume(options.kills, Path(folder), seed=options.seed)
+        seconds = time.perf_counter() - started
+    if options.json:
+        print(json.dumps({"kills": kills, "differences": differences, "seconds": round(seconds, 1)}))
+    else:
+        for kill in kills:
+            half = ", one half written" if kill["half_written"] else ""
+            print(f"killed after {kill['after']:.3f} s: {kill['complete']} checkpoints complete{half}")
+        for line in differences:
+            print(line)
+        verdict = f"{len(differences)} differences" if differences else "every file equals the uninterrupted trace's"
+        print(f"{len(kills)} kills in {seconds:.0f} s: {verdict}")
+    sys.exit(bool(differences))
+
+
+if __name__ == "__main__":
+    main()
