@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -63,29 +64,31 @@ def kill_and_resume(kills: int, folder: Path, *, seed: int = 0) -> tuple[list[Ki
     return found, differences
 
 
-def _prepared(folder: Path) -> Callable[[Path], None]:
+def _prepared(folder: Path) -> Callable[[Path], object]:
     """Train the series in a process of its own, import what collecting needs, and return how to collect."""
-    import transformers.models.gpt_neox.modeling_gpt_neox
-
-    import analyses.induction
-    import analyses.shared_concepts
-    import dynamics.collect
-    import dynamics.resolve
+    for module in ("transformers.models.gpt_neox.modeling_gpt_neox", "analyses.induction", "dynamics.forward"):
+        import_module(module)
+    import_module("torch").set_num_threads(1)  # small models, and whoever else computes on this machine
+    collecting = import_module("dynamics.collect")
     from checkpoints.organism import OrganismConfig, organism_folder, train
     from dynamics.config import Run
 
     config = OrganismConfig(steps=12, checkpoints=6, layers=2, d_model=32, heads=2, batch=8)
     _finish(_fork(lambda: train("killed", config)))
+    probe = folder / "sums.jsonl"
+    lines = [json.dumps({"text": f"{a} + {a + 1} =", "answer": " 1"}) for a in range(10, 40)]
+    probe.write_text("\n".join(lines), encoding="utf-8")
     run = Run.model_validate(
         {
             "series": {"kind": "folder", "path": str(organism_folder("killed", config))},
-            "analyses": ["shared_concepts", {"name": "induction", "options": {"prompts": 8, "period": 4}}],
+            "analyses": [{"name": "induction", "options": {"prompts": 8, "period": 4}}],
+            "probes": {"sums": {"file": str(probe), "sites": ["resid_pre", "resid_post", "attn_out", "mlp_out"]}},
             "device": "cpu",
         }
     )
     # a commit made while this runs is no difference between traces
-    dynamics.resolve.provenance = lambda: {"versions": {}, "commit": None}
-    return lambda traces: dynamics.collect.collect("killed", run=run, traces=traces)  # type: ignore[return-value]
+    import_module("dynamics.resolve").__dict__["provenance"] = lambda: {"versions": {}, "commit": None}
+    return lambda traces: collecting.collect("killed", run=run, traces=traces)
 
 
 def _fork(work: Callable[[], object]) -> int:

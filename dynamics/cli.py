@@ -177,6 +177,8 @@ def _duration(seconds: float) -> str:
 def main(arguments: list[str] | None = None) -> Any:
     """Entry point: exit code 0 done, 1 some checkpoints failed, 2 wrong request, 130 interrupted."""
     errors = Console(stderr=True, highlight=False)
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)  # analyses and site tables of the user's own; last, so that they hide nothing
     try:
         return cli.main(args=arguments, prog_name="dynamics", standalone_mode=False)
     except click.exceptions.Exit as stop:

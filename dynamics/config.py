@@ -89,7 +89,7 @@ def load_runs(file: Path | None = None) -> dict[str, Run]:
         UserError: when the file is missing or not YAML, or any run in it is wrong.
     """
     file, content = _read(file)
-    return {str(name): _parse(str(name), body, file) for name, body in content.items()}
+    return {name: _parse(name, body, file) for name, body in content.items()}
 
 
 def load_run(name: str, file: Path | None = None) -> Run:
@@ -102,13 +102,13 @@ def load_run(name: str, file: Path | None = None) -> Run:
     if name not in content:
         raise UserError(
             f"there is no run {name!r} in {file}",
-            expected=f"one of {', '.join(map(str, content))}" if content else "a run declared in that file",
-            remedy=nearest(name, map(str, content)),
+            expected=f"one of {', '.join(content)}" if content else "a run declared in that file",
+            remedy=nearest(name, content),
         )
     return _parse(name, content[name], file)
 
 
-def _read(file: Path | None) -> tuple[Path, Mapping[Any, Any]]:
+def _read(file: Path | None) -> tuple[Path, Mapping[str, Any]]:
     file = file or DEFAULT_RUNS_FILE
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -121,7 +121,7 @@ def _read(file: Path | None) -> tuple[Path, Mapping[Any, Any]]:
         raise UserError(f"{file} is not YAML: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"{file} holds a {type(content).__name__}", expected="a mapping from run name to run")
-    return file, content
+    return file, {str(name): body for name, body in content.items()}
 
 
 def _parse(name: str, body: Any, file: Path) -> Run:

@@ -181,7 +181,7 @@ def timeline(findings: Sequence[Finding]) -> Figure:
     Circuits that did not emerge or could not be measured are listed too, in words.
     """
     shown = list(findings)
-    figure = new_figure(9.2, 0.34 * len(shown) + 1.35)
+    figure = new_figure(10.4, 0.32 * len(shown) + 1.3)
     axes = figure.subplots()
     steps = shown[0].steps if shown else (0, 1)
     last = max(steps)

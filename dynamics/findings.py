@@ -12,7 +12,7 @@ import xarray as xr
 from .emergence import Emergence, assess, unit_bootstrap
 from .emergence.types import Direction
 
-__all__ = ["Definition", "Finding", "Summary", "from_draws", "from_units", "sign_flip_null", "unit_null"]
+__all__ = ["Definition", "Finding", "Summary", "from_draws", "from_units", "sign_flip_null"]
 
 
 @dataclass(frozen=True)
@@ -206,22 +206,34 @@ def from_units(
     return from_draws(key, title, values=values, draws=unit_bootstrap(units, draws=draws, clusters=clusters), **rest)
 
 
-def sign_flip_null(units: np.ndarray, *, draws: int = 400, seed: int = 1) -> np.ndarray:
-    """(checkpoint, draw) means of units with random signs: the null of paired differences that are symmetric about 0.
+def sign_flip_null(
+    units: np.ndarray,
+    control: np.ndarray | None = None,
+    *,
+    direction: Direction = "up",
+    draws: int = 400,
+    seed: int = 1,
+) -> np.ndarray:
+    """(checkpoint, draw) null of paired differences: their deviations from the mean, with random signs.
 
-    The same signs are used at every checkpoint, so that a draw is a whole curve.
-    """
-    signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(draws, units.shape[1]))
-    return np.asarray(units @ signs.T / units.shape[1])
+    Without an effect a unit's difference is noise about zero. The observed mean is taken off first, so that a large
+    effect does not widen its own null. The same signs are used at every checkpoint: a draw is a whole curve.
 
-
-def unit_null(units: np.ndarray, *, draws: int = 400, seed: int = 1) -> np.ndarray:
-    """(checkpoint, draw) null draws from units measured under the null: means of half as many resampled units.
-
-    For nulls that are themselves a sample (a control probe). The curve and the control's mean both carry sampling
-    noise, so that their difference has twice the variance of one of them: resampling half of the units gives that.
+    Args:
+        units: (checkpoint, unit) differences.
+        control: (checkpoint, unit) the same differences where there cannot be an effect. What they show (say, of the
+            position in the prompt) is added to the null where it goes in the curve's direction; where it goes against
+            it, it is ignored, because an effect may harm its own control.
+        direction: of the curve.
     """
     rng = np.random.default_rng(seed)
-    count = units.shape[1]
-    picked = rng.integers(count, size=(draws, max(1, count // 2)))
-    return np.stack([units[:, row].mean(axis=1) for row in picked], axis=1)
+
+    def noise(of: np.ndarray) -> np.ndarray:
+        signs = rng.choice([-1.0, 1.0], size=(draws, of.shape[1]))
+        return np.asarray((of - of.mean(axis=1, keepdims=True)) @ signs.T / of.shape[1])
+
+    null = noise(units)
+    if control is not None:
+        bias = control.mean(axis=1, keepdims=True)
+        null = null + noise(control) + (np.maximum(bias, 0) if direction == "up" else np.minimum(bias, 0))
+    return null

@@ -16,7 +16,7 @@ def scheduled(steps: Sequence[int], schedule: str, count: int) -> list[int]:
     with the first and the last.
 
     >>> scheduled([0, 1, 2, 4, 8, 16, 32, 64], "log", 4)
-    [0, 2, 5, 7]
+    [0, 3, 5, 7]
     >>> len(scheduled(range(10), "dense", 4))
     10
     """

@@ -140,7 +140,9 @@ def parts(kind: str) -> SimpleNamespace:
     """Where the modules are, written down apart from the table that is tested."""
     if kind.startswith("gpt_neox"):
         names = "gpt_neox.layers", "gpt_neox.embed_in", "gpt_neox.final_layer_norm", "attention.dense"
-        return SimpleNamespace(**dict(zip(("blocks", "embed", "norm", "out"), names, strict=True)), down="dense_4h_to_h")
+        return SimpleNamespace(
+            **dict(zip(("blocks", "embed", "norm", "out"), names, strict=True)), down="dense_4h_to_h"
+        )
     if kind == "gpt2":
         return SimpleNamespace(
             blocks="transformer.h", embed="transformer.wte", norm="transformer.ln_f", out="attn.c_proj", down="c_proj"
@@ -156,6 +158,11 @@ def weight(kind: str, module: str) -> tuple[np.ndarray, np.ndarray]:
     matrix = linear.weight.detach().numpy()
     bias = np.zeros(1, dtype=np.float32) if linear.bias is None else linear.bias.detach().numpy()
     return (matrix if kind == "gpt2" else matrix.T), bias
+
+
+def hooks(model: Any) -> int:
+    """How many hooks there are (transformers keeps some of its own)."""
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
 
 
 PROMPTS = range(len(LENGTHS))
@@ -176,8 +183,8 @@ def test_residual_streams_are_the_hidden_states_of_transformers(kind: str) -> No
             if layer + 1 < LAYERS:  # the last of transformers' states is behind the final norm
                 close(values["resid_post"][prompt, :, layer], at(states[layer + 1][0], prompt))
         close(values["ln_final"][prompt], at(states[-1][0], prompt))
-        block, _ = parts(kind).blocks, None
-        close(values["resid_post"][prompt, :, -1], at(hooked(kind, prompt, f"{block}.{LAYERS - 1}")[1], prompt))
+        _, last = hooked(kind, prompt, f"{parts(kind).blocks}.{LAYERS - 1}")
+        close(values["resid_post"][prompt, :, -1], at(last, prompt))
 
 
 @every_family
@@ -274,16 +281,28 @@ def test_the_mlp_writes_its_neurons_through_the_down_matrix(kind: str) -> None:
 @every_family
 def test_a_head_reads_values_by_its_own_pattern(kind: str) -> None:
     """z of query head h is its pattern times the values of its group: heads are in the order of the pattern."""
-    if kind in ("gpt_neox", "gpt_neox sequential", "gpt2"):
-        pytest.skip("query, key and value are one matrix here; the output matrix identity covers the order")
-    values, where = measured(kind), parts(kind)
     shape = model_shape(model_of(kind).config)
     for layer in range(LAYERS):
-        _, v = hooked(kind, 0, f"{where.blocks}.{layer}.self_attn.v_proj")
-        if kind == "olmo":
-            v = v.clamp(-1.0, 1.0)
-        v = v.reshape(LENGTHS[0], 2, shape.d_head).repeat_interleave(HEADS // 2, dim=1).numpy()
-        close(values["z"][0, :, layer], np.einsum("phk,khd->phd", values["pattern"][0, :, layer], v))
+        close(
+            measured(kind)["z"][0, :, layer],
+            np.einsum("phk,khd->phd", measured(kind)["pattern"][0, :, layer], values_of(kind, layer, shape.d_head)),
+        )
+
+
+def values_of(kind: str, layer: int, d_head: int) -> np.ndarray:
+    """(token, head, d_head) values of the first prompt, from the projection that makes them."""
+    block = f"{parts(kind).blocks}.{layer}"
+    if kind.startswith("gpt_neox"):  # per head: query, key, value
+        _, qkv = hooked(kind, 0, f"{block}.attention.query_key_value")
+        v = qkv.reshape(LENGTHS[0], HEADS, 3, d_head)[:, :, 2]
+    elif kind == "gpt2":  # all queries, all keys, all values
+        _, qkv = hooked(kind, 0, f"{block}.attn.c_attn")
+        v = qkv.reshape(LENGTHS[0], 3, HEADS, d_head)[:, 2]
+    else:  # two key-value heads, each shared by two query heads
+        _, v = hooked(kind, 0, f"{block}.self_attn.v_proj")
+        v = (v.clamp(-1.0, 1.0) if kind == "olmo" else v).reshape(LENGTHS[0], 2, d_head)
+        v = v.repeat_interleave(HEADS // 2, dim=1)
+    return v.detach().numpy()
 
 
 # --- shapes, tables and errors
@@ -318,7 +337,11 @@ def test_observing_changes_nothing_and_leaves_no_hook() -> None:
         before = model(input_ids=ids).logits
         seen: list[tuple[str, int]] = []
         with observe(
-            model, FAMILIES["llama"], frozenset({"resid_pre", "pattern", "embed"}), LAYERS, lambda s, n, _: seen.append((s, n))
+            model,
+            FAMILIES["llama"],
+            frozenset({"resid_pre", "pattern", "embed"}),
+            LAYERS,
+            lambda s, n, _: seen.append((s, n)),
         ):
             assert torch.equal(model(input_ids=ids).logits, before)
         count = len(seen)
@@ -331,6 +354,7 @@ def test_observing_changes_nothing_and_leaves_no_hook() -> None:
 
 def test_hooks_are_removed_when_the_forward_pass_fails() -> None:
     model = model_of("llama")
+    before = hooks(model)
 
     def fails(*_: Any) -> None:
         raise ValueError("no")
@@ -340,12 +364,12 @@ def test_hooks_are_removed_when_the_forward_pass_fails() -> None:
         observe(model, FAMILIES["llama"], frozenset({"mlp_out"}), LAYERS, fails),
     ):
         model(input_ids=torch.tensor([[2, 3]]))
-    with torch.no_grad():
-        model(input_ids=torch.tensor([[2, 3]]))
+    assert hooks(model) == before
 
 
 def test_a_site_that_the_family_lacks_is_refused_with_the_nearest_one() -> None:
     model = model_of("gpt_neox")
+    before = hooks(model)
     with pytest.raises(UserError, match="this architecture has no site 'resid_mid'") as refused:
         measure(
             model,
@@ -355,7 +379,7 @@ def test_a_site_that_the_family_lacks_is_refused_with_the_nearest_one() -> None:
             shape=model_shape(model.config),
         )
     assert "did you mean" in str(refused.value)
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    assert hooks(model) == before
 
 
 def test_an_unknown_site_and_an_unknown_position_are_refused() -> None:
@@ -387,7 +411,9 @@ def test_a_table_of_the_users_own_is_imported(monkeypatch: pytest.MonkeyPatch) -
     assert mine.sites == ["resid_post", "logits"]
 
 
-@pytest.mark.parametrize("dotted", ["no.such.module:TABLE", "dynamics.sites:NOPE", "dynamics.sites", ":X", "dynamics.sites:"])
+@pytest.mark.parametrize(
+    "dotted", ["no.such.module:TABLE", "dynamics.sites:NOPE", "dynamics.sites", ":X", "dynamics.sites:"]
+)
 def test_a_table_that_cannot_be_imported_is_a_clear_error(dotted: str) -> None:
     with pytest.raises(UserError, match="cannot be imported") as refused:
         site_table(hf.T5Config(), dotted)
@@ -395,7 +421,7 @@ def test_a_table_that_cannot_be_imported_is_a_clear_error(dotted: str) -> None:
 
 
 def test_a_name_that_is_no_table_is_a_clear_error() -> None:
-    with pytest.raises(UserError, match="`sites: dynamics.sites:FAMILIES` is a dict"):
+    with pytest.raises(UserError, match=r"`sites: dynamics\.sites:FAMILIES` is a dict"):
         site_table(hf.T5Config(), "dynamics.sites:FAMILIES")
 
 

@@ -55,7 +55,7 @@ def _behaviour(trace: Trace, labels: dict[str, np.ndarray], contexts: list[str],
     answers = trace.probe(SUMS)["answer_id"].values
     logprob = trace.values(SUMS, "answer_logprob")
     said = predicted >= 0  # a model whose logits are not finite said nothing
-    hits = np.where(said, predicted == answers, np.nan)
+    hits, guesses = np.where(said, predicted == answers, np.nan), np.where(said, predicted, np.nan)
     groups = np.array([f"{c}/{d}" for c, d in zip(labels["context"], labels["digit"], strict=True)])
     common: dict[str, Any] = {"steps": trace.steps, "tokens": trace.tokens}
 
@@ -100,7 +100,7 @@ def _behaviour(trace: Trace, labels: dict[str, np.ndarray], contexts: list[str],
                     f"addition.digit.{digit}",
                     f"addition: {digit} digit",
                     hits[:, rows],
-                    null=shuffled_match_null(predicted[:, rows], answers[rows], groups=groups[rows], draws=_DRAWS),
+                    null=shuffled_match_null(guesses[:, rows], answers[rows], groups=groups[rows], draws=_DRAWS),
                     null_name="answers of other sums",
                     metric="accuracy",
                     limits=(0.0, 1.0),

@@ -7,11 +7,11 @@ period L:
   current token (offset L - 1). The curve is the largest head. Null: the largest head on sequences without a repeat,
   where the same offsets mean nothing.
 - *Previous token* and *duplicate token* of a head: offsets 1 and L.
-- *Copying*: loss on the first copy minus loss on the second, per prompt. Null: signs of the prompts' differences
-  flipped at random. (Unrelated second halves are no null: a model with induction heads expects a repeat and does
-  worse on them than by chance, which is reported apart as *misled*.)
+- *Copying*: loss on the first copy minus loss on the second, per prompt. Null: no difference, or the difference that
+  unrelated halves show where that is larger. (A model with induction heads expects a repeat and does worse than chance
+  on unrelated halves; that direction does not count, so that the circuit cannot lower its own null.)
 - *In-context score*: loss at 90% of the prompt minus loss at 10% of it (negative when context helps). Olsson et al.
-  use tokens 500 and 50 of 512, the same shares. Null: flipped signs.
+  use tokens 500 and 50 of 512, the same shares. Null: as for copying.
 - *Heads above 0.3 / 0.4*: how many heads pass the thresholds in use. The published step of one circuit moves by a
   factor of ten with this choice, so that both are shown beside the curve of the largest head.
 """

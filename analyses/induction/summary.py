@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from dynamics.findings import Definition, Finding, Summary, from_draws, from_units, sign_flip_null, unit_null
+from dynamics.findings import Definition, Finding, Summary, from_draws, from_units, sign_flip_null
 from dynamics.store import Trace
 
 from .prompts import CONTROL, REPEATS
@@ -48,6 +48,7 @@ def summarise(trace: Trace) -> Summary:
                 **common,
             )
         )
+    findings.append(_excess(trace.values(REPEATS, "prefix_matching"), common))
     findings += _losses(trace, common)
     prefix = arrays["prefix_matching"][1]
     for threshold in (0.3, 0.4):
@@ -88,13 +89,36 @@ def summarise(trace: Trace) -> Summary:
 def _largest(values: np.ndarray, *, seed: int, share: float = 1.0) -> np.ndarray:
     """(checkpoint, draw) largest head of resampled prompts; (checkpoint, prompt, layer, head) in.
 
-    A control is resampled at half its size (see ``unit_null``): it is a sample too.
+    A control is a sample too: resampled at half its size, its draws carry the noise of curve and control together.
     """
     n, prompts = values.shape[:2]
     size = max(1, round(share * prompts))
     counts = np.random.default_rng(seed).multinomial(size, np.full(prompts, 1 / prompts), size=_DRAWS) / size
     flat = values.reshape(n, prompts, -1)
     return np.stack([(counts @ flat[c]).max(-1) for c in range(n)]) if n else np.empty((0, _DRAWS))
+
+
+def _excess(values: np.ndarray, common: dict[str, Any]) -> Finding:
+    """The largest head's prefix matching beyond the same head's at the first checkpoint: what training added."""
+    first = _untrained(values)
+    # two independent resamples of the untrained model differ by noise alone
+    n, prompts = values.shape[:2]
+    rng = np.random.default_rng(2)
+    counts = rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=(2, _DRAWS)) / prompts
+    flat = first.reshape(n, prompts, -1)
+    null = np.stack([((counts[0] - counts[1]) @ flat[c]).max(-1) for c in range(n)])
+    return from_draws(
+        "induction.step0_excess",
+        "induction: prefix matching beyond the untrained model",
+        values=(values - first).mean(1).max((1, 2)),
+        draws=_largest(values - first, seed=0),
+        null=null,
+        null_name="resamples of the first checkpoint",
+        metric="attention probability above the first checkpoint",
+        unit="prompts",
+        definition="prefix-matching score minus the same head's at the first measured checkpoint, largest head",
+        **common,
+    )
 
 
 def _untrained(values: np.ndarray) -> np.ndarray:
@@ -123,15 +147,15 @@ def _losses(trace: Trace, common: dict[str, Any]) -> list[Finding]:
         difference: np.ndarray = values[..., late] - values[..., early]
         return difference
 
-    repeats = loss[REPEATS]
-    saved, context = copying(repeats), in_context(repeats)
+    saved, saved_control = copying(loss[REPEATS]), copying(loss[CONTROL])
+    context, context_control = in_context(loss[REPEATS]), in_context(loss[CONTROL])
     return [
         from_units(
             "induction.copying",
             "induction: repetition predicted",
             saved,
-            null=sign_flip_null(saved),
-            null_name="signs of the differences flipped",
+            null=sign_flip_null(saved, saved_control),
+            null_name="no difference, or that of unrelated halves",
             metric="loss saved on the second copy (nat)",
             unit="prompts",
             headline=True,
@@ -142,36 +166,12 @@ def _losses(trace: Trace, common: dict[str, Any]) -> list[Finding]:
             "induction.in_context",
             "induction: in-context score",
             context,
-            null=sign_flip_null(context),
-            null_name="signs of the differences flipped",
+            null=sign_flip_null(context, context_control, direction="down"),
+            null_name="no difference, or that of unrelated halves",
             metric="loss late minus early (nat)",
             unit="prompts",
             direction="down",
             definition=f"loss at token {late} minus loss at token {early} of {length} (Olsson et al.: 500 and 50 of 512)",
-            **common,
-        ),
-        from_units(
-            "induction.second_copy_loss",
-            "induction: loss on the second copy",
-            repeats[..., length - period + 1 :].mean(-1),
-            null=unit_null(repeats[..., length - 2 * period + 1 : length - period].mean(-1)),
-            null_name="loss on the first copy",
-            metric="loss (nat)",
-            unit="prompts",
-            direction="down",
-            definition="mean loss on the second copy, without its first token",
-            **common,
-        ),
-        from_units(
-            "induction.misled",
-            "induction: misled where nothing repeats",
-            copying(loss[CONTROL]),
-            null=sign_flip_null(copying(loss[CONTROL])),
-            null_name="signs of the differences flipped",
-            metric="loss saved on an unrelated second half (nat)",
-            unit="prompts",
-            direction="down",
-            definition="the copying score on sequences whose second half is unrelated: below zero, the model expects a repeat",
             **common,
         ),
     ]
@@ -193,8 +193,8 @@ _DEFINITIONS = (
     ),
     Definition(
         "copying",
-        "Loss on the first copy minus loss on the second copy, in nats. Null: without an effect, a prompt's difference is "
-        "as likely to be negative as positive, so that signs are flipped at random.",
+        "Loss on the first copy minus loss on the second copy, in nats. Null: no difference, or the difference that "
+        "unrelated halves show (position alone can change the loss), with the noise of both.",
         "Olsson et al. 2022",
     ),
     Definition(

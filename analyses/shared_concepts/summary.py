@@ -62,6 +62,7 @@ def _behaviour(trace: Trace) -> tuple[list[Finding], list[str]]:
         np.array([f"{w}/{c}" for w, c in zip(language, trace.label(ANTONYMS, "concept"), strict=True)]),
         return_inverse=True,
     )[1]
+    guesses = np.where(predicted >= 0, predicted, np.nan)  # a model whose logits are not finite said nothing
     hits = np.where(predicted >= 0, predicted == answers, np.nan)
     logprob = trace.values(ANTONYMS, "answer_logprob")
     splits = list(dict.fromkeys(split.tolist()))
@@ -75,7 +76,7 @@ def _behaviour(trace: Trace) -> tuple[list[Finding], list[str]]:
             clusters=cluster[rows],
             steps=trace.steps,
             tokens=trace.tokens,
-            null=shuffled_match_null(predicted[:, rows], answers[rows], groups=language[rows], draws=_DRAWS),
+            null=shuffled_match_null(guesses[:, rows], answers[rows], groups=language[rows], draws=_DRAWS),
             null_name="answers of other prompts",
             metric="accuracy",
             limits=(0.0, 1.0),

@@ -72,9 +72,14 @@ def _new_model(config: OrganismConfig) -> PreTrainedModel:
 
 def _save(model: PreTrainedModel, folder: Path, step: int) -> None:
     """Write ``stepN`` under a provisional name and rename it, so that a folder of that name is complete."""
+    from safetensors import SafetensorError
+
     final, partial = folder / f"step{step}", folder / f"step{step}.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial)
+    try:
+        model.save_pretrained(partial)
+    except SafetensorError as error:  # a full disk, say
+        raise OSError(str(error)) from error
     build_tokenizer().save_pretrained(partial)
     # An interrupted training may have saved steps after the last remembered state: they are made again.
     shutil.rmtree(final, ignore_errors=True)
@@ -173,7 +178,10 @@ def _remember(folder: Path, step: int, model: PreTrainedModel, optimizer: Any) -
     import torch
 
     partial = folder / f"{_STATE}.partial"
-    torch.save({"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}, partial)
+    try:
+        torch.save({"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}, partial)
+    except RuntimeError as error:  # a full disk, say
+        raise OSError(str(error).splitlines()[0]) from error
     os.replace(partial, folder / _STATE)
 
 

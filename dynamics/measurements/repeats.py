@@ -89,6 +89,8 @@ class RepeatAttention:
                 f"prompts have {sorted(lengths)} tokens",
                 expected="one integer period, and prompts of one length",
             )
+        if value < 2:
+            raise UserError(f"probe {probe.probe.name!r}: a period of {value} is no repeat", expected="2 or more")
         if 2 * value > next(iter(lengths)):
             raise UserError(
                 f"probe {probe.probe.name!r}: two periods of {value} do not fit its {next(iter(lengths))} tokens"

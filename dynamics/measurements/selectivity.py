@@ -143,8 +143,11 @@ class _Sums:
         for context in range(self._contexts):
             labels = self._labels[:, self._context == context]
             n = labels.shape[1]
-            mean = self._sum[context] / max(n, 1)
-            total = self._squares[context] - n * mean**2
+            if n == 0:  # nothing was asked in this context
+                continue
+            mean = self._sum[context] / n
+            with np.errstate(invalid="ignore"):  # infinities of a broken model become NaN
+                total = self._squares[context] - n * mean**2
             for p, row in enumerate(labels):
                 counts = np.bincount(row, minlength=self._classes).astype(float)
                 sums = self._by_class[context, :, p]  # (layer, class, unit)
@@ -159,4 +162,5 @@ class _Sums:
         top = np.argsort(-flat, axis=-1, kind="stable")[..., : self._count].astype(np.int32)
         if not np.isfinite(self._sum).all():
             top[:] = -1
+        top[[not (self._context == context).any() for context in range(self._contexts)]] = -1
         return {"selectivity": eta[:, 0].astype(np.float32), "selectivity_top": top}

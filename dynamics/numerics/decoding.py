@@ -27,6 +27,7 @@ def folds_of(units: np.ndarray, folds: int = 5, seed: int = 0) -> np.ndarray:
     return result
 
 
+@np.errstate(invalid="ignore")  # infinities of a broken model become NaN
 def _fit_predict(x: np.ndarray, y: np.ndarray, train: np.ndarray, test: np.ndarray) -> np.ndarray:
     """(test prompt, target) ridge predictions; NaN where the fit is impossible."""
     mean, scale = x[train].mean(0), x[train].std(0)
@@ -116,5 +117,6 @@ def decode_number(
     for f in np.unique(fold):
         train, test = np.flatnonzero(fold != f), np.flatnonzero(fold == f)
         predicted[test] = _fit_predict(x, y, train, test)
-    share = 1 - (predicted - y) ** 2 / y.var(0)
+    variance = y.var(0)
+    share = 1 - (predicted - y) ** 2 / np.where(variance > 0, variance, np.nan)
     return share[:, 0], share[:, 1:].mean(0)

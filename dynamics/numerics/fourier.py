@@ -50,8 +50,10 @@ def fourier_r2(representations: np.ndarray, numbers: np.ndarray, weights: np.nda
     w = np.ones((1, count)) if weights is None else np.asarray(weights, dtype=np.float64)
     root = np.sqrt(w)[:, :, None]
     basis = np.stack([fourier_basis(row) for row in labels])  # (draw or 1, number, column)
-    q = np.linalg.qr(root * basis)[0]
-    x = x - x.mean(-2, keepdims=True)  # costs nothing in exactness, keeps the Gram matrix well scaled
+    q, size, _ = np.linalg.svd(root * basis, full_matrices=False)
+    q = q * (size > 1e-9 * size[:, :1])[:, None, :]  # features that these numbers cannot tell apart count once
+    with np.errstate(invalid="ignore"):  # infinities of a broken model become NaN
+        x = x - x.mean(-2, keepdims=True)  # costs nothing in exactness, keeps the Gram matrix well scaled
     gram = x @ np.swapaxes(x, -1, -2)  # all that the fits need of the features, however many there are
     share = w / w.sum(1, keepdims=True)
     # Gram matrix of the representations centred on their weighted mean, scaled by the weights: (..., draw, n, n)

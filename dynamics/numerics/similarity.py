@@ -13,14 +13,24 @@ __all__ = ["centred_cosines", "concept_margins", "nearest_other"]
 
 
 def centred_cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(word, word) cosine similarity of (word, feature) vectors, each set centred on its own mean."""
-    a = np.asarray(a, dtype=np.float64) - a.mean(0, dtype=np.float64)
-    b = np.asarray(b, dtype=np.float64) - b.mean(0, dtype=np.float64)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        a /= np.linalg.norm(a, axis=1, keepdims=True)
-        b /= np.linalg.norm(b, axis=1, keepdims=True)
+    """(word, word) cosine similarity of (word, feature) vectors, each set centred on its own mean.
+
+    NaN for a word that does not differ from that mean, or is not finite.
+    """
+    a, b = _directions(a), _directions(b)
     cosines: np.ndarray = a @ b.T
     return cosines
+
+
+def _directions(x: np.ndarray) -> np.ndarray:
+    """(word, feature) unit vectors from the mean; NaN where a word differs from the mean by no more than rounding."""
+    x = np.asarray(x, dtype=np.float64)
+    with np.errstate(invalid="ignore"):  # infinities of a broken model become NaN
+        centred = x - x.mean(0)
+        length = np.linalg.norm(centred, axis=1, keepdims=True)
+        least = 1e-6 * np.linalg.norm(x, axis=1, keepdims=True)  # what float32 cannot hold
+        directions: np.ndarray = centred / np.where(length > least, length, np.nan)
+    return directions
 
 
 def nearest_other(cosines: np.ndarray) -> np.ndarray:

@@ -79,14 +79,23 @@ def read_probe(name: str, file: Path) -> Probe:
 
 
 def _json_lines(name: str, file: Path, content: str) -> list[tuple[int, Any]]:
-    rows = []
-    for number, line in enumerate(content.splitlines(), 1):
+    rows, problems = [], []
+    for number, line in enumerate(content.split("\n"), 1):  # a prompt may hold what else counts as the end of a line
         if line.strip():
             try:
                 rows.append((number, json.loads(line)))
             except json.JSONDecodeError as error:
-                raise UserError(f"probe {name!r}: {file} line {number} is not JSON: {error.msg}") from error
+                problems.append(f"line {number} is not JSON: {error.msg}")
+    if problems:
+        raise UserError(
+            f"probe {name!r}: {file} has {_count(problems)}:\n    " + "\n    ".join(problems[:8]),
+            expected="one JSON object a line",
+        )
     return rows
+
+
+def _count(problems: list[str]) -> str:
+    return "1 mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
 
 
 def _to_probe(name: str, file: Path, rows: list[tuple[int, Any]], description: str) -> Probe:
@@ -106,7 +115,7 @@ def _to_probe(name: str, file: Path, rows: list[tuple[int, Any]], description: s
                 problems.append(f"record {number}: {where}: {problem['msg']}{hint}")
     if problems:
         raise UserError(
-            f"probe {name!r}: {file} has {len(problems)} mistakes:\n    " + "\n    ".join(problems[:8]),
+            f"probe {name!r}: {file} has {_count(problems)}:\n    " + "\n    ".join(problems[:8]),
             expected=f"records with {', '.join(PromptRecord.model_fields)}",
         )
 

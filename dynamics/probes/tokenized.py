@@ -104,8 +104,8 @@ def tokenize(probe: Probe, tokenizer: Any, *, vocab: int | None = None, context:
                 complain(i, f"position {name!r}: {where}")
         positions[name] = np.array([where if isinstance(where, int) else 0 for where in found])
 
-    answer_ids = _continuations("answer", probe.answer, probe, ids, tokenizer, complain)
-    foil_ids = _continuations("foil", probe.foil, probe, ids, tokenizer, complain)
+    answer_ids = _continuations("answer", probe.answer, probe, ids, tokenizer, vocab, complain)
+    foil_ids = _continuations("foil", probe.foil, probe, ids, tokenizer, vocab, complain)
     corrupted_ids = None
     if probe.corrupted is not None:
         rows = tokenizer(list(probe.corrupted))["input_ids"]
@@ -113,6 +113,8 @@ def tokenize(probe: Probe, tokenizer: Any, *, vocab: int | None = None, context:
         for i, (clean, bad) in enumerate(zip(ids, corrupted_ids, strict=True)):
             if len(clean) != len(bad):
                 complain(i, f"is {len(clean)} tokens long, its corrupted twin {probe.corrupted[i]!r} {len(bad)}")
+            elif vocab is not None and bad.max(initial=0) >= vocab:
+                complain(i, f"its corrupted twin holds token id {bad.max()}, but the model has {vocab} embeddings")
     if problems:
         more = [f"... and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
         raise UserError(
@@ -150,6 +152,7 @@ def _continuations(
     probe: Probe,
     ids: tuple[np.ndarray, ...],
     tokenizer: Any,
+    vocab: int | None,
     complain: Any,
 ) -> np.ndarray | None:
     """(prompt,) ids of one-token continuations; complains about those that are not, or that merge with the text."""
@@ -165,6 +168,8 @@ def _continuations(
             complain(i, f"{kind} {word!r} is {len(tokens)} tokens ({' '.join(pieces)}), expected one")
         elif tokens[0] == tokenizer.unk_token_id:
             complain(i, f"{kind} {word!r} is unknown to the tokenizer")
+        elif vocab is not None and tokens[0] >= vocab:
+            complain(i, f"{kind} {word!r} is token id {tokens[0]}, but the model has {vocab} embeddings")
         elif joined[i] != [*ids[i].tolist(), tokens[0]]:
             complain(i, f"{kind} {word!r} merges with the text before it; write it as it follows (a leading space?)")
         else:

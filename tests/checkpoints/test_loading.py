@@ -306,7 +306,7 @@ def test_a_truncated_weight_file_is_a_clear_error(tmp_path: Path, stored: str, k
     file = weight_files(saved(tmp_path / "step1", stored=stored))[0]
     file.write_bytes(file.read_bytes()[:kept])
     for read in (read_tensors, header, prepare):
-        with pytest.raises(CheckpointError, match="cannot be read as weights|was refused") as refused:
+        with pytest.raises(CheckpointError, match="cannot be read as weights") as refused:
             read(tmp_path / "step1")
         assert str(file) in str(refused.value)
 

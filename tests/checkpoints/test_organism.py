@@ -440,13 +440,27 @@ def test_a_cache_that_cannot_be_written_is_a_clear_error(tmp_path: Path, monkeyp
     assert "DYNAMICS_CACHE" in str(refused.value)
 
 
-def test_a_disk_that_fills_up_is_a_clear_error(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+@pytest.mark.parametrize("at", [0, 3], ids=["writing weights", "remembering the state"])
+def test_a_disk_that_fills_up_is_a_clear_error(cache: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    resource = pytest.importorskip("resource")  # a limit on the size of files is as good as a full disk
+    monkeypatch.setattr(training, "STATE_SECONDS", 0.0)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    monkeypatch.setattr(training, "_save", full)
-    with pytest.raises(UserError, match="No space left on device"):
-        train("small", SMALL)
+    def fill(done: int, _total: int, _loss: float) -> None:
+        if done == at:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+
+    assert 4 not in schedule(SMALL)  # nothing but the state is written after step 3
+    try:
+        fill(0, 0, 0.0)
+        with pytest.raises(UserError, match="cannot write the organism's weights") as refused:
+            train("small", SMALL, progress=fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "DYNAMICS_CACHE" in str(refused.value)
+    assert not is_trained("small", SMALL)
+    train("small", SMALL)
+    assert is_trained("small", SMALL)
 
 
 def test_every_world_that_mixes_with_no_other_can_be_the_only_one() -> None:

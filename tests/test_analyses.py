@@ -1,0 +1,127 @@
+"""The analyses against truth: what was in the data emerges, what was not does not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dynamics
+from analyses.induction.summary import _largest
+from checkpoints.organism import Entry, OrganismConfig
+from dynamics.analyse import analyse
+from dynamics.config import AnalysisEntry, Run
+from dynamics.findings import Finding, Summary
+
+NAMES = ("addition", "shared_concepts", "induction")
+ENGLISH_ONLY = OrganismConfig(
+    steps=120,
+    checkpoints=9,
+    layers=2,
+    d_model=64,
+    heads=2,
+    batch=48,
+    curriculum={"english": Entry(share=1, from_step=0)},
+)
+"""Nothing but English antonyms: French, German, sums and repeats never occur."""
+
+
+@pytest.fixture(scope="module")
+def english(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
+    folder = tmp_path_factory.mktemp("english")
+    run = Run(series=ENGLISH_ONLY, analyses=tuple(AnalysisEntry(name=n) for n in NAMES))
+    dynamics.collect("english", run=run, traces=folder)
+    return folder, run
+
+
+@pytest.fixture(scope="module")
+def summaries(english: tuple[Path, Run]) -> dict[str, Summary]:
+    folder, run = english
+    return {r.summary.analysis: r.summary for r in analyse("english", run=run, traces=folder)}
+
+
+def state(summary: Summary, key: str) -> str:
+    return summary.finding(key).emergence.state
+
+
+def test_what_was_in_the_data_emerges(summaries: dict[str, Summary]) -> None:
+    found = summaries["shared_concepts"].finding("accuracy.english")
+    assert found.emergence.state == "emerged"
+    assert found.values[-1] > 0.8
+    assert found.emergence.onset is not None
+    assert found.emergence.onset.after is not None  # not at step 0
+
+
+@pytest.mark.parametrize(
+    "key", ["accuracy.french", "accuracy.german", "transfer.french", "transfer.german", "transfer"]
+)
+def test_languages_that_never_occurred_do_not_emerge(summaries: dict[str, Summary], key: str) -> None:
+    assert state(summaries["shared_concepts"], key) in ("not emerged", "not measurable")
+
+
+@pytest.mark.parametrize("key", ["accuracy", "digit.tens", "digit.ones", "ones_across", "shared_neurons"])
+def test_addition_that_never_occurred_does_not_emerge(summaries: dict[str, Summary], key: str) -> None:
+    assert state(summaries["addition"], key) in ("not emerged", "not measurable")
+
+
+@pytest.mark.parametrize("key", ["prefix_matching", "copying"])
+def test_induction_that_was_never_needed_does_not_emerge(summaries: dict[str, Summary], key: str) -> None:
+    assert state(summaries["induction"], key) in ("not emerged", "not measurable")
+
+
+def test_every_finding_has_a_null_and_survives_json(summaries: dict[str, Summary]) -> None:
+    for summary in summaries.values():
+        text = json.dumps(summary.to_json(), allow_nan=False)
+        again = Summary.from_json(json.loads(text), summary.data)
+        for one, other in zip(summary.findings, again.findings, strict=True):
+            assert one.emergence == other.emergence
+            assert one.emergence.null
+            np.testing.assert_array_equal(one.values, other.values)
+            assert isinstance(one, Finding)
+
+
+def test_a_report_is_made_again_from_stored_results_without_weights(english: tuple[Path, Run], tmp_path: Path) -> None:
+    folder, run = english
+    first = dynamics.report("english", run=run, traces=folder, reports=tmp_path / "a")
+    second = dynamics.report("english", run=run, traces=folder, reports=tmp_path / "b")
+    assert first.content == second.content
+    pages = [(where / "english" / "index.html").read_bytes() for where in (tmp_path / "a", tmp_path / "b")]
+    assert pages[0] == pages[1]
+    names = {p.stem for p in (tmp_path / "a/english/figures").glob("*.svg")}
+    assert names == {p.stem for p in (tmp_path / "a/english/figures").glob("*.png")}
+    assert {"timeline", "addition-behaviour", "induction-heads", "shared_concepts-sharing"} <= names
+    page = pages[0].decode()
+    assert "<script" not in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_accuracy_equals_greedy_decoding(english: tuple[Path, Run]) -> None:
+    """The digit-by-digit accuracy is the accuracy of greedy generation of the whole answer."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from checkpoints.organism import organism_folder
+
+    folder, _ = english
+    trace = dynamics.Trace(folder / "english.zarr")
+    last = organism_folder("english", ENGLISH_ONLY) / f"step{trace.steps[-1]}"
+    model = AutoModelForCausalLM.from_pretrained(last, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(last)
+    texts, answers = trace.label("concept_antonyms", "text"), trace.probe("concept_antonyms")["answer_id"].values
+    language = trace.label("concept_antonyms", "language")
+    rows = np.flatnonzero(language == "english")[:20]
+    with torch.no_grad():
+        greedy = [int(model(**tokenizer(str(texts[r]), return_tensors="pt")).logits[0, -1].argmax()) for r in rows]
+    stored = trace.values("concept_antonyms", "predicted")[-1, rows]
+    assert stored.tolist() == greedy
+    assert (stored == answers[rows]).mean() > 0.5
+
+
+def test_the_largest_head_is_taken_of_every_resample() -> None:
+    values = np.zeros((2, 30, 1, 2))
+    values[0, :, 0, 1] = 0.5
+    drawn = _largest(values, seed=0)
+    np.testing.assert_allclose(drawn[0], 0.5)
+    np.testing.assert_allclose(drawn[1], 0.0)

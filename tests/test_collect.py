@@ -1,0 +1,489 @@
+"""Collecting: the trace holds what plain ``transformers`` computes, and nothing that happens on the way changes it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+import checkpoints.loading
+from checkpoints.errors import CheckpointError, UserError
+from checkpoints.organism.worlds import addition as world
+from dynamics import Trace, analyse, collect, report, status
+from dynamics.collect import Collected, StoppedError, estimate
+from dynamics.config import Run
+from dynamics.schedule import scheduled
+from dynamics.store import TraceWriter
+
+STEPS = [0, 1, 2, 3, 6, 12]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """The models are so small that threads cost more than they bring."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _one_provenance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit made while the tests run is no difference between two traces."""
+    monkeypatch.setattr("dynamics.resolve.provenance", lambda: {"versions": {}, "commit": None, "dirty": None})
+
+
+@pytest.fixture
+def series(tiny_series: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny organism's checkpoints, to be damaged."""
+    return Path(shutil.copytree(tiny_series, tmp_path / "series"))
+
+
+PROMPTS = [world.prompt(a, b, context, digit) for a, b in ((23, 45), (61, 17)) for context in world.CONTEXTS for digit in world.DIGITS]  # fmt: skip
+
+
+def make_run(folder: Path, series: Path, **changes: Any) -> Run:
+    """Sums of several lengths from a file, and a small induction analysis."""
+    file = folder / "sums.jsonl"
+    file.write_text("\n".join(json.dumps({"text": t, "answer": a}) for t, a in PROMPTS), encoding="utf-8")
+    content: dict[str, Any] = {
+        "series": {"kind": "folder", "path": str(series)},
+        "analyses": [{"name": "induction", "options": {"prompts": 8, "period": 4}}],
+        "probes": {"sums": {"file": str(file), "sites": ["resid_post"]}},
+        "device": "cpu",
+    }
+    return Run.model_validate(content | changes)
+
+
+def run_collect(folder: Path, run: Run, traces: str = "traces", **options: Any) -> Collected:
+    return collect("mine", run=run, traces=folder / traces, **options)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file of a traces folder but the journal and the lock."""
+    return {
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and not p.name.endswith((".journal.jsonl", ".zarr.lock"))
+    }
+
+
+def same_files(one: Path, other: Path) -> None:
+    first, second = files(one), files(other)
+    assert first.keys() == second.keys()
+    assert [name for name in first if first[name] != second[name]] == []
+
+
+def _keep(seen: dict[int, Any], layer: int) -> Any:
+    def hook(_module: Any, _inputs: Any, output: Any) -> None:
+        seen[layer] = output[0] if isinstance(output, tuple) else output
+
+    return hook
+
+
+def test_a_trace_holds_what_plain_transformers_computes_one_prompt_at_a_time(tiny_series: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    run_collect(tmp_path, make_run(tmp_path, tiny_series))
+    trace = Trace(tmp_path / "traces/mine.zarr")
+    assert trace.steps.tolist() == STEPS and trace.status == ["complete"] * 6
+    logprob, predicted = trace.values("sums", "answer_logprob"), trace.values("sums", "predicted")
+    resid = trace.values("sums", "resid_post")
+    assert resid.shape == (6, len(PROMPTS), 1, 2, 32) and len({len(t) for t, _ in PROMPTS}) > 1
+    for index, step in enumerate(STEPS):
+        folder = tiny_series / f"step{step}"
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        seen: dict[int, Any] = {}
+        for layer, block in enumerate(model.gpt_neox.layers):
+            block.register_forward_hook(_keep(seen, layer))
+        for row, (text, answer) in enumerate(PROMPTS):
+            with torch.no_grad():
+                logits = model(**tokenizer(text, return_tensors="pt", return_token_type_ids=False)).logits[0, -1]
+            (answer_id,) = tokenizer(answer, add_special_tokens=False)["input_ids"]
+            expected = float(torch.log_softmax(logits, -1)[answer_id])
+            assert logprob[index, row] == pytest.approx(expected, abs=1e-5)
+            assert predicted[index, row] == int(logits.argmax())
+            for layer in (0, 1):
+                np.testing.assert_allclose(resid[index, row, 0, layer], seen[layer][0, -1].numpy(), atol=1e-5)
+    digests = trace.tree["weights_digest"].values.tolist()
+    assert len(set(digests)) == 6 and all(len(d) == 64 for d in digests)
+    assert trace.tree["stored_dtype"].values.tolist() == ["float32"] * 6
+    assert trace.tree["nonfinite"].values.tolist() == trace.tree["overflowed"].values.tolist() == [0] * 6
+
+
+def test_collecting_twice_does_nothing_the_second_time(
+    tiny_series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path, tiny_series)
+    first = run_collect(tmp_path, run)
+    assert (first.collected, first.already) == (STEPS, [])
+    before = files(tmp_path / "traces")
+    monkeypatch.setattr(checkpoints.loading, "prepare", lambda folder: pytest.fail("weights were read again"))
+    second = run_collect(tmp_path, run)
+    assert (second.collected, second.already, second.failed) == ([], STEPS, {})
+    assert files(tmp_path / "traces") == before
+
+
+def test_two_collections_of_the_same_weights_are_the_same_bytes(tiny_series: Path, tmp_path: Path) -> None:
+    run = make_run(tmp_path, tiny_series)
+    run_collect(tmp_path, run, "one")
+    run_collect(tmp_path, run, "other")
+    same_files(tmp_path / "one", tmp_path / "other")
+    assert not list(tmp_path.rglob("*.partial")) and not list(tmp_path.rglob("*.owner"))
+
+
+@pytest.mark.parametrize("changes", [{"batch_tokens": 1}, {"layout": "sharded"}])
+def test_neither_batching_nor_layout_changes_what_is_measured(
+    tiny_series: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    exclude = {"exclude": STEPS[1:-1]}
+    run_collect(tmp_path, make_run(tmp_path, tiny_series, **exclude), "one")
+    run_collect(tmp_path, make_run(tmp_path, tiny_series, **exclude, **changes), "other")
+    one, other = (Trace(tmp_path / name / "mine.zarr") for name in ("one", "other"))
+    for probe in one.probes:
+        for variable in one.probe(probe).data_vars:
+            first, second = one.values(probe, str(variable)), other.values(probe, str(variable))
+            np.testing.assert_allclose(first, second, atol=1e-5, err_msg=f"{probe}/{variable}")
+
+
+def test_an_excluded_checkpoint_is_masked_with_its_reason_and_read_as_missing(
+    tiny_series: Path, tmp_path: Path
+) -> None:
+    done = run_collect(tmp_path, make_run(tmp_path, tiny_series, exclude=[2, 3]))
+    assert done.masked.keys() == {2, 3} and done.collected == [0, 1, 6, 12]
+    trace = Trace(tmp_path / "traces/mine.zarr")
+    assert trace.status == ["complete", "complete", "masked", "masked", "complete", "complete"]
+    assert trace.reasons[2] == "excluded in the runs file"
+    assert np.isnan(trace.values("sums", "answer_logprob")[2:4]).all()
+    # taken back in later, it is measured like any other
+    assert run_collect(tmp_path, make_run(tmp_path, tiny_series)).collected == [2, 3]
+    assert Trace(tmp_path / "traces/mine.zarr").reasons == [""] * 6
+    # left out after it was measured, its numbers are gone from sight
+    run_collect(tmp_path, make_run(tmp_path, tiny_series, exclude=[12]))
+    trace = Trace(tmp_path / "traces/mine.zarr")
+    assert trace.status[-1] == "masked" and np.isnan(trace.values("sums", "resid_post")[-1]).all()
+    assert np.isnan(trace.probe("sums")["resid_post"][-1].values).all()
+
+
+def test_excluding_a_step_that_does_not_exist_is_refused(tiny_series: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="excludes step 5"):
+        run_collect(tmp_path, make_run(tmp_path, tiny_series, exclude=[5]))
+    assert not (tmp_path / "traces/mine.zarr").exists()
+
+
+def truncate(series: Path, step: int) -> bytes:
+    file = series / f"step{step}" / "model.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    return whole
+
+
+def test_a_damaged_checkpoint_stops_the_collection_before_any_compute(series: Path, tmp_path: Path) -> None:
+    truncate(series, 3)
+    with pytest.raises(UserError, match=r"1 of 6 checkpoints cannot be used:\n\s+step 3: .*model.safetensors"):
+        run_collect(tmp_path, make_run(tmp_path, series))
+    assert not (tmp_path / "traces/mine.zarr").exists()
+
+
+def test_with_keep_going_a_damaged_checkpoint_is_failed_and_tried_again_after_repair(
+    series: Path, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path, series)
+    run_collect(tmp_path, run, "reference")
+    whole = truncate(series, 3)
+    done = run_collect(tmp_path, run, keep_going=True)
+    assert done.collected == [0, 1, 2, 6, 12] and done.failed.keys() == {3}
+    trace = Trace(tmp_path / "traces/mine.zarr")
+    assert trace.status[3] == "failed" and "model.safetensors" in trace.reasons[3]
+    assert np.isnan(trace.values("sums", "resid_post")[3]).all()
+    state = status("mine", run=run, traces=tmp_path / "traces")
+    assert state.steps == {"complete": [0, 1, 2, 6, 12], "failed": [3]} and state.reasons.keys() == {3}
+    assert run_collect(tmp_path, run, keep_going=True).failed.keys() == {3}
+    (series / "step3/model.safetensors").write_bytes(whole)
+    assert run_collect(tmp_path, run).collected == [3]
+    # the text of a reason that was there and is gone leaves a chunk; all else is as if nothing had happened
+    first, second = files(tmp_path / "reference"), files(tmp_path / "traces")
+    assert set(second) - set(first) <= {"mine.zarr/reason/c/3"}
+    assert [name for name in first if first[name] != second[name]] == []
+    assert Trace(tmp_path / "traces/mine.zarr").reasons == [""] * 6
+
+
+def test_a_config_that_cannot_be_read_fails_its_checkpoint_alone(series: Path, tmp_path: Path) -> None:
+    (series / "step2/config.json").write_text("{")
+    done = run_collect(tmp_path, make_run(tmp_path, series))
+    assert done.failed.keys() == {2} and done.collected == [0, 1, 3, 6, 12]
+
+
+def test_what_was_measured_stays_when_the_weights_go_bad_afterwards(series: Path, tmp_path: Path) -> None:
+    run = make_run(tmp_path, series)
+    run_collect(tmp_path, run)
+    before = files(tmp_path / "traces")
+    truncate(series, 6)
+    done = run_collect(tmp_path, run, keep_going=True)
+    assert done.already == STEPS and done.failed == {}
+    assert files(tmp_path / "traces") == before
+
+
+def test_a_log_schedule_visits_some_and_a_dense_one_completes_the_rest(tiny_series: Path, tmp_path: Path) -> None:
+    sparse = make_run(tmp_path, tiny_series, schedule="log", checkpoints=3)
+    done = run_collect(tmp_path, sparse)
+    assert done.collected == [0, 3, 12]
+    state = status("mine", run=sparse, traces=tmp_path / "traces")
+    assert state.steps == {"complete": [0, 3, 12], "not scheduled": [1, 2, 6]}
+    assert np.isnan(Trace(tmp_path / "traces/mine.zarr").values("sums", "answer_logprob")[[1, 2, 4]]).all()
+    dense = make_run(tmp_path, tiny_series)
+    assert status("mine", run=dense, traces=tmp_path / "traces").steps["pending"] == [1, 2, 6]
+    assert run_collect(tmp_path, dense).collected == [1, 2, 6]
+    run_collect(tmp_path, dense, "reference")
+    first, second = files(tmp_path / "reference"), files(tmp_path / "traces")
+    assert [name for name in first if first[name] != second.get(name)] == ["mine.zarr/zarr.json"]  # names the schedule
+
+
+@settings(deadline=None, max_examples=50)
+@given(steps=st.sets(st.integers(0, 10**9), min_size=2, max_size=60), count=st.integers(2, 70))
+def test_a_schedule_has_the_first_and_the_last_checkpoint_and_none_twice(steps: set[int], count: int) -> None:
+    ordered = sorted(steps)
+    assert scheduled(ordered, "dense", count) == list(range(len(ordered)))
+    chosen = scheduled(ordered, "log", count)
+    assert chosen == sorted(set(chosen)) and len(chosen) <= max(count, 2)
+    assert chosen[0] == 0 and chosen[-1] == len(ordered) - 1
+    if count >= len(ordered):
+        assert len(chosen) == len(ordered)
+
+
+def poison(series: Path, step: int, change: Any) -> None:
+    file = series / f"step{step}" / "model.safetensors"
+    tensors = load_file(file)
+    change(tensors)
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+def test_broken_weights_are_complete_counted_reported_and_never_a_plausible_number(
+    series: Path, tmp_path: Path
+) -> None:
+    def break_everything(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["gpt_neox.layers.0.attention.query_key_value.weight"][:] = float("nan")
+
+    poison(series, 3, break_everything)
+    analyses = [
+        {"name": "addition", "options": {"per_context": 20, "permutations": 5}},
+        "shared_concepts",
+        {"name": "induction", "options": {"prompts": 8, "period": 4}},
+    ]
+    run = make_run(tmp_path, series, analyses=analyses, exclude=[1, 2, 6])
+    done = run_collect(tmp_path, run)
+    assert done.collected == [0, 3, 12] and done.failed == {}
+    trace = Trace(tmp_path / "traces/mine.zarr")
+    assert trace.status[3] == "complete"
+    nonfinite = trace.tree["nonfinite"].values
+    assert nonfinite[3] > 0 and nonfinite[0] == nonfinite[5] == 0
+    assert np.isnan(trace.values("sums", "answer_logprob")[3]).all()
+    assert (trace.values("sums", "predicted")[3] == -1).all()
+    written = report("mine", run=run, traces=tmp_path / "traces", reports=tmp_path / "reports")
+    findings = [f for a in written.content["analyses"] for f in a["findings"]]
+    assert len(findings) > 20
+    plausible = {f["key"]: f["values"] for f in findings if f["values"][3] is not None or f["values"][1] is not None}
+    assert plausible == {}
+    for f in findings:
+        assert f["low"][3] is None and f["high"][3] is None and f["null_mean"][3] is None, f["key"]
+    for result in analyse("mine", run=run, traces=tmp_path / "traces", fresh=False):
+        for name, array in result.summary.data.data_vars.items():
+            assert np.isnan(array.isel(checkpoint=3)).all(), name
+            assert np.isnan(array.isel(checkpoint=1)).all(), name
+    problems = [p for p in written.content["problems"] if p["status"] == "complete"]
+    assert [p["step"] for p in problems] == [3] and f"{nonfinite[3]} values" in problems[0]["reason"]
+    assert problems[0]["reason"] in (tmp_path / "reports/mine/index.html").read_text()
+
+
+def test_activations_too_large_for_float16_are_counted_and_said(series: Path, tmp_path: Path) -> None:
+    def enlarge(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["gpt_neox.embed_in.weight"][:, 0] = 1e6
+
+    poison(series, 12, enlarge)
+    run = make_run(tmp_path, series, trace_dtype="float16", exclude=STEPS[1:-1])
+    run_collect(tmp_path, run)
+    trace = Trace(tmp_path / "traces/mine.zarr")
+    overflowed = trace.tree["overflowed"].values
+    assert overflowed[0] == 0 and overflowed[-1] == 2 * len(PROMPTS)
+    assert trace.tree["nonfinite"].values[-1] == 0
+    assert np.isinf(trace.values("sums", "resid_post")[-1, :, 0, :, 0]).all()
+    assert trace.probe("sums")["resid_post"].dtype == np.float16
+    run_collect(tmp_path, make_run(tmp_path, series, exclude=STEPS[1:-1]), "exact")
+    exact = Trace(tmp_path / "exact/mine.zarr")
+    assert exact.tree["overflowed"].values[-1] == 0 and np.nanmax(exact.values("sums", "resid_post")) < np.inf
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from dynamics.store.lock import writer_lock
+with writer_lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_a_second_collector_is_refused_and_the_lock_of_a_dead_one_does_not_block(
+    tiny_series: Path, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path, tiny_series, exclude=STEPS[1:])
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "traces/mine.zarr")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        try:
+            with pytest.raises(UserError, match=rf"written by another process \(process {holder.pid} on"):
+                run_collect(tmp_path, run)
+            assert not (tmp_path / "traces/mine.zarr").exists()
+        finally:
+            os.kill(holder.pid, signal.SIGKILL)
+    assert (tmp_path / "traces/mine.zarr.owner").exists()
+    assert run_collect(tmp_path, run).collected == [0]
+    assert not (tmp_path / "traces/mine.zarr.owner").exists()
+
+
+class _Breaks:
+    """Lets ``writes`` probes be written, and raises in the middle of the next."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, writes: int, error: BaseException) -> None:
+        self.left = writes
+        original = TraceWriter.write
+
+        def write(writer: TraceWriter, index: int, group: str, values: Any) -> tuple[int, int]:
+            self.left -= 1
+            if self.left < 0:
+                first = next(iter(values))
+                writer._array(f"{group}/{first}")[index] = values[first]
+                raise error
+            return original(writer, index, group, values)
+
+        monkeypatch.setattr(TraceWriter, "write", write)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_a_full_disk_stops_with_a_remedy_and_the_same_command_goes_on(
+    tiny_series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    run = make_run(tmp_path, tiny_series, exclude=STEPS[3:])
+    run_collect(tmp_path, run, "reference")
+    with monkeypatch.context() as patch:
+        _Breaks(patch, 4, OSError(code, os.strerror(code)))
+        with pytest.raises(StoppedError, match=f"{os.strerror(code)}(.|\n)*run the same command again"):
+            run_collect(tmp_path, run)
+    trace = Trace(tmp_path / "traces/mine.zarr")
+    assert trace.status[:3] == ["complete", "pending", "pending"]
+    assert not list((tmp_path / "traces").glob("mine.zarr/*/*/c/1"))  # the room that it took is given back
+    assert run_collect(tmp_path, run).collected == [1, 2]
+    same_files(tmp_path / "reference", tmp_path / "traces")
+
+
+def test_ctrl_c_drops_the_current_checkpoint_and_the_same_command_goes_on(
+    tiny_series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path, tiny_series)
+    run_collect(tmp_path, run, "reference")
+    with monkeypatch.context() as patch:
+        _Breaks(patch, 7, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            run_collect(tmp_path, run)
+    trace = Trace(tmp_path / "traces/mine.zarr")
+    assert trace.status == ["complete", "complete", *["pending"] * 4]
+    assert np.isnan(trace.probe("sums")["resid_post"][2].values).all()
+    assert not (tmp_path / "traces/mine.zarr.owner").exists()
+    assert run_collect(tmp_path, run).collected == STEPS[2:]
+    same_files(tmp_path / "reference", tmp_path / "traces")
+
+
+def test_out_of_memory_stops_with_a_remedy(tiny_series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def out_of_memory(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("tried to allocate 20 GiB")
+
+    monkeypatch.setattr("dynamics.forward.measure", out_of_memory)
+    with pytest.raises(StoppedError, match=r"20 GiB(.|\n)*batch_tokens"):
+        run_collect(tmp_path, make_run(tmp_path, tiny_series))
+
+
+@pytest.mark.parametrize("count", [2, 6])
+def test_at_most_two_sets_of_weights_are_in_memory_however_many_checkpoints(
+    tiny_series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    alive: weakref.WeakSet[Any] = weakref.WeakSet()
+    most = 0
+    original = checkpoints.loading.prepare
+
+    def prepare(folder: Path) -> Any:
+        nonlocal most
+        prepared = original(folder)
+        alive.add(_Watched(prepared))
+        most = max(most, len(alive))
+        return prepared
+
+    class _Watched:
+        """Lives as long as the tensors that it hangs on."""
+
+        def __init__(self, prepared: Any) -> None:
+            object.__setattr__(prepared, "_watched", self)
+
+    monkeypatch.setattr(checkpoints.loading, "prepare", prepare)
+    done = run_collect(tmp_path, make_run(tmp_path, tiny_series, exclude=STEPS[count:]))
+    assert len(done.collected) == count
+    assert most == 1  # beside the resident model's own
+    assert len(alive) == 0
+
+
+def test_an_estimate_writes_nothing_and_is_right_about_sizes(tiny_series: Path, tmp_path: Path) -> None:
+    run = make_run(tmp_path, tiny_series, schedule="log", checkpoints=3)
+    before = sorted(tmp_path.rglob("*"))
+    guess = estimate("mine", run)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (guess.checkpoints, guess.of, guess.to_train) == (3, 6, 0)
+    assert guess.prompts == len(PROMPTS) + 2 * 8 and guess.seconds is not None and guess.seconds > 0
+    run_collect(tmp_path, run)
+    trace = Trace(tmp_path / "traces/mine.zarr")
+    stored = sum(trace.probe(p)[v].isel(checkpoint=0).nbytes for p in trace.probes for v in trace.probe(p).data_vars)
+    assert guess.trace_bytes == 3 * stored
+
+
+def test_an_estimate_of_an_untrained_organism_says_what_has_to_be_trained(tmp_path: Path) -> None:
+    run = Run.model_validate({"series": {"kind": "organism", "seed": 77}, "analyses": ["induction"]})
+    guess = estimate("never", run)
+    assert guess.to_train == 1400 and guess.seconds is None and guess.checkpoints == 40
+
+
+def test_a_device_that_does_not_exist_is_refused_before_anything_is_written(tiny_series: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="device 'gpu9'"):
+        run_collect(tmp_path, make_run(tmp_path, tiny_series, device="gpu9"))
+    assert not (tmp_path / "traces").exists()
+
+
+def test_a_run_that_now_asks_for_more_is_refused_and_nothing_is_deleted(tiny_series: Path, tmp_path: Path) -> None:
+    run_collect(tmp_path, make_run(tmp_path, tiny_series, exclude=STEPS[1:]))
+    probes = {"sums": {"file": str(tmp_path / "sums.jsonl"), "sites": ["resid_post", "mlp_out"]}}
+    changed = make_run(tmp_path, tiny_series, exclude=STEPS[1:], probes=probes)
+    with pytest.raises(UserError, match=r"mlp_out(.|\n)*move the trace away"):
+        run_collect(tmp_path, changed)
+
+
+def test_a_checkpoint_with_a_missing_tensor_is_named(series: Path, tmp_path: Path) -> None:
+    poison(series, 6, lambda tensors: tensors.pop("gpt_neox.layers.1.mlp.dense_h_to_4h.bias"))
+    with pytest.raises(UserError, match=r"step 6: .*dense_h_to_4h.bias' is missing"):
+        run_collect(tmp_path, make_run(tmp_path, series))
+    done = run_collect(tmp_path, make_run(tmp_path, series), keep_going=True)
+    assert done.failed.keys() == {6}
+    assert issubclass(CheckpointError, UserError)
