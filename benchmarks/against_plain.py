@@ -37,6 +37,7 @@ def evaluate(folder: Path, steps: list[int], trace: Trace) -> dict[str, tuple[np
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
+    torch.set_num_threads(1)  # single prompts: threads would only wait for one another
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     tokenizer = AutoTokenizer.from_pretrained(folder / f"step{steps[0]}")

@@ -11,7 +11,7 @@ __all__ = ["CheckpointError", "UserError", "nearest"]
 class UserError(Exception):
     """A request that cannot be carried out as made.
 
-    The command line prints it as one message and exits with code 2; it never shows a traceback.
+    The command line prints it as one message and exits with :attr:`exit_code`; it never shows a traceback.
     Context (run, step, probe) is added on the way up with :meth:`add_note`.
 
     >>> print(UserError("there is no run 'organsim'", expected="one of: organism", remedy="dynamics collect organism"))
@@ -19,6 +19,9 @@ class UserError(Exception):
       expected: one of: organism
       remedy:   dynamics collect organism
     """
+
+    exit_code = 2
+    """2: the request was wrong. Subclasses for work that began and had to stop say 1."""
 
     def __init__(self, observed: str, *, expected: str = "", remedy: str = "") -> None:
         super().__init__(observed, expected, remedy)

@@ -58,8 +58,8 @@ def collect(
     keep_going: bool,
 ) -> None:
     """Measure every checkpoint of RUN and write its trace. Kill it at any time; the same command goes on."""
-    from .collect import collect as function
-    from .collect import estimate
+    from .collector import collect as function
+    from .collector import estimate
     from .config import load_run
 
     changed = {k: v for k, v in (("device", device), ("schedule", schedule)) if v is not None}
@@ -91,7 +91,7 @@ def collect(
 @_TRACES
 def status(run: str, runs: Path | None, traces: Path) -> None:
     """What of RUN is complete, failed or masked, and how long is left."""
-    from .status import status as function
+    from .upkeep import status as function
 
     state = function(run, runs=runs, traces=traces)
     if state.trace is None:
@@ -116,7 +116,7 @@ def status(run: str, runs: Path | None, traces: Path) -> None:
 @_TRACES
 def analyse(run: str, analyses: tuple[str, ...], runs: Path | None, traces: Path) -> None:
     """Compute curves, findings and emergence of RUN (all its ANALYSES unless named) into the trace."""
-    from .analyse import analyse as function
+    from .analyser import analyse as function
 
     results = function(run, analyses, runs=runs, traces=traces, reporter=Reporter())
     for result in results:
@@ -135,8 +135,8 @@ def analyse(run: str, analyses: tuple[str, ...], runs: Path | None, traces: Path
 )
 def report(run: str, runs: Path | None, traces: Path, reports: Path) -> None:
     """Write the report of RUN (HTML, JSON, figures) and print its emergence table."""
-    from .report import print_report
-    from .report import report as function
+    from .reporting import print_report
+    from .reporting import report as function
 
     written = function(run, runs=runs, traces=traces, reports=reports, reporter=Reporter())
     print_report(written.content)
@@ -150,8 +150,8 @@ def report(run: str, runs: Path | None, traces: Path, reports: Path) -> None:
 @click.option("--repair", is_flag=True, help="Measure damaged checkpoints again.")
 def verify(run: str, runs: Path | None, traces: Path, repair: bool) -> None:
     """Check every chunk of RUN's trace against its checksum."""
-    from .collect import collect as recollect
-    from .status import verify as function
+    from .collector import collect as recollect
+    from .upkeep import verify as function
 
     damage = function(run, traces=traces, repair=repair)
     for item in damage:
@@ -188,7 +188,7 @@ def main(arguments: list[str] | None = None) -> Any:
         sys.exit(2)
     except UserError as error:
         errors.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
-        sys.exit(2)
+        sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         errors.print("\ninterrupted; what is complete stays. Run the same command again to go on.", style="yellow")
         sys.exit(130)

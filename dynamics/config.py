@@ -108,10 +108,22 @@ def load_run(name: str, file: Path | None = None) -> Run:
     return _parse(name, content[name], file)
 
 
+class _NoTwice(yaml.SafeLoader):
+    """YAML in which a key that occurs twice is an error: of two runs of one name, one would silently not exist."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} occurs twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def _read(file: Path | None) -> tuple[Path, Mapping[str, Any]]:
     file = file or DEFAULT_RUNS_FILE
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml.load(file.read_text(encoding="utf-8"), _NoTwice)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"the runs file {file} cannot be read: {getattr(error, 'strerror', None) or error}",
@@ -136,12 +148,17 @@ def _parse(name: str, body: Any, file: Path) -> Run:
         raise UserError(f"run {name!r} in {file} has {len(lines)} mistake(s):\n    " + "\n    ".join(lines)) from error
     base = file.resolve().parent
     changes: dict[str, Any] = {
-        "probes": {key: entry.model_copy(update={"file": base / entry.file}) for key, entry in run.probes.items()}
+        "probes": {
+            key: entry.model_copy(update={"file": base / entry.file.expanduser()}) for key, entry in run.probes.items()
+        }
     }
     if isinstance(run.series, FolderConfig):
         tokenizer = run.series.tokenizer
         changes["series"] = run.series.model_copy(
-            update={"path": base / run.series.path, "tokenizer": None if tokenizer is None else base / tokenizer}
+            update={
+                "path": base / run.series.path.expanduser(),
+                "tokenizer": None if tokenizer is None else base / tokenizer.expanduser(),
+            }
         )
     return run.model_copy(update=changes)
 

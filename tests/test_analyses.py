@@ -11,7 +11,7 @@ import pytest
 import dynamics
 from analyses.induction.summary import _largest
 from checkpoints.organism import Entry, OrganismConfig
-from dynamics.analyse import analyse
+from dynamics.analyser import analyse
 from dynamics.config import AnalysisEntry, Run
 from dynamics.findings import Finding, Summary
 

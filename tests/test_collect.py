@@ -25,7 +25,7 @@ import checkpoints.loading
 from checkpoints.errors import CheckpointError, UserError
 from checkpoints.organism.worlds import addition as world
 from dynamics import Trace, analyse, collect, report, status
-from dynamics.collect import Collected, StoppedError, estimate
+from dynamics.collector import Collected, StoppedError, estimate
 from dynamics.config import Run
 from dynamics.schedule import scheduled
 from dynamics.store import TraceWriter

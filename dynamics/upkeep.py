@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from .analyse import open_run_trace
+from .analyser import open_run_trace
 from .config import Run, load_run
 from .journal import read_journal
 from .resolve import trace_path

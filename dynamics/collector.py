@@ -32,6 +32,8 @@ __all__ = ["Collected", "Estimate", "StoppedError", "collect", "estimate"]
 class StoppedError(UserError):
     """Collection had to stop in the middle (disk full, out of memory); what is complete stays."""
 
+    exit_code = 1
+
 
 @dataclass
 class Collected:

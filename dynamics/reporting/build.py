@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from checkpoints.errors import UserError
 
-from ..analyse import analyse, open_run_trace
+from ..analyser import analyse, open_run_trace
 from ..config import load_run
 from ..figures import timeline
 from ..progress import Reporter
@@ -97,7 +97,7 @@ def report(
 
 
 def _environment() -> Environment:
-    return Environment(loader=PackageLoader("dynamics.report"), autoescape=True, undefined=StrictUndefined)
+    return Environment(loader=PackageLoader("dynamics.reporting"), autoescape=True, undefined=StrictUndefined)
 
 
 def _write(file: Path, text: str) -> None:

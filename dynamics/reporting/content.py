@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..analyse import Result
+from ..analyser import Result
 from ..emergence import Emergence, Interval
 from ..findings import Finding
 from ..store import Trace
