@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,10 @@ from .measurements import Batch, Measurement
 from .probes import TokenizedProbe
 from .sites import ModelShape, SiteTable, observe
 
-__all__ = ["measure"]
+__all__ = ["LOGITS", "measure"]
+
+LOGITS = 2**25
+"""At most this many logits in one batch: at every position of 8,192 tokens, 50,000 words would be 1.6 GB."""
 
 
 def measure(
@@ -55,9 +58,8 @@ def measure(
                 accumulator.observe(site, layer, value, batch)
 
     with torch.inference_mode(), observe(model, table, sites, shape.layers, callback):
-        for rows in probe.batches(batch_tokens):
+        for rows, kept in _batches(probe, needed, batch_tokens, shape.vocab):
             ids = torch.from_numpy(np.stack([probe.ids[row] for row in rows])).to(device)
-            kept = tuple(sorted({int(p) for positions in needed for p in positions[rows]}))
             batch = Batch(rows, ids, kept)
             keep = torch.tensor(kept or [ids.shape[1] - 1], device=device)  # the head needs at least one position
             output = model(input_ids=ids, use_cache=False, logits_to_keep=keep)
@@ -65,3 +67,14 @@ def measure(
             for _, accumulator in accumulators:
                 accumulator.finish(batch)
     return {name: value for _, accumulator in accumulators for name, value in accumulator.result().items()}
+
+
+def _batches(
+    probe: TokenizedProbe, needed: Sequence[np.ndarray], tokens: int, vocab: int
+) -> Iterator[tuple[np.ndarray, tuple[int, ...]]]:
+    """(rows, token positions that need logits): batches that keep to ``tokens`` and to :data:`LOGITS`."""
+    for rows in probe.batches(tokens):
+        kept = tuple(sorted({int(p) for positions in needed for p in positions[rows]}))
+        size = max(1, LOGITS // (max(1, len(kept)) * vocab))
+        for start in range(0, len(rows), size):
+            yield rows[start : start + size], kept
