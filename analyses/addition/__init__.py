@@ -5,7 +5,8 @@ Definitions
 - *Accuracy*: the share of sums whose every digit is the model's first choice, given the digits before it (equal to
   greedy decoding being right). Null: the same predictions held against the answers of other sums (shuffled within
   context and digit), which is what guessing by frequency gives.
-- *Answer log-probability*: mean log p(right digit), the continuous twin of accuracy. Null: log p of the right digits of other sums.
+- *Answer log-probability*: mean log p(right digit), the continuous twin of accuracy. Null: log p of the digits of
+  other sums that begin alike (same context, same digits before).
 - *Ones digit decodable*: cross-validated accuracy of a linear classifier of (a + b) mod 10 from ``resid_post`` at the
   position that predicts the ones digit, best layer; across contexts: trained in one context, tested in the others.
   Null: shuffled labels, best layer.

@@ -56,7 +56,7 @@ def _behaviour(trace: Trace, labels: dict[str, np.ndarray], contexts: list[str],
     logprob = trace.values(SUMS, "answer_logprob")
     said = predicted >= 0  # a model whose logits are not finite said nothing
     hits, guesses = np.where(said, predicted == answers, np.nan), np.where(said, predicted, np.nan)
-    groups = np.array([f"{c}/{d}" for c, d in zip(labels["context"], labels["digit"], strict=True)])
+    groups = _asked_alike(labels)
     common: dict[str, Any] = {"steps": trace.steps, "tokens": trace.tokens}
 
     exact, pair_context = _per_pair(hits, labels["pair"], labels["context"])
@@ -101,7 +101,7 @@ def _behaviour(trace: Trace, labels: dict[str, np.ndarray], contexts: list[str],
                     f"addition: {digit} digit",
                     hits[:, rows],
                     null=shuffled_match_null(guesses[:, rows], answers[rows], groups=groups[rows], draws=_DRAWS),
-                    null_name="answers of other sums",
+                    null_name="digits of sums that begin alike",
                     metric="accuracy",
                     limits=(0.0, 1.0),
                     unit="sums",
@@ -117,7 +117,7 @@ def _behaviour(trace: Trace, labels: dict[str, np.ndarray], contexts: list[str],
             logprob,
             clusters=labels["pair"],
             null=_shuffled_logprob(trace, groups),
-            null_name="digits of other sums",
+            null_name="digits of sums that begin alike",
             metric="log-probability (nat)",
             unit="sums",
             definition="mean log p(right digit | digits before it): the continuous twin of accuracy",
@@ -125,6 +125,17 @@ def _behaviour(trace: Trace, labels: dict[str, np.ndarray], contexts: list[str],
         )
     )
     return result
+
+
+def _asked_alike(labels: dict[str, np.ndarray]) -> np.ndarray:
+    """(prompt,) prompts with one context, one digit asked and the same digits of the answer given before it.
+
+    The digits given say something about the next one (a sum that begins with 19 ends its tens early), which a model
+    can know without adding; answers are shuffled among such prompts only.
+    """
+    given = {"carry": 1000, "tens": 100, "ones": 10}
+    before = [total // given.get(str(d), 1000) for total, d in zip(labels["total"], labels["digit"], strict=True)]
+    return np.array([f"{c}/{d}/{b}" for c, d, b in zip(labels["context"], labels["digit"], before, strict=True)])
 
 
 def _per_pair(hits: np.ndarray, pair: np.ndarray, context: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -160,7 +171,7 @@ def _exact_null(
 
 
 def _shuffled_logprob(trace: Trace, groups: np.ndarray) -> np.ndarray:
-    """(checkpoint, draw) mean log p of answers shuffled within context and digit."""
+    """(checkpoint, draw) mean log p of answers shuffled among prompts that begin alike."""
     rng = np.random.default_rng(0)
     dataset = trace.probe(SUMS)
     texts = trace.label(SUMS, "answer")

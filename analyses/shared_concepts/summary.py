@@ -17,6 +17,7 @@ from .prompts import ANTONYMS, WORDS
 __all__ = ["summarise"]
 
 _DRAWS = 200
+_SHUFFLES = 60
 
 
 def summarise(trace: Trace) -> Summary:
@@ -150,26 +151,28 @@ def _similarity(
     nearest = np.full((n, 2, layers, len(ordered), words), -1)
     margins = np.full((n, 2, layers, len(ordered), words), np.nan)
     rng = np.random.default_rng(0)
-    shuffles = [rng.permutation(words) for _ in range(40)]
-    target, orders = np.arange(words), np.stack(shuffles)
-    null_margin = np.full((n, 2, layers, len(shuffles)), np.nan)
+    # one order per language, as in the data: the pairs (one, other) and (other, one) are not independent
+    orders = {name: np.stack([rng.permutation(words) for _ in range(_SHUFFLES)]) for name in languages}
+    target = np.arange(words)
+    null_margin = np.full((n, 2, layers, _SHUFFLES), np.nan)
     for checkpoint, values in trace.each(WORDS, "resid_post"):
         for position in range(2):
             for layer in range(layers):
-                shuffled = np.zeros(len(shuffles))
+                shuffled = np.zeros(_SHUFFLES)
                 for p, (one, other) in enumerate(ordered):
                     x = values[:, position, layer]
                     cosines = centred_cosines(x[rows[one]], x[rows[other]])
                     nearest[checkpoint, position, layer, p] = nearest_other(cosines)
                     margins[checkpoint, position, layer, p] = concept_margins(cosines)
-                    same = cosines[target, orders].mean(1)  # (shuffle,) mean cosine of shuffled translations
+                    same = cosines[orders[one], orders[other]].mean(1)  # (shuffle,) of shuffled translations
                     rest = (cosines.sum() - words * same) / (words * (words - 1))
                     shuffled += (same - rest) / len(ordered)
                 null_margin[checkpoint, position, layer] = shuffled
     hits = np.where(nearest >= 0, nearest == target, np.nan)
-    null_hits = np.stack(
-        [np.where(nearest >= 0, nearest == order, np.nan).mean((-2, -1)) for order in shuffles], axis=-1
-    )
+    found = np.stack([nearest[..., p, orders[one]] == orders[other] for p, (one, other) in enumerate(ordered)], axis=-2)
+    # (checkpoint, position, layer, shuffle, pair, word)
+    said = np.asarray((nearest >= 0).all((-2, -1)))
+    null_hits = np.where(said[..., None], found.mean((-2, -1)), np.nan)
     arrays: dict[str, tuple[tuple[str, ...], np.ndarray]] = {
         "retrieval_by_layer": (("checkpoint", "position", "layer"), hits.mean((-2, -1))),
         "cosine_by_layer": (("checkpoint", "position", "layer"), margins.mean((-2, -1))),
