@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -12,7 +12,19 @@ import xarray as xr
 from .emergence import Emergence, assess, unit_bootstrap
 from .emergence.types import Direction
 
-__all__ = ["Definition", "Finding", "Summary", "from_draws", "from_units", "sign_flip_null"]
+if TYPE_CHECKING:
+    from .store import Trace
+
+__all__ = [
+    "Definition",
+    "Finding",
+    "Summary",
+    "best_layer",
+    "from_draws",
+    "from_units",
+    "shuffled_answers",
+    "sign_flip_null",
+]
 
 
 @dataclass(frozen=True)
@@ -237,3 +249,64 @@ def sign_flip_null(
         bias = control.mean(axis=1, keepdims=True)
         null = null + noise(control) + (np.maximum(bias, 0) if direction == "up" else np.minimum(bias, 0))
     return null
+
+
+def best_layer(
+    key: str,
+    title: str,
+    units: np.ndarray,
+    null: np.ndarray,
+    *,
+    clusters: np.ndarray | None = None,
+    draws: int = 200,
+    **rest: Any,
+) -> Finding:
+    """A finding from the layer in which a curve is largest at each checkpoint.
+
+    The largest layer is taken anew of every bootstrap draw and of every null draw, so that choosing it gains nothing.
+
+    Args:
+        units: (checkpoint, layer, unit) what each unit contributes.
+        null: (checkpoint, layer, null draw).
+        clusters: (unit,) units that share something and are resampled together.
+        rest: as for :func:`from_draws`.
+    """
+    drawn = [unit_bootstrap(units[:, layer], draws=draws, clusters=clusters) for layer in range(units.shape[1])]
+    return from_draws(
+        key, title, values=units.mean(-1).max(axis=1), draws=np.max(drawn, axis=0), null=null.max(axis=1), **rest
+    )
+
+
+def shuffled_answers(
+    trace: Trace,
+    probe: str,
+    rows: np.ndarray,
+    strata: np.ndarray,
+    *,
+    questions: np.ndarray | None = None,
+    draws: int = 200,
+) -> np.ndarray:
+    """(checkpoint, draw) mean log-probability of answers shuffled within strata: the null of the answers' own.
+
+    Needs ``candidate_logprob`` (measurement ``Answers(candidates=True)``).
+
+    Args:
+        rows: (row,) prompts of the probe that are used.
+        strata: (prompt,) answers are shuffled among prompts of one stratum.
+        questions: (prompt,) prompts of one question keep one answer between them.
+    """
+    rng = np.random.default_rng(0)
+    order = {str(c): i for i, c in enumerate(trace.probe(probe)["candidate"].values)}
+    index = np.array([order[t] for t in trace.label(probe, "answer")])
+    asked = np.arange(len(index)) if questions is None else np.unique(questions, return_inverse=True)[1]
+    first, back = np.unique(asked[rows], return_index=True, return_inverse=True)[1:]
+    answer, stratum = index[rows][first], strata[rows][first]
+    parts = [np.flatnonzero(stratum == s) for s in np.unique(stratum)]
+    dealt = np.empty((draws, len(first)), dtype=int)
+    for part in parts:
+        for draw in range(draws):
+            dealt[draw, part] = answer[rng.permutation(part)]
+    result = np.full((len(trace.steps), draws), np.nan)
+    for checkpoint, values in trace.each(probe, "candidate_logprob"):
+        result[checkpoint] = values[rows[None], dealt[:, back]].mean(axis=1)
+    return result

@@ -11,8 +11,8 @@ Definitions
   position that predicts the ones digit, best layer; across contexts: trained in one context, tested in the others.
   Null: shuffled labels, best layer.
 - *Sum decodable*: cross-validated R^2 of a linear read-out of a + b where the answer begins. Null: shuffled sums.
-- *Fourier structure*: share of the variance of number representations explained by periods 2, 5, 10, 100 and a linear
-  term (Zhou et al. 2024; Kantamneni and Tegmark 2025). Null: renamed digits.
+- *Magnitude* and *periodic structure*: share of the variance of number representations explained by period 100 and a
+  linear term, and what periods 2, 5 and 10 add (Zhou et al. 2024; Kantamneni and Tegmark 2025). Null: renamed digits.
 - *Shared neurons*: overlap between contexts of the neurons most selective for the ones digit of the sum (the
   "6 + 9 ends in 5" circuit of Lindsey et al. 2025 in citations and sums alike). Null: shuffled labels.
 """
@@ -49,7 +49,7 @@ class Options(BaseModel):
 
     per_context: int = Field(120, ge=20, description="Sums in each of the three contexts.")
     seed: int = Field(0, ge=0, description="Chooses the sums.")
-    permutations: int = Field(20, ge=5, description="Shuffled labels behind the shared-neurons null.")
+    permutations: int = Field(20, ge=19, description="Shuffled labels behind the shared-neurons null.")
     top: float = Field(0.02, gt=0, lt=0.5, description="Share of all neurons that counts as most selective.")
 
 

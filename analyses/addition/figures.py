@@ -32,7 +32,7 @@ def figures(summary: Summary) -> dict[str, Figure]:
             [("same context", found["ones_decodable"]), ("other contexts", found["ones_across"])],
         ),
         ("Sum, decoded before the answer", [("sum", found["sum_decodable"])]),
-        ("Periodic structure of numbers", [("Fourier", found["fourier"])]),
+        ("Structure of numbers", [("periods 2, 5, 10", found["fourier"]), ("magnitude", found["magnitude"])]),
         ("Ones-digit neurons shared by contexts", [("shared", found["shared_neurons"])]),
     ]
     data = summary.data
@@ -41,7 +41,7 @@ def figures(summary: Summary) -> dict[str, Figure]:
         ("Ones digit, same context", data["ones_by_layer"].values.T),
         ("Ones digit, other contexts", data["ones_across_by_layer"].values.T),
         ("Sum before the answer (R²)", data["sum_by_layer"].values.T),
-        ("Fourier structure (R²)", data["fourier_by_layer"].values.T),
+        ("Periods 2, 5, 10 of numbers (R²)", data["fourier_by_layer"].values.T),
     ]
     return {
         "behaviour": curve_grid(panels),

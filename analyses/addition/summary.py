@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from dynamics.emergence import shuffled_match_null, unit_bootstrap
-from dynamics.findings import Definition, Finding, Summary, from_draws, from_units
-from dynamics.numerics import decode_classes, decode_number, folds_of, fourier_r2, relabelled_digits
+from dynamics.emergence import shuffled_match_null
+from dynamics.findings import Definition, Finding, Summary, best_layer, from_draws, from_units, shuffled_answers
+from dynamics.numerics import MAGNITUDE, decode_classes, decode_number, folds_of, fourier_r2, relabelled_digits
+from dynamics.probes import LAST
 from dynamics.store import Trace
 
 from .prompts import NUMBERS, SUMS
@@ -64,7 +65,7 @@ def _behaviour(trace: Trace, labels: dict[str, np.ndarray], contexts: list[str],
     result = [
         from_units(
             "addition.accuracy",
-            "addition: held-out sums answered" if len(digits) > 1 else "addition: sums answered",
+            "addition: held-out sums" if len(digits) > 1 else "addition: sums",
             exact,
             null=exact_null,
             null_name="answers of other sums",
@@ -116,7 +117,7 @@ def _behaviour(trace: Trace, labels: dict[str, np.ndarray], contexts: list[str],
             "addition: log-probability of the right digit",
             logprob,
             clusters=labels["pair"],
-            null=_shuffled_logprob(trace, groups),
+            null=shuffled_answers(trace, SUMS, np.arange(len(groups)), groups),
             null_name="digits of sums that begin alike",
             metric="log-probability (nat)",
             unit="sums",
@@ -170,23 +171,6 @@ def _exact_null(
     return result
 
 
-def _shuffled_logprob(trace: Trace, groups: np.ndarray) -> np.ndarray:
-    """(checkpoint, draw) mean log p of answers shuffled among prompts that begin alike."""
-    rng = np.random.default_rng(0)
-    dataset = trace.probe(SUMS)
-    texts = trace.label(SUMS, "answer")
-    order = {str(c): i for i, c in enumerate(dataset["candidate"].values)}
-    index = np.array([order[t] for t in texts])
-    rows = [np.flatnonzero(groups == g) for g in np.unique(groups)]
-    own = np.concatenate(rows)
-    others = [np.concatenate([rng.permutation(r) for r in rows]) for _ in range(_DRAWS)]
-    result = np.full((len(trace.steps), _DRAWS), np.nan)
-    for checkpoint, values in trace.each(SUMS, "candidate_logprob"):
-        for draw, other in enumerate(others):
-            result[checkpoint, draw] = values[own, index[other]].mean()
-    return result
-
-
 def _decoding(
     trace: Trace,
     labels: dict[str, np.ndarray],
@@ -207,9 +191,9 @@ def _decoding(
     sums = np.full((n, layers, len(sum_rows)), np.nan)
     nulls = {k: np.full((n, layers, shuffles), np.nan) for k in ("within", "across", "sums")}
     every = np.arange(len(ones_rows))
-    for checkpoint, values in trace.each(SUMS, "resid_post"):
+    for checkpoint, values in trace.each(SUMS, "resid_post", position=LAST):
         for layer in range(layers):
-            x = values[:, 0, layer]
+            x = values[:, layer]
             hits, null = decode_classes(
                 x[ones_rows], labels["ones"][ones_rows], fold[ones_rows], group, shuffles=shuffles
             )
@@ -228,116 +212,99 @@ def _decoding(
     arrays["ones_by_layer"] = (layered, within.mean(-1))
     arrays["ones_across_by_layer"] = (layered, across.mean(-1))
     arrays["sum_by_layer"] = (layered, sums.mean(-1))
-    arrays["ones_null_by_layer"] = (layered, nulls["within"].mean(-1))
     where = "the position that predicts it"
+    common: dict[str, Any] = {"steps": trace.steps, "tokens": trace.tokens, "unit": "sums"}
+    common["null_name"] = "shuffled labels, best layer"
     return [
-        _best_layer(
-            trace,
-            "ones_decodable",
+        best_layer(
+            "addition.ones_decodable",
             "addition: ones digit of the sum decodable",
             within,
             nulls["within"],
-            "decoding accuracy",
-            f"linear classifier of (a + b) mod 10 from resid_post at {where}, trained and tested in one context, best layer",
+            metric="decoding accuracy",
+            limits=(0.0, 1.0),
+            definition=f"linear classifier of (a + b) mod 10 from resid_post at {where}, trained and tested in one context, "
+            "best layer",
+            **common,
         ),
-        _best_layer(
-            trace,
-            "ones_across",
-            "addition: ones digit has one code in all contexts",
+        best_layer(
+            "addition.ones_across",
+            "addition: ones-digit code carries over between contexts",
             across,
             nulls["across"],
-            "decoding accuracy in other contexts",
-            f"the same classifier tested in the contexts that it was not trained in, at {where}, best layer",
+            metric="decoding accuracy in other contexts",
+            limits=(0.0, 1.0),
             headline=True,
+            definition=f"the same classifier tested in the contexts that it was not trained in, at {where}, best layer",
+            **common,
         ),
-        _best_layer(
-            trace,
-            "sum_decodable",
+        best_layer(
+            "addition.sum_decodable",
             "addition: sum decodable before the answer",
             sums,
             nulls["sums"],
-            "cross-validated R²",
-            "linear read-out of a + b from resid_post at the last token of the question, best layer",
+            metric="cross-validated R²",
+            definition="linear read-out of a + b from resid_post at the last token of the question, best layer; the sum is "
+            "linear in the operands, which an untrained network passes on too",
+            **common,
         ),
     ]
 
 
-def _best_layer(
-    trace: Trace,
-    key: str,
-    title: str,
-    units: np.ndarray,
-    null: np.ndarray,
-    metric: str,
-    definition: str,
-    *,
-    headline: bool = False,
-) -> Finding:
-    """The best layer's curve; the null takes the best layer of each shuffle, so that choosing gains nothing.
-
-    Args:
-        units: (checkpoint, layer, prompt).
-        null: (checkpoint, layer, shuffle).
-    """
-    drawn = np.stack([unit_bootstrap(units[:, layer], draws=_DRAWS) for layer in range(units.shape[1])])
-    best = np.where(np.isfinite(units).all((1, 2)), np.nan_to_num(units.mean(-1), nan=-np.inf).argmax(1), 0)
-    index = np.arange(len(best))
-    return from_draws(
-        f"addition.{key}",
-        title,
-        steps=trace.steps,
-        tokens=trace.tokens,
-        values=units.mean(-1)[index, best],
-        draws=drawn[best, index],
-        null=null.max(axis=1),
-        null_name="shuffled labels, best layer",
-        metric=metric,
-        unit="sums",
-        headline=headline,
-        definition=definition,
-    )
-
-
 def _structure(trace: Trace, arrays: dict[str, tuple[tuple[str, ...], np.ndarray]]) -> list[Finding]:
-    """Fourier structure of number representations by layer."""
+    """Structure of number representations by layer: magnitude, and periods beyond it."""
     numbers = trace.label(NUMBERS, "number")
     layers = trace.probe(NUMBERS).sizes["layer"]
     renamed = relabelled_digits(numbers, 100)
     rng = np.random.default_rng(0)
     counts = rng.multinomial(len(numbers), np.full(len(numbers), 1 / len(numbers)), size=100)
     n = len(trace.steps)
-    r2 = np.full((n, layers), np.nan)
-    null = np.full((n, layers, len(renamed)), np.nan)
-    draws = np.full((n, layers, len(counts)), np.nan)
-    for checkpoint, values in trace.each(NUMBERS, "resid_post"):
-        x = np.moveaxis(values[:, 0], 1, 0)  # layer, number, d_model
-        r2[checkpoint] = fourier_r2(x, numbers)
-        null[checkpoint] = fourier_r2(x, renamed)
-        draws[checkpoint] = fourier_r2(x, numbers, counts)
-    arrays["fourier_by_layer"] = (("checkpoint", "layer"), r2)
-    arrays["fourier_null_by_layer"] = (("checkpoint", "layer"), null.mean(-1))
-    # resampled numbers repeat, which raises every fit alike: keep the draws' spread, not their shift
-    draws += r2[..., None] - draws.mean(-1, keepdims=True)
-    excess = r2 - null.mean(-1)
-    best = np.nan_to_num(excess, nan=-np.inf).argmax(1)
-    index = np.arange(n)
-    return [
-        from_draws(
-            "addition.fourier",
+    names = ("magnitude", "fourier")
+    r2 = {k: np.full((n, layers), np.nan) for k in names}
+    null = {k: np.full((n, layers, len(renamed)), np.nan) for k in names}
+    draws = {k: np.full((n, layers, len(counts)), np.nan) for k in names}
+
+    def both(x: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """R² of magnitude, and what the other periods add to it."""
+        magnitude = fourier_r2(x, labels, weights, periods=MAGNITUDE)
+        return magnitude, fourier_r2(x, labels, weights) - magnitude
+
+    for checkpoint, values in trace.each(NUMBERS, "resid_post", position="number"):
+        x = np.moveaxis(values, 1, 0)  # layer, number, d_model
+        for table, found in ((r2, both(x, numbers)), (null, both(x, renamed)), (draws, both(x, numbers, counts))):
+            for name, value in zip(names, found, strict=True):
+                table[name][checkpoint] = value
+    result = []
+    for name, title, what in (
+        (
+            "fourier",
             "addition: periodic structure of numbers",
-            steps=trace.steps,
-            tokens=trace.tokens,
-            values=excess[index, best],
-            draws=draws[index, best] - null.mean(-1)[index, best, None],
-            null=(null - null.mean(-1, keepdims=True)).max(axis=1),
-            null_name="renamed digits, best layer",
-            metric="R² above renamed digits",
-            unit="numbers",
-            headline=True,
-            definition="share of the variance of the representations of 10 to 99 (resid_post at the number's last token) "
-            "explained by periods 2, 5, 10, 100 and a linear term, minus the mean for renamed digits, best layer",
+            "periods 2, 5 and 10 beyond period 100 and a linear term",
+        ),
+        ("magnitude", "addition: numbers represented in order", "period 100 and a linear term"),
+    ):
+        arrays[f"{name}_by_layer"] = (("checkpoint", "layer"), r2[name])
+        expected = null[name].mean(-1, keepdims=True)
+        # resampled numbers repeat, which raises every fit alike: keep the draws' spread, not their shift
+        drawn = draws[name] + r2[name][..., None] - draws[name].mean(-1, keepdims=True)
+        result.append(
+            from_draws(
+                f"addition.{name}",
+                title,
+                steps=trace.steps,
+                tokens=trace.tokens,
+                values=(r2[name] - expected[..., 0]).max(axis=1),
+                draws=(drawn - expected).max(axis=1),
+                null=(null[name] - expected).max(axis=1),
+                null_name="renamed digits, best layer",
+                metric="R² above renamed digits",
+                unit="numbers",
+                headline=True,
+                definition=f"share of the variance of the representations of 10 to 99 (resid_post at the number's last "
+                f"token) explained by {what}, minus the mean for renamed digits, best layer",
+            )
         )
-    ]
+    return result
 
 
 def _shared_neurons(trace: Trace, contexts: list[str]) -> list[Finding]:
@@ -358,7 +325,7 @@ def _shared_neurons(trace: Trace, contexts: list[str]) -> list[Finding]:
             steps=trace.steps,
             tokens=trace.tokens,
             values=overlap[..., 0].mean(1),
-            draws=unit_bootstrap(overlap[..., 0], draws=_DRAWS),
+            draws=None,  # three pairs of contexts are no sample to draw from
             null=overlap[..., 1:].mean(1),
             null_name="neurons most selective for shuffled labels",
             metric="share of top neurons in common",
@@ -383,9 +350,10 @@ _DEFINITIONS = (
         "context and tested in the others. Null: labels shuffled within context; the best layer is taken of the null too.",
     ),
     Definition(
-        "Fourier structure",
-        "R² of a least-squares fit of number representations on a linear term and cos, sin(2πn/T) for T = 2, 5, 10, "
-        "100. Null: tens and ones digits renamed at random, which keeps every digit distinct but not in order.",
+        "magnitude, periodic structure",
+        "Magnitude: R² of a least-squares fit of number representations on a linear term and cos, sin(2πn/100). Periodic: "
+        "what cos, sin(2πn/T) for T = 2, 5, 10 add to it. Null: tens and ones digits renamed at random, which keeps every "
+        "digit distinct but not in order.",
         "Zhou et al. 2024; Kantamneni and Tegmark 2025",
     ),
     Definition(

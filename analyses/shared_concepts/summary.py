@@ -7,9 +7,10 @@ from itertools import permutations
 import numpy as np
 import xarray as xr
 
-from dynamics.emergence import shuffled_match_null, unit_bootstrap
-from dynamics.findings import Definition, Finding, Summary, from_draws, from_units
+from dynamics.emergence import shuffled_match_null
+from dynamics.findings import Definition, Finding, Summary, best_layer, from_units, shuffled_answers
 from dynamics.numerics import centred_cosines, concept_margins, nearest_other
+from dynamics.probes import LAST
 from dynamics.store import Trace
 
 from .prompts import ANTONYMS, WORDS
@@ -63,6 +64,9 @@ def _behaviour(trace: Trace) -> tuple[list[Finding], list[str]]:
         np.array([f"{w}/{c}" for w, c in zip(language, trace.label(ANTONYMS, "concept"), strict=True)]),
         return_inverse=True,
     )[1]
+    # two templates ask one question, and a model tends to answer both alike: every shuffle deals them one answer
+    asked = zip(language, trace.label(ANTONYMS, "concept"), trace.label(ANTONYMS, "side"), strict=True)
+    question = np.array([f"{w}/{c}/{s}" for w, c, s in asked])
     guesses = np.where(predicted >= 0, predicted, np.nan)  # a model whose logits are not finite said nothing
     hits = np.where(predicted >= 0, predicted == answers, np.nan)
     logprob = trace.values(ANTONYMS, "answer_logprob")
@@ -77,8 +81,10 @@ def _behaviour(trace: Trace) -> tuple[list[Finding], list[str]]:
             clusters=cluster[rows],
             steps=trace.steps,
             tokens=trace.tokens,
-            null=shuffled_match_null(guesses[:, rows], answers[rows], groups=language[rows], draws=_DRAWS),
-            null_name="answers of other prompts",
+            null=shuffled_match_null(
+                guesses[:, rows], answers[rows], groups=language[rows], questions=question[rows], draws=_DRAWS
+            ),
+            null_name="answers of other questions",
             metric="accuracy",
             limits=(0.0, 1.0),
             unit="concepts",
@@ -115,28 +121,14 @@ def _behaviour(trace: Trace) -> tuple[list[Finding], list[str]]:
                 clusters=cluster[rows],
                 steps=trace.steps,
                 tokens=trace.tokens,
-                null=_shuffled_logprob(trace, np.flatnonzero(rows), language),
-                null_name="answers of other prompts",
+                null=shuffled_answers(trace, ANTONYMS, np.flatnonzero(rows), language, questions=question),
+                null_name="answers of other questions",
                 metric="log-probability (nat)",
                 unit="concepts",
                 definition=f"mean log p(answer) on {what}: the continuous twin of accuracy",
             )
         )
     return result, splits
-
-
-def _shuffled_logprob(trace: Trace, rows: np.ndarray, language: np.ndarray) -> np.ndarray:
-    rng = np.random.default_rng(0)
-    order = {str(c): i for i, c in enumerate(trace.probe(ANTONYMS)["candidate"].values)}
-    index = np.array([order[t] for t in trace.label(ANTONYMS, "answer")])
-    parts = [rows[language[rows] == name] for name in np.unique(language[rows])]
-    own = np.concatenate(parts)
-    others = [np.concatenate([rng.permutation(part) for part in parts]) for _ in range(_DRAWS)]
-    result = np.full((len(trace.steps), _DRAWS), np.nan)
-    for checkpoint, values in trace.each(ANTONYMS, "candidate_logprob"):
-        for draw, other in enumerate(others):
-            result[checkpoint, draw] = values[own, index[other]].mean()
-    return result
 
 
 def _similarity(
@@ -155,12 +147,12 @@ def _similarity(
     orders = {name: np.stack([rng.permutation(words) for _ in range(_SHUFFLES)]) for name in languages}
     target = np.arange(words)
     null_margin = np.full((n, 2, layers, _SHUFFLES), np.nan)
-    for checkpoint, values in trace.each(WORDS, "resid_post"):
-        for position in range(2):
+    for position, where in enumerate(("word", LAST)):
+        for checkpoint, values in trace.each(WORDS, "resid_post", position=where):
             for layer in range(layers):
                 shuffled = np.zeros(_SHUFFLES)
                 for p, (one, other) in enumerate(ordered):
-                    x = values[:, position, layer]
+                    x = values[:, layer]
                     cosines = centred_cosines(x[rows[one]], x[rows[other]])
                     nearest[checkpoint, position, layer, p] = nearest_other(cosines)
                     margins[checkpoint, position, layer, p] = concept_margins(cosines)
@@ -202,39 +194,23 @@ def _similarity(
                 f"centred cosine of translations minus that of mismatched concepts, resid_post {where}, best layer",
             ),
         ):
-            findings.append(_best_layer(trace, key, title, units.mean(2), null, metric, definition, headline))
+            findings.append(
+                best_layer(
+                    f"shared_concepts.{key}",
+                    title,
+                    units.mean(2),
+                    null,
+                    clusters=trace.label(WORDS, "concept")[rows[languages[0]]],
+                    steps=trace.steps,
+                    tokens=trace.tokens,
+                    null_name="shuffled translations, best layer",
+                    metric=metric,
+                    unit="concepts",
+                    headline=headline,
+                    definition=definition,
+                )
+            )
     return findings, arrays
-
-
-def _best_layer(
-    trace: Trace,
-    key: str,
-    title: str,
-    units: np.ndarray,
-    null: np.ndarray,
-    metric: str,
-    definition: str,
-    headline: bool,
-) -> Finding:
-    """(checkpoint, layer, word) units and (checkpoint, layer, shuffle) null: the best layer of each."""
-    layered = units.mean(-1)
-    best = np.nan_to_num(layered, nan=-np.inf).argmax(1)
-    index = np.arange(len(best))
-    drawn = np.stack([unit_bootstrap(units[:, layer], draws=_DRAWS) for layer in range(units.shape[1])])
-    return from_draws(
-        f"shared_concepts.{key}",
-        title,
-        steps=trace.steps,
-        tokens=trace.tokens,
-        values=layered[index, best],
-        draws=drawn[best, index],
-        null=null.max(axis=1),
-        null_name="shuffled translations, best layer",
-        metric=metric,
-        unit="words",
-        headline=headline,
-        definition=definition,
-    )
 
 
 _DEFINITIONS = (

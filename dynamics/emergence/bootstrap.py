@@ -67,6 +67,7 @@ def shuffled_match_null(
     answers: npt.ArrayLike,
     *,
     groups: npt.ArrayLike | None = None,
+    questions: npt.ArrayLike | None = None,
     draws: int = 200,
     seed: int = 0,
 ) -> FloatArray:
@@ -78,6 +79,9 @@ def shuffled_match_null(
         answers: (unit,) right classes or token ids.
         groups: (unit,) labels; answers are shuffled within a group, so that what the group alone gives away (the
             template, the range of the operands) stays in the null.
+        questions: (unit,) labels; units of one question (the same question in two templates) have one answer, and are
+            dealt one answer by every shuffle. Without this, units that are answered alike would make the null too
+            narrow.
         draws: number of shuffles.
         seed: of the shuffles.
 
@@ -96,13 +100,19 @@ def shuffled_match_null(
     if truth.shape != guess.shape[1:]:
         raise ValueError(f"answers have shape {truth.shape}; expected {guess.shape[1:]}: one per unit of predicted")
     _check_draws(draws)
-    units = guess.shape[1]
-    labels = np.zeros(units, dtype=np.int64) if groups is None else _labels("groups", groups, units)
+    asked = guess.shape[1]
+    strata = np.zeros(asked, dtype=np.int64) if groups is None else _labels("groups", groups, asked)
+    question = np.arange(asked) if questions is None else _labels("questions", questions, asked)
+    first = np.unique(question, return_index=True)[1]
+    if (truth[first][question] != truth).any() or (strata[first][question] != strata).any():
+        raise ValueError("a question has two answers or is in two groups; expected one of each")
+    truth, labels, units = truth[first], strata[first], len(first)
     rng = np.random.default_rng(seed)
     # Sorting random keys within groups lines up random members of each group with its members in order.
     order = np.lexsort((rng.random((draws, units)), np.broadcast_to(labels, (draws, units))), axis=-1)
     shuffled = np.empty((draws, units), dtype=truth.dtype)
     shuffled[:, np.argsort(labels, kind="stable")] = truth[order]
+    shuffled = shuffled[:, question]
     made = np.isfinite(guess)
     null = np.full((guess.shape[0], draws), np.nan)
     for checkpoint in np.flatnonzero(made.any(axis=1)):  # one at a time: bounds memory by (draw, unit)

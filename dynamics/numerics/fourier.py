@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["PERIODS", "fourier_basis", "fourier_r2", "relabelled_digits"]
+__all__ = ["MAGNITUDE", "PERIODS", "fourier_basis", "fourier_r2", "relabelled_digits"]
 
 PERIODS = (2, 5, 10, 100)
+MAGNITUDE = (100,)
+"""Within 10-99 a period of 100 is order, not periodicity: any smooth map of the number fits it."""
 
 
 def fourier_basis(numbers: np.ndarray, periods: tuple[int, ...] = PERIODS, *, linear: bool = True) -> np.ndarray:
@@ -31,13 +33,20 @@ def fourier_basis(numbers: np.ndarray, periods: tuple[int, ...] = PERIODS, *, li
     return np.stack(columns, axis=1)
 
 
-def fourier_r2(representations: np.ndarray, numbers: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+def fourier_r2(
+    representations: np.ndarray,
+    numbers: np.ndarray,
+    weights: np.ndarray | None = None,
+    *,
+    periods: tuple[int, ...] = PERIODS,
+) -> np.ndarray:
     """Share of variance over numbers explained by the Fourier features.
 
     Args:
         representations: (..., number, feature); leading axes (say layers) are fitted apart.
         numbers: (number,) integers, or (draw, number) to fit many relabellings of the same representations.
         weights: (draw, number) bootstrap counts of the numbers, or None.
+        periods: the periods fitted beside the constant and the linear term.
 
     Returns:
         (...) R^2, or (..., draw) with ``weights`` or two-dimensional ``numbers``. NaN where the representations do
@@ -49,7 +58,7 @@ def fourier_r2(representations: np.ndarray, numbers: np.ndarray, weights: np.nda
     labels = np.atleast_2d(numbers)
     w = np.ones((1, count)) if weights is None else np.asarray(weights, dtype=np.float64)
     root = np.sqrt(w)[:, :, None]
-    basis = np.stack([fourier_basis(row) for row in labels])  # (draw or 1, number, column)
+    basis = np.stack([fourier_basis(row, periods) for row in labels])  # (draw or 1, number, column)
     q, size, _ = np.linalg.svd(root * basis, full_matrices=False)
     q = q * (size > 1e-9 * size[:, :1])[:, None, :]  # features that these numbers cannot tell apart count once
     with np.errstate(invalid="ignore"):  # infinities of a broken model become NaN

@@ -95,9 +95,15 @@ class Trace:
         values[~self.complete] = -1 if values.dtype.kind in "iu" else np.nan
         return values
 
-    def each(self, probe: str, variable: str) -> Iterator[tuple[int, np.ndarray]]:
-        """(checkpoint index, values at that checkpoint) for complete checkpoints, one in memory at a time."""
+    def each(self, probe: str, variable: str, *, position: str | None = None) -> Iterator[tuple[int, np.ndarray]]:
+        """(checkpoint index, values at that checkpoint) for complete checkpoints, one in memory at a time.
+
+        With ``position`` only that named position, without its dimension: which positions are stored, and in which
+        order, depends on everybody who asked for some.
+        """
         array = self._variable(probe, variable)
+        if position is not None:
+            array = array.sel(position=position)
         for index in np.flatnonzero(self.complete):
             values: np.ndarray = array.isel({CHECKPOINT: int(index)}).values
             yield int(index), values.astype(np.float32) if values.dtype == np.float16 else values
