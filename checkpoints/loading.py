@@ -214,6 +214,8 @@ def _from_pretrained(folder: Path, config: PretrainedConfig, dtype: torch.dtype,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # reported below, with names
             )
+        except torch.OutOfMemoryError:  # the machine's fault, not the checkpoint's
+            raise
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise CheckpointError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}") from error
     missing = sorted(info["missing_keys"])

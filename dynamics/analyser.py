@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,10 +97,24 @@ def analyse(
         except UserError as error:
             error.add_note(f"in analysis {analysis!r} of run {name!r}")
             raise
-        with writer_lock(trace.path):
-            write_result(trace.path, analysis, summary.data, {"inputs": inputs, "summary": summary.to_json()})
+        with _unless_collecting(trace.path, reporter) as free:
+            if free:
+                write_result(trace.path, analysis, summary.data, {"inputs": inputs, "summary": summary.to_json()})
         results.append(Result(module, summary))
     return results
+
+
+@contextmanager
+def _unless_collecting(trace: Path, reporter: Reporter) -> Iterator[bool]:
+    """Whether results can be stored: a trace that is being collected can be looked at, but not written."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(writer_lock(trace))
+            free = True
+        except UserError as error:
+            reporter.say(f"results are not stored: {error.observed}")
+            free = False
+        yield free
 
 
 def _inputs(trace: Trace, analysis: str, module: Any, options: BaseModel) -> dict[str, Any]:
@@ -108,6 +123,8 @@ def _inputs(trace: Trace, analysis: str, module: Any, options: BaseModel) -> dic
     files = sorted(source.parent.glob("*.py")) if source.name == "__init__.py" else [source]
     engine = Path(__file__).parent
     files += [*sorted((engine / "numerics").glob("*.py")), *sorted((engine / "emergence").glob("*.py"))]
+    files += [engine / "findings.py", engine / "store" / "reader.py"]
+    weights = "".join(str(d) for d in trace.tree.to_dataset()["weights_digest"].values[trace.complete])
     code = hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:16]
     versions = provenance()["versions"]
     return {
@@ -115,6 +132,7 @@ def _inputs(trace: Trace, analysis: str, module: Any, options: BaseModel) -> dic
         "complete": [int(s) for s in trace.steps[trace.complete]],
         "options": json.loads(options.model_dump_json()),
         "code": code,
-        "versions": {k: versions[k] for k in ("circuit-dynamics", "numpy")},
+        "weights": hashlib.sha256(weights.encode()).hexdigest()[:16],
+        "versions": {k: versions[k] for k in ("circuit-dynamics", "numpy", "scipy")},
         "analysis": analysis,
     }

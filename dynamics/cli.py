@@ -159,7 +159,8 @@ def verify(run: str, runs: Path | None, traces: Path, repair: bool) -> None:
     if not damage:
         click.echo(f"{run}: every chunk of every complete checkpoint is intact")
     elif repair:
-        done = recollect(run, runs=runs, traces=traces, reporter=Reporter())
+        steps = {item.step for item in damage}
+        done = recollect(run, runs=runs, traces=traces, only=steps, reporter=Reporter())
         click.echo(f"{run}: measured {len(done.collected)} checkpoints again")
         if done.failed:
             sys.exit(1)

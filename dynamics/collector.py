@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,6 +110,7 @@ def collect(
     traces: Path = Path("traces"),
     run: Run | None = None,
     keep_going: bool = False,
+    only: Collection[int] | None = None,
     reporter: Reporter | None = None,
 ) -> Collected:
     """Collect a run: train or open its series, visit every scheduled checkpoint, write the trace.
@@ -124,6 +125,7 @@ def collect(
         run: the run itself, instead of reading the runs file.
         keep_going: record checkpoints whose files are bad as failed and collect the others, instead of refusing to
             start.
+        only: visit no other steps than these (of those that the run's schedule visits or that were visited before).
         reporter: who tells the user.
 
     Raises:
@@ -139,6 +141,8 @@ def collect(
         assert resolved.series is not None
         checkpoints = resolved.declaration.checkpoints
         indices = _visited(resolved)
+        if only is not None:
+            indices = [i for i, c in enumerate(checkpoints) if c.step in only and c.step not in run.exclude]
         bad = preflight(resolved.series, [checkpoints[i] for i in indices])
         if bad and not keep_going:
             lines = [f"step {c.step}: {reason}" for c, reason in list(bad.items())[:6]]
@@ -216,18 +220,24 @@ def _visit(
         if checkpoint.step in resolved.run.exclude:
             reason = done.masked[checkpoint.step] = "excluded in the runs file"
             if status[index] != "masked":
-                writer.mark(index, "masked", reason)
-                writer.clear(index)
+                writer.mark(index, "masked", reason)  # what was measured stays on disk: masked is not read
     done.already = [checkpoints[i].step for i in indices if status[i] == "complete"]
     for checkpoint, reason in bad.items():
         index = checkpoints.index(checkpoint)
         if status[index] != "complete":  # what was measured while the files were good stays
             done.failed[checkpoint.step] = reason
             writer.mark(index, "failed", reason)
+    complete = [i for i in indices if status[i] == "complete" and checkpoints[i] not in bad]
     todo = [i for i in indices if status[i] != "complete" and checkpoints[i] not in bad]
+    for index in {*complete[:1], *complete[-1:]} if todo else set():
+        _same_weights(writer, index, series.fetch(checkpoints[index]))
     if not todo:
         return done
     resident = ResidentModel(_device(resolved.run.device), resolved.run.dtype)
+
+    def ready(checkpoint: Checkpoint) -> Prepared:
+        return prepare(series.fetch(checkpoint))
+
     write_journal(writer.path, "start", todo=len(todo), already=len(done.already))
     started = time.perf_counter()
     # one thread reads the next checkpoint while this one computes; it starts when the weights of this one have been
@@ -236,7 +246,7 @@ def _visit(
         ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool,
         reporter.bar(f"collecting {resolved.name}", len(todo), unit="checkpoints") as bar,
     ):
-        upcoming: list[Future[Prepared]] = [pool.submit(prepare, series.fetch(checkpoints[todo[0]]))]
+        upcoming: list[Future[Prepared]] = [pool.submit(ready, checkpoints[todo[0]])]
         for place, index in enumerate(todo):
             checkpoint = checkpoints[index]
             began = time.perf_counter()
@@ -246,7 +256,7 @@ def _visit(
             except CheckpointError as error:
                 failure = error.observed
             if place + 1 < len(todo):
-                upcoming.append(pool.submit(prepare, series.fetch(checkpoints[todo[place + 1]])))
+                upcoming.append(pool.submit(ready, checkpoints[todo[place + 1]]))
             if installed is not None:
                 _collect_one(resolved, writer, resident, index, *installed)
                 done.collected.append(checkpoint.step)
@@ -261,10 +271,31 @@ def _visit(
     return done
 
 
+def _same_weights(writer: TraceWriter, index: int, folder: Path) -> None:
+    """Refuse to go on with other weights than the trace was begun with; two hashes stand for all."""
+    from checkpoints.weights import weights_digest
+
+    known, found = writer.digest(index), weights_digest(folder)
+    if known and known != found:
+        raise UserError(
+            f"the weights in {folder} are not those that {writer.path} was collected from",
+            expected=f"sha256 {known[:12]}..., found {found[:12]}...",
+            remedy="give back the old weights, or move the trace away and collect again (nothing was deleted)",
+        )
+
+
 def _install(resident: ResidentModel, upcoming: Future[Prepared]) -> tuple[str, str]:
     """Make the prepared weights resident; returns their digest and stored dtype. The caller keeps no reference."""
+    import torch
+
     prepared = upcoming.result()
-    resident.install(prepared)
+    try:
+        resident.install(prepared)
+    except torch.OutOfMemoryError as error:
+        raise StoppedError(
+            f"out of memory while loading {prepared.folder}: {str(error).splitlines()[0]}",
+            remedy="free memory on the device or choose another one, then run the same command again",
+        ) from error
     return prepared.digest, prepared.stored_dtype
 
 

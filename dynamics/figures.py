@@ -141,7 +141,7 @@ def heat_maps(
     low, high = limits or ((float(values.min()), float(values.max())) if len(values) else (0.0, 1.0))
     columns = min(columns, max(1, len(panels)))
     lines = -(-len(panels) // columns)
-    height = max(1.5, 0.16 * len(rows) + 0.9)
+    height = max(1.5, min(0.16 * len(rows), 6.0) + 0.9)  # hundreds of heads become thin rows, not a tall page
     figure = new_figure(4.6 * columns, height * lines + 0.2)
     grid = figure.subplots(lines, columns, squeeze=False)
     image: Any = None

@@ -36,13 +36,11 @@ class Context:
     Attributes:
         tokenizer: the series' tokenizer.
         organism: whether the series speaks the organism's language (see ``checkpoints.organism``).
-        longest: the longest prompt in tokens that the model reads, or None.
         probes: the user's own probes, from the runs file.
     """
 
     tokenizer: Any
     organism: bool
-    longest: int | None = None
     probes: Mapping[str, Probe] = field(default_factory=dict)
 
 
@@ -115,9 +113,10 @@ def find_analysis(name: str, options: Mapping[str, Any] | None = None) -> tuple[
     except ValidationError as error:
         problem = error.errors()[0]
         key = ".".join(map(str, problem["loc"]))
-        raise UserError(
-            f"analysis {name!r}: option {key!r}: {problem['msg']}", remedy=nearest(key, module.Options.model_fields)
-        ) from error
+        if problem["type"] == "extra_forbidden":
+            remedy = nearest(key, module.Options.model_fields)
+            raise UserError(f"analysis {name!r} has no option {key!r}", remedy=remedy) from error
+        raise UserError(f"analysis {name!r}: option {key!r}: {problem['msg']}") from error
 
 
 def merge(requests: Sequence[Request]) -> list[ProbePlan]:

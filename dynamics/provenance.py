@@ -10,7 +10,17 @@ from typing import Any
 
 __all__ = ["provenance"]
 
-_PACKAGES = ("circuit-dynamics", "torch", "transformers", "tokenizers", "safetensors", "numpy", "zarr", "xarray")
+_PACKAGES = (
+    "circuit-dynamics",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "numpy",
+    "scipy",
+    "zarr",
+    "xarray",
+)
 
 
 def provenance() -> dict[str, Any]:

@@ -77,7 +77,7 @@ def resolve(
     files = {probe: read_probe(probe, entry.file) for probe, entry in run.probes.items()}
     series, checkpoints, tokenizer, config = _open(name, run, train, training)
     shape, table = model_shape(config), site_table(config, run.sites)
-    context = Context(tokenizer, speaks(tokenizer), shape.context, files)
+    context = Context(tokenizer, speaks(tokenizer), files)
     requests = [request for module, options in analyses for request in module.plan(context, options)]
     for probe, entry in run.probes.items():
         measurements: list[Measurement] = [Activations(site, entry.positions or (LAST,)) for site in entry.sites]
@@ -102,7 +102,8 @@ def resolve(
         "dtype": run.dtype,
         **provenance(),
     }
-    attributes["model_config"].pop("transformers_version", None)
+    for accidental in ("transformers_version", "_name_or_path"):  # say nothing about what is computed
+        attributes["model_config"].pop(accidental, None)
     declaration = TraceDeclaration(
         checkpoints=checkpoints,
         groups=groups,
@@ -165,7 +166,9 @@ def _group(plan: ProbePlan, probe: TokenizedProbe, shape: ModelShape) -> Group:
         prompts["foil"] = plan.probe.foil
     prompts |= plan.probe.labels
     variables = tuple(v for m in plan.measurements for v in m.declare(probe, shape))
-    return Group(plan.probe.name, plan.probe.description, prompts, variables)
+    positions = {name: index.tolist() for name, index in probe.positions.items()}
+    settings = {"measurements": sorted(map(repr, plan.measurements)), "positions": positions}
+    return Group(plan.probe.name, plan.probe.description, prompts, variables, settings)
 
 
 def _tokenizer_digest(tokenizer: Any) -> str:

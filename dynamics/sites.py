@@ -167,7 +167,7 @@ Observer = Callable[[str, int, "torch.Tensor"], None]
 def observe(model: Any, table: SiteTable, sites: frozenset[str], layers: int, callback: Observer) -> Iterator[None]:
     """While the context is open, every forward pass calls ``callback`` with each wanted site, in layer order.
 
-    Values are (row, token, ...): z is split into (row, token, head, d_head), pattern is (row, head, query, key).
+    Values are (row, token, feature) as the module has them; z is not split by head, pattern is (row, head, query, key).
 
     Raises:
         UserError: when the family lacks a site.

@@ -97,8 +97,8 @@ def test_a_report_is_made_again_from_stored_results_without_weights(english: tup
     assert "http://" not in page.replace("http://www.w3.org", "")
 
 
-def test_accuracy_equals_greedy_decoding(english: tuple[Path, Run]) -> None:
-    """The digit-by-digit accuracy is the accuracy of greedy generation of the whole answer."""
+def test_stored_predictions_are_greedy_choices(english: tuple[Path, Run]) -> None:
+    """What the trace says the model predicts is what plain transformers would say next."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -125,3 +125,35 @@ def test_the_largest_head_is_taken_of_every_resample() -> None:
     drawn = _largest(values, seed=0)
     np.testing.assert_allclose(drawn[0], 0.5)
     np.testing.assert_allclose(drawn[1], 0.0)
+
+
+def test_knowing_the_digits_before_is_not_adding() -> None:
+    """A model that says the most frequent tens digit given the carry, and nothing of the operands, follows the null."""
+    from analyses.addition.prompts import sum_probe
+    from analyses.addition.summary import _asked_alike
+    from checkpoints.organism import build_tokenizer
+    from dynamics.emergence import assess, shuffled_match_null
+
+    probe = sum_probe(build_tokenizer(), True, 120, 0)
+    labels = {k: np.array(v) for k, v in probe.labels.items()}
+    rows = labels["digit"] == "tens"
+    tens, carry = labels["total"][rows] // 10 % 10, labels["total"][rows] // 100
+    best = {c: np.bincount(tens[carry == c]).argmax() for c in (0, 1)}
+    said = np.tile([best[c] for c in carry], (8, 1))
+    null = shuffled_match_null(said, tens, groups=_asked_alike(labels)[rows])
+    found = assess(range(8), (said == tens).mean(1), null=null, null_name="alike", limits=(0, 1))
+    assert found.state == "not emerged"
+    assert (said == tens).mean() > 1.5 / 10  # though it is well above one in ten
+
+
+def test_two_templates_answered_alike_are_dealt_one_answer() -> None:
+    from dynamics.emergence import shuffled_match_null
+
+    rng = np.random.default_rng(0)
+    answers = np.repeat(np.arange(36), 2)
+    said = np.repeat(rng.integers(36, size=(1, 36)), 2, axis=1)
+    narrow = shuffled_match_null(said, answers, draws=2000)
+    wide = shuffled_match_null(said, answers, questions=np.repeat(np.arange(36), 2), draws=2000)
+    assert wide.std() == pytest.approx(np.sqrt(2) * narrow.std(), rel=0.15)
+    with pytest.raises(ValueError, match="two answers"):
+        shuffled_match_null(said, np.arange(72), questions=np.repeat(np.arange(36), 2))

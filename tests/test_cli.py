@@ -153,7 +153,7 @@ def test_analysing_what_the_run_does_not_list_is_refused(dynamics: Dynamics, col
 def test_an_unknown_option_of_an_analysis_is_refused(dynamics: Dynamics, project: Path) -> None:
     text = (project / "runs.yaml").read_text().replace("prompts: 8", "promts: 8")
     (project / "runs.yaml").write_text(text)
-    refused(dynamics("collect", "mine"), "analysis 'induction': option 'promts'", "did you mean 'prompts'")
+    refused(dynamics("collect", "mine"), "analysis 'induction' has no option 'promts'", "did you mean 'prompts'")
 
 
 @pytest.mark.parametrize("kind", ["missing", "file", "empty", "other", "no config"])

@@ -174,11 +174,11 @@ def test_an_excluded_checkpoint_is_masked_with_its_reason_and_read_as_missing(
     # taken back in later, it is measured like any other
     assert run_collect(tmp_path, make_run(tmp_path, tiny_series)).collected == [2, 3]
     assert Trace(tmp_path / "traces/mine.zarr").reasons == [""] * 6
-    # left out after it was measured, its numbers are gone from sight
+    # left out after it was measured, its numbers are not read, and not lost
     run_collect(tmp_path, make_run(tmp_path, tiny_series, exclude=[12]))
     trace = Trace(tmp_path / "traces/mine.zarr")
     assert trace.status[-1] == "masked" and np.isnan(trace.values("sums", "resid_post")[-1]).all()
-    assert np.isnan(trace.probe("sums")["resid_post"][-1].values).all()
+    assert np.isfinite(trace.probe("sums")["resid_post"][-1].values).all()
 
 
 def test_excluding_a_step_that_does_not_exist_is_refused(tiny_series: Path, tmp_path: Path) -> None:
@@ -282,7 +282,7 @@ def test_broken_weights_are_complete_counted_reported_and_never_a_plausible_numb
 
     poison(series, 3, break_everything)
     analyses = [
-        {"name": "addition", "options": {"per_context": 20, "permutations": 5}},
+        {"name": "addition", "options": {"per_context": 20, "permutations": 19}},
         "shared_concepts",
         {"name": "induction", "options": {"prompts": 8, "period": 4}},
     ]
@@ -487,3 +487,25 @@ def test_a_checkpoint_with_a_missing_tensor_is_named(series: Path, tmp_path: Pat
     done = run_collect(tmp_path, make_run(tmp_path, series), keep_going=True)
     assert done.failed.keys() == {6}
     assert issubclass(CheckpointError, UserError)
+
+
+def test_going_on_with_other_weights_is_refused(tiny_series: Path, tmp_path: Path) -> None:
+    series = tmp_path / "series"
+    shutil.copytree(tiny_series, series)
+    run_collect(tmp_path, make_run(tmp_path, series, exclude=[12]))
+    shutil.copy(series / "step6/model.safetensors", series / "step0/model.safetensors")
+    with pytest.raises(UserError, match="are not those that"):
+        run_collect(tmp_path, make_run(tmp_path, series))
+    assert Trace(tmp_path / "traces/mine.zarr").status[:2] == ["complete"] * 2
+
+
+def test_a_series_that_was_moved_goes_on(tiny_series: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_series, tmp_path / "here")
+    run_collect(tmp_path, make_run(tmp_path, tmp_path / "here", exclude=[12]))
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert run_collect(tmp_path, make_run(tmp_path, tmp_path / "there")).collected == [12]
+
+
+def test_only_the_named_steps_are_visited(tiny_series: Path, tmp_path: Path) -> None:
+    done = run_collect(tmp_path, make_run(tmp_path, tiny_series), only=[2, 6])
+    assert done.collected == [2, 6]

@@ -204,7 +204,7 @@ def test_the_built_in_probes_fit_the_organism_and_the_real_pythia_tokenizer(
         requests = module.plan(context, module.Options())
         assert requests
         for request in requests:
-            found = tokenize(request.probe, context.tokenizer, vocab=len(context.tokenizer), context=context.longest)
+            found = tokenize(request.probe, context.tokenizer, vocab=len(context.tokenizer))
             assert len(found.ids) == len(request.probe) >= 60, who
             assert request.probe.description
             if request.probe.answer is not None:

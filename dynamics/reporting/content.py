@@ -39,7 +39,6 @@ def row(finding: Finding) -> dict[str, str]:
         "final": f"{last} ({bound:.2f})" if np.isfinite(bound) else last,
         "metric": finding.metric,
         "null": e.null,
-        "confidence": f"{e.confidence:.2f}" if happened and e.confidence is not None else "–",
         "note": _note(e),
     }
 
@@ -89,7 +88,7 @@ def report_content(name: str, trace: Trace, results: Sequence[Result]) -> dict[s
         for s, status, reason in zip(trace.steps, trace.status, trace.reasons, strict=True)
         if status in ("failed", "masked")
     ]
-    for index in np.flatnonzero(nonfinite > 0):
+    for index in np.flatnonzero((nonfinite > 0) & trace.complete):
         problems.append(
             {
                 "step": int(trace.steps[index]),
@@ -97,7 +96,7 @@ def report_content(name: str, trace: Trace, results: Sequence[Result]) -> dict[s
                 "reason": f"the model returned {int(nonfinite[index])} values that are not finite",
             }
         )
-    for index in np.flatnonzero(overflowed > 0):
+    for index in np.flatnonzero((overflowed > 0) & trace.complete):
         problems.append(
             {
                 "step": int(trace.steps[index]),

@@ -87,7 +87,8 @@ def _fill(path: Path, declaration: TraceDeclaration) -> None:
         coords = group.coords()
         for name, (dim, values) in coords.items():
             put_coordinate(node, name, dim, values)
-        node.attrs.update({"description": group.description, "coordinates": " ".join(["step", *coords])})
+        about = {"description": group.description, "coordinates": " ".join(["step", *coords])}
+        node.attrs.update(about | dict(group.settings))
         for variable in group.variables:
             _create_variable(node, variable, declaration, n)
     consolidate(path)

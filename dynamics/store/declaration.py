@@ -52,12 +52,22 @@ def chunk_shape(variable: Variable, itemsize: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Group:
-    """One probe's group: prompt coordinates and the variables of all measurements on it."""
+    """One probe's group.
+
+    Attributes:
+        name: of the probe.
+        description: what the probe is for.
+        prompts: prompt coordinates: name to one value per prompt.
+        variables: of all measurements on it.
+        settings: what else decides the meaning of the variables, as JSON values: ``measurements`` with all their
+            parameters, ``positions`` as token indices. Kept as attributes of the group.
+    """
 
     name: str
     description: str
     prompts: Mapping[str, tuple[Any, ...]]
     variables: tuple[Variable, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.name in ROOT_NAMES:
@@ -131,7 +141,12 @@ class TraceDeclaration:
             "dtype": self.trace_dtype,
             "bfloat16": self.bfloat16,
             "groups": [
-                [g.name, {k: list(v) for k, v in g.prompts.items()}, [_describe(v) for v in g.variables]]
+                [
+                    g.name,
+                    {k: list(v) for k, v in g.prompts.items()},
+                    [_describe(v) for v in g.variables],
+                    dict(g.settings),
+                ]
                 for g in self.groups
             ],
             "computed": {k: self.attributes.get(k) for k in _COMPUTED},
@@ -158,6 +173,7 @@ class TraceDeclaration:
             text = json.dumps({k: list(v) for k, v in group.prompts.items()}, sort_keys=True, default=str)
             result[f"probe {group.name}"] = {
                 "prompts": hashlib.sha256(text.encode()).hexdigest()[:12],
+                **{k: hashlib.sha256(json.dumps(v).encode()).hexdigest()[:12] for k, v in group.settings.items()},
                 **{v.name: _describe(v)[1:] for v in group.variables},
             }
         return result

@@ -78,6 +78,10 @@ class TraceWriter:
         values: Any = self._array("status")[:]
         return [cast(Status, str(value)) for value in values]
 
+    def digest(self, index: int) -> str:
+        """sha256 of the weights that a checkpoint was measured with, ``""`` if it has not been."""
+        return str(self._array("weights_digest")[index])
+
     def write(self, index: int, group: str, values: Mapping[str, np.ndarray]) -> tuple[int, int]:
         """Write every variable of one probe at one checkpoint; returns (non-finite values, overflowed values).
 
