@@ -1,8 +1,8 @@
 """Which units follow a label: the share of a unit's variance that the label explains, per context.
 
 For unit *u* in context *c* with label classes *k*: eta^2 = SS_between / SS_total (Fisher's correlation ratio), the
-share of the variance of the unit's activation over prompts that the class means explain. Reduced on the device: only
-sums per class are kept, never the activations.
+share of the variance of the unit's activation over prompts that the class means explain. Only eta^2 and the top units
+are stored, never the activations.
 """
 
 from __future__ import annotations
@@ -87,13 +87,16 @@ class Selectivity:
             ),
         ]
 
-    def start(self, probe: TokenizedProbe, shape: ModelShape) -> _Sums:
-        """Empty sums."""
-        return _Sums(self, probe, self.declare(probe, shape))
+    def start(self, probe: TokenizedProbe, shape: ModelShape) -> _Collected:
+        """Space for the prompts that count."""
+        return _Collected(self, probe, self.declare(probe, shape))
 
 
-class _Sums:
-    """Per context: sums of x per class and permutation, and of x and x^2, all (unit,) vectors per layer."""
+class _Collected:
+    """The units' activations at this checkpoint, (prompt, layer, unit) in float32; reduced layer by layer at the end.
+
+    Running sums per class and permutation would be larger: there are more of them than prompts.
+    """
 
     def __init__(self, measurement: Selectivity, probe: TokenizedProbe, variables: list[Variable]) -> None:
         labels = probe.probe.labels
@@ -103,64 +106,67 @@ class _Sums:
         if measurement.where is not None:
             name, value = measurement.where
             used = np.array([str(v) == value for v in labels[name]])
+        self._row = np.where(used, np.cumsum(used) - 1, -1)  # prompt -> row of the values
         order = {c: i for i, c in enumerate(dict.fromkeys(labels[measurement.by]))}
-        self._context = np.where(used, [order[c] for c in labels[measurement.by]], -1)
-        _, classes = np.unique([str(v) for v in labels[measurement.label]], return_inverse=True)
-        self._classes = int(classes.max()) + 1
+        self._context = np.array([order[c] for c in labels[measurement.by]])[used]
+        classes = np.unique([str(v) for v in labels[measurement.label]], return_inverse=True)[1][used]
+        self._classes = int(classes.max(initial=0)) + 1
         rng = np.random.default_rng(0)
-        shuffled = np.repeat(classes[None], measurement.permutations + 1, axis=0)
+        self._labels = np.repeat(classes[None], measurement.permutations + 1, axis=0)
         for context in range(self._contexts):
             rows = np.flatnonzero(self._context == context)
-            for permutation in shuffled[1:]:
+            for permutation in self._labels[1:]:
                 permutation[rows] = rng.permutation(permutation[rows])
-        self._labels = shuffled
         self._last = probe.positions[LAST]
-        size = (self._contexts, layers, units)
-        self._sum, self._squares = np.zeros(size), np.zeros(size)
-        self._by_class = np.zeros((self._contexts, layers, len(shuffled), self._classes, units))
+        self._values = np.full((int(used.sum()), layers, units), np.nan, dtype=np.float32)
 
     def observe(self, site: str, layer: int, value: torch.Tensor, batch: Batch) -> None:
         import torch
 
-        rows = torch.arange(len(batch.rows), device=value.device)
-        x = value[rows, torch.from_numpy(self._last[batch.rows]).to(value.device)].double()
-        for context in range(self._contexts):
-            chosen = np.flatnonzero(self._context[batch.rows] == context)
-            if not len(chosen):
-                continue
-            mine = x[torch.from_numpy(chosen).to(x.device)]
-            self._sum[context, layer] += mine.sum(0).cpu().numpy()
-            self._squares[context, layer] += (mine**2).sum(0).cpu().numpy()
-            labels = torch.from_numpy(self._labels[:, batch.rows[chosen]]).to(x.device)
-            hot = torch.nn.functional.one_hot(labels, self._classes).to(x.dtype)  # (permutation, row, class)
-            self._by_class[context, layer] += torch.einsum("prk,ru->pku", hot, mine).cpu().numpy()
+        chosen = np.flatnonzero(self._row[batch.rows] >= 0)
+        if len(chosen):
+            rows = torch.from_numpy(chosen).to(value.device)
+            last = torch.from_numpy(self._last[batch.rows[chosen]]).to(value.device)
+            self._values[self._row[batch.rows[chosen]], layer] = value[rows, last].float().cpu().numpy()
 
     def finish(self, batch: Batch) -> None:
         pass
 
     def result(self) -> dict[str, np.ndarray]:
-        eta = np.full((self._contexts, self._labels.shape[0], *self._sum.shape[1:]), np.nan)
+        permutations, layers, units = len(self._labels), *self._values.shape[1:]
+        eta = np.full((self._contexts, permutations, layers, units), np.nan, dtype=np.float32)
         for context in range(self._contexts):
-            labels = self._labels[:, self._context == context]
-            n = labels.shape[1]
-            if n == 0:  # nothing was asked in this context
+            rows = np.flatnonzero(self._context == context)
+            if not len(rows):  # nothing was asked in this context
                 continue
-            mean = self._sum[context] / n
-            with np.errstate(invalid="ignore"):  # infinities of a broken model become NaN
-                total = self._squares[context] - n * mean**2
-            for p, row in enumerate(labels):
-                counts = np.bincount(row, minlength=self._classes).astype(float)
-                sums = self._by_class[context, :, p]  # (layer, class, unit)
-                with np.errstate(invalid="ignore", divide="ignore"):
-                    between = np.nansum(sums**2 / counts[None, :, None], axis=1) - n * mean**2
-                    eta[context, p] = np.where(
-                        total > 1e-12 * np.maximum(self._squares[context], 1e-30), between / total, 0.0
-                    )
-        # a broken model's NaN must stay NaN, and must not rank
-        eta[:, :, ~np.isfinite(self._sum).all(0)] = np.nan
-        flat = np.nan_to_num(eta, nan=-1.0).reshape(self._contexts, self._labels.shape[0], -1)
+            hot = (self._labels[:, None, rows] == np.arange(self._classes)[:, None]).astype(np.float64)
+            counts = np.maximum(hot.sum(-1), 1)  # (permutation, class)
+            for layer in range(layers):
+                eta[context, :, layer] = _eta_squared(self._values[rows, layer].astype(np.float64), hot, counts)
+        broken = ~np.isfinite(self._values).all()
+        flat = np.nan_to_num(eta, nan=-1.0).reshape(self._contexts, permutations, -1)
         top = np.argsort(-flat, axis=-1, kind="stable")[..., : self._count].astype(np.int32)
-        if not np.isfinite(self._sum).all():
-            top[:] = -1
-        top[[not (self._context == context).any() for context in range(self._contexts)]] = -1
-        return {"selectivity": eta[:, 0].astype(np.float32), "selectivity_top": top}
+        missing = np.isnan(eta).reshape(self._contexts, -1).all(1)
+        top[missing | broken] = -1
+        return {"selectivity": eta[:, 0], "selectivity_top": top}
+
+
+def _eta_squared(x: np.ndarray, hot: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """(permutation, unit) SS_between / SS_total; 0 for a unit that does not vary, NaN where it is not finite.
+
+    Args:
+        x: (prompt, unit) activations.
+        hot: (permutation, class, prompt) which prompt is of which class.
+        counts: (permutation, class) prompts of each class, at least 1.
+    """
+    finite = np.isfinite(x).all(0)
+    x = np.where(finite, x, 0.0)
+    size = (x**2).sum(0)
+    x = x - x.mean(0)
+    total = (x**2).sum(0)
+    sums = (hot.reshape(-1, hot.shape[-1]) @ x).reshape(*counts.shape, -1)  # (permutation, class, unit)
+    between = (sums**2 / counts[..., None]).sum(1)
+    varies = total > 1e-12 * np.maximum(size, 1e-30)
+    eta: np.ndarray = np.where(varies, between / np.where(varies, total, 1.0), 0.0)
+    eta[:, ~finite] = np.nan
+    return eta
