@@ -80,10 +80,10 @@ class FolderSeries:
         for folder in sorted(p for p in self._root.iterdir() if p.is_dir()):
             names.append(folder.name)
             match = _NAME.match(folder.name)
-            if match and has_weights(folder):
+            if match and any(folder.iterdir()):  # one without weights is a fault to report, not a gap to pass over
                 step = int(match[1])
                 found.append(Checkpoint(step=step, revision=folder.name, tokens=self._tokens(folder, step)))
-        if not found:
+        if not any(has_weights(self.fetch(checkpoint)) for checkpoint in found):
             seen = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") if names else "no sub-folder at all"
             raise UserError(
                 f"{self._root} is not a series of checkpoints: it holds {seen}",

@@ -81,6 +81,8 @@ def collect(
     )
     for step, reason in done.failed.items():
         click.echo(f"  step {step} failed: {reason}")
+    for step, count in done.nonfinite.items():
+        click.echo(f"  step {step}: the model returned {count} values that are not finite; they are kept as they are")
     if done.failed:
         sys.exit(1)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from checkpoints.errors import CheckpointError, UserError
+from checkpoints.organism import OrganismConfig, is_trained
 from checkpoints.series import Checkpoint
 
 from .config import Run, load_run
@@ -45,6 +46,7 @@ class Collected:
         already: steps that were complete before.
         failed: step to reason.
         masked: step to reason.
+        nonfinite: step to how many NaN or infinite values the model returned, where there were any.
         seconds: time in the loop over checkpoints.
     """
 
@@ -53,6 +55,7 @@ class Collected:
     already: list[int] = field(default_factory=list)
     failed: dict[int, str] = field(default_factory=dict)
     masked: dict[int, str] = field(default_factory=dict)
+    nonfinite: dict[int, int] = field(default_factory=dict)
     seconds: float = 0.0
 
 
@@ -166,7 +169,9 @@ def collect(
 
 
 def _resolve(name: str, run: Run, reporter: Reporter) -> Resolved:
-    steps = getattr(run.series, "steps", 0)
+    if not isinstance(run.series, OrganismConfig) or is_trained(name, run.series):
+        return resolve(name, run)
+    steps = run.series.steps
     with reporter.bar(f"training {name}", steps, unit="steps") as bar:
         return resolve(name, run, training=lambda done, _total, loss: bar.update(done, f"loss {loss:.2f}"))
 
@@ -180,7 +185,10 @@ def _visited(resolved: Resolved) -> list[int]:
             expected=f"steps from {checkpoints[0].step} to {checkpoints[-1].step}",
         )
     chosen = scheduled([c.step for c in checkpoints], run.schedule, run.checkpoints)
-    return [i for i in chosen if checkpoints[i].step not in run.exclude]
+    visited = [i for i in chosen if checkpoints[i].step not in run.exclude]
+    if not visited:
+        raise UserError(f"run {resolved.name!r} excludes every checkpoint", expected="at least one to measure")
+    return visited
 
 
 def _require_space(trace: Path, resolved: Resolved, count: int) -> None:
@@ -188,7 +196,7 @@ def _require_space(trace: Path, resolved: Resolved, count: int) -> None:
     free = shutil.disk_usage(trace.parent).free
     if not trace.exists() and needed > free:
         raise UserError(
-            f"the trace needs {needed / 1e9:.1f} GB, and {trace.parent} has {free / 1e9:.1f} GB free",
+            f"the trace needs {needed / 1e6:,.0f} MB, and {trace.parent} has {free / 1e6:,.0f} MB free",
             remedy="choose another folder with --traces, trace_dtype: float16, or schedule: log",
         )
 
@@ -258,7 +266,9 @@ def _visit(
             if place + 1 < len(todo):
                 upcoming.append(pool.submit(ready, checkpoints[todo[place + 1]]))
             if installed is not None:
-                _collect_one(resolved, writer, resident, index, *installed)
+                broken = _collect_one(resolved, writer, resident, index, *installed)
+                if broken:
+                    done.nonfinite[checkpoint.step] = broken
                 done.collected.append(checkpoint.step)
                 write_journal(writer.path, "complete", step=checkpoint.step, seconds=time.perf_counter() - began)
             elif failure is not None:
@@ -301,8 +311,11 @@ def _install(resident: ResidentModel, upcoming: Future[Prepared]) -> tuple[str, 
 
 def _collect_one(
     resolved: Resolved, writer: TraceWriter, resident: ResidentModel, index: int, digest: str, stored_dtype: str
-) -> None:
-    """Measure and write the checkpoint that is resident; the status is set last, and nothing half-written is left."""
+) -> int:
+    """Measure and write the resident checkpoint; the status is set last, and nothing half-written is left.
+
+    Returns how many values were not finite because the model said so.
+    """
     writer.clear(index)
     nonfinite = overflowed = 0
     try:
@@ -313,6 +326,7 @@ def _collect_one(
         writer.clear(index)
         raise
     writer.commit(index, digest=digest, stored_dtype=stored_dtype, nonfinite=nonfinite, overflowed=overflowed)
+    return nonfinite
 
 
 def _measure(resolved: Resolved, resident: ResidentModel) -> Iterator[tuple[str, dict[str, np.ndarray]]]:

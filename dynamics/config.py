@@ -114,6 +114,8 @@ class _NoTwice(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key is not a word", problem_mark=key.start_mark)
             if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
                 raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} occurs twice", problem_mark=key.start_mark)
             seen.add(key.value)
@@ -137,6 +139,10 @@ def _read(file: Path | None) -> tuple[Path, Mapping[str, Any]]:
 
 
 def _parse(name: str, body: Any, file: Path) -> Run:
+    if "/" in name or "\\" in name or name.startswith(".") or not name.strip():
+        raise UserError(
+            f"{name!r} in {file} cannot name a run", expected="a name that is also a file's name, such as my-run"
+        )
     if not isinstance(body, dict):
         raise UserError(
             f"run {name!r} in {file} is a {type(body).__name__}", expected="a mapping with `series` and `analyses`"

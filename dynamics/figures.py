@@ -7,6 +7,7 @@ Ito's, which colour-blind readers can tell apart.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -38,11 +39,13 @@ def step_axis(axes: Axes, steps: Sequence[int], *, label: bool = True) -> None:
     last = max(steps)
     axes.set_xscale("symlog", linthresh=1, linscale=0.35)
     powers = [10**k for k in range(int(np.log10(max(last, 1))) + 1)]
-    ticks = [0, *powers] if min(steps) == 0 else powers
+    ticks = [0, *powers] if min(steps) == 0 else [p for p in powers if p >= min(steps)]
+    if len(ticks) < 2:
+        ticks = sorted({min(steps), last})
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
-    axes.set_xlim(min(steps) - (0.1 if min(steps) == 0 else 0), last * 1.06)
+    axes.set_xlim(min(steps) - 0.1 if min(steps) == 0 else min(steps) * 0.94, max(last * 1.06, 1))
     if label:
         axes.set_xlabel("optimizer step")
 
@@ -57,7 +60,7 @@ def _tidy(axes: Axes) -> None:
     axes.tick_params(colors=_INK, length=3)
 
 
-def draw_curve(axes: Axes, finding: Finding, colour: str, *, label: str | None = None, null: bool = True) -> None:
+def draw_curve(axes: Axes, finding: Finding, colour: str, *, label: str | None = None, alone: bool = True) -> None:
     """One curve with its bootstrap band, its null's mean and upper bound, and the onset interval as a strip."""
     steps = np.array(finding.steps)
     values = np.array(finding.values)
@@ -67,10 +70,11 @@ def draw_curve(axes: Axes, finding: Finding, colour: str, *, label: str | None =
     known = np.isfinite(low) & np.isfinite(high)
     axes.fill_between(steps, low, high, where=known.tolist(), color=colour, alpha=0.18, lw=0)
     upper = np.array(finding.emergence.null_upper)
-    if null and np.isfinite(upper).any():
-        mean = np.array(finding.null_mean)
-        axes.plot(steps, upper, color=_GREY, lw=1, ls=(0, (4, 2)))
-        axes.fill_between(steps, np.where(np.isfinite(mean), mean, upper), upper, color=_GREY, alpha=0.12, lw=0)
+    if np.isfinite(upper).any():
+        axes.plot(steps, upper, color=_GREY if alone else colour, lw=0.9, ls=(0, (4, 2)), alpha=1 if alone else 0.7)
+        if alone:
+            mean = np.array(finding.null_mean)
+            axes.fill_between(steps, np.where(np.isfinite(mean), mean, upper), upper, color=_GREY, alpha=0.12, lw=0)
     onset = finding.emergence.onset
     if onset is not None and onset.after is not None and onset.by is not None:
         axes.axvspan(onset.after, onset.by, color=colour, alpha=0.13, lw=0)
@@ -80,8 +84,8 @@ def curve_grid(panels: Sequence[tuple[str, Sequence[tuple[str, Finding]]]], *, c
     """Panels of curves that share the step axis.
 
     Args:
-        panels: (title, curves) with each curve as (label, finding); the first finding's null is drawn, and the
-            others' too where a panel has one curve only.
+        panels: (title, curves) with each curve as (label, finding); where there are several, each null has its
+            curve's colour.
         columns: panels side by side.
     """
     columns = min(columns, max(1, len(panels)))
@@ -94,10 +98,10 @@ def curve_grid(panels: Sequence[tuple[str, Sequence[tuple[str, Finding]]]], *, c
             continue
         title, curves = panels[place]
         for i, (label, finding) in enumerate(curves):
-            draw_curve(axes, finding, COLOURS[i % len(COLOURS)], label=label, null=i == 0)
+            draw_curve(axes, finding, COLOURS[i % len(COLOURS)], label=label, alone=len(curves) == 1)
         step_axis(axes, curves[0][1].steps, label=place >= len(panels) - columns)
         axes.set_title(title, loc="left", color=_INK)
-        axes.set_ylabel(curves[0][1].metric)
+        axes.set_ylabel("\n".join(wrap(curves[0][1].metric, 26)))
         _tidy(axes)
         if len(curves) > 1:
             axes.legend(frameon=False, fontsize=8, loc="best")
@@ -108,7 +112,14 @@ def curve_grid(panels: Sequence[tuple[str, Sequence[tuple[str, Finding]]]], *, c
 def _explain(figure: Figure) -> None:
     figure.legend(
         handles=[
-            Line2D([], [], color=_GREY, lw=1, ls=(0, (4, 2)), label="null: upper bound over all checkpoints"),
+            Line2D(
+                [],
+                [],
+                color=_GREY,
+                lw=1,
+                ls=(0, (4, 2)),
+                label="bound of the null, in the curve's colour where there are several",
+            ),
             Patch(color=COLOURS[0], alpha=0.25, lw=0, label="onset interval / 95% bootstrap band"),
         ],
         loc="outside lower center",
@@ -191,7 +202,7 @@ def timeline(findings: Sequence[Finding]) -> Figure:
         if e.state in ("emerged", "transient") and e.onset is not None and e.onset.by is not None:
             end = e.loss if e.state == "transient" else e.completion
             stop = end.by if end is not None and end.by is not None else last
-            if e.onset_range is not None:
+            if e.onset_range is not None and (e.onset_range.after, e.onset_range.by) != (None, None):
                 start = e.onset_range.after if e.onset_range.after is not None else min(steps)
                 until = e.onset_range.by if e.onset_range.by is not None else last
                 axes.plot([start, until], [row, row], color=colour, lw=1.2, alpha=0.75, solid_capstyle="butt")

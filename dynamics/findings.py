@@ -175,7 +175,8 @@ def from_draws(
     if draws is not None:
         known = np.isfinite(draws).any(axis=1)
         low, high = nothing.copy(), nothing.copy()
-        low[known], high[known] = np.nanquantile(draws[known], [0.025, 0.975], axis=1)
+        if known.any():
+            low[known], high[known] = np.nanquantile(draws[known], [0.025, 0.975], axis=1)
     null_mean = nothing.copy()
     if null is not None:
         known = np.isfinite(null).any(axis=1)

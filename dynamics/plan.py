@@ -91,6 +91,8 @@ def find_analysis(name: str, options: Mapping[str, Any] | None = None) -> tuple[
     import pkgutil
 
     dotted = name if "." in name else f"analyses.{name}"
+    if not all(part.isidentifier() for part in dotted.split(".")):
+        raise UserError(f"{name!r} cannot name an analysis", expected="a name, or the dotted name of a module of yours")
     try:
         module: Any = import_module(dotted)
     except ModuleNotFoundError as error:
@@ -131,7 +133,8 @@ def merge(requests: Sequence[Request]) -> list[ProbePlan]:
         known = probes.setdefault(request.probe.name, request.probe)
         if known != request.probe:
             raise UserError(
-                f"two analyses define different probes named {request.probe.name!r}", remedy="rename one of them"
+                f"there are two different probes named {request.probe.name!r}",
+                remedy="rename yours; analyses' own probes are called <analysis>_...",
             )
         wanted.setdefault(known.name, {}).update(dict.fromkeys(request.measurements))
     plans = []

@@ -17,7 +17,7 @@ from checkpoints.organism import is_trained, model_config, open_organism, schedu
 from checkpoints.organism.curriculum import OrganismConfig
 from checkpoints.organism.tokenizer import build_tokenizer, speaks
 from checkpoints.series import Checkpoint, Series
-from checkpoints.weights import header
+from checkpoints.weights import has_weights, header
 
 from .config import Run
 from .measurements import Activations, Answers, Measurement
@@ -129,7 +129,8 @@ def _open(
         assert isinstance(run.series, FolderConfig)
         series = FolderSeries(run.series, name=name)
     tokenizer = load_tokenizer(series.tokenizer_folder)
-    return series, series.checkpoints, tokenizer, read_config(series.fetch(series.checkpoints[0]))
+    usable = next(c for c in series.checkpoints if has_weights(series.fetch(c)))
+    return series, series.checkpoints, tokenizer, read_config(series.fetch(usable))
 
 
 def preflight(series: Series, checkpoints: Sequence[Checkpoint]) -> dict[Checkpoint, str]:

@@ -176,7 +176,13 @@ def observe(model: Any, table: SiteTable, sites: frozenset[str], layers: int, ca
 
     def attach(site: str, layer: int, where: Where, prefix: str) -> None:
         path = ".".join(part for part in (prefix, where.module) if part)
-        module = model.get_submodule(path)
+        try:
+            module = model.get_submodule(path)
+        except AttributeError as error:
+            raise UserError(
+                f"the model has no module {path!r}, where the table looks for {site!r}: {error}",
+                expected="a path as in model.named_modules(), with {} for the layer in `block`",
+            ) from error
 
         def read(value: Any) -> None:
             while isinstance(value, tuple):

@@ -157,3 +157,20 @@ def test_two_templates_answered_alike_are_dealt_one_answer() -> None:
     assert wide.std() == pytest.approx(np.sqrt(2) * narrow.std(), rel=0.15)
     with pytest.raises(ValueError, match="two answers"):
         shuffled_match_null(said, np.arange(72), questions=np.repeat(np.arange(36), 2))
+
+
+def test_a_series_of_broken_models_is_not_measurable(tiny_series: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    from checkpoints.local import FolderConfig
+
+    shutil.copytree(tiny_series, tmp_path / "nan")
+    for file in (tmp_path / "nan").glob("step*/model.safetensors"):
+        save_file({k: v * np.nan for k, v in load_file(file).items()}, file, metadata={"format": "pt"})
+    run = Run(series=FolderConfig(path=tmp_path / "nan"), analyses=tuple(AnalysisEntry(name=n) for n in NAMES))
+    done = dynamics.collect("nan", run=run, traces=tmp_path)
+    assert len(done.nonfinite) == len(done.collected) == 6
+    written = dynamics.report("nan", run=run, traces=tmp_path, reports=tmp_path / "reports")
+    assert {row["state"] for row in written.content["emergence"]} == {"not measurable"}

@@ -164,7 +164,7 @@ def test_an_unknown_analysis_suggests_the_nearest() -> None:
 
 
 def test_an_unknown_option_of_an_analysis_suggests_the_nearest() -> None:
-    with pytest.raises(UserError, match=r"analysis 'induction': option 'promts'(.|\n)*did you mean 'prompts'"):
+    with pytest.raises(UserError, match=r"analysis 'induction' has no option 'promts'(.|\n)*did you mean 'prompts'"):
         find_analysis("induction", {"promts": 9})
     with pytest.raises(UserError, match=r"option 'prompts': .*greater than or equal to 8"):
         find_analysis("induction", {"prompts": 1})
@@ -182,3 +182,26 @@ def test_a_broken_import_inside_an_analysis_is_not_mistaken_for_a_missing_analys
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="a_package_that_is_not_there"):
         find_analysis("my_broken_analysis.x")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("? [a, b]\n: {}\n", "a key is not a word"),
+        ("a: {}\na: {}\n", "occurs twice"),
+        ("../evil: {series: {kind: organism}, analyses: [addition]}\n", "cannot name a run"),
+        ("a: {series: {kind: organism, learning_rate: .inf}, analyses: [addition]}\n", "learning_rate"),
+        ("a: {series: {kind: organism, seed: 99999999999999999999999}, analyses: [addition]}\n", "seed"),
+    ],
+)
+def test_nonsense_in_a_runs_file_is_a_clear_error(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "runs.yaml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=said):
+        load_runs(file)
+
+
+@pytest.mark.parametrize("name", ["../../etc", ".x", "a-b"])
+def test_what_cannot_be_a_module_is_no_analysis(name: str) -> None:
+    with pytest.raises(UserError, match="cannot name an analysis"):
+        find_analysis(name)

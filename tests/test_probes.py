@@ -258,5 +258,5 @@ def test_equal_requests_run_once_and_different_probes_of_one_name_are_refused() 
     probe = Probe("p", ("a",), answer=("b",))
     plans = merge([Request(probe, (Answers(),)), Request(probe, (Answers(), Answers(candidates=True)))])
     assert [p.measurements for p in plans] == [(Answers(), Answers(candidates=True))]
-    with pytest.raises(UserError, match="two analyses define different probes named 'p'"):
+    with pytest.raises(UserError, match="two different probes named 'p'"):
         merge([Request(probe, (Answers(),)), Request(Probe("p", ("b",), answer=("b",)), (Answers(),))])

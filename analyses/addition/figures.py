@@ -41,7 +41,7 @@ def figures(summary: Summary) -> dict[str, Figure]:
         ("Ones digit, same context", data["ones_by_layer"].values.T),
         ("Ones digit, other contexts", data["ones_across_by_layer"].values.T),
         ("Sum before the answer (R²)", data["sum_by_layer"].values.T),
-        ("Periods 2, 5, 10 of numbers (R²)", data["fourier_by_layer"].values.T),
+        ("Periods 2, 5, 10 (raw R², null not taken off)", data["fourier_by_layer"].values.T),
     ]
     return {
         "behaviour": curve_grid(panels),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from dynamics.figures import COLOURS, curve_grid, heat_maps, new_figure, step_axis
 
@@ -59,6 +60,7 @@ def _counts(summary: Summary) -> Figure:
     step_axis(axes, steps.tolist())
     axes.set_ylabel("prefix-matching heads")
     axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False, fontsize=8)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

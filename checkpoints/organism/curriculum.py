@@ -19,7 +19,7 @@ __all__ = ["Entry", "OrganismConfig", "batch", "schedule", "truth"]
 class Entry(BaseModel):
     """When a world enters the training data, and with what weight."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     share: float = Field(gt=0, le=1, description="Weight among the worlds that are present (documents, not tokens).")
     from_step: int = Field(0, ge=0, description="First optimizer step whose batch may contain this world.")
@@ -34,14 +34,14 @@ def _everything() -> dict[str, Entry]:
 class OrganismConfig(BaseModel):
     """A model organism: architecture, optimisation and curriculum; two equal configurations give equal weights."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     kind: Literal["organism"] = "organism"
-    seed: int = Field(0, ge=0, description="Seeds initial weights and data.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Seeds initial weights and data.")
     steps: int = Field(1400, ge=1, description="Optimizer steps.")
     checkpoints: int = Field(40, ge=2, description="About how many checkpoints to save, log-spaced, step 0 included.")
-    layers: int = Field(4, ge=1, description="Transformer layers.")
-    d_model: int = Field(128, ge=8, description="Width of the residual stream.")
+    layers: int = Field(4, ge=1, le=64, description="Transformer layers.")
+    d_model: int = Field(128, ge=8, le=4096, description="Width of the residual stream.")
     heads: int = Field(4, ge=1, description="Attention heads per layer.")
     batch: int = Field(96, ge=1, description="Rows per optimizer step.")
     context: int = Field(24, ge=8, description="Tokens per row.")
@@ -97,11 +97,11 @@ def schedule(config: OrganismConfig) -> list[int]:
     >>> schedule(OrganismConfig(steps=100, checkpoints=8))
     [0, 1, 2, 5, 10, 22, 46, 100]
     """
-    wanted = config.checkpoints - 1
+    wanted = min(config.checkpoints - 1, config.steps)
     points = wanted
     steps: set[int] = set()
-    while len(steps) < min(wanted, config.steps):  # rounding merges the earliest points: ask for more until enough
-        steps = {round(s) for s in np.geomspace(1, config.steps, points)}
+    while len(steps) < wanted:  # rounding merges the earliest points: ask for more until enough
+        steps = {config.steps} | {round(s) for s in np.geomspace(1, config.steps, points)[wanted == 1 :]}
         points += 1
     return [0, *sorted(steps)]
 

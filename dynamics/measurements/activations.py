@@ -107,6 +107,15 @@ class _Collected:
         else:
             picked = value[rows, at]
         picked_values = picked.float().cpu().numpy()
+        expected = self._values.shape[2:] if layer < 0 else self._values.shape[3:]
+        if picked_values.shape[2:-1] != expected[:-1] or (
+            site != "pattern" and picked_values.shape[-1] != expected[-1]
+        ):
+            raise UserError(
+                f"site {site!r} gave values of shape {tuple(value.shape)}",
+                expected=f"(row, token, {', '.join(map(str, expected))})",
+                remedy="correct the site's place in the SiteTable",
+            )
         target = self._values if layer < 0 else self._values[:, :, layer]
         target[batch.rows, ..., : picked_values.shape[-1]] = picked_values
 

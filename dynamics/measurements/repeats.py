@@ -108,6 +108,12 @@ class _Scores:
         self._values = {name: np.full(shape, np.nan, dtype=np.float32) for name in SCORES}
 
     def observe(self, site: str, layer: int, value: torch.Tensor, batch: Batch) -> None:
+        if value.ndim != 4 or value.shape[1] != self._values[SCORES[0]].shape[2]:
+            raise UserError(
+                f"site {site!r} gave values of shape {tuple(value.shape)}",
+                expected="an attention pattern (row, head, query, key)",
+                remedy="correct the site's place in the SiteTable (index 1 of the attention module's output?)",
+            )
         for name, score in repeat_scores(value.float(), self._period).items():
             self._values[name][batch.rows, layer] = score.cpu().numpy()
 

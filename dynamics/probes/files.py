@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from checkpoints.errors import UserError, nearest
 
@@ -28,6 +28,7 @@ class PromptRecord(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     text: str = Field(description="The prompt.")
+
     answer: str | None = Field(None, description="The right continuation, one token, as it follows the text.")
     foil: str | None = Field(None, description="A wrong continuation to compare with.")
     corrupted: str | None = Field(None, description="A twin of the prompt with as many tokens.")
@@ -35,6 +36,16 @@ class PromptRecord(BaseModel):
     positions: dict[str, str | tuple[int, int]] = Field(
         default_factory=dict, description="Position name to a piece of the text, or a character span."
     )
+
+    @field_validator("text", "answer", "foil", "corrupted")
+    @classmethod
+    def _is_text(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                value.encode("utf-8")
+            except UnicodeEncodeError as error:
+                raise ValueError("holds half of a surrogate pair, which is no text") from error
+        return value
 
 
 def read_probe(name: str, file: Path) -> Probe:

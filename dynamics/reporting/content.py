@@ -39,7 +39,7 @@ def row(finding: Finding) -> dict[str, str]:
         "final": f"{last} ({bound:.2f})" if np.isfinite(bound) else last,
         "metric": finding.metric,
         "null": e.null,
-        "note": _note(e),
+        "note": _note(finding),
     }
 
 
@@ -47,10 +47,14 @@ def _interval(interval: Interval | None) -> str:
     return "–" if interval is None else str(interval)
 
 
-def _note(e: Emergence) -> str:
+def _note(finding: Finding) -> str:
+    e = finding.emergence
     if e.state == "not measurable":
         return e.reason
     parts = []
+    measured = np.isfinite(finding.values)
+    if not measured[-1]:
+        parts.append(f"last measured at step {finding.steps[int(np.flatnonzero(measured)[-1])]}")
     if e.state == "transient" and e.loss is not None:
         parts.append(f"lost in {e.loss}")
     if e.episodes > 1:

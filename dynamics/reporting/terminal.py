@@ -33,23 +33,29 @@ def print_report(content: dict[str, Any], console: Console | None = None) -> Non
         show_edge=False,
         pad_edge=False,
     )
-    for column, justify in (("circuit", "left"), ("state", "left"), ("onset (steps)", "right"), ("95%", "right")):
-        table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    for column in ("midpoint", "complete", "final"):
+    columns = {
+        "onset (steps)": "onset",
+        "95%": "range",
+        "midpoint": "midpoint",
+        "complete": "completion",
+        "final": "final",
+    }
+    if console.width < 118:  # the page has them all
+        columns = {name: columns[name] for name in ("onset (steps)", "final")}
+    table.add_column("circuit")
+    table.add_column("state", no_wrap=True)
+    for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     for row in content["emergence"]:
-        table.add_row(
-            Text(row["title"]),
-            Text(row["state"], style=_STYLES[row["state"]]),
-            row["onset"],
-            row["range"],
-            row["midpoint"],
-            row["completion"],
-            row["final"],
-        )
+        state = Text(row["state"], style=_STYLES[row["state"]])
+        table.add_row(Text(row["title"]), state, *(row[key] for key in columns.values()))
     console.print(table)
+    notes: dict[str, list[str]] = {}
     for row in content["emergence"]:
         if row["note"]:
-            console.print(Text(f"  {row['title']}: {row['note']}"))
+            notes.setdefault(row["note"], []).append(row["title"])
+    for note, titles in notes.items():
+        who = ", ".join(titles) if len(titles) < 4 else f"{len(titles)} circuits"
+        console.print(Text(f"  {who}: {note}"))
     for problem in content["problems"]:
         console.print(Text(f"  step {problem['step']} {problem['status']}: {problem['reason']}", style="yellow"))

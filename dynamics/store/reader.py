@@ -56,7 +56,14 @@ class Trace:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.tree = open_trace(self.path)
-        root = self.tree.to_dataset()
+        try:
+            root = self.tree.to_dataset().load()
+        except (RuntimeError, ValueError, OSError) as error:
+            raise UserError(
+                f"a root array of {self.path} is damaged: {str(error).splitlines()[0]}",
+                expected="readable chunks in status, reason, weights_digest, ...",
+                remedy="delete the damaged file under status/c/: that checkpoint is then measured again",
+            ) from error
         self.attributes: dict[str, Any] = dict(root.attrs)
         self.steps: np.ndarray = root["step"].values
         self.tokens: np.ndarray = root["tokens"].values

@@ -69,13 +69,19 @@ class TraceWriter:
             raise UserError(
                 f"{path} was collected with other settings:\n    " + "\n    ".join(differences[:6]),
                 expected="the settings that the trace was declared with",
-                remedy="undo the change, or move the trace away and collect again (nothing was deleted)",
+                remedy="undo the change (a trace cannot grow: leave new checkpoints in another folder), or move the trace away and collect again (nothing was deleted)",
             )
         self._sweep()
 
     def status(self) -> list[Status]:
         """The state of every checkpoint."""
-        values: Any = self._array("status")[:]
+        try:
+            values: Any = self._array("status")[:]
+        except (RuntimeError, ValueError, OSError) as error:
+            raise UserError(
+                f"the status of {self.path} is damaged: {str(error).splitlines()[0]}",
+                remedy="delete the damaged file under status/c/: that checkpoint is then measured again",
+            ) from error
         return [cast(Status, str(value)) for value in values]
 
     def digest(self, index: int) -> str:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from checkpoints import Checkpoint, FolderConfig, FolderSeries, UserError
 from checkpoints.series import ordered
+from dynamics.resolve import preflight
 
 
 def put(root: Path, name: str, *, weights: str = "model.safetensors", tokenizer: bool = False) -> Path:
@@ -70,11 +71,20 @@ def test_weights_may_be_safetensors_or_bin_in_one_or_several_files(tmp_path: Pat
 
 
 @pytest.mark.parametrize("other", ["optimizer.pt", "training_args.bin", "notes.txt"])
-def test_a_folder_without_weights_or_without_config_is_no_checkpoint(tmp_path: Path, other: str) -> None:
+def test_a_checkpoint_that_lost_its_weights_is_not_passed_over(tmp_path: Path, other: str) -> None:
     put(tmp_path, "step1", weights=other)
-    (put(tmp_path, "step2") / "config.json").unlink()
     put(tmp_path, "step3")
-    assert [c.step for c in opened(tmp_path).checkpoints] == [3]
+    (tmp_path / "step5").mkdir()  # an empty folder is nothing
+    series = opened(tmp_path)
+    assert [c.step for c in series.checkpoints] == [1, 3]
+    assert "holds no weights" in preflight(series, series.checkpoints)[series.checkpoints[0]]
+
+
+@pytest.mark.parametrize("other", ["optimizer.pt", "notes.txt"])
+def test_a_folder_whose_checkpoints_all_lack_weights_is_no_series(tmp_path: Path, other: str) -> None:
+    put(tmp_path, "step1", weights=other)
+    with pytest.raises(UserError, match="is not a series"):
+        opened(tmp_path)
 
 
 @given(steps=st.lists(st.integers(0, 10**7), unique=True, min_size=1, max_size=20))
