@@ -212,7 +212,15 @@ def timeline(findings: Sequence[Finding]) -> Figure:
             if e.midpoint is not None:
                 axes.plot([e.midpoint], [row], marker="D", ms=4.5, color="white", mec=_INK, mew=0.9)
             if e.state == "transient":
-                axes.text(stop * 1.05, row, "transient", va="center", fontsize=8, color=_INK)
+                axes.text(
+                    stop * 1.05,
+                    row,
+                    "transient",
+                    va="center",
+                    fontsize=8,
+                    color=_INK,
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+                )
         elif e.state == "present from start":
             axes.barh(row, last - min(steps), left=min(steps), height=0.16, color=colour, alpha=0.3, lw=0)
             axes.text(1.2, row, "present from start", va="center", fontsize=8, color=_INK)
