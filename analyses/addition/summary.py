@@ -352,7 +352,7 @@ _DEFINITIONS = (
     Definition(
         "magnitude, periodic structure",
         "Magnitude: R² of a least-squares fit of number representations on a linear term and cos, sin(2πn/100). Periodic: "
-        "what cos, sin(2πn/T) for T = 2, 5, 10 add to it. Null: tens and ones digits renamed at random, which keeps every "
+        "what cos, sin(2πn/T) for T = 2, 5, 10 add to it. Null: the digits renamed at random, which keeps every "
         "digit distinct but not in order.",
         "Zhou et al. 2024; Kantamneni and Tegmark 2025",
     ),

@@ -4,9 +4,8 @@ Zhou et al. 2024 and Kantamneni and Tegmark 2025 find that language models repre
 of periods 2, 5, 10 and 100 and a linear term. Here: the share R^2 of the variance of the representations over numbers
 that a least-squares fit on those features explains.
 
-Two nulls. *Shuffled numbers* asks whether the representation depends on the number at all. *Relabelled digits* keeps
-that dependence and asks whether it is periodic and ordered: the ten digits are renamed at random, in the tens and in
-the ones separately, so that a representation that merely tells digits apart loses nothing.
+The null *renamed digits* keeps that the representation depends on the number and asks whether it is ordered or periodic:
+the digits are renamed at random, so that a representation that merely tells digits apart loses nothing.
 """
 
 from __future__ import annotations
@@ -83,13 +82,15 @@ def fourier_r2(
 
 
 def relabelled_digits(numbers: np.ndarray, draws: int, seed: int = 0) -> np.ndarray:
-    """(draw, number): two-digit numbers with their tens and ones digits renamed by random permutations.
+    """(draw, number): two-digit numbers with the digits 1 to 9 renamed by one random permutation a draw.
 
-    The first digit keeps to 1-9, so that the numbers stay in 10-99.
+    Tens and ones are renamed alike, because a model has one vector for a digit wherever it stands: renaming them apart
+    would break what they share, and make the null too narrow. Zero keeps its name, so that numbers stay in 10-99.
     """
     rng = np.random.default_rng(seed)
     tens, ones = np.asarray(numbers) // 10, np.asarray(numbers) % 10
     result = np.empty((draws, len(tens)), dtype=np.int64)
     for d in range(draws):
-        result[d] = 10 * (1 + rng.permutation(9))[tens - 1] + rng.permutation(10)[ones]
+        named = np.concatenate([[0], 1 + rng.permutation(9)])
+        result[d] = 10 * named[tens] + named[ones]
     return result
