@@ -14,7 +14,7 @@ from .config import Run, load_run
 from .journal import read_journal
 from .resolve import trace_path
 from .schedule import scheduled
-from .store import Trace, open_trace, writer_lock
+from .store import Trace, writer_lock
 from .store.writer import open_group
 
 __all__ = ["Damage", "RunStatus", "status", "verify"]
@@ -146,5 +146,5 @@ def _reset(trace: Trace, steps: list[int]) -> None:
         for step in steps:
             state[position[step]] = "pending"
             for probe in trace.probes:
-                for variable in open_trace(trace.path)[probe].data_vars:
+                for variable in trace.probe(probe).data_vars:
                     shutil.rmtree(trace.path / probe / str(variable) / "c" / str(position[step]), ignore_errors=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -30,14 +29,6 @@ from dynamics.probes import LAST, Probe, TokenizedProbe
 from dynamics.sites import model_shape, site_table
 
 VOCAB, LAYERS, HEADS = 30, 2, 4
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def probe_of(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -56,14 +56,6 @@ CONFIGS: dict[str, Callable[[], Any]] = {
     "smollm3": lambda: hf.SmolLM3Config(**GROUPED),
 }
 """One tiny model of every family; grouped-query attention wherever the architecture has it."""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +40,6 @@ MODELS: dict[str, Callable[[], Any]] = {
     "olmo": lambda: hf.OlmoForCausalLM(hf.OlmoConfig(**LLAMA, eos_token_id=0, pad_token_id=1)),
     "olmo2": lambda: hf.Olmo2ForCausalLM(hf.Olmo2Config(**LLAMA, eos_token_id=0, pad_token_id=1)),
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def saved(folder: Path, kind: str = "gpt_neox", seed: int = 0, *, stored: str = "safetensors") -> Path:

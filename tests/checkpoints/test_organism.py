@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
@@ -52,17 +51,6 @@ training = import_module("checkpoints.organism.train")  # the package's attribut
 
 class Stopped(Exception):
     """Stands for whatever interrupts a training."""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Models this small are slower on several threads, and the weights' last bits depend on how many there are."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def weights(folder: Path) -> dict[str, bytes]:
