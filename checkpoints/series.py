@@ -9,7 +9,7 @@ from typing import Protocol
 
 from .errors import UserError
 
-__all__ = ["Checkpoint", "Series", "ordered"]
+__all__ = ["Checkpoint", "Series", "WeightFile", "ordered"]
 
 
 @dataclass(frozen=True)
@@ -18,20 +18,37 @@ class Checkpoint:
 
     Attributes:
         step: optimizer steps done.
+        revision: what pins it at the source: a path relative to the series' folder, or a commit sha.
         tokens: tokens seen, or None where nobody recorded them; never inferred from ``step`` without a documented
             number of tokens per step.
         stage: training stage (``""`` where there is only one).
-        revision: what the source calls it: a path relative to the series' folder, or a commit sha.
+        label: what the source calls it, where that is not the revision: a branch or a tag.
     """
 
     step: int
     revision: str
     tokens: int | None = None
     stage: str = ""
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """One weight file of a checkpoint, as its source lists it.
+
+    Attributes:
+        name: path within the checkpoint.
+        size: bytes.
+        sha256: of the content, or None where the source does not say.
+    """
+
+    name: str
+    size: int
+    sha256: str | None = None
 
 
 class Series(Protocol):
-    """Where checkpoints come from; sources (a folder, the organism, ...) implement it."""
+    """Where checkpoints come from; sources (a folder, a hub, the organism, ...) implement it."""
 
     @property
     def name(self) -> str:
@@ -47,10 +64,28 @@ class Series(Protocol):
 
     @property
     def tokenizer_folder(self) -> Path:
-        """A folder with the tokenizer that all checkpoints share."""
+        """A local folder with the tokenizer that all checkpoints share."""
+
+    @property
+    def config_folder(self) -> Path:
+        """A local folder with the model's config; there need be no weights in it."""
+
+    def weight_files(self, checkpoint: Checkpoint) -> tuple[WeightFile, ...]:
+        """The files that :meth:`fetch` would provide weights from, without fetching them; empty if there are none.
+
+        Raises:
+            CheckpointError: when the source cannot list them.
+        """
 
     def fetch(self, checkpoint: Checkpoint) -> Path:
-        """A local folder with this checkpoint's config and weights."""
+        """Make the checkpoint's config and weights available locally and say where; may take long.
+
+        Raises:
+            CheckpointError: when this checkpoint cannot be had; the others may be fine.
+        """
+
+    def release(self, checkpoint: Checkpoint) -> None:
+        """The fetched files are not needed any more: what was downloaded may be deleted."""
 
 
 def ordered(checkpoints: list[Checkpoint], *, where: str) -> tuple[Checkpoint, ...]:
@@ -58,8 +93,9 @@ def ordered(checkpoints: list[Checkpoint], *, where: str) -> tuple[Checkpoint, .
     result = tuple(sorted(checkpoints, key=lambda c: c.step))
     for one, other in pairwise(result):
         if one.step == other.step:
+            names = " and ".join(repr(c.label or c.revision) for c in (one, other))
             raise UserError(
-                f"{where} has two checkpoints of step {one.step}: {one.revision!r} and {other.revision!r}",
+                f"{where} has two checkpoints of step {one.step}: {names}",
                 expected="one checkpoint a step",
                 remedy="move one of the two away",
             )
