@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import date
+from decimal import Decimal
 from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -12,6 +13,15 @@ __all__ = ["Entry", "EqualByDesign", "KnownFault", "Label", "StepRange"]
 
 Evidence = Literal["primary", "third-party", "inferred", "unverified"]
 """How far a fact can be trusted: seen in a primary document, in third-party code or notes, arithmetic, or nothing."""
+
+_TRUST: dict[Evidence, str] = {
+    "primary": "as its publisher documents it",
+    "third-party": "as other people's code and notes have it; the publisher's own documents were not seen",
+    "inferred": "inferred, by arithmetic or from similar series",
+    "unverified": "unverified",
+}
+_UNITS = {"K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+_GROUPS = {"step", "tokens", "unit", "stage"}
 
 
 class Label(NamedTuple):
@@ -69,12 +79,15 @@ class Entry(BaseModel):
     """One series: a model of one size and seed.
 
     ``revisions`` is a regular expression that the whole name of a branch or tag must match, with the group ``step``
-    and optionally ``tokens`` and ``stage``. Names that do not match are not part of the series.
+    and optionally ``tokens`` (may have decimals), ``unit`` (of the tokens: K, M, B or T, where it differs between
+    names; it replaces ``tokens_unit``) and ``stage``. Names that do not match are not part of the series.
 
     >>> entry = Entry(name="x", family="X", repo="a/b", revisions=r"step(?P<step>\\d+)-tokens(?P<tokens>\\d+)B",
     ...               tokens_unit=10**9)
     >>> entry.parse("step1000-tokens4B"), entry.parse("main")
     (Label(step=1000, tokens=4000000000, stage=''), None)
+    >>> print(entry.trust)
+    unverified; nothing was checked against the hub itself
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -83,8 +96,11 @@ class Entry(BaseModel):
     family: str = Field(description="Pythia, OLMo 2, ...")
     size: str = Field("", description="Parameters, as the publisher says: 410m.")
     repo: str = Field(description="Repository; with one repository per checkpoint, the one of config and tokenizer.")
-    revisions: str = Field(description="Pattern of branch and tag names (or repository names, see `repositories`).")
+    revisions: str = Field(description="Pattern of branch and tag names, or of owner/name of `repositories`.")
     repositories: tuple[str, ...] = Field((), description="One repository per checkpoint: all of them, by step.")
+    counts: Literal["optimizer steps", "checkpoints"] = Field(
+        "optimizer steps", description="What the number in the name counts; checkpoints: nobody documented the steps."
+    )
     step_unit: int = Field(1, ge=1, description="The number in the name times this is the step.")
     tokens_unit: int = Field(1, ge=1, description="The number of tokens in the name times this.")
     tokens_per_step: int | None = Field(None, ge=1, description="Only where it was constant and is documented.")
@@ -101,6 +117,7 @@ class Entry(BaseModel):
     known_faults: tuple[KnownFault, ...] = ()
     notes: tuple[str, ...] = Field((), description="Traps that a user should know.")
     evidence: Evidence = Field("unverified", description="How far the facts of this entry can be trusted.")
+    sources: tuple[str, ...] = Field((), description="Where the facts were read: model cards, papers, code.")
     unsure: tuple[str, ...] = Field((), description="Facts of this entry that are less sure, with why.")
 
     @field_validator("revisions")
@@ -112,11 +129,13 @@ class Entry(BaseModel):
             raise ValueError(f"{value!r} is not a regular expression: {error}") from error
         if "step" not in groups:
             raise ValueError(f"{value!r} has no group named step, as in step(?P<step>\\d+)")
+        if foreign := set(groups) - _GROUPS:
+            raise ValueError(f"{value!r} has groups that mean nothing here: {', '.join(sorted(foreign))}")
         return value
 
     def parse(self, revision: str) -> Label | None:
         """What a name says, or None if it does not belong to this series."""
-        match = re.fullmatch(self.revisions, revision)
+        match = re.fullmatch(self.revisions, revision, re.ASCII)
         if match is None:
             return None
         named = match.groupdict()
@@ -124,7 +143,10 @@ class Entry(BaseModel):
         if self.stage and not re.fullmatch(self.stage, stage):
             return None
         step = int(named["step"]) * self.step_unit
-        tokens = int(named["tokens"]) * self.tokens_unit if named.get("tokens") else None
+        tokens = None
+        if named.get("tokens"):
+            unit = _UNITS.get(named["unit"].upper()) if named.get("unit") else self.tokens_unit
+            tokens = None if unit is None else int(Decimal(named["tokens"]) * unit)
         if tokens is None and self.tokens_per_step is not None:
             tokens = step * self.tokens_per_step
         return Label(step, tokens, stage)
@@ -134,3 +156,8 @@ class Entry(BaseModel):
         """The published schedule, sorted; empty where none is known."""
         steps = {s for part in self.expected for s in ([part] if isinstance(part, int) else part.steps)}
         return tuple(sorted(steps))
+
+    @property
+    def trust(self) -> str:
+        """How far to trust this entry, as a clause for the user; `unsure` says which facts are worse than that."""
+        return f"{_TRUST[self.evidence]}; nothing was checked against the hub itself"
