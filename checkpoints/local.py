@@ -1,67 +1,106 @@
-"""Series kept in a local folder: one sub-folder per checkpoint, as ``save_pretrained`` and the HF Trainer write them."""
+"""Series in a local folder or file, in any of the layouts of :mod:`checkpoints.layouts`; nothing is copied."""
 
 from __future__ import annotations
 
-import json
-import re
+import hashlib
+import os
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from .errors import UserError
-from .series import Checkpoint, ordered
-from .weights import has_weights
+from .errors import CheckpointError, UserError
+from .layouts import LAYOUTS, Options, choose
+from .paths import cache_folder
+from .series import Checkpoint, WeightFile, ordered
+
+if TYPE_CHECKING:
+    from .loading import Prepared
+    from .weights import TensorInfo
 
 __all__ = ["FolderConfig", "FolderSeries"]
 
-_NAME = re.compile(r"^(?:global_step|step|checkpoint|iter)[-_]?0*(\d+)$")
-
 
 class FolderConfig(BaseModel):
-    """A series in a local folder."""
+    """A series in a local folder, or in one file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["folder"] = "folder"
-    path: Path = Field(description="Folder with one sub-folder per checkpoint: stepN, step-N, checkpoint-N, ...")
+    path: Path = Field(
+        description="Folder with one sub-folder or file per checkpoint (stepN, checkpoint-N, ...), or a file of several."
+    )
+    layout: Literal["auto", "transformers", "nanogpt", "litgpt", "torchtitan", "state-dicts"] = Field(
+        "auto", description="How the trainer laid the checkpoints out; auto: whichever layout is found."
+    )
+    config: Path | None = Field(
+        None, description="A transformers config.json or its folder, for files that carry none; wins where they do."
+    )
+    steps: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
+        None, description="Steps of the state dicts in one file that does not say them, in its order."
+    )
+    every: int | None = Field(None, ge=1, description="The same, where they are this many steps apart, from 0 on.")
     tokens_per_step: int | None = Field(None, ge=1, description="Tokens in one optimizer step, if it was constant.")
     tokenizer: Path | None = Field(None, description="Folder of the tokenizer, if the checkpoints do not carry one.")
 
+    @model_validator(mode="after")
+    def _steps_once(self) -> FolderConfig:
+        if self.steps is not None and self.every is not None:
+            raise ValueError("`steps` and `every` both say the steps; give one of the two")
+        return self
+
 
 class FolderSeries:
-    """Checkpoints in the sub-folders of one folder.
+    """The checkpoints in one folder or file.
 
-    Tokens come from ``trainer_state.json`` (``num_input_tokens_seen``), else from ``tokens_per_step``; otherwise they
-    are unknown. ``training_args.bin`` and ``optimizer.pt`` are pickles and are never opened.
+    Tokens are what the checkpoint itself says, else come from ``tokens_per_step``; otherwise they are unknown.
+
+    Attributes:
+        layout: the layout that they are in.
 
     Raises:
-        UserError: when the folder does not exist, or holds no checkpoint.
+        UserError: when there is no such folder, no checkpoint in it, or nothing that says what they are.
     """
 
     def __init__(self, config: FolderConfig, *, name: str = "") -> None:
         self.name = name or config.path.name
-        self._root = config.path
         self._config = config
-        if not config.path.is_dir():
+        self._options = Options(config.config, config.steps, config.every)
+        if not config.path.exists():
             raise UserError(
-                f"there is no folder {config.path}",
-                expected="a folder with one sub-folder per checkpoint (stepN, checkpoint-N, ...)",
+                f"there is no folder or file {config.path}",
+                expected="a folder with one sub-folder or file per checkpoint (stepN, checkpoint-N, ...), or one file",
                 remedy="correct `series.path`; relative paths are relative to the runs file",
             )
-        self.checkpoints = ordered(self._find(), where=str(config.path))
+        if config.config is not None and not config.config.exists():
+            raise UserError(
+                f"there is no config {config.config}",
+                expected="a config.json as transformers writes it, or its folder",
+                remedy="correct `series.config`; relative paths are relative to the runs file",
+            )
+        self._root = config.path if config.path.is_dir() else config.path.parent
+        self.layout, found = choose(config.path, config.layout, self._options)
+        self._layout = LAYOUTS[self.layout]
+        per_step = config.tokens_per_step
+        checkpoints = [
+            Checkpoint(f.step, f.revision, per_step * f.step if f.tokens is None and per_step is not None else f.tokens)
+            for f in found
+        ]
+        self.checkpoints = ordered(checkpoints, where=str(config.path))
 
     @property
     def origin(self) -> str:
-        """The folder."""
-        return str(self._root)
+        """The folder or file."""
+        return str(self._config.path)
 
     @property
     def tokenizer_folder(self) -> Path:
-        """The configured folder, else the series' folder, else the first checkpoint that carries a tokenizer."""
+        """The configured folder, else the series' folder, the config's, or the first checkpoint's with a tokenizer."""
         if self._config.tokenizer is not None:
             return self._config.tokenizer
-        for folder in (self._root, *(self.fetch(c) for c in self.checkpoints)):
+        given = [] if self._config.config is None else [self._config.config]
+        for path in (self._root, *given, *(self.fetch(c) for c in self.checkpoints)):
+            folder = path if path.is_dir() else path.parent
             if (folder / "tokenizer.json").is_file() or (folder / "tokenizer_config.json").is_file():
                 return folder
         raise UserError(
@@ -70,37 +109,68 @@ class FolderSeries:
             remedy="name its folder as `series.tokenizer` in the runs file",
         )
 
+    @property
+    def config_folder(self) -> Path:
+        """Where the configured or the first usable checkpoint's ``config.json`` is; made of what it says otherwise.
+
+        Raises:
+            UserError: when nothing says the architecture.
+        """
+        given = self._config.config
+        fault: CheckpointError | None = None
+        for path in (self.fetch(c) for c in self.checkpoints) if given is None else (given,):
+            if path.name == "config.json":
+                return path.parent
+            if (path / "config.json").is_file() and (given is not None or self._layout.files(path)):
+                return path
+            try:
+                if (config := self._layout.config(path, self._options)) is None:
+                    break
+                return _kept(config.to_json_string(use_diff=False))
+            except CheckpointError as error:
+                fault = fault or error
+        raise fault or UserError(
+            f"nothing in {self._config.path} says the architecture: its files are plain state dicts",
+            expected="the model's config, or an adapter that builds the module",
+            remedy="name a transformers config.json as `series.config`, or an adapter",
+        )
+
+    def weight_files(self, checkpoint: Checkpoint) -> tuple[WeightFile, ...]:
+        """The files that the checkpoint is read from, some of which may hold other things too."""
+        files = self._layout.files(self.fetch(checkpoint))
+        return tuple(WeightFile(file.name, file.stat().st_size) for file in files)
+
     def fetch(self, checkpoint: Checkpoint) -> Path:
-        """The checkpoint's own folder; nothing is copied."""
+        """The checkpoint's own folder or file; ``file#index`` where several share a file."""
         return self._root / checkpoint.revision
 
-    def _find(self) -> list[Checkpoint]:
-        found: list[Checkpoint] = []
-        names = []
-        for folder in sorted(p for p in self._root.iterdir() if p.is_dir()):
-            names.append(folder.name)
-            match = _NAME.match(folder.name)
-            if match and any(folder.iterdir()):  # one without weights is a fault to report, not a gap to pass over
-                step = int(match[1])
-                found.append(Checkpoint(step=step, revision=folder.name, tokens=self._tokens(folder, step)))
-        if not any(has_weights(self.fetch(checkpoint)) for checkpoint in found):
-            seen = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") if names else "no sub-folder at all"
-            raise UserError(
-                f"{self._root} is not a series of checkpoints: it holds {seen}",
-                expected="sub-folders stepN or checkpoint-N, each with config.json and *.safetensors or pytorch_model*.bin",
-                remedy="point `series.path` at the folder above the checkpoints",
-            )
-        return found
+    def read(self, fetched: Path) -> Prepared:
+        """The weights in memory, under transformers' names wherever the architecture is known.
 
-    def _tokens(self, folder: Path, step: int) -> int | None:
-        state = folder / "trainer_state.json"
-        if state.is_file():
-            try:
-                content = json.loads(state.read_text(encoding="utf-8"))
-            except ValueError:  # truncated: what it would have said is unknown
-                content = None
-            seen = content.get("num_input_tokens_seen") if isinstance(content, dict) else None
-            if isinstance(seen, int) and seen > 0:
-                return seen
-        per_step = self._config.tokens_per_step
-        return None if per_step is None else per_step * step
+        Raises:
+            CheckpointError: when they cannot be read, would run code, or do not fit.
+        """
+        return self._layout.read(fetched, self._options)
+
+    def header(self, checkpoint: Checkpoint) -> dict[str, TensorInfo]:
+        """The stored tensors of the model, under their stored names, without reading them.
+
+        Raises:
+            CheckpointError: when the files cannot be read, or would run code.
+        """
+        return self._layout.header(self.fetch(checkpoint))
+
+    def release(self, checkpoint: Checkpoint) -> None:
+        """Nothing was copied, so nothing is deleted."""
+
+
+def _kept(config: str) -> Path:
+    """A folder with this ``config.json``, in the cache."""
+    folder = cache_folder() / "configs" / hashlib.sha256(config.encode()).hexdigest()[:16]
+    file = folder / "config.json"
+    if not file.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / f"config.{os.getpid()}.partial"
+        partial.write_text(config, encoding="utf-8")
+        partial.replace(file)
+    return folder

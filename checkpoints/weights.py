@@ -1,22 +1,31 @@
 """Weight files of one checkpoint folder: which there are, what is in them, their digest, and reading them safely.
 
-safetensors files are memory-mapped; ``.bin`` files are opened with ``weights_only=True``, so that a pickle that would
-run code is refused.
+safetensors files are memory-mapped; ``.bin`` files are pickles, and one that would run code is refused.
 """
 
 from __future__ import annotations
 
 import hashlib
-import pickle
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import CheckpointError
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["TensorInfo", "has_weights", "header", "read_tensors", "weight_files", "weights_digest"]
+__all__ = [
+    "TensorInfo",
+    "files_digest",
+    "has_weights",
+    "header",
+    "read_tensors",
+    "refused",
+    "unreadable",
+    "weight_files",
+    "weights_digest",
+]
 
 
 class TensorInfo(NamedTuple):
@@ -42,15 +51,20 @@ def has_weights(folder: Path) -> bool:
 
 def weights_digest(folder: Path) -> str:
     """sha256 of the weight file (what hubs call its LFS id); of the list of digests where there are several files."""
+    return files_digest(weight_files(folder))
+
+
+def files_digest(files: Iterable[Path]) -> str:
+    """sha256 of one file, or of the list of sha256 (one a line) of several, in the order given."""
     digests = []
-    for file in weight_files(folder):
+    for file in files:
         with file.open("rb") as stream:
             digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
     return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def header(folder: Path) -> dict[str, TensorInfo]:
-    """Name, shape and dtype of every stored tensor, without reading the tensors of safetensors files."""
+    """Name, shape and dtype of every stored tensor, without reading the tensors."""
     result: dict[str, TensorInfo] = {}
     for file in _existing(folder):
         if file.suffix == ".safetensors":
@@ -62,10 +76,9 @@ def header(folder: Path) -> dict[str, TensorInfo]:
                         part = opened.get_slice(key)
                         result[key] = TensorInfo(tuple(part.get_shape()), part.get_dtype())
             except (SafetensorError, OSError) as error:
-                raise _unreadable(file, error) from error
+                raise unreadable(file, error) from error
         else:
-            for key, tensor in _load_bin(file).items():
-                result[key] = TensorInfo(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+            result |= {key: info for key, info in _contents(file).items() if isinstance(info, TensorInfo)}
     return result
 
 
@@ -80,7 +93,7 @@ def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
             try:
                 result |= load_file(file)
             except (SafetensorError, OSError) as error:
-                raise _unreadable(file, error) from error
+                raise unreadable(file, error) from error
         else:
             result |= _load_bin(file)
     return result
@@ -98,27 +111,35 @@ def _existing(folder: Path) -> list[Path]:
 def _load_bin(file: Path) -> dict[str, torch.Tensor]:
     import torch
 
-    try:
-        with file.open("rb") as stream:
-            zipped = stream.read(4) == b"PK\x03\x04"  # before torch 1.6 files were not, and cannot be memory-mapped
-        loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=zipped)
-    except pickle.UnpicklingError as error:
+    from .layouts.torchfile import load
+
+    _contents(file)  # says what it refuses, before torch sees it
+    return {key: value for key, value in load(file, named=file).items() if isinstance(value, torch.Tensor)}
+
+
+def _contents(file: Path) -> dict[str, Any]:
+    from .layouts.torchfile import contents
+
+    found = contents(file)
+    if not isinstance(found, dict):
         raise CheckpointError(
-            f"{file} was refused: it is a pickle that holds more than tensors ({str(error).splitlines()[0]})",
-            expected="a state dict of tensors",
-            remedy="get the weights as safetensors, or have their owner save them again",
-        ) from error
-    except (RuntimeError, OSError, EOFError, ValueError) as error:
-        raise _unreadable(file, error) from error
-    if not isinstance(loaded, dict):
-        raise CheckpointError(
-            f"{file} cannot be read as weights: it holds a {type(loaded).__name__}",
+            f"{file} cannot be read as weights: it holds a {type(found).__name__}",
             expected="a state dict: tensors by name",
         )
-    return {key: value for key, value in loaded.items() if isinstance(value, torch.Tensor)}
+    return found
 
 
-def _unreadable(file: Path, error: Exception) -> CheckpointError:
+def refused(file: Path, what: str) -> CheckpointError:
+    """The error for a pickle that would do more than hold tensors."""
+    return CheckpointError(
+        f"{file} was refused: it is a pickle that holds more than tensors ({what})",
+        expected="a state dict of tensors",
+        remedy="get the weights as safetensors, or have their owner save them again",
+    )
+
+
+def unreadable(file: Path, error: Exception) -> CheckpointError:
+    """The error for a file that is damaged, or is something else."""
     first = (str(error).splitlines() or ["empty file"])[0]
     return CheckpointError(
         f"{file} cannot be read as weights: {first}",

@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from checkpoints import Checkpoint, FolderConfig, FolderSeries, UserError
+from checkpoints import Checkpoint, CheckpointError, FolderConfig, FolderSeries, UserError
 from checkpoints.series import ordered
-from dynamics.resolve import preflight
 
 
 def put(root: Path, name: str, *, weights: str = "model.safetensors", tokenizer: bool = False) -> Path:
@@ -77,7 +76,10 @@ def test_a_checkpoint_that_lost_its_weights_is_not_passed_over(tmp_path: Path, o
     (tmp_path / "step5").mkdir()  # an empty folder is nothing
     series = opened(tmp_path)
     assert [c.step for c in series.checkpoints] == [1, 3]
-    assert "holds no weights" in preflight(series, series.checkpoints)[series.checkpoints[0]]
+    assert [len(series.weight_files(c)) for c in series.checkpoints] == [0, 1]
+    with pytest.raises(CheckpointError, match="holds no weights"):
+        series.header(series.checkpoints[0])
+    assert series.config_folder == tmp_path / "step3"  # the first that has weights
 
 
 @pytest.mark.parametrize("other", ["optimizer.pt", "notes.txt"])
@@ -154,7 +156,9 @@ def test_a_trainer_state_that_cannot_be_read_leaves_tokens_unknown(tmp_path: Pat
 def test_a_checkpoint_is_fetched_where_it_lies(tmp_path: Path) -> None:
     folder = put(tmp_path, "step5")
     series = opened(tmp_path)
-    assert series.fetch(series.checkpoints[0]) == folder
+    assert series.fetch(series.checkpoints[0]) == folder == series.config_folder
+    series.release(series.checkpoints[0])
+    assert folder.is_dir()
     assert series.origin == str(tmp_path)
     assert series.name == tmp_path.name
     assert FolderSeries(FolderConfig(path=tmp_path), name="mine").name == "mine"
@@ -172,3 +176,11 @@ def test_the_tokenizer_is_the_configured_one_else_the_series_else_the_first_chec
     (root / "tokenizer_config.json").write_text("{}")
     assert opened(root).tokenizer_folder == root
     assert opened(root, tokenizer=tmp_path).tokenizer_folder == tmp_path
+
+
+def test_the_tokenizer_may_lie_beside_the_config(tmp_path: Path) -> None:
+    put(tmp_path / "series", "step5")
+    folder = put(tmp_path, "config", tokenizer=True)
+    for config in (folder, folder / "config.json"):
+        assert opened(tmp_path / "series", config=config).tokenizer_folder == folder
+        assert opened(tmp_path / "series", config=config).config_folder == folder

@@ -1,0 +1,8 @@
+"""Local series in the layouts of other people's trainers: finding their checkpoints, and reading them as transformers'."""
+
+from __future__ import annotations
+
+from .base import Found, Layout, Options
+from .choose import LAYOUTS, choose
+
+__all__ = ["LAYOUTS", "Found", "Layout", "Options", "choose"]

@@ -1,0 +1,94 @@
+"""Which layout a folder is in: the one that is named, else the one that finds checkpoints in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import UserError
+from . import folders, litgpt, nanogpt, statedicts, torchtitan
+from .base import Found, Layout, Options
+
+__all__ = ["LAYOUTS", "choose"]
+
+LAYOUTS: dict[str, Layout] = {
+    "transformers": folders,
+    "nanogpt": nanogpt,
+    "litgpt": litgpt,
+    "torchtitan": torchtitan,
+    "state-dicts": statedicts,
+}
+
+
+def choose(root: Path, name: str, options: Options) -> tuple[str, list[Found]]:
+    """The layout and its checkpoints.
+
+    Args:
+        root: the series' folder or file.
+        name: of a layout, or ``auto``.
+        options: what the runs file adds.
+
+    Raises:
+        UserError: when nothing is found, or checkpoints of several layouts are; or what is found cannot be used.
+    """
+    found: dict[str, list[Found]] = {}
+    faults = []
+    for key in LAYOUTS if name == "auto" else (name,):
+        try:
+            if checkpoints := LAYOUTS[key].find(root, options):
+                found[key] = checkpoints
+        except UserError as error:
+            faults.append(error)
+    if "nanogpt" in found:
+        found.pop("state-dicts", None)  # every file of nanoGPT's holds a state dict too
+    if not found:
+        raise faults[-1] if faults else _nothing(root, name)
+    if len(found) > 1:
+        seen = "; ".join(f"{key}: {_first(root, key, checkpoints)}" for key, checkpoints in found.items())
+        raise UserError(
+            f"{root} holds checkpoints in several layouts ({seen})",
+            expected="a series in one layout",
+            remedy=f"name the right one as `series.layout` in the runs file: {' or '.join(found)}",
+        )
+    [(key, checkpoints)] = found.items()
+    if LAYOUTS[key].NEEDS_CONFIG and options.config is None:
+        raise UserError(
+            f"{root} is in the layout {key!r}, whose files do not say the architecture",
+            expected="the model's config, as transformers writes it",
+            remedy="name a config.json, or its folder, as `series.config` in the runs file",
+        )
+    if key != "state-dicts" and (options.steps is not None or options.every is not None):
+        raise UserError(
+            f"{root} is in the layout {key!r}, which says its steps itself",
+            expected="`steps` and `every` only for a list of state dicts",
+            remedy="remove them from the series in the runs file",
+        )
+    return key, checkpoints
+
+
+def _first(root: Path, key: str, checkpoints: list[Found]) -> str:
+    """The first checkpoint whose weights are in this layout."""
+    base = root if root.is_dir() else root.parent
+    return next(c.revision for c in sorted(checkpoints) if LAYOUTS[key].files(base / c.revision))
+
+
+def _nothing(root: Path, name: str) -> UserError:
+    what = "a series of checkpoints" if name == "auto" else f"a series in the layout {name!r}"
+    if name == "auto":
+        expected = "one of these layouts:" + "".join(f"\n    {key}: {LAYOUTS[key].EXPECTED}" for key in LAYOUTS)
+    else:
+        expected = LAYOUTS[name].EXPECTED
+    return UserError(
+        f"{root} is not {what}: it holds {_seen(root)}",
+        expected=expected,
+        remedy="point `series.path` at the folder above the checkpoints, or at the one file that holds them all",
+    )
+
+
+def _seen(root: Path) -> str:
+    if root.is_file():
+        return "what is in a file of another kind"
+    entries = sorted(root.iterdir())
+    folders_seen = [p.name for p in entries if p.is_dir()]
+    files_seen = [p.name for p in entries if p.is_file() and not p.name.startswith(".")]
+    some = [", ".join(names[:5]) + (", ..." if len(names) > 5 else "") for names in (folders_seen, files_seen)]
+    return (some[0] or "no sub-folder at all") + (f"; files: {some[1]}" if some[1] else "")

@@ -1,0 +1,64 @@
+"""One sub-folder per checkpoint, as ``save_pretrained`` and the HF Trainer write them.
+
+Tokens come from ``trainer_state.json`` (``num_input_tokens_seen``). ``training_args.bin`` and ``optimizer.pt`` are
+pickles and are never opened.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .. import weights
+from ..loading import Prepared, prepare, read_config
+from ..weights import TensorInfo
+from .base import Found, Options, converted, given_config, step_folders
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+__all__ = ["EXPECTED", "NEEDS_CONFIG", "config", "files", "find", "header", "read"]
+
+EXPECTED = "sub-folders stepN or checkpoint-N, each with config.json and *.safetensors or pytorch_model*.bin"
+NEEDS_CONFIG = False
+
+
+def find(root: Path, options: Options) -> list[Found]:
+    """Every sub-folder that is named after a step, if any has weights: one without is a fault, not a gap."""
+    named = step_folders(root)
+    usable = weights.has_weights if options.config is None else weights.weight_files
+    if not any(usable(path) for _, path in named):
+        return []
+    return [Found(step, path.name, _tokens(path)) for step, path in named]
+
+
+def files(path: Path) -> list[Path]:
+    """Its safetensors, else its ``.bin`` files."""
+    return weights.weight_files(path)
+
+
+def header(path: Path) -> dict[str, TensorInfo]:
+    """From the headers of the safetensors files."""
+    return weights.header(path)
+
+
+def config(path: Path, options: Options) -> PretrainedConfig | None:
+    """The given one, else its ``config.json``."""
+    return given_config(options) or read_config(path)
+
+
+def read(path: Path, options: Options) -> Prepared:
+    """As ``from_pretrained`` would, unless another config is given."""
+    prepared = prepare(path)
+    given = given_config(options)
+    return prepared if given is None else converted(path, prepared.tensors, prepared.digest, given)
+
+
+def _tokens(folder: Path) -> int | None:
+    try:
+        content = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # none, or truncated: what it would have said is unknown
+        return None
+    seen = content.get("num_input_tokens_seen") if isinstance(content, dict) else None
+    return seen if isinstance(seen, int) and seen > 0 else None

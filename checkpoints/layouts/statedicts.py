@@ -1,0 +1,143 @@
+"""Plain state dicts: a folder of files named after steps, or one file that holds a list of them (as papers on toy models do).
+
+Nothing says the architecture: an adapter builds the module, or ``config`` is given and the names are transformers'.
+The step is what a file says inside, else the number in its name; an epoch counts as a step.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import CheckpointError, UserError
+from ..loading import Prepared
+from ..weights import TensorInfo, files_digest
+from .base import Found, Options, converted, given_config
+from .places import Listed, Place, recorded_step, state_dict_list, state_dict_place
+from .torchfile import contents, plain_names, state_dict_at, tensors_at, tensors_digest
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+__all__ = ["EXPECTED", "NEEDS_CONFIG", "config", "files", "find", "header", "read"]
+
+EXPECTED = "files step100.pth, epoch_100.pt, model_0100.pt, ..., or one file with a list of state dicts"
+NEEDS_CONFIG = False
+
+_WHAT = r"(?:model|ckpt|checkpoint|weights|state_?dict|net)"
+_COUNT = r"(?:global_step|step|epoch|iteration|iter)"
+_NAME = re.compile(rf"^(?:{_WHAT}[-_.]?)?(?:{_COUNT}[-_.=]?)?0*(\d+)\.(?:pt|pth|bin)$")
+"""Names of optimizers, schedulers, random states and parts (``-00001-of-00002``) do not match."""
+
+
+def find(root: Path, options: Options) -> list[Found]:
+    """The state dicts in a file, or the files of a folder that are named after steps."""
+    if root.is_file():
+        return _in_file(root, options)
+    found, faults = [], []
+    named = ((_NAME.match(file.name), file) for file in sorted(root.iterdir()) if file.is_file())
+    for match, file in named:
+        if match is None:
+            continue
+        step = None
+        try:
+            content = contents(file)
+            _place(file, content, "")
+            step = recorded_step({**content, "epoch": None})  # the name knows better than an epoch
+        except CheckpointError as error:
+            faults.append(error)
+        found.append(Found(int(match[1]) if step is None else step, file.name))
+    if found and len(faults) == len(found):
+        raise faults[0]
+    return found
+
+
+def files(path: Path) -> list[Path]:
+    """The file, which may hold other checkpoints too."""
+    return [_split(path)[0]]
+
+
+def header(path: Path) -> dict[str, TensorInfo]:
+    """The tensors of this state dict."""
+    file, index = _split(path)
+    content = contents(file)
+    return plain_names(state_dict_at(content, _place(file, content, index)), file)
+
+
+def config(path: Path, options: Options) -> PretrainedConfig | None:
+    """The given one, or none."""
+    return given_config(options)
+
+
+def read(path: Path, options: Options) -> Prepared:
+    """The tensors of this state dict, under their own names."""
+    file, index = _split(path)
+    tensors = tensors_at(file, _place(file, contents(file), index), again=bool(index))
+    digest = tensors_digest(tensors) if index else files_digest([file])
+    return converted(path, tensors, digest, given_config(options))
+
+
+def _split(path: Path) -> tuple[Path, str]:
+    """``file#3`` as file and 3."""
+    name, mark, index = path.name.rpartition("#")
+    return (path.with_name(name), index) if mark and not path.exists() else (path, "")
+
+
+def _place(file: Path, content: Any, index: str) -> Place:
+    if index:
+        listed = state_dict_list(content)
+        if listed is not None and index.isdecimal() and int(index) < len(listed.places):
+            return listed.places[int(index)]
+    else:
+        place = state_dict_place(content)
+        if place is not None:
+            return place
+    raise CheckpointError(
+        f"{file} holds no state dict" + (f" number {index}" if index else ""),
+        expected="tensors by name; or a dict with `model`, `state_dict` or `model_state_dict`; or a list of such",
+    )
+
+
+def _in_file(file: Path, options: Options) -> list[Found]:
+    content = contents(file)
+    listed = state_dict_list(content)
+    if listed is not None:
+        steps = _steps(file, listed, options)
+        return [Found(step, f"{file.name}#{index}") for index, step in enumerate(steps)]
+    place = _place(file, content, "")
+    match = _NAME.match(file.name)
+    step = recorded_step(content)
+    said = [step] if step is not None else [int(match[1])] if match else None
+    return [Found(step, file.name) for step in _steps(file, Listed([place], said), options)]
+
+
+def _steps(file: Path, listed: Listed, options: Options) -> list[int]:
+    count = len(listed.places)
+    given = list(options.steps) if options.steps is not None else None
+    if options.every is not None:
+        given = [options.every * index for index in range(count)]
+    if given is not None and len(given) != count:
+        raise UserError(
+            f"{file} holds {count} state dict(s), and `steps` names {len(given)} step(s)",
+            expected="one step for each, in the order of the file",
+            remedy="correct `series.steps` in the runs file",
+        )
+    if given is not None and listed.steps is not None and given != listed.steps:
+        raise UserError(
+            f"{file} says itself which steps it holds ({_some(listed.steps)}), and the runs file says others",
+            expected="one answer",
+            remedy="remove `steps` and `every` from the series in the runs file",
+        )
+    steps = given if given is not None else listed.steps
+    if steps is None:
+        raise UserError(
+            f"{file} holds {count} state dict(s) and does not say their steps",
+            expected="steps beside them in the file, or in the runs file",
+            remedy="give `series.steps: [0, 100, ...]`, one for each, or `series.every: 100`",
+        )
+    return steps
+
+
+def _some(steps: list[int]) -> str:
+    return ", ".join(map(str, steps[:5])) + (", ..." if len(steps) > 5 else "")
