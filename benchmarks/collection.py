@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 import dynamics
-from checkpoints.loading import ResidentModel, load_tokenizer, prepare
+from checkpoints.loading import ResidentModel, prepare
+from checkpoints.tokenizing import load_tokenizer
 from dynamics.config import Run, load_run
 from dynamics.resolve import Resolved, resolve
 

@@ -1,5 +1,8 @@
 """Loading checkpoints of one series into a *resident* model: built once, then overwritten in place.
 
+What is loaded is :class:`Prepared`: the weights of one checkpoint in memory. Where they come from is the series'
+affair (``Series.read``); most are folders in transformers' own format (:func:`prepare`).
+
 The first checkpoint is loaded by ``transformers`` and required to be complete. From then on a checkpoint whose files
 have the same tensors is copied over the resident parameters, which skips building the model again. The in-place path
 is only taken after it has been proved on the first checkpoint: every parameter must equal, bit for bit, the tensor
@@ -11,7 +14,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +27,12 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel
 
-__all__ = ["Prepared", "ResidentModel", "compare_headers", "load_tokenizer", "prepare", "read_config"]
+__all__ = ["Prepared", "ResidentModel", "compare_headers", "prepare", "read_config", "stored_dtype"]
 
 # Stored by older versions of transformers and recomputed by newer ones: masks and rotary tables.
 _LEGACY = re.compile(
     r"(^|\.)((attn|attention)\.(bias|masked_bias)|rotary_emb\.inv_freq|rotary_emb\.(cos|sin)_cached|position_ids)$"
+    r"|^cls\.seq_relationship\.|^bert\.pooler\."  # BERT's second task, which no masked-language model has
 )
 _RENAMED = ((re.compile(r"^embed_out\."), "lm_head."),)
 
@@ -39,48 +43,36 @@ class Prepared:
 
     Attributes:
         folder: where they were read from.
-        tensors: stored name to tensor, in the stored dtype.
+        tensors: name to tensor, in the stored dtype.
         digest: sha256 of the weight files.
         stored_dtype: the floating dtypes of the files, e.g. ``float32`` (several joined by ``+``).
+        config: the architecture, where the tensors were converted to transformers' names; None where the folder says
+            it itself, or an adapter knows.
+        native: whether ``folder`` is in transformers' own format, so that ``from_pretrained`` can read it.
     """
 
     folder: Path
     tensors: dict[str, torch.Tensor]
     digest: str
     stored_dtype: str
+    config: PretrainedConfig | None = None
+    native: bool = True
 
 
-def prepare(folder: Path) -> Prepared:
-    """Read one checkpoint into CPU memory; safe to run in a thread while another checkpoint computes."""
-    tensors = read_tensors(folder)
-    kinds = {str(t.dtype).removeprefix("torch.") for t in tensors.values() if t.is_floating_point()}
-    return Prepared(folder, tensors, weights_digest(folder), "+".join(sorted(kinds)))
+def prepare(folder: Path, *, digest: str = "") -> Prepared:
+    """Read one checkpoint into CPU memory; safe to run in a thread while another checkpoint computes.
 
-
-def load_tokenizer(folder: Path) -> Any:
-    """The fast tokenizer in a local folder (character offsets need a fast one).
-
-    Raises:
-        CheckpointError: when there is none or it cannot be read.
+    Args:
+        folder: in transformers' own format.
+        digest: sha256 of its weight files as ``weights_digest`` gives it, where it is already known.
     """
-    from transformers import AutoTokenizer
+    tensors = read_tensors(folder)
+    return Prepared(folder, tensors, digest or weights_digest(folder), stored_dtype(tensors))
 
-    if not folder.is_dir():
-        raise CheckpointError(f"there is no folder {folder}", expected="the folder of a tokenizer")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, use_fast=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"no usable tokenizer in {folder}: {str(error).splitlines()[0]}",
-            expected="a tokenizer.json that transformers can read",
-            remedy="name the tokenizer's folder as `series.tokenizer` in the runs file",
-        ) from error
-    if not tokenizer.is_fast:
-        raise CheckpointError(
-            f"the tokenizer in {folder} is a slow one, which cannot tell which token holds which character",
-            expected="a fast tokenizer (tokenizer.json)",
-        )
-    return tokenizer
+
+def stored_dtype(tensors: Mapping[str, torch.Tensor]) -> str:
+    """The floating dtypes of a state dict, joined by ``+``."""
+    return "+".join(sorted({str(t.dtype).removeprefix("torch.") for t in tensors.values() if t.is_floating_point()}))
 
 
 def compare_headers(reference: dict[str, TensorInfo], other: dict[str, TensorInfo]) -> list[str]:
@@ -102,35 +94,40 @@ def compare_headers(reference: dict[str, TensorInfo], other: dict[str, TensorInf
     return problems
 
 
+Build = Callable[[Mapping[str, "torch.Tensor"]], "torch.nn.Module"]
+
+
 class ResidentModel:
     """One model in memory whose weights are replaced checkpoint by checkpoint.
 
     Args:
         device: torch device name.
         dtype: dtype to compute in: ``float32``, ``float16`` or ``bfloat16``.
+        build: makes the module for a state dict (anybody's own module); None for transformers' models.
 
     Attributes:
         in_place: how many checkpoints were copied in place.
-        rebuilt: how many went through ``from_pretrained`` (the first one always does).
+        rebuilt: how many were built anew (the first one always is).
     """
 
-    def __init__(self, device: str = "cpu", dtype: str = "float32") -> None:
+    def __init__(self, device: str = "cpu", dtype: str = "float32", build: Build | None = None) -> None:
         self._device = device
         self._dtype = dtype
-        self._model: PreTrainedModel | None = None
+        self._build = build
+        self._model: torch.nn.Module | None = None
         self._config: dict[str, Any] = {}
         self._names: dict[str, str] | None = None
         self.in_place = 0
         self.rebuilt = 0
 
     @property
-    def model(self) -> PreTrainedModel:
+    def model(self) -> torch.nn.Module:
         """The model with the weights of the last :meth:`install`."""
         if self._model is None:
             raise RuntimeError("no checkpoint has been installed yet")
         return self._model
 
-    def install(self, prepared: Prepared) -> PreTrainedModel:
+    def install(self, prepared: Prepared) -> torch.nn.Module:
         """Make ``prepared`` the resident weights.
 
         Raises:
@@ -138,14 +135,20 @@ class ResidentModel:
         """
         import torch
 
-        config = read_config(prepared.folder)
-        identity = _architecture(config)
+        config = None if self._build is not None else prepared.config or read_config(prepared.folder)
+        identity = {} if config is None else _architecture(config)
         if self._model is not None and identity == self._config and self._fits(prepared):
             self._copy(prepared)
             self.in_place += 1
             return self._model
         self._model = None  # let go of the old weights before the new ones are built
-        self._model = _from_pretrained(prepared.folder, config, getattr(torch, self._dtype), self._device)
+        dtype = getattr(torch, self._dtype)
+        if self._build is not None:
+            self._model = _built(prepared, self._build, dtype, self._device)
+        elif prepared.native and config is not None:
+            self._model = _from_pretrained(prepared.folder, config, dtype, self._device)
+        else:
+            self._model = _from_config(prepared, config, dtype, self._device)
         self._config = identity
         self._names = _proved_names(self._model, prepared.tensors)
         self.rebuilt += 1
@@ -156,9 +159,11 @@ class ResidentModel:
         import torch
 
         assert self._model is not None
-        if self._names is None or self._names.keys() != {name for name in prepared.tensors if not _LEGACY.search(name)}:
+        if self._names is None:
             return False
         state = self._model.state_dict()
+        if self._names.keys() != {name for name in prepared.tensors if name in state or not _LEGACY.search(name)}:
+            return False
         shared: dict[int, torch.Tensor] = {}
         for source, target in self._names.items():
             value = prepared.tensors[source]
@@ -203,12 +208,20 @@ def _architecture(config: PretrainedConfig) -> dict[str, Any]:
     return {key: value for key, value in config.to_dict().items() if key not in ignored}
 
 
+def _auto_class(config: PretrainedConfig) -> Any:
+    """The class that gives logits: masks are filled in by models that are no decoders."""
+    import transformers
+
+    masked = config.model_type == "bert" and not getattr(config, "is_decoder", False)
+    return transformers.AutoModelForMaskedLM if masked else transformers.AutoModelForCausalLM
+
+
 def _from_pretrained(folder: Path, config: PretrainedConfig, dtype: torch.dtype, device: str) -> PreTrainedModel:
-    from transformers import AutoModelForCausalLM
+    import torch
 
     with _quiet():
         try:
-            model, info = AutoModelForCausalLM.from_pretrained(
+            model, info = _auto_class(config).from_pretrained(
                 folder,
                 config=config,
                 dtype=dtype,
@@ -229,6 +242,69 @@ def _from_pretrained(folder: Path, config: PretrainedConfig, dtype: torch.dtype,
     return model.to(device).eval()
 
 
+def _from_config(
+    prepared: Prepared, config: PretrainedConfig | None, dtype: torch.dtype, device: str
+) -> PreTrainedModel:
+    """The architecture of ``config`` with exactly these tensors, which some other layout was converted to."""
+    assert config is not None
+    with _quiet():
+        try:
+            model = _auto_class(config).from_config(config, dtype=dtype, attn_implementation="eager")
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            raise CheckpointError(f"{prepared.folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+    _fill(model, prepared)
+    return model.to(device).eval()
+
+
+def _built(prepared: Prepared, build: Build, dtype: torch.dtype, device: str) -> torch.nn.Module:
+    """Anybody's module with exactly these tensors."""
+    import torch
+
+    try:
+        model = build(prepared.tensors)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # code of the user's, which may raise anything
+        raise CheckpointError(
+            f"the adapter cannot build a module for {prepared.folder}: {type(error).__name__}: {error}",
+            expected="a torch.nn.Module with these tensors",
+        ) from error
+    if not isinstance(model, torch.nn.Module):
+        raise CheckpointError(f"the adapter built a {type(model).__name__}", expected="a torch.nn.Module")
+    model = model.to(dtype)
+    _fill(model, prepared)
+    return model.to(device).eval()
+
+
+def _fill(model: torch.nn.Module, prepared: Prepared) -> None:
+    """Copy every tensor to the place of its name; a place that shares memory with a filled one counts as filled.
+
+    Raises:
+        CheckpointError: when a tensor is missing, unexpected or of another shape.
+    """
+    import torch
+
+    state = model.state_dict()
+    given = {name: tensor for name, tensor in prepared.tensors.items() if name in state or not _LEGACY.search(name)}
+    filled = {state[name].data_ptr() for name in given if name in state}
+    missing = sorted(name for name, value in state.items() if value.data_ptr() not in filled)
+    unexpected = sorted(given.keys() - state.keys())
+    wrong = sorted(n for n, tensor in given.items() if n in state and tensor.shape != state[n].shape)
+    if missing or unexpected or wrong:
+        raise _incomplete(prepared.folder, missing, unexpected, wrong)
+    first: dict[int, str] = {}
+    for name, tensor in given.items():
+        other = first.setdefault(state[name].data_ptr(), name)
+        if other != name and not torch.equal(tensor, given[other]):
+            raise CheckpointError(
+                f"{prepared.folder} does not fit its config: {other!r} and {name!r} differ",
+                expected="equal tensors, because the model ties them",
+            )
+    with torch.no_grad():
+        for name, tensor in given.items():
+            state[name].copy_(tensor)
+
+
 def _incomplete(folder: Path, missing: list[str], unexpected: list[str], wrong: list[str]) -> CheckpointError:
     parts = [
         f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
@@ -242,15 +318,15 @@ def _incomplete(folder: Path, missing: list[str], unexpected: list[str], wrong: 
     )
 
 
-def _proved_names(model: PreTrainedModel, tensors: dict[str, torch.Tensor]) -> dict[str, str] | None:
+def _proved_names(model: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, str] | None:
     """Stored name -> state-dict name, if that table reproduces the loaded model exactly; else None."""
     import torch
 
     state = model.state_dict()
-    prefix = f"{model.base_model_prefix}."
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."
     names: dict[str, str] = {}
     for stored in tensors:
-        if _LEGACY.search(stored):
+        if stored not in state and _LEGACY.search(stored):
             continue
         renamed = stored
         for pattern, replacement in _RENAMED:

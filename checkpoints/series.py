@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from .errors import UserError
+
+if TYPE_CHECKING:
+    from .loading import Prepared
+    from .weights import TensorInfo
 
 __all__ = ["Checkpoint", "Series", "WeightFile", "ordered"]
 
@@ -82,6 +86,20 @@ class Series(Protocol):
 
         Raises:
             CheckpointError: when this checkpoint cannot be had; the others may be fine.
+        """
+
+    def read(self, fetched: Path) -> Prepared:
+        """Read what :meth:`fetch` returned into memory.
+
+        Raises:
+            CheckpointError: when it cannot be read as weights.
+        """
+
+    def header(self, checkpoint: Checkpoint) -> dict[str, TensorInfo] | None:
+        """Names, shapes and dtypes of the stored tensors; None where that would cost a download.
+
+        Raises:
+            CheckpointError: when the files are there and cannot be read.
         """
 
     def release(self, checkpoint: Checkpoint) -> None:

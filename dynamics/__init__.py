@@ -11,24 +11,45 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .analyser import analyse
+    from .auditing import audit
+    from .callback import DynamicsCallback
     from .collector import collect
     from .config import load_runs
+    from .live import LiveCollector
     from .reporting import report
     from .store import Trace, open_trace
     from .upkeep import status, verify
+    from .watching import watch
 
-__all__ = ["Trace", "analyse", "collect", "load_runs", "open_trace", "report", "status", "verify"]
+__all__ = [
+    "DynamicsCallback",
+    "LiveCollector",
+    "Trace",
+    "analyse",
+    "audit",
+    "collect",
+    "load_runs",
+    "open_trace",
+    "report",
+    "status",
+    "verify",
+    "watch",
+]
 
 # no submodule has the name of a verb: importing it would put the module in the function's place
 _HOME = {
+    "DynamicsCallback": "callback",
+    "LiveCollector": "live",
     "Trace": "store",
     "analyse": "analyser",
+    "audit": "auditing",
     "collect": "collector",
     "load_runs": "config",
     "open_trace": "store",
     "report": "reporting",
     "status": "upkeep",
     "verify": "upkeep",
+    "watch": "watching",
 }
 
 

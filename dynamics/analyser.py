@@ -15,8 +15,9 @@ from threadpoolctl import threadpool_limits
 
 from checkpoints.errors import UserError, nearest
 
-from .config import Run, load_run
+from .config import Run
 from .findings import Summary
+from .lookup import find_run
 from .plan import Analysis, find_analysis
 from .progress import Reporter
 from .provenance import provenance
@@ -74,15 +75,17 @@ def analyse(
         UserError: for an unknown analysis, or a trace that is missing or empty.
     """
     reporter = reporter or Reporter(quiet=True)
-    run = run or load_run(name, runs)
-    entries = {entry.name: entry for entry in run.analyses}
+    if run is None:
+        name, run = find_run(name, runs=runs, traces=traces)
+    trace = open_run_trace(name, traces)
+    planned = {entry["name"] for entry in trace.attributes["run_config"]["analyses"]}
+    entries = {entry.name: entry for entry in run.analyses if entry.name in planned or not entry.optional}
     for wanted in analyses:
         if wanted not in entries:
             raise UserError(
                 f"run {name!r} has no analysis {wanted!r}", remedy=nearest(wanted, entries) + ", or add it to the run"
             )
     modules = {n: find_analysis(n, entries[n].options) for n in (analyses or entries)}
-    trace = open_run_trace(name, traces)
     results = []
     for analysis, (module, options) in modules.items():
         inputs = _inputs(trace, analysis, module, options)

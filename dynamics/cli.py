@@ -10,7 +10,10 @@ import click
 from rich.console import Console
 
 from checkpoints.errors import UserError
+from checkpoints.local import FolderConfig
 
+from .config import Run
+from .listing import duration, grouped
 from .progress import Reporter
 
 __all__ = ["cli", "main"]
@@ -41,50 +44,126 @@ def runs(runs: Path | None) -> None:
 
 
 @cli.command()
+@click.argument("name", required=False)
+def series(name: str | None) -> None:
+    """List the published series that are known, or describe the one called NAME."""
+    from .listing import print_catalogue, print_entry
+
+    if name is None:
+        print_catalogue()
+    else:
+        print_entry(name)
+
+
+@cli.command()
 @click.argument("run")
 @_RUNS
 @_TRACES
-@click.option("--dry-run", is_flag=True, help="Say how many checkpoints, GB and minutes; write nothing.")
+@click.option("--weights", is_flag=True, help="Fetch and read every checkpoint; otherwise the listing and the trace.")
+def audit(run: str, runs: Path | None, traces: Path, weights: bool) -> None:
+    """Find checkpoints of RUN that are not what their label says. Exit code 1 if there are any."""
+    from .auditing import audit as function
+    from .listing import print_audit
+
+    found = function(run, runs=runs, traces=traces, weights=weights, reporter=Reporter())
+    print_audit(found)
+    if found.unreadable or any(f.mask for f in found.findings):
+        sys.exit(1)
+
+
+@cli.command()
+@click.argument("run", required=False)
+@_RUNS
+@_TRACES
+@click.option("--dry-run", is_flag=True, help="Say how many checkpoints, GB and hours; write and download nothing.")
 @click.option("--device", help="cpu, cuda, cuda:N or mps, instead of what the run says.")
 @click.option("--schedule", type=click.Choice(["dense", "log"]), help="Instead of what the run says.")
 @click.option("--keep-going", is_flag=True, help="Record checkpoints with bad files as failed, collect the others.")
+@click.option("--include-masked", is_flag=True, help="Also checkpoints that are known or found to be wrong.")
+@click.option("--watch", type=click.Path(path_type=Path), metavar="FOLDER", help="Follow a training job's checkpoints.")
+@click.option("--poll", type=click.FloatRange(min=0.1), default=10.0, show_default=True, help="Seconds between looks.")
+@click.option("--until", type=int, metavar="STEP", help="With --watch: end when this step is collected.")
+@click.option("--patience", type=float, metavar="MINUTES", help="With --watch: end after so long without a new one.")
+@click.option("--analyses", help="For a series that no runs file mentions: which, separated by commas.")
 def collect(
-    run: str,
+    run: str | None,
     runs: Path | None,
     traces: Path,
     dry_run: bool,
     device: str | None,
     schedule: str | None,
     keep_going: bool,
+    include_masked: bool,
+    watch: Path | None,
+    poll: float,
+    until: int | None,
+    patience: float | None,
+    analyses: str | None,
 ) -> None:
-    """Measure every checkpoint of RUN and write its trace. Kill it at any time; the same command goes on."""
-    from .collector import collect as function
-    from .collector import estimate
-    from .config import load_run
+    """Measure every checkpoint of RUN and write its trace. Kill it at any time; the same command goes on.
 
+    RUN is a run of the runs file, a published series (`dynamics series`), or the path of a folder of checkpoints.
+    """
+    from .collector import collect as function
+    from .lookup import find_run
+
+    if run is None and watch is None:
+        raise click.UsageError("Missing argument 'RUN'.")
+    wanted = [a.strip() for a in analyses.split(",") if a.strip()] if analyses else []
+    if run is None:
+        assert watch is not None
+        watch.mkdir(parents=True, exist_ok=True)
+        run = str(watch.resolve())
+    name, declared = find_run(run, runs=runs, traces=traces, analyses=wanted)
     changed = {k: v for k, v in (("device", device), ("schedule", schedule)) if v is not None}
-    declared = load_run(run, runs).model_copy(update=changed)
+    declared = declared.model_copy(update=changed | ({"include_masked": True} if include_masked else {}))
     if dry_run:
-        guess = estimate(run, declared)
-        if guess.to_train:
-            click.echo(f"{run}: the organism has to be trained first, {guess.to_train} optimizer steps")
-        click.echo(f"{run}: {guess.checkpoints} of {guess.of} checkpoints, {guess.prompts} prompts each")
-        click.echo(f"download: 0 GB (the weights are local); trace: {guess.trace_bytes / 1e9:.3f} GB")
-        time = "unknown until there is a checkpoint to time" if guess.seconds is None else _duration(guess.seconds)
-        click.echo(f"time for collecting: {time}")
+        _dry_run(name, declared, traces)
         return
-    done = function(run, traces=traces, run=declared, keep_going=keep_going, reporter=Reporter())
+    if watch is not None:
+        from .watching import watch as follow
+
+        if not isinstance(declared.series, FolderConfig) or declared.series.path != watch.resolve():
+            declared = declared.model_copy(update={"series": FolderConfig(path=watch.resolve())})
+        limit = None if patience is None else patience * 60
+        done = follow(name, declared, traces=traces, poll=poll, until=until, patience=limit, reporter=Reporter())
+    else:
+        done = function(name, traces=traces, run=declared, keep_going=keep_going, reporter=Reporter())
     total = len(done.collected) + len(done.already)
     click.echo(
-        f"{done.trace}: {total} checkpoints complete ({len(done.collected)} now, {_duration(done.seconds)}), "
+        f"{done.trace}: {total} checkpoints complete ({len(done.collected)} now, {duration(done.seconds)}), "
         f"{len(done.failed)} failed, {len(done.masked)} masked"
     )
-    for step, reason in done.failed.items():
+    for step, reason in sorted(done.failed.items()):
         click.echo(f"  step {step} failed: {reason}")
+    for steps, reason in grouped(done.masked):
+        click.echo(f"  {steps} masked: {reason}")
     for step, count in done.nonfinite.items():
         click.echo(f"  step {step}: the model returned {count} values that are not finite; they are kept as they are")
     if done.failed:
         sys.exit(1)
+
+
+def _dry_run(name: str, run: Run, traces: Path) -> None:
+    from .estimating import ASSUMED_BANDWIDTH, estimate
+
+    guess = estimate(name, run, traces=traces, reporter=Reporter())
+    if guess.to_train:
+        click.echo(f"{name}: the organism has to be trained first, {guess.to_train} optimizer steps")
+    click.echo(
+        f"{name}: {guess.checkpoints} of {guess.of} checkpoints, {guess.todo} still to do, {guess.prompts} prompts each"
+    )
+    for steps, reason in grouped(guess.masked):
+        click.echo(f"  {steps} masked: {reason}")
+    local = "" if guess.download_bytes else " (the weights are local)"
+    click.echo(f"download: {guess.download_bytes / 1e9:.3g} GB{local}; trace: {guess.trace_bytes / 1e9:.3g} GB")
+    if guess.seconds is None:
+        click.echo(f"time for collecting: unknown ({guess.basis or 'there is no checkpoint to time yet'})")
+    else:
+        click.echo(f"time for collecting: {duration(guess.seconds)} ({guess.basis})")
+    if guess.download_bytes:
+        rate = f"{ASSUMED_BANDWIDTH / 1e6:.0f} MB/s"
+        click.echo(f"time for downloading: {duration(guess.download_seconds)} at {rate}, while the model computes")
 
 
 @cli.command()
@@ -105,10 +184,10 @@ def status(run: str, runs: Path | None, traces: Path) -> None:
         if steps:
             shown = ", ".join(map(str, steps[:8])) + (f", ... {steps[-1]}" if len(steps) > 8 else "")
             click.echo(f"  {name:<14}{len(steps):>4}  steps {shown}")
-    for step, reason in state.reasons.items():
-        click.echo(f"  step {step}: {reason}")
+    for shown, reason in grouped(state.reasons):
+        click.echo(f"  {shown}: {reason}")
     if state.seconds_left:
-        click.echo(f"  about {_duration(state.seconds_left)} left at {state.seconds_per_checkpoint:.1f} s a checkpoint")
+        click.echo(f"  about {duration(state.seconds_left)} left at {state.seconds_per_checkpoint:.1f} s a checkpoint")
 
 
 @cli.command()
@@ -153,6 +232,7 @@ def report(run: str, runs: Path | None, traces: Path, reports: Path) -> None:
 def verify(run: str, runs: Path | None, traces: Path, repair: bool) -> None:
     """Check every chunk of RUN's trace against its checksum."""
     from .collector import collect as recollect
+    from .lookup import find_run
     from .upkeep import verify as function
 
     damage = function(run, traces=traces, repair=repair)
@@ -162,19 +242,14 @@ def verify(run: str, runs: Path | None, traces: Path, repair: bool) -> None:
         click.echo(f"{run}: every chunk of every complete checkpoint is intact")
     elif repair:
         steps = {item.step for item in damage}
-        done = recollect(run, runs=runs, traces=traces, only=steps, reporter=Reporter())
+        name, declared = find_run(run, runs=runs, traces=traces)
+        done = recollect(name, run=declared, traces=traces, only=steps, reporter=Reporter())
         click.echo(f"{run}: measured {len(done.collected)} checkpoints again")
         if done.failed:
             sys.exit(1)
     else:
         click.echo(f"{run}: {len(damage)} damaged; `dynamics verify {run} --repair` measures them again")
         sys.exit(1)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def main(arguments: list[str] | None = None) -> Any:

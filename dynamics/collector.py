@@ -5,35 +5,33 @@ from __future__ import annotations
 import errno
 import shutil
 import time
-from collections.abc import Collection, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from checkpoints.ahead import ReadAhead
 from checkpoints.errors import CheckpointError, UserError
+from checkpoints.hub import HubConfig, HubSeries
 from checkpoints.organism import OrganismConfig, is_trained
-from checkpoints.series import Checkpoint
+from checkpoints.series import Checkpoint, Series
 
-from .config import Run, load_run
+from .config import Run
 from .journal import write_journal
+from .lookup import find_run
+from .masking import apply_masks, masks_before
+from .measuring import StoppedError, usable_device, write_checkpoint
+from .preflight import preflight
 from .progress import Reporter
-from .resolve import Resolved, preflight, resolve, trace_path
+from .resolve import Resolved, resolve, trace_path
 from .schedule import scheduled
-from .store import TraceWriter, writer_lock
+from .store import Trace, TraceWriter, writer_lock
 
 if TYPE_CHECKING:
+    from checkpoints.audit import Sketch
     from checkpoints.loading import Prepared, ResidentModel
 
-__all__ = ["Collected", "Estimate", "StoppedError", "collect", "estimate"]
-
-
-class StoppedError(UserError):
-    """Collection had to stop in the middle (disk full, out of memory); what is complete stays."""
-
-    exit_code = 1
+__all__ = ["Collected", "StoppedError", "collect", "open_run", "resident_model", "visited"]
 
 
 @dataclass
@@ -59,53 +57,6 @@ class Collected:
     seconds: float = 0.0
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """What a collection would do; nothing is written or trained.
-
-    Attributes:
-        checkpoints: checkpoints to visit, and how many the series has.
-        prompts: prompts per checkpoint, all probes together.
-        trace_bytes: uncompressed size of the finished trace.
-        seconds: expected time, or None where no checkpoint is there yet to try.
-        to_train: optimizer steps of training needed first (organisms only).
-    """
-
-    checkpoints: int
-    of: int
-    prompts: int
-    trace_bytes: int
-    seconds: float | None
-    to_train: int
-
-
-def estimate(name: str, run: Run) -> Estimate:
-    """How many checkpoints, bytes and seconds; times one checkpoint on the spot where there is one."""
-    _device(run.device)
-    resolved = resolve(name, run, train=False)
-    indices = _visited(resolved)
-    seconds = None
-    if resolved.series is not None and indices:
-        from checkpoints.loading import ResidentModel, prepare
-
-        resident = ResidentModel(_device(run.device), run.dtype)
-        checkpoint = resolved.declaration.checkpoints[indices[-1]]
-        prepared = prepare(resolved.series.fetch(checkpoint))
-        resident.install(prepared)
-        started = time.perf_counter()
-        for _ in _measure(resolved, resident):
-            pass
-        seconds = (time.perf_counter() - started) * len(indices)
-    return Estimate(
-        checkpoints=len(indices),
-        of=len(resolved.declaration.checkpoints),
-        prompts=sum(len(probe.ids) for _, probe in resolved.probes),
-        trace_bytes=resolved.declaration.bytes_per_checkpoint() * len(indices),
-        seconds=seconds,
-        to_train=getattr(run.series, "steps", 0) if resolved.series is None else 0,
-    )
-
-
 def collect(
     name: str,
     *,
@@ -114,21 +65,23 @@ def collect(
     run: Run | None = None,
     keep_going: bool = False,
     only: Collection[int] | None = None,
+    series: Series | None = None,
     reporter: Reporter | None = None,
 ) -> Collected:
     """Collect a run: train or open its series, visit every scheduled checkpoint, write the trace.
 
     Running it again goes on where it was left: complete checkpoints are kept, half-written ones are written anew,
-    failed ones are tried again.
+    failed ones are tried again. If the series has got longer since, the trace grows.
 
     Args:
-        name: the run's name.
+        name: a run of the runs file, the name of a published series, or the path of a folder of checkpoints.
         runs: the runs file (``runs.yaml`` in the current folder if None).
         traces: folder of traces; the trace is ``NAME.zarr`` in it.
         run: the run itself, instead of reading the runs file.
         keep_going: record checkpoints whose files are bad as failed and collect the others, instead of refusing to
-            start.
+            start. Checkpoints that a hub cannot deliver never stop the others.
         only: visit no other steps than these (of those that the run's schedule visits or that were visited before).
+        series: the checkpoints, instead of opening what the run says.
         reporter: who tells the user.
 
     Raises:
@@ -136,16 +89,26 @@ def collect(
         StoppedError: when the disk is full or memory is short; run it again after making room.
     """
     reporter = reporter or Reporter(quiet=True)
-    run = run or load_run(name, runs)
+    if run is None:
+        name, run = find_run(name, runs=runs, traces=traces)
     trace = trace_path(traces, name)
-    _device(run.device)  # a wrong one must not cost a training
+    usable_device(run.device)  # a wrong one must not cost a training
     with writer_lock(trace):
-        resolved = _resolve(name, run, reporter)
+        resolved = open_run(name, run, trace, reporter, series=series)
         assert resolved.series is not None
         checkpoints = resolved.declaration.checkpoints
-        indices = _visited(resolved)
+        reasons = masks_before(resolved)
+        indices = visited(resolved)
         if only is not None:
             indices = [i for i, c in enumerate(checkpoints) if c.step in only and c.step not in run.exclude]
+        indices = [i for i in indices if checkpoints[i].step not in reasons]
+        if not indices:
+            raise UserError(
+                f"every checkpoint of run {name!r} is masked:\n    "
+                + "\n    ".join(f"step {s}: {r}" for s, r in list(reasons.items())[:6]),
+                expected="at least one to measure",
+                remedy="--include-masked collects those that are known or found to be wrong, too",
+            )
         bad = preflight(resolved.series, [checkpoints[i] for i in indices])
         if bad and not keep_going:
             lines = [f"step {c.step}: {reason}" for c, reason in list(bad.items())[:6]]
@@ -158,7 +121,7 @@ def collect(
         _require_space(trace, resolved, len(indices))
         try:
             writer = TraceWriter(trace, resolved.declaration, durable=run.durable)
-            return _visit(resolved, writer, indices, bad, reporter)
+            return _visit(resolved, writer, indices, bad, reasons, reporter)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
                 raise
@@ -168,15 +131,33 @@ def collect(
             ) from error
 
 
-def _resolve(name: str, run: Run, reporter: Reporter) -> Resolved:
-    if not isinstance(run.series, OrganismConfig) or is_trained(name, run.series):
-        return resolve(name, run)
-    steps = run.series.steps
-    with reporter.bar(f"training {name}", steps, unit="steps") as bar:
-        return resolve(name, run, training=lambda done, _total, loss: bar.update(done, f"loss {loss:.2f}"))
+def open_run(
+    name: str, run: Run, trace: Path, reporter: Reporter, *, train: bool = True, series: Series | None = None
+) -> Resolved:
+    """Resolve a run beside what its trace already says: collected commits stay pinned."""
+    pins: dict[int, str] = {}
+    if isinstance(run.series, HubConfig) and trace.exists():
+        before = Trace(trace)
+        revisions = before.tree.to_dataset()["revision"].values
+        pins = {int(s): str(r) for s, r, d in zip(before.steps, revisions, before.digests, strict=True) if d}
+    if not train or not isinstance(run.series, OrganismConfig) or is_trained(name, run.series):
+        resolved = resolve(name, run, series=series, pins=pins, train=train, say=reporter.say)
+        if isinstance(resolved.series, HubSeries):
+            for checkpoint in resolved.series.moved:
+                reporter.say(f"step {checkpoint.step}: the hub has another commit by now; the collected one is kept")
+        return resolved
+    with reporter.bar(f"training {name}", run.series.steps, unit="steps") as bar:
+        return resolve(
+            name, run, training=lambda done, _total, loss: bar.update(done, f"loss {loss:.2f}"), say=reporter.say
+        )
 
 
-def _visited(resolved: Resolved) -> list[int]:
+def visited(resolved: Resolved) -> list[int]:
+    """Indices of the checkpoints that a run's schedule visits, without those that it excludes.
+
+    Raises:
+        UserError: when it excludes what is not there, or everything.
+    """
     run, checkpoints = resolved.run, resolved.declaration.checkpoints
     unknown = set(run.exclude) - {c.step for c in checkpoints}
     if unknown:
@@ -185,10 +166,19 @@ def _visited(resolved: Resolved) -> list[int]:
             expected=f"steps from {checkpoints[0].step} to {checkpoints[-1].step}",
         )
     chosen = scheduled([c.step for c in checkpoints], run.schedule, run.checkpoints)
-    visited = [i for i in chosen if checkpoints[i].step not in run.exclude]
-    if not visited:
+    left = [i for i in chosen if checkpoints[i].step not in run.exclude]
+    if not left:
         raise UserError(f"run {resolved.name!r} excludes every checkpoint", expected="at least one to measure")
-    return visited
+    return left
+
+
+def resident_model(resolved: Resolved) -> ResidentModel:
+    """The model of a run, still without weights."""
+    from checkpoints.loading import ResidentModel
+
+    adapter = resolved.model.adapter
+    build = None if adapter is None else adapter.build
+    return ResidentModel(usable_device(resolved.run.device), resolved.run.dtype, build)
 
 
 def _require_space(trace: Path, resolved: Resolved, count: int) -> None:
@@ -201,34 +191,19 @@ def _require_space(trace: Path, resolved: Resolved, count: int) -> None:
         )
 
 
-def _device(wanted: str) -> str:
-    import torch
-
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=wanted)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(
-            f"device {wanted!r} cannot be used: {str(error).splitlines()[0]}", expected="cpu, cuda, cuda:N or mps"
-        ) from error
-    return wanted
-
-
 def _visit(
-    resolved: Resolved, writer: TraceWriter, indices: list[int], bad: dict[Checkpoint, str], reporter: Reporter
+    resolved: Resolved,
+    writer: TraceWriter,
+    indices: list[int],
+    bad: dict[Checkpoint, str],
+    reasons: dict[int, str],
+    reporter: Reporter,
 ) -> Collected:
-    from checkpoints.loading import ResidentModel, prepare
-
     series, checkpoints = resolved.series, resolved.declaration.checkpoints
     assert series is not None
-    status = writer.status()
     done = Collected(writer.path)
-    for index, checkpoint in enumerate(checkpoints):
-        if checkpoint.step in resolved.run.exclude:
-            reason = done.masked[checkpoint.step] = "excluded in the runs file"
-            if status[index] != "masked":
-                writer.mark(index, "masked", reason)  # what was measured stays on disk: masked is not read
+    done.masked = apply_masks(resolved, writer, reasons)
+    status = writer.status()
     done.already = [checkpoints[i].step for i in indices if status[i] == "complete"]
     for checkpoint, reason in bad.items():
         index = checkpoints.index(checkpoint)
@@ -236,69 +211,66 @@ def _visit(
             done.failed[checkpoint.step] = reason
             writer.mark(index, "failed", reason)
     complete = [i for i in indices if status[i] == "complete" and checkpoints[i] not in bad]
-    todo = [i for i in indices if status[i] != "complete" and checkpoints[i] not in bad]
+    todo = [i for i in indices if status[i] not in ("complete", "masked") and checkpoints[i] not in bad]
     for index in {*complete[:1], *complete[-1:]} if todo else set():
-        _same_weights(writer, index, series.fetch(checkpoints[index]))
-    if not todo:
-        return done
-    resident = ResidentModel(_device(resolved.run.device), resolved.run.dtype)
-
-    def ready(checkpoint: Checkpoint) -> Prepared:
-        return prepare(series.fetch(checkpoint))
-
-    write_journal(writer.path, "start", todo=len(todo), already=len(done.already))
-    started = time.perf_counter()
-    # one thread reads the next checkpoint while this one computes; it starts when the weights of this one have been
-    # copied into the model and let go, so that there are at most two sets of weights in memory
-    with (
-        ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool,
-        reporter.bar(f"collecting {resolved.name}", len(todo), unit="checkpoints") as bar,
-    ):
-        upcoming: list[Future[Prepared]] = [pool.submit(ready, checkpoints[todo[0]])]
-        for place, index in enumerate(todo):
-            checkpoint = checkpoints[index]
-            began = time.perf_counter()
-            failure = installed = None
-            try:
-                installed = _install(resident, upcoming.pop())
-            except CheckpointError as error:
-                failure = error.observed
-            if place + 1 < len(todo):
-                upcoming.append(pool.submit(ready, checkpoints[todo[place + 1]]))
-            if installed is not None:
-                broken = _collect_one(resolved, writer, resident, index, *installed)
-                if broken:
-                    done.nonfinite[checkpoint.step] = broken
-                done.collected.append(checkpoint.step)
-                write_journal(writer.path, "complete", step=checkpoint.step, seconds=time.perf_counter() - began)
-            elif failure is not None:
-                done.failed[checkpoint.step] = failure
-                writer.mark(index, "failed", failure)
-                writer.clear(index)
-                write_journal(writer.path, "failed", step=checkpoint.step, reason=failure)
-            bar.update(place + 1, f"step {checkpoint.step}")
-    done.seconds = time.perf_counter() - started
+        _same_weights(writer, index, series, checkpoints[index])
+    if todo:
+        write_journal(writer.path, "start", todo=len(todo), already=len(done.already))
+        started = time.perf_counter()
+        _collect(resolved, writer, todo, done, reporter)
+        done.seconds = time.perf_counter() - started
+        done.masked = apply_masks(resolved, writer, reasons)  # by now their neighbours are there to compare with
     return done
 
 
-def _same_weights(writer: TraceWriter, index: int, folder: Path) -> None:
-    """Refuse to go on with other weights than the trace was begun with; two hashes stand for all."""
-    from checkpoints.weights import weights_digest
+def _collect(resolved: Resolved, writer: TraceWriter, todo: list[int], done: Collected, reporter: Reporter) -> None:
+    series, checkpoints = resolved.series, resolved.declaration.checkpoints
+    assert series is not None
+    if isinstance(series, HubSeries):
+        series.sweep([checkpoints[i].revision for i in todo[:2]])
+    resident = resident_model(resolved)
 
-    known, found = writer.digest(index), weights_digest(folder)
-    if known and known != found:
-        raise UserError(
-            f"the weights in {folder} are not those that {writer.path} was collected from",
-            expected=f"sha256 {known[:12]}..., found {found[:12]}...",
-            remedy="give back the old weights, or move the trace away and collect again (nothing was deleted)",
-        )
+    def read(fetched: Path) -> tuple[Prepared, Sketch]:
+        from checkpoints.audit import sketch
+
+        prepared = series.read(fetched)
+        return prepared, sketch(prepared.tensors)
+
+    with (
+        ReadAhead(series, [checkpoints[i] for i in todo], read) as ahead,
+        reporter.bar(f"collecting {resolved.name}", len(todo), unit="checkpoints") as bar,
+    ):
+        for place, index in enumerate(todo):
+            step = checkpoints[index].step
+            began = time.perf_counter()
+            failure = installed = None
+            try:
+                installed = _install(resident, ahead)
+            except CheckpointError as error:
+                failure = error.observed
+            ahead.let_go()
+            if installed is not None:
+                digest, stored_dtype, sketched = installed
+                broken = write_checkpoint(
+                    resolved, writer, resident.model, index, sketch=sketched, digest=digest, stored_dtype=stored_dtype
+                )
+                if broken:
+                    done.nonfinite[step] = broken
+                done.collected.append(step)
+                write_journal(writer.path, "complete", step=step, seconds=time.perf_counter() - began)
+            elif failure is not None:
+                done.failed[step] = failure
+                writer.mark(index, "failed", failure)
+                writer.clear(index)
+                write_journal(writer.path, "failed", step=step, reason=failure)
+            bar.update(place + 1, f"step {step}")
 
 
-def _install(resident: ResidentModel, upcoming: Future[Prepared]) -> tuple[str, str]:
-    """Make the prepared weights resident; returns their digest and stored dtype. The caller keeps no reference."""
+def _install(resident: ResidentModel, ahead: ReadAhead[tuple[Prepared, Sketch]]) -> tuple[str, str, Sketch]:
+    """Make the next weights resident; returns their digest, stored dtype and sketch. Nobody keeps the weights."""
     import torch
 
-    prepared = upcoming.result()
+    prepared, sketched = ahead.take()
     try:
         resident.install(prepared)
     except torch.OutOfMemoryError as error:
@@ -306,48 +278,17 @@ def _install(resident: ResidentModel, upcoming: Future[Prepared]) -> tuple[str, 
             f"out of memory while loading {prepared.folder}: {str(error).splitlines()[0]}",
             remedy="free memory on the device or choose another one, then run the same command again",
         ) from error
-    return prepared.digest, prepared.stored_dtype
+    return prepared.digest, prepared.stored_dtype, sketched
 
 
-def _collect_one(
-    resolved: Resolved, writer: TraceWriter, resident: ResidentModel, index: int, digest: str, stored_dtype: str
-) -> int:
-    """Measure and write the resident checkpoint; the status is set last, and nothing half-written is left.
-
-    Returns how many values were not finite because the model said so.
-    """
-    writer.clear(index)
-    nonfinite = overflowed = 0
-    try:
-        for group, values in _measure(resolved, resident):
-            broken, large = writer.write(index, group, values)
-            nonfinite, overflowed = nonfinite + broken, overflowed + large
-    except BaseException:  # Ctrl-C or a full disk
-        writer.clear(index)
-        raise
-    writer.commit(index, digest=digest, stored_dtype=stored_dtype, nonfinite=nonfinite, overflowed=overflowed)
-    return nonfinite
-
-
-def _measure(resolved: Resolved, resident: ResidentModel) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-    """(probe, its variables), one probe at a time."""
-    import torch
-
-    from .forward import measure
-
-    for plan, probe in resolved.probes:
-        try:
-            values = measure(
-                resident.model,
-                probe,
-                plan.measurements,
-                table=resolved.table,
-                shape=resolved.shape,
-                batch_tokens=resolved.run.batch_tokens,
-            )
-        except torch.OutOfMemoryError as error:
-            raise StoppedError(
-                f"out of memory on probe {plan.probe.name!r}: {str(error).splitlines()[0]}",
-                remedy="lower `batch_tokens` in the runs file, then run the same command again",
-            ) from error
-        yield plan.probe.name, values
+def _same_weights(writer: TraceWriter, index: int, series: Series, checkpoint: Checkpoint) -> None:
+    """Refuse to go on with other weights than the trace was begun with; two hashes stand for all."""
+    if isinstance(series, HubSeries):  # a commit is pinned and cannot change
+        return
+    known, found = writer.digest(index), series.read(series.fetch(checkpoint)).digest
+    if known and known != found:
+        raise UserError(
+            f"the weights in {series.fetch(checkpoint)} are not those that {writer.path} was collected from",
+            expected=f"sha256 {known[:12]}..., found {found[:12]}...",
+            remedy="give back the old weights, or move the trace away and collect again (nothing was deleted)",
+        )

@@ -10,10 +10,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from checkpoints.errors import UserError, nearest
+from checkpoints.hub import HubConfig
 from checkpoints.local import FolderConfig
 from checkpoints.organism.curriculum import OrganismConfig
 
-__all__ = ["AnalysisEntry", "ProbeEntry", "Run", "load_run", "load_runs"]
+__all__ = ["AnalysisEntry", "LiveConfig", "ProbeEntry", "Run", "load_run", "load_runs", "run_names"]
 
 DEFAULT_RUNS_FILE = Path("runs.yaml")
 
@@ -25,6 +26,7 @@ class AnalysisEntry(BaseModel):
 
     name: str = Field(description="`addition` means analyses.addition; a dotted path means anybody's module.")
     options: dict[str, Any] = Field(default_factory=dict, description="Options of that analysis.")
+    optional: bool = Field(False, description="Leave it out, with a remark, where its prompts do not fit the series.")
 
     @model_validator(mode="before")
     @classmethod
@@ -42,14 +44,30 @@ class ProbeEntry(BaseModel):
     positions: tuple[str, ...] = Field(("last",), description="Named positions at which they are stored.")
 
 
+class LiveConfig(BaseModel):
+    """No weights are kept: a training job collects while it runs (``dynamics.live``)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["live"] = "live"
+
+
+_KINDS: dict[str, type[BaseModel]] = {
+    "organism": OrganismConfig,
+    "folder": FolderConfig,
+    "hub": HubConfig,
+    "live": LiveConfig,
+}
+
+
 class Run(BaseModel):
     """One run: a series, what to measure on it, and how."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     description: str = Field("", description="What this run is for; shown in lists and reports.")
-    series: Annotated[OrganismConfig | FolderConfig, Field(discriminator="kind")] = Field(
-        description="Where the checkpoints come from."
+    series: Annotated[OrganismConfig | FolderConfig | HubConfig | LiveConfig, Field(discriminator="kind")] = Field(
+        description="Where the checkpoints come from; a name alone is that of a published series (`dynamics series`)."
     )
     analyses: tuple[AnalysisEntry, ...] = Field((), description="Which analyses to collect for and to report.")
     probes: dict[str, ProbeEntry] = Field(default_factory=dict, description="Your own prompts, by probe name.")
@@ -64,7 +82,16 @@ class Run(BaseModel):
     layout: Literal["local", "sharded"] = Field("local", description="sharded: one file per checkpoint and variable.")
     batch_tokens: int = Field(8192, ge=1, description="At most this many tokens in one forward pass.")
     durable: bool = Field(False, description="Flush to disk before a checkpoint is marked complete.")
-    sites: str | None = Field(None, description="package.module:NAME of a SiteTable, for architectures of your own.")
+    sites: str | None = Field(None, description="package.module:NAME of a SiteTable, for families that have none yet.")
+    adapter: str | None = Field(None, description="package.module:NAME of an Adapter, for modules of your own.")
+    include_masked: bool = Field(
+        False, description="Collect also checkpoints that are known or found to hold other weights than their label says."
+    )
+
+    @field_validator("series", mode="before")
+    @classmethod
+    def _published(cls, value: Any) -> Any:
+        return {"kind": "hub", "name": value} if isinstance(value, str) else value
 
     @field_validator("analyses")
     @classmethod
@@ -90,6 +117,15 @@ def load_runs(file: Path | None = None) -> dict[str, Run]:
     """
     file, content = _read(file)
     return {name: _parse(name, body, file) for name, body in content.items()}
+
+
+def run_names(file: Path | None = None) -> list[str]:
+    """The names in a runs file, whether the runs are right or wrong.
+
+    Raises:
+        UserError: when the file is missing or not YAML.
+    """
+    return list(_read(file)[1])
 
 
 def load_run(name: str, file: Path | None = None) -> Run:
@@ -159,29 +195,25 @@ def _parse(name: str, body: Any, file: Path) -> Run:
         }
     }
     if isinstance(run.series, FolderConfig):
-        tokenizer = run.series.tokenizer
-        changes["series"] = run.series.model_copy(
-            update={
-                "path": base / run.series.path.expanduser(),
-                "tokenizer": None if tokenizer is None else base / tokenizer.expanduser(),
-            }
-        )
+        paths = {key: getattr(run.series, key) for key in ("path", "tokenizer", "config")}
+        absolute = {key: base / path.expanduser() for key, path in paths.items() if path is not None}
+        changes["series"] = run.series.model_copy(update=absolute)
     return run.model_copy(update=changes)
 
 
 def _explain(problem: Any, body: Any) -> str:
     """One pydantic problem as a sentence, with the nearest known key where a key is unknown."""
     location = [str(part) for part in problem["loc"]]
-    where = ".".join(part for part in location if part not in ("organism", "folder"))
+    where = ".".join(part for part in location if part not in _KINDS)
     if problem["type"] == "extra_forbidden":
         known = _fields_at(location[:-1])
         return f"unknown key {where!r}: {nearest(location[-1], known)}"
     if problem["type"] == "missing":
         return f"{where!r} is missing"
     if problem["type"] == "union_tag_not_found":
-        return f"{where!r} has no `kind`: organism or folder"
+        return f"{where!r} has no `kind`: {', '.join(_KINDS)}"
     if problem["type"] == "union_tag_invalid":
-        return f"'{where}.kind' is {body['series'].get('kind')!r}: expected organism or folder"
+        return f"'{where}.kind' is {body['series'].get('kind')!r}: expected one of {', '.join(_KINDS)}"
     message = str(problem["msg"]).removeprefix("Value error, ")
     return f"{where}: {message}" if where else message
 
@@ -195,6 +227,7 @@ def _fields_at(location: list[str]) -> list[str]:
     if location[0] == "series":
         if "curriculum" in location:
             return list(Entry.model_fields)
-        return list((OrganismConfig if "organism" in location else FolderConfig).model_fields)
+        kind = next((model for name, model in _KINDS.items() if name in location), FolderConfig)
+        return list(kind.model_fields)
     models: dict[str, type[BaseModel]] = {"probes": ProbeEntry, "analyses": AnalysisEntry}
     return list(models[location[0]].model_fields) if location[0] in models else []

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from .architecture import Architecture
 from .measurements import Batch, Measurement
 from .probes import TokenizedProbe
-from .sites import ModelShape, SiteTable, observe
+from .sites import observe
 
 __all__ = ["LOGITS", "measure"]
 
@@ -23,8 +24,7 @@ def measure(
     probe: TokenizedProbe,
     measurements: Sequence[Measurement],
     *,
-    table: SiteTable,
-    shape: ModelShape,
+    architecture: Architecture,
     batch_tokens: int = 8192,
 ) -> dict[str, np.ndarray]:
     """All variables of all measurements of one probe, with the model as it is.
@@ -33,11 +33,10 @@ def measure(
     gives does not depend on its neighbours (up to the rounding of differently shaped matrix products).
 
     Args:
-        model: a causal language model in evaluation mode.
+        model: a language model in evaluation mode.
         probe: the tokenized prompts.
         measurements: what to measure.
-        table: where the model's sites are.
-        shape: the model's sizes.
+        architecture: its sizes, where its sites are, how it is asked for logits.
         batch_tokens: at most this many tokens in one forward pass.
 
     Returns:
@@ -45,6 +44,7 @@ def measure(
     """
     import torch
 
+    shape = architecture.shape
     accumulators = [(m.sites(), m.start(probe, shape)) for m in measurements]
     sites = frozenset().union(*(wanted for wanted, _ in accumulators))
     needed = [positions for m in measurements for positions in m.logits(probe)]
@@ -57,24 +57,25 @@ def measure(
             if site in wanted:
                 accumulator.observe(site, layer, value, batch)
 
-    with torch.inference_mode(), observe(model, table, sites, shape.layers, callback):
-        for rows, kept in _batches(probe, needed, batch_tokens, shape.vocab):
+    with torch.inference_mode(), observe(model, architecture.table, sites, shape.layers, callback):
+        for rows, kept in _batches(probe, needed, batch_tokens, shape.vocab, architecture.whole):
             ids = torch.from_numpy(np.stack([probe.ids[row] for row in rows])).to(device)
             batch = Batch(rows, ids, kept)
             keep = torch.tensor(kept or [ids.shape[1] - 1], device=device)  # the head needs at least one position
-            output = model(input_ids=ids, use_cache=False, logits_to_keep=keep)
-            batch = replace(batch, logits=output.logits if kept else None)
+            logits = architecture.logits(model, ids, keep)
+            batch = replace(batch, logits=logits if kept else None)
             for _, accumulator in accumulators:
                 accumulator.finish(batch)
     return {name: value for _, accumulator in accumulators for name, value in accumulator.result().items()}
 
 
 def _batches(
-    probe: TokenizedProbe, needed: Sequence[np.ndarray], tokens: int, vocab: int
+    probe: TokenizedProbe, needed: Sequence[np.ndarray], tokens: int, vocab: int, whole: bool
 ) -> Iterator[tuple[np.ndarray, tuple[int, ...]]]:
     """(rows, token positions that need logits): batches that keep to ``tokens`` and to :data:`LOGITS`."""
     for rows in probe.batches(tokens):
         kept = tuple(sorted({int(p) for positions in needed for p in positions[rows]}))
-        size = max(1, LOGITS // (max(1, len(kept)) * vocab))
+        computed = int(probe.lengths[rows[0]]) if whole else max(1, len(kept))
+        size = max(1, LOGITS // (computed * vocab))
         for start in range(0, len(rows), size):
             yield rows[start : start + size], kept

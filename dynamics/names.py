@@ -27,6 +27,7 @@ DIMENSIONS = {
     "group": "values of the label by which prompts are grouped",
     "permutation": "0 is the real labels, the others are shuffled labels",
     "rank": "0 is the highest",
+    "sample": "a fixed sample of the weights' coordinates",
 }
 """Dimension name to meaning."""
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .findings import Summary
     from .store import Trace
 
-__all__ = ["Analysis", "Context", "NoOptions", "ProbePlan", "Request", "find_analysis", "merge"]
+__all__ = ["Analysis", "Context", "NoOptions", "ProbePlan", "Request", "built_in", "find_analysis", "merge"]
 
 
 class NoOptions(BaseModel):
@@ -80,6 +80,13 @@ class ProbePlan:
     measurements: tuple[Measurement, ...]
 
 
+def built_in() -> list[str]:
+    """The analyses in the package ``analyses``, sorted."""
+    import pkgutil
+
+    return sorted(m.name for m in pkgutil.iter_modules(import_module("analyses").__path__))
+
+
 def find_analysis(name: str, options: Mapping[str, Any] | None = None) -> tuple[Analysis, BaseModel]:
     """The module of an analysis and its validated options.
 
@@ -88,8 +95,6 @@ def find_analysis(name: str, options: Mapping[str, Any] | None = None) -> tuple[
     Raises:
         UserError: when there is no such module, it is no analysis, or the options are wrong.
     """
-    import pkgutil
-
     dotted = name if "." in name else f"analyses.{name}"
     if not all(part.isidentifier() for part in dotted.split(".")):
         raise UserError(f"{name!r} cannot name an analysis", expected="a name, or the dotted name of a module of yours")
@@ -98,7 +103,7 @@ def find_analysis(name: str, options: Mapping[str, Any] | None = None) -> tuple[
     except ModuleNotFoundError as error:
         if error.name is None or not (dotted == error.name or dotted.startswith(error.name + ".")):
             raise  # the module exists, and what it imports does not
-        known = [m.name for m in pkgutil.iter_modules(import_module("analyses").__path__)]
+        known = built_in()
         raise UserError(
             f"there is no analysis {name!r}",
             expected=f"one of {', '.join(known)}, or the dotted name of a module of yours",

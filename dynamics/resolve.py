@@ -4,31 +4,50 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from checkpoints.errors import UserError
-from checkpoints.loading import compare_headers, load_tokenizer, read_config
-from checkpoints.local import FolderConfig, FolderSeries
-from checkpoints.organism import is_trained, model_config, open_organism, schedule
+from checkpoints.audit import SAMPLE
+from checkpoints.errors import CheckpointError, UserError
+from checkpoints.loading import read_config
+from checkpoints.organism import is_trained, model_config, schedule
 from checkpoints.organism.curriculum import OrganismConfig
 from checkpoints.organism.tokenizer import build_tokenizer, speaks
 from checkpoints.series import Checkpoint, Series
-from checkpoints.weights import has_weights, header
+from checkpoints.sources import open_series
+from checkpoints.tokenizing import load_tokenizer
 
-from .config import Run
-from .measurements import Activations, Answers, Measurement
+from .architecture import Adapter, Architecture, adapted, architecture, find_adapter
+from .config import LiveConfig, Run
+from .measurements import Activations, Answers, Measurement, Variable
 from .plan import Context, ProbePlan, Request, find_analysis, merge
 from .probes import TokenizedProbe, read_probe, tokenize
 from .probes.types import LAST
 from .provenance import provenance
-from .sites import ModelShape, SiteTable, model_shape, site_table
-from .store import Group, TraceDeclaration
+from .store import WEIGHTS, Group, TraceDeclaration
 
-__all__ = ["Resolved", "preflight", "resolve", "trace_path"]
+__all__ = ["Model", "Resolved", "describe_model", "plan_run", "resolve", "trace_path"]
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is known of a run's model before its weights are there.
+
+    Attributes:
+        tokenizer: that all checkpoints share.
+        architecture: how it is measured.
+        config: what the trace says about it, as JSON values.
+        adapter: for modules of the user's own.
+    """
+
+    tokenizer: Any
+    architecture: Architecture
+    config: Mapping[str, Any]
+    adapter: Adapter | None = None
 
 
 @dataclass(frozen=True)
@@ -37,10 +56,10 @@ class Resolved:
 
     Attributes:
         name: the run's name.
-        run: its configuration.
-        series: its checkpoints; None for an organism that has not been trained (only with ``train=False``).
-        shape: the model's sizes.
-        table: where its sites are.
+        run: its configuration, with the optional analyses that fit.
+        series: its checkpoints; None for an organism that has not been trained (only with ``train=False``), and for a
+            model that is being trained.
+        model: what is known of its model.
         probes: each probe with its measurements, tokenized.
         declaration: the trace.
     """
@@ -48,8 +67,7 @@ class Resolved:
     name: str
     run: Run
     series: Series | None
-    shape: ModelShape
-    table: SiteTable
+    model: Model
     probes: tuple[tuple[ProbePlan, TokenizedProbe], ...]
     declaration: TraceDeclaration
 
@@ -58,27 +76,125 @@ def resolve(
     name: str,
     run: Run,
     *,
+    series: Series | None = None,
     train: bool = True,
     training: Callable[[int, int, float], None] | None = None,
+    pins: Mapping[int, str] | None = None,
+    say: Say = lambda _text: None,
 ) -> Resolved:
     """Open the series (training the organism if needed), plan all analyses and check every probe.
 
     Args:
         name: the run's name.
         run: its configuration.
+        series: its checkpoints, instead of opening what the run says.
         train: whether an untrained organism is trained; if not, everything but the weights is resolved.
         training: called after each training step with (steps done, steps in all, loss).
+        pins: step to the commit that was collected before (hub series).
+        say: told which optional analyses do not fit.
 
     Raises:
         UserError: for anything that can be known to be wrong before a checkpoint is loaded.
     """
-    # analyses first: a misspelt one must not cost a training
-    analyses = [find_analysis(entry.name, entry.options) for entry in run.analyses]
-    files = {probe: read_probe(probe, entry.file) for probe, entry in run.probes.items()}
-    series, checkpoints, tokenizer, config = _open(name, run, train, training)
-    shape, table = model_shape(config), site_table(config, run.sites)
-    context = Context(tokenizer, speaks(tokenizer), files)
-    requests = [request for module, options in analyses for request in module.plan(context, options)]
+    if isinstance(run.series, LiveConfig):
+        raise UserError(
+            f"run {name!r} is collected by the training itself (`kind: live`)",
+            expected="a series of stored checkpoints",
+            remedy="attach dynamics.live.DynamicsCallback or LiveCollector to the training job",
+        )
+    for entry in run.analyses:  # a misspelt one must not cost a training
+        find_analysis(entry.name, entry.options)
+    adapter = None if run.adapter is None else find_adapter(run.adapter)
+    for probe, own in run.probes.items():
+        read_probe(probe, own.file)
+    if isinstance(run.series, OrganismConfig) and not train and not is_trained(name, run.series):
+        per_step = run.series.tokens_per_step
+        planned = tuple(Checkpoint(s, f"step{s}", per_step * s) for s in schedule(run.series))
+        untrained = describe_model(model_config(run.series), build_tokenizer(), run.sites)
+        return plan_run(name, run, None, planned, untrained, "not trained yet", say)
+    series = series or open_series(name, run.series, pins=pins, training=training)
+    return plan_run(name, run, series, series.checkpoints, _model(series, run, adapter), series.origin, say)
+
+
+def plan_run(
+    name: str,
+    run: Run,
+    series: Series | None,
+    checkpoints: tuple[Checkpoint, ...],
+    model: Model,
+    origin: str,
+    say: Say = lambda _text: None,
+) -> Resolved:
+    """All analyses' and the user's probes, tokenized, and the trace that they need; see :func:`resolve`."""
+    context_files = {probe: read_probe(probe, entry.file) for probe, entry in run.probes.items()}
+    context = Context(model.tokenizer, speaks(model.tokenizer), context_files)
+    requests: list[Request] = []
+    fitting = []
+    for entry in run.analyses:
+        module, options = find_analysis(entry.name, entry.options)
+        try:
+            wanted = list(module.plan(context, options))
+            if entry.optional:
+                _tokenized(merge(wanted), model)
+        except UserError as error:
+            if not entry.optional:
+                raise
+            say(f"analysis {entry.name!r} is left out: {error.observed.splitlines()[0]}")
+            continue
+        fitting.append(entry)
+        requests += wanted
+    requests += _own_probes(name, run, context_files)
+    if not requests:
+        raise UserError(f"none of the analyses of run {name!r} fits this series", expected="at least one, or `probes`")
+    run = run.model_copy(update={"analyses": tuple(fitting)})
+    probes = _tokenized(merge(requests), model)
+    shape = model.architecture.shape
+    groups = (_weights_group(), *(_group(plan, p, [v for m in plan.measurements for v in m.declare(p, shape)]) for plan, p in probes))  # fmt: skip
+    attributes = {
+        "run": name,
+        "run_config": run.model_dump(mode="json"),
+        "origin": origin,
+        "model_config": dict(model.config),
+        "tokenizer_digest": _tokenizer_digest(model.tokenizer),
+        "dtype": run.dtype,
+        **provenance(),
+    }
+    declaration = TraceDeclaration(
+        checkpoints=checkpoints,
+        groups=groups,
+        trace_dtype=run.trace_dtype,
+        attributes=attributes,
+        bfloat16=run.dtype == "bfloat16",
+        layout=run.layout,
+    )
+    return Resolved(name, run, series, model, probes, declaration)
+
+
+def describe_model(config: Any, tokenizer: Any, sites: str | None = None) -> Model:
+    """What a ``transformers`` config says of a model."""
+    content = json.loads(config.to_json_string(use_diff=False))
+    for accidental in ("transformers_version", "_name_or_path"):  # say nothing about what is computed
+        content.pop(accidental, None)
+    return Model(tokenizer, architecture(config, sites), content)
+
+
+def _model(series: Series, run: Run, adapter: Adapter | None) -> Model:
+    if adapter is None:
+        return describe_model(read_config(series.config_folder), load_tokenizer(series.tokenizer_folder), run.sites)
+    for checkpoint in series.checkpoints:
+        try:
+            tensors = series.read(series.fetch(checkpoint)).tensors
+        except CheckpointError:
+            continue
+        found = adapted(adapter, tensors)
+        return Model(
+            adapter.tokenizer(), found, {"adapter": run.adapter, "shape": asdict(found.shape)}, adapter
+        )
+    raise UserError(f"no checkpoint of {series.origin} can be read", expected="at least one whole state dict")
+
+
+def _own_probes(name: str, run: Run, files: Mapping[str, Any]) -> list[Request]:
+    requests = []
     for probe, entry in run.probes.items():
         measurements: list[Measurement] = [Activations(site, entry.positions or (LAST,)) for site in entry.sites]
         if files[probe].answer is not None:
@@ -89,87 +205,45 @@ def resolve(
                 remedy=f"give its prompts answers, or add `sites: [resid_post]` to it in run {name!r}",
             )
         requests.append(Request(files[probe], tuple(measurements)))
-    probes = tuple(
-        (plan, tokenize(plan.probe, tokenizer, vocab=shape.vocab, context=shape.context)) for plan in merge(requests)
-    )
-    groups = tuple(_group(plan, probe, shape) for plan, probe in probes)
-    attributes = {
-        "run": name,
-        "run_config": run.model_dump(mode="json"),
-        "origin": series.origin if series is not None else "not trained yet",
-        "model_config": json.loads(config.to_json_string(use_diff=False)),
-        "tokenizer_digest": _tokenizer_digest(tokenizer),
-        "dtype": run.dtype,
-        **provenance(),
-    }
-    for accidental in ("transformers_version", "_name_or_path"):  # say nothing about what is computed
-        attributes["model_config"].pop(accidental, None)
-    declaration = TraceDeclaration(
-        checkpoints=checkpoints,
-        groups=groups,
-        trace_dtype=run.trace_dtype,
-        attributes=attributes,
-        bfloat16=run.dtype == "bfloat16",
-        layout=run.layout,
-    )
-    return Resolved(name, run, series, shape, table, probes, declaration)
+    return requests
 
 
-def _open(
-    name: str, run: Run, train: bool, training: Callable[[int, int, float], None] | None
-) -> tuple[Series | None, tuple[Checkpoint, ...], Any, Any]:
-    series: Series
-    if isinstance(run.series, OrganismConfig):
-        if not train and not is_trained(name, run.series):
-            per_step = run.series.tokens_per_step
-            planned = tuple(Checkpoint(s, f"step{s}", per_step * s) for s in schedule(run.series))
-            return None, planned, build_tokenizer(), model_config(run.series)
-        series = open_organism(name, run.series, progress=training)
-    else:
-        assert isinstance(run.series, FolderConfig)
-        series = FolderSeries(run.series, name=name)
-    tokenizer = load_tokenizer(series.tokenizer_folder)
-    usable = next(c for c in series.checkpoints if has_weights(series.fetch(c)))
-    return series, series.checkpoints, tokenizer, read_config(series.fetch(usable))
+def _tokenized(plans: Sequence[ProbePlan], model: Model) -> tuple[tuple[ProbePlan, TokenizedProbe], ...]:
+    """Every probe under the model's tokenizer, with every measurement checked against it."""
+    shape = model.architecture.shape
+    result = []
+    for plan in plans:
+        probe = tokenize(plan.probe, model.tokenizer, vocab=shape.vocab, context=shape.context, causal=shape.causal)
+        for measurement in plan.measurements:
+            measurement.declare(probe, shape)
+        result.append((plan, probe))
+    return tuple(result)
 
 
-def preflight(series: Series, checkpoints: Sequence[Checkpoint]) -> dict[Checkpoint, str]:
-    """What is wrong with checkpoints' files, without loading their weights: checkpoint to reason, for the bad ones.
-
-    Every checkpoint must have the same tensors as most of the series has.
-    """
-    from checkpoints.errors import CheckpointError
-
-    headers, bad = {}, {}
-    for checkpoint in checkpoints:
-        try:
-            headers[checkpoint] = header(series.fetch(checkpoint))
-        except CheckpointError as error:
-            bad[checkpoint] = error.observed
-    shapes = {c: json.dumps(sorted((k, v.shape) for k, v in h.items())) for c, h in headers.items()}
-    if not shapes:
-        return bad
-    most = Counter(shapes.values()).most_common(1)[0][0]
-    reference = next(headers[c] for c, s in shapes.items() if s == most)
-    for checkpoint, found in headers.items():
-        problems = compare_headers(reference, found)
-        if problems:
-            more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-            bad[checkpoint] = f"{series.fetch(checkpoint)}: tensor {', '.join(problems[:3])}{more}"
-    return bad
-
-
-def _group(plan: ProbePlan, probe: TokenizedProbe, shape: ModelShape) -> Group:
+def _group(plan: ProbePlan, probe: TokenizedProbe, variables: Sequence[Variable]) -> Group:
     prompts: dict[str, tuple[Any, ...]] = {"text": plan.probe.text}
     if plan.probe.answer is not None and probe.answer_ids is not None:
         prompts |= {"answer": plan.probe.answer, "answer_id": tuple(probe.answer_ids.tolist())}
     if plan.probe.foil is not None:
         prompts["foil"] = plan.probe.foil
     prompts |= plan.probe.labels
-    variables = tuple(v for m in plan.measurements for v in m.declare(probe, shape))
     positions = {name: index.tolist() for name, index in probe.positions.items()}
     settings = {"measurements": sorted(map(repr, plan.measurements)), "positions": positions}
-    return Group(plan.probe.name, plan.probe.description, prompts, variables, settings)
+    return Group(plan.probe.name, plan.probe.description, prompts, tuple(variables), settings)
+
+
+def _weights_group() -> Group:
+    """What shows, without the weights, whether they lie on the path of their neighbours."""
+    return Group(
+        WEIGHTS,
+        "the weights themselves: a sketch (see checkpoints.audit), by which checkpoints can be compared",
+        {},
+        (
+            Variable("sketch", ("sample",), (SAMPLE,), "float", "weights at a fixed sample of coordinates"),
+            Variable("norm", (), (), "float", "Frobenius norm of all weights"),
+            Variable("nonfinite", (), (), "int", "weights that are NaN or infinite"),
+        ),
+    )
 
 
 def _tokenizer_digest(tokenizer: Any) -> str:

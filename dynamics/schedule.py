@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["scheduled"]
+__all__ = ["log_steps", "scheduled"]
 
 
 def scheduled(steps: Sequence[int], schedule: str, count: int) -> list[int]:
@@ -25,3 +25,14 @@ def scheduled(steps: Sequence[int], schedule: str, count: int) -> list[int]:
     position = np.log10(np.asarray(steps, dtype=float) + 1)
     targets = np.linspace(position[0], position[-1], count)
     return sorted({int(np.abs(position - target).argmin()) for target in targets})
+
+
+def log_steps(last: int, count: int = 20) -> list[int]:
+    """About ``count`` steps from 0 to ``last``, evenly spaced in log10(step + 1).
+
+    >>> log_steps(1000, 7)
+    [0, 2, 9, 31, 99, 315, 1000]
+    """
+    if last < 1 or count < 2:
+        return [0, last][: max(1, min(count, last + 1))]
+    return sorted({int(round(10**x - 1)) for x in np.linspace(0, np.log10(last + 1), count)})

@@ -17,7 +17,7 @@ from checkpoints.errors import UserError, nearest
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["FAMILIES", "ModelShape", "SiteTable", "Where", "model_shape", "observe", "site_table"]
+__all__ = ["FAMILIES", "SiteTable", "Where", "observe", "site_table"]
 
 
 @dataclass(frozen=True)
@@ -98,38 +98,35 @@ FAMILIES: dict[str, SiteTable] = {
     ),
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "olmo", "smollm3"), _LLAMA_TABLE),
     **dict.fromkeys(("olmo2", "olmo3"), _POST_NORM_TABLE),
+    # many small MLPs of which each token takes a few: there is no one vector of neurons
+    "olmoe": SiteTable("model.layers.{}", _without(_LLAMA, "mlp_post"), _LLAMA_OUTSIDE),
+    "apertus": SiteTable(
+        "model.layers.{}", _LLAMA | {"resid_mid": Where("feedforward_layernorm", "input")}, _LLAMA_OUTSIDE
+    ),
+    "bloom": SiteTable(
+        "transformer.h.{}",
+        # the modules of attention and MLP add the residual themselves: what is added is their last matrix's output
+        _decoder("self_attention", "dense", "mlp", "dense_4h_to_h", "post_attention_layernorm")
+        | {"mlp_out": Where("mlp.dense_4h_to_h")},
+        {"embed": Where("transformer.word_embeddings"), "ln_final": Where("transformer.ln_f")},
+    ),
+    "bert": SiteTable(
+        "bert.encoder.layer.{}",
+        # norms follow the additions: the stream is what they return
+        {
+            "resid_pre": Where("", "input"),
+            "resid_mid": Where("attention.output.LayerNorm"),
+            "resid_post": Where("output.LayerNorm"),
+            "attn_out": Where("attention.output.dense"),
+            "mlp_out": Where("output.dense"),
+            "z": Where("attention.output.dense", "input"),
+            "pattern": Where("attention.self", index=1),
+            "mlp_post": Where("output.dense", "input"),
+        },
+        {"embed": Where("bert.embeddings.word_embeddings"), "ln_final": Where("cls.predictions.transform.LayerNorm")},
+    ),
 }
 """``model_type`` of the config to its table (GPT-NeoX by ``use_parallel_residual``)."""
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """The sizes that a trace's dimensions come from."""
-
-    layers: int
-    heads: int
-    d_model: int
-    d_head: int
-    d_mlp: int
-    vocab: int
-    context: int | None
-
-
-def model_shape(config: Any) -> ModelShape:
-    """Sizes from a ``transformers`` config."""
-    d_model = int(config.hidden_size)
-    heads = int(config.num_attention_heads)
-    d_mlp = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * d_model
-    context = getattr(config, "max_position_embeddings", None)
-    return ModelShape(
-        layers=int(config.num_hidden_layers),
-        heads=heads,
-        d_model=d_model,
-        d_head=int(getattr(config, "head_dim", None) or d_model // heads),
-        d_mlp=int(d_mlp),
-        vocab=int(config.vocab_size),
-        context=None if context is None else int(context),
-    )
 
 
 def site_table(config: Any, dotted: str | None = None) -> SiteTable:

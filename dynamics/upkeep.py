@@ -10,11 +10,14 @@ import numpy as np
 import zarr
 
 from .analyser import open_run_trace
-from .config import Run, load_run
+from .config import Run
 from .journal import read_journal
+from .lookup import find_run, trace_name
 from .resolve import trace_path
 from .schedule import scheduled
-from .store import Trace, writer_lock
+from .names import CHECKPOINT
+from .store import WEIGHTS, Trace, writer_lock
+from .store.declaration import ROOT_NAMES
 from .store.writer import open_group
 
 __all__ = ["Damage", "RunStatus", "status", "verify"]
@@ -47,7 +50,8 @@ def status(name: str, *, runs: Path | None = None, traces: Path = Path("traces")
     Raises:
         UserError: for an unknown run, or a folder that is no trace.
     """
-    run = run or load_run(name, runs)
+    if run is None:
+        name, run = find_run(name, runs=runs, traces=traces)
     path = trace_path(traces, name)
     if not path.exists():
         return RunStatus(None)
@@ -101,14 +105,14 @@ def verify(name: str, *, traces: Path = Path("traces"), repair: bool = False) ->
     Returns:
         What is damaged, at most one entry per checkpoint and variable.
     """
-    trace = open_run_trace(name, traces)
+    trace = open_run_trace(trace_name(name), traces)
     found: list[Damage] = []
     root = open_group(trace.path, mode="r")
-    for probe in trace.probes:
+    for probe in _measured(trace):
         group = root[probe]
         assert isinstance(group, zarr.Group)
         for variable, array in group.arrays():
-            if array.metadata.dimension_names[0] != "checkpoint" or array.ndim < 2:  # type: ignore[union-attr,index]
+            if array.metadata.dimension_names[0] != CHECKPOINT or variable in ROOT_NAMES:  # type: ignore[union-attr,index]
                 continue
             for index in np.flatnonzero(trace.complete):
                 problem = _problem(trace.path / probe / variable, array, int(index))
@@ -117,6 +121,11 @@ def verify(name: str, *, traces: Path = Path("traces"), repair: bool = False) ->
     if repair and found:
         _reset(trace, sorted({d.step for d in found}))
     return found
+
+
+def _measured(trace: Trace) -> list[str]:
+    """The groups that hold slabs."""
+    return [*trace.probes, *({WEIGHTS} & set(trace.tree.children))]
 
 
 def _problem(folder: Path, array: zarr.Array[Any], index: int) -> str:
@@ -145,6 +154,6 @@ def _reset(trace: Trace, steps: list[int]) -> None:
         position = {int(s): i for i, s in enumerate(trace.steps)}
         for step in steps:
             state[position[step]] = "pending"
-            for probe in trace.probes:
-                for variable in trace.probe(probe).data_vars:
+            for probe in _measured(trace):
+                for variable in trace.tree[probe].data_vars:
                     shutil.rmtree(trace.path / probe / str(variable) / "c" / str(position[step]), ignore_errors=True)

@@ -26,7 +26,7 @@ from dynamics.measurements import (
 )
 from dynamics.names import DIMENSIONS
 from dynamics.probes import LAST, Probe, TokenizedProbe
-from dynamics.sites import model_shape, site_table
+from dynamics.architecture import architecture, model_shape
 
 VOCAB, LAYERS, HEADS = 30, 2, 4
 
@@ -83,7 +83,7 @@ def broken() -> Any:
 def run(probe: TokenizedProbe, *measurements: Measurement, of: Any = None, batch_tokens: int = 8192) -> dict[str, Any]:
     of = of or model()
     shape = model_shape(of.config)
-    result = measure(of, probe, measurements, table=site_table(of.config), shape=shape, batch_tokens=batch_tokens)
+    result = measure(of, probe, measurements, architecture=architecture(of.config), batch_tokens=batch_tokens)
     for measurement in measurements:  # what is declared is what is written
         for variable in measurement.declare(probe, shape):
             assert result[variable.name].shape == variable.shape
@@ -575,7 +575,7 @@ def test_logits_of_a_large_vocabulary_come_in_small_batches(monkeypatch: pytest.
     probe = TokenizedProbe(Probe("p", ("a",) * 4), ids, None, None, None, {"last": np.full(4, 6)}, {})
     needed = TokenLoss().logits(probe)
     monkeypatch.setattr(dynamics.forward, "LOGITS", 2 * 7 * 100)
-    sizes = [len(rows) for rows, kept in dynamics.forward._batches(probe, needed, 8192, 100) if len(kept) == 7]
+    sizes = [len(rows) for rows, kept in dynamics.forward._batches(probe, needed, 8192, 100, False) if len(kept) == 7]
     assert sizes == [2, 2]
     monkeypatch.setattr(dynamics.forward, "LOGITS", 1)  # one prompt is always allowed
-    assert [len(rows) for rows, _ in dynamics.forward._batches(probe, needed, 8192, 100)] == [1, 1, 1, 1]
+    assert [len(rows) for rows, _ in dynamics.forward._batches(probe, needed, 8192, 100, False)] == [1, 1, 1, 1]

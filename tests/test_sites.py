@@ -18,7 +18,8 @@ from dynamics.forward import measure
 from dynamics.measurements import Activations
 from dynamics.names import SITES
 from dynamics.probes import LAST, Probe, TokenizedProbe
-from dynamics.sites import FAMILIES, SiteTable, Where, model_shape, observe, site_table
+from dynamics.architecture import Architecture, architecture, model_shape
+from dynamics.sites import FAMILIES, SiteTable, Where, observe, site_table
 
 VOCAB, LAYERS, HEADS = 50, 3, 4
 LENGTHS = (7, 5, 7, 3)
@@ -54,7 +55,24 @@ CONFIGS: dict[str, Callable[[], Any]] = {
     "olmo2": lambda: hf.Olmo2Config(**GROUPED),
     "olmo3": lambda: hf.Olmo3Config(**GROUPED, sliding_window=4),
     "smollm3": lambda: hf.SmolLM3Config(**GROUPED),
+    "olmoe": lambda: hf.OlmoeConfig(**GROUPED, num_experts=4, num_experts_per_tok=2),
+    "apertus": lambda: hf.ApertusConfig(**GROUPED),
+    "bloom": lambda: hf.BloomConfig(vocab_size=VOCAB, hidden_size=32, n_layer=LAYERS, n_head=HEADS),
+    "bert": lambda: hf.BertConfig(**TOY),
+    # as the published GPT-2 replications of Stanford CRFM were trained
+    "gpt2 upcast": lambda: hf.GPT2Config(
+        vocab_size=VOCAB,
+        n_embd=32,
+        n_layer=LAYERS,
+        n_head=HEADS,
+        n_positions=16,
+        reorder_and_upcast_attn=True,
+        scale_attn_by_inverse_layer_idx=True,
+        bos_token_id=0,
+        eos_token_id=0,
+    ),
 }
+GPT2 = ("gpt2", "gpt2 upcast")
 """One tiny model of every family; grouped-query attention wherever the architecture has it."""
 
 
@@ -62,10 +80,11 @@ CONFIGS: dict[str, Callable[[], Any]] = {
 def model_of(kind: str) -> Any:
     """A model whose every parameter is random, norms and biases too."""
     torch.manual_seed(0)
-    model = hf.AutoModelForCausalLM.from_config(CONFIGS[kind](), attn_implementation="eager").eval()
+    auto = hf.AutoModelForMaskedLM if kind == "bert" else hf.AutoModelForCausalLM
+    model = auto.from_config(CONFIGS[kind](), attn_implementation="eager").eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.copy_(torch.randn_like(parameter) * 0.2 + ("norm" in name or "ln_" in name))
+            parameter.copy_(torch.randn_like(parameter) * 0.2 + any(word in name.lower() for word in ("norm", "ln_")))
     return model
 
 
@@ -85,7 +104,7 @@ def measured(kind: str) -> dict[str, np.ndarray]:
     model = model_of(kind)
     table, shape = site_table(model.config), model_shape(model.config)
     wanted = [Activations(site, (LAST, "middle")) for site in table.sites]
-    result = measure(model, probe(), wanted, table=table, shape=shape)
+    result = measure(model, probe(), wanted, architecture=architecture(model.config))
     for measurement in wanted:
         (declared,) = measurement.declare(probe(), shape)
         assert result[measurement.site].shape == declared.shape
@@ -133,14 +152,38 @@ def parts(kind: str) -> SimpleNamespace:
     if kind.startswith("gpt_neox"):
         names = "gpt_neox.layers", "gpt_neox.embed_in", "gpt_neox.final_layer_norm", "attention.dense"
         return SimpleNamespace(
-            **dict(zip(("blocks", "embed", "norm", "out"), names, strict=True)), down="dense_4h_to_h"
+            **dict(zip(("blocks", "embed", "norm", "out"), names, strict=True)), down="mlp.dense_4h_to_h"
         )
-    if kind == "gpt2":
+    if kind in GPT2:
         return SimpleNamespace(
-            blocks="transformer.h", embed="transformer.wte", norm="transformer.ln_f", out="attn.c_proj", down="c_proj"
+            blocks="transformer.h",
+            embed="transformer.wte",
+            norm="transformer.ln_f",
+            out="attn.c_proj",
+            down="mlp.c_proj",
+        )
+    if kind == "bloom":
+        return SimpleNamespace(
+            blocks="transformer.h",
+            embed="transformer.word_embeddings",
+            norm="transformer.ln_f",
+            out="self_attention.dense",
+            down="mlp.dense_4h_to_h",
+        )
+    if kind == "bert":
+        return SimpleNamespace(
+            blocks="bert.encoder.layer",
+            embed="bert.embeddings.word_embeddings",
+            norm="cls.predictions.transform.LayerNorm",
+            out="attention.output.dense",
+            down="output.dense",
         )
     return SimpleNamespace(
-        blocks="model.layers", embed="model.embed_tokens", norm="model.norm", out="self_attn.o_proj", down="down_proj"
+        blocks="model.layers",
+        embed="model.embed_tokens",
+        norm="model.norm",
+        out="self_attn.o_proj",
+        down="mlp.down_proj",
     )
 
 
@@ -149,7 +192,7 @@ def weight(kind: str, module: str) -> tuple[np.ndarray, np.ndarray]:
     linear = model_of(kind).get_submodule(module)
     matrix = linear.weight.detach().numpy()
     bias = np.zeros(1, dtype=np.float32) if linear.bias is None else linear.bias.detach().numpy()
-    return (matrix if kind == "gpt2" else matrix.T), bias
+    return (matrix if kind in GPT2 else matrix.T), bias
 
 
 def hooks(model: Any) -> int:
@@ -174,7 +217,8 @@ def test_residual_streams_are_the_hidden_states_of_transformers(kind: str) -> No
             close(values["resid_pre"][prompt, :, layer], at(states[layer][0], prompt))
             if layer + 1 < LAYERS:  # the last of transformers' states is behind the final norm
                 close(values["resid_post"][prompt, :, layer], at(states[layer + 1][0], prompt))
-        close(values["ln_final"][prompt], at(states[-1][0], prompt))
+        if kind != "bert":  # whose final norm belongs to the head
+            close(values["ln_final"][prompt], at(states[-1][0], prompt))
         _, last = hooked(kind, prompt, f"{parts(kind).blocks}.{LAYERS - 1}")
         close(values["resid_post"][prompt, :, -1], at(last, prompt))
 
@@ -208,8 +252,9 @@ def test_embed_is_the_row_of_the_token(kind: str) -> None:
 
 @every_family
 def test_ln_final_is_what_the_head_reads(kind: str) -> None:
-    head = model_of(kind).get_output_embeddings().weight.detach().numpy()
-    close(measured(kind)["ln_final"] @ head.T, measured(kind)["logits"])
+    head = model_of(kind).get_output_embeddings()
+    bias = 0.0 if head.bias is None else head.bias.detach().numpy()
+    close(measured(kind)["ln_final"] @ head.weight.detach().numpy().T + bias, measured(kind)["logits"])
 
 
 @every_family
@@ -219,7 +264,10 @@ def test_z_and_mlp_post_are_what_the_output_projections_read(kind: str) -> None:
         for layer in range(LAYERS):
             z, _ = hooked(kind, prompt, f"{where.blocks}.{layer}.{where.out}")
             close(values["z"][prompt, :, layer].reshape(2, -1), at(z, prompt))
-            hidden, _ = hooked(kind, prompt, f"{where.blocks}.{layer}.mlp.{where.down}")
+            if kind == "olmoe":  # each token has the neurons of other experts
+                assert "mlp_post" not in values
+                continue
+            hidden, _ = hooked(kind, prompt, f"{where.blocks}.{layer}.{where.down}")
             close(values["mlp_post"][prompt, :, layer], at(hidden, prompt))
 
 
@@ -229,7 +277,18 @@ def test_z_and_mlp_post_are_what_the_output_projections_read(kind: str) -> None:
 @every_family
 def test_a_block_adds_what_attention_and_mlp_write(kind: str) -> None:
     values = measured(kind)
-    close(values["resid_post"], values["resid_pre"] + values["attn_out"] + values["mlp_out"])
+    if kind == "bert":  # norms follow the additions
+        for layer in range(LAYERS):
+            block = f"bert.encoder.layer.{layer}"
+            for before, added, after, norm in (
+                ("resid_pre", "attn_out", "resid_mid", "attention.output.LayerNorm"),
+                ("resid_mid", "mlp_out", "resid_post", "output.LayerNorm"),
+            ):
+                summed = torch.from_numpy(values[before][:, :, layer] + values[added][:, :, layer])
+                with torch.no_grad():
+                    close(values[after][:, :, layer], model_of(kind).get_submodule(f"{block}.{norm}")(summed).numpy())
+    else:
+        close(values["resid_post"], values["resid_pre"] + values["attn_out"] + values["mlp_out"])
     close(values["resid_pre"][:, :, 1:], values["resid_post"][:, :, :-1])
 
 
@@ -238,7 +297,7 @@ def test_the_middle_of_a_block_is_behind_attention_where_there_is_a_middle(kind:
     values = measured(kind)
     if kind == "gpt_neox":  # attention and MLP side by side
         assert "resid_mid" not in values
-    else:
+    elif kind != "bert":  # see above
         close(values["resid_mid"], values["resid_pre"] + values["attn_out"])
 
 
@@ -260,8 +319,10 @@ def test_attention_writes_z_through_the_output_matrix(kind: str) -> None:
 @every_family
 def test_the_mlp_writes_its_neurons_through_the_down_matrix(kind: str) -> None:
     values, where = measured(kind), parts(kind)
+    if kind == "olmoe":
+        pytest.skip("a mixture of experts has no one matrix")
     for layer in range(LAYERS):
-        matrix, bias = weight(kind, f"{where.blocks}.{layer}.mlp.{where.down}")
+        matrix, bias = weight(kind, f"{where.blocks}.{layer}.{where.down}")
         written = values["mlp_post"][:, :, layer] @ matrix + bias
         if kind in ("olmo2", "olmo3"):
             norm = model_of(kind).get_submodule(f"{where.blocks}.{layer}.post_feedforward_layernorm")
@@ -287,7 +348,13 @@ def values_of(kind: str, layer: int, d_head: int) -> np.ndarray:
     if kind.startswith("gpt_neox"):  # per head: query, key, value
         _, qkv = hooked(kind, 0, f"{block}.attention.query_key_value")
         v = qkv.reshape(LENGTHS[0], HEADS, 3, d_head)[:, :, 2]
-    elif kind == "gpt2":  # all queries, all keys, all values
+    elif kind == "bloom":  # per head: query, key, value
+        _, qkv = hooked(kind, 0, f"{block}.self_attention.query_key_value")
+        v = qkv.reshape(LENGTHS[0], HEADS, 3, d_head)[:, :, 2]
+    elif kind == "bert":
+        _, v = hooked(kind, 0, f"{block}.attention.self.value")
+        v = v.reshape(LENGTHS[0], HEADS, d_head)
+    elif kind in GPT2:  # all queries, all keys, all values
         _, qkv = hooked(kind, 0, f"{block}.attn.c_attn")
         v = qkv.reshape(LENGTHS[0], 3, HEADS, d_head)[:, 2]
     else:  # two key-value heads, each shared by two query heads
@@ -304,21 +371,23 @@ def values_of(kind: str, layer: int, d_head: int) -> np.ndarray:
 def test_shapes_are_those_of_the_tensors(kind: str) -> None:
     shape, values = model_shape(model_of(kind).config), measured(kind)
     assert (shape.layers, shape.heads, shape.vocab) == (LAYERS, HEADS, VOCAB)
-    assert shape.context == 16
+    assert shape.context == (None if kind == "bloom" else 16)
+    assert shape.causal == (kind != "bert")
     assert values["z"].shape[-2:] == (shape.heads, shape.d_head)
-    assert values["mlp_post"].shape[-1] == shape.d_mlp == (128 if kind == "gpt2" else 48)
+    if kind != "olmoe":
+        assert values["mlp_post"].shape[-1] == shape.d_mlp == (128 if kind in (*GPT2, "bloom") else 48)
     assert values["resid_pre"].shape[-1] == shape.d_model == 32
 
 
 def test_every_family_is_tested() -> None:
     tested = {kind.replace(" ", "_") for kind in CONFIGS}
-    assert tested == set(FAMILIES)
+    assert tested - {"gpt2_upcast"} == set(FAMILIES)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_table_has_only_known_sites_and_all_but_one(family: str) -> None:
     missing = set(SITES) - set(FAMILIES[family].sites)
-    assert missing == ({"resid_mid"} if family == "gpt_neox" else set())
+    assert missing == {"gpt_neox": {"resid_mid"}, "olmoe": {"mlp_post"}}.get(family, set())
     assert set(FAMILIES[family].sites) <= set(SITES)
 
 
@@ -367,8 +436,7 @@ def test_a_site_that_the_family_lacks_is_refused_with_the_nearest_one() -> None:
             model,
             probe(),
             [Activations("resid_mid")],
-            table=site_table(model.config),
-            shape=model_shape(model.config),
+            architecture=architecture(model.config),
         )
     assert "did you mean" in str(refused.value)
     assert hooks(model) == before
@@ -424,7 +492,6 @@ def test_attention_that_returns_no_pattern_is_a_clear_error() -> None:
             model,
             probe(),
             [Activations("pattern")],
-            table=site_table(model.config),
-            shape=model_shape(model.config),
+            architecture=architecture(model.config),
         )
     assert "eager" in str(refused.value)

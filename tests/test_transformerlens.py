@@ -54,10 +54,10 @@ def test_sites_are_those_of_transformerlens(kind: str, tmp_path: Path) -> None:
                 key = name.format(layer)
                 if site not in values or key not in cache:
                     continue
+                if (kind, site) == ("bloom", "embed"):  # theirs is behind the norm that follows; ours is the token's row
+                    continue
                 compared.add(site)
                 theirs = _at(cache[key], site, prompt)
-                if kind == "bloom" and site in ("attn_out", "mlp_out"):  # theirs has the stream added already
-                    theirs = theirs - values["resid_pre" if site == "attn_out" else "resid_mid"][prompt, :, layer]
                 ours = values[site][prompt] if layer is None else values[site][prompt, :, layer]
                 close(ours[..., : theirs.shape[-1]], theirs.reshape(ours[..., : theirs.shape[-1]].shape))
     assert compared >= {"resid_pre", "resid_post", "attn_out", "pattern"}, compared

@@ -11,7 +11,7 @@ from checkpoints.errors import UserError
 
 from ..names import PROMPT
 from ..probes import LAST, TokenizedProbe
-from ..sites import ModelShape
+from ..architecture import ModelShape
 from .base import Batch, Variable
 
 if TYPE_CHECKING:

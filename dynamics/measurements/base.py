@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
+from checkpoints.errors import UserError
+
+from ..architecture import ModelShape
 from ..probes import TokenizedProbe
-from ..sites import ModelShape
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Accumulator", "Batch", "Kind", "Measurement", "Variable"]
+__all__ = ["Accumulator", "Batch", "Kind", "Measurement", "Variable", "require_causal"]
 
 Kind = Literal["activation", "float", "int"]
 """activation: floats in the run's ``trace_dtype``; float: float32; int: int32 with fill value -1."""
@@ -104,3 +106,17 @@ class Measurement(Protocol):
 
     def start(self, probe: TokenizedProbe, shape: ModelShape) -> Accumulator:
         """A fresh accumulator for one checkpoint."""
+
+
+def require_causal(probe: TokenizedProbe, shape: ModelShape, what: str) -> None:
+    """Refuse to measure what only a model that reads from left to right has.
+
+    Raises:
+        UserError: for a model that fills in masks.
+    """
+    if not shape.causal:
+        raise UserError(
+            f"probe {probe.probe.name!r}: {what} cannot be measured on a model that fills in masks (not supported)",
+            expected="a causal language model",
+            remedy="ask such a model with probes of your own: prompts with one-token answers",
+        )

@@ -19,8 +19,8 @@ from checkpoints.errors import UserError
 
 from ..names import LAYER, PROMPT
 from ..probes import TokenizedProbe
-from ..sites import ModelShape
-from .base import Batch, Variable
+from ..architecture import ModelShape
+from .base import Batch, Variable, require_causal
 
 if TYPE_CHECKING:
     import torch
@@ -67,6 +67,7 @@ class RepeatAttention:
 
     def declare(self, probe: TokenizedProbe, shape: ModelShape) -> list[Variable]:
         """The three scores."""
+        require_causal(probe, shape, "repeats of a text")
         self.copy_length(probe)
         return [
             Variable(
@@ -141,6 +142,7 @@ class TokenLoss:
 
     def declare(self, probe: TokenizedProbe, shape: ModelShape) -> list[Variable]:
         """See the class."""
+        require_causal(probe, shape, "the loss at each token")
         size = (len(probe.ids), int(probe.lengths.max()))
         return [Variable("token_loss", (PROMPT, "token"), size, "float", "loss at each token", "nat", padded=True)]
 

@@ -16,7 +16,7 @@ from checkpoints.errors import UserError, nearest
 
 from ..names import LAYER
 from ..probes import LAST, TokenizedProbe
-from ..sites import ModelShape
+from ..architecture import ModelShape
 from .base import Batch, Variable
 
 if TYPE_CHECKING:

@@ -61,7 +61,9 @@ def single_token(tokenizer: Any, text: str) -> int | None:
     return int(ids[0]) if len(ids) == 1 and ids[0] != tokenizer.unk_token_id else None
 
 
-def tokenize(probe: Probe, tokenizer: Any, *, vocab: int | None = None, context: int | None = None) -> TokenizedProbe:
+def tokenize(
+    probe: Probe, tokenizer: Any, *, vocab: int | None = None, context: int | None = None, causal: bool = True
+) -> TokenizedProbe:
     """Tokenize a probe and check it before any compute.
 
     Args:
@@ -69,22 +71,23 @@ def tokenize(probe: Probe, tokenizer: Any, *, vocab: int | None = None, context:
         tokenizer: a fast Hugging Face tokenizer.
         vocab: rows of the model's embedding, if known: every id must be below.
         context: the longest prompt that the model can read, if known.
+        causal: if not, the model fills in masks: the answer belongs in the tokenizer's mask, which is put behind the
+            prompt unless the prompt has one, and the position ``last`` is the mask.
 
     Raises:
         UserError: with every problem found, each with its prompt: an answer that is not one token or that merges with
             the text before it, a corrupted twin of another length, a position that does not exist, an unknown token.
     """
     problems: list[str] = []
-    encoded = tokenizer(list(probe.text), return_offsets_mapping=True)
+    texts = list(probe.text) if causal else [_masked(text, tokenizer) for text in probe.text]
+    encoded = tokenizer(texts, return_offsets_mapping=True)
     ids = tuple(np.asarray(row, dtype=np.int64) for row in encoded["input_ids"])
 
     def complain(prompt: int, what: str) -> None:
         problems.append(f"prompt {prompt} ({probe.text[prompt]!r}): {what}")
 
     for i, row in enumerate(ids):
-        if not len(row):
-            complain(i, "has no tokens")
-        elif vocab is not None and row.max() >= vocab:
+        if len(row) and vocab is not None and row.max() >= vocab:
             complain(i, f"holds token id {row.max()}, but the model has {vocab} embeddings: the tokenizer does not fit")
         if context is not None and len(row) > context:
             complain(i, f"is {len(row)} tokens long, but the model reads {context}")
@@ -96,7 +99,9 @@ def tokenize(probe: Probe, tokenizer: Any, *, vocab: int | None = None, context:
             at = encoded["offset_mapping"][i][list(row).index(tokenizer.unk_token_id)]
             complain(i, f"{probe.text[i][at[0] : at[1]]!r} is unknown to the tokenizer")
 
-    positions = {LAST: np.array([len(row) - 1 for row in ids])}
+    positions = {LAST: np.array([len(row) - 1 if causal else _mask_place(row, tokenizer) for row in ids])}
+    for i in np.flatnonzero(positions[LAST] < 0):
+        complain(int(i), "has no tokens" if causal else f"needs exactly one {tokenizer.mask_token}")
     for name, marks in probe.positions.items():
         found = [_locate(probe.text[i], mark, encoded["offset_mapping"][i]) for i, mark in enumerate(marks)]
         for i, where in enumerate(found):
@@ -104,11 +109,13 @@ def tokenize(probe: Probe, tokenizer: Any, *, vocab: int | None = None, context:
                 complain(i, f"position {name!r}: {where}")
         positions[name] = np.array([where if isinstance(where, int) else 0 for where in found])
 
-    answer_ids = _continuations("answer", probe.answer, probe, ids, tokenizer, vocab, complain)
-    foil_ids = _continuations("foil", probe.foil, probe, ids, tokenizer, vocab, complain)
+    joined = ids if causal else None  # a mask is a token of its own, with which nothing merges
+    answer_ids = _continuations("answer", probe.answer, probe, joined, tokenizer, vocab, complain)
+    foil_ids = _continuations("foil", probe.foil, probe, joined, tokenizer, vocab, complain)
     corrupted_ids = None
     if probe.corrupted is not None:
-        rows = tokenizer(list(probe.corrupted))["input_ids"]
+        twins = list(probe.corrupted) if causal else [_masked(text, tokenizer) for text in probe.corrupted]
+        rows = tokenizer(twins)["input_ids"]
         corrupted_ids = tuple(np.asarray(row, dtype=np.int64) for row in rows)
         for i, (clean, bad) in enumerate(zip(ids, corrupted_ids, strict=True)):
             if len(clean) != len(bad):
@@ -127,6 +134,18 @@ def tokenize(probe: Probe, tokenizer: Any, *, vocab: int | None = None, context:
     if answer_ids is not None and probe.answer is not None:
         candidates = dict(sorted(zip(answer_ids.tolist(), probe.answer, strict=True)))
     return TokenizedProbe(probe, ids, answer_ids, foil_ids, corrupted_ids, positions, candidates)
+
+
+def _masked(text: str, tokenizer: Any) -> str:
+    if tokenizer.mask_token is None:
+        raise UserError("the model fills in masks, but its tokenizer has no mask token", expected="a tokenizer with one")
+    return text if tokenizer.mask_token in text else f"{text.rstrip()} {tokenizer.mask_token}"
+
+
+def _mask_place(ids: np.ndarray, tokenizer: Any) -> int:
+    """The token that is the mask; -1 if there is not exactly one."""
+    places = np.flatnonzero(ids == tokenizer.mask_token_id)
+    return int(places[0]) if len(places) == 1 else -1
 
 
 def _locate(text: str, mark: Mark, offsets: Sequence[tuple[int, int]]) -> int | str:
@@ -150,16 +169,16 @@ def _continuations(
     kind: str,
     words: tuple[str, ...] | None,
     probe: Probe,
-    ids: tuple[np.ndarray, ...],
+    ids: tuple[np.ndarray, ...] | None,
     tokenizer: Any,
     vocab: int | None,
     complain: Any,
 ) -> np.ndarray | None:
-    """(prompt,) ids of one-token continuations; complains about those that are not, or that merge with the text."""
+    """(prompt,) ids of one-token continuations; complains about those that are not, or that merge with ``ids``."""
     if words is None:
         return None
     alone = {word: tokenizer(word, add_special_tokens=False)["input_ids"] for word in set(words)}
-    joined = tokenizer([text + word for text, word in zip(probe.text, words, strict=True)])["input_ids"]
+    joined = [] if ids is None else tokenizer([t + w for t, w in zip(probe.text, words, strict=True)])["input_ids"]
     result = np.zeros(len(words), dtype=np.int64)
     for i, word in enumerate(words):
         tokens = alone[word]
@@ -170,7 +189,7 @@ def _continuations(
             complain(i, f"{kind} {word!r} is unknown to the tokenizer")
         elif vocab is not None and tokens[0] >= vocab:
             complain(i, f"{kind} {word!r} is token id {tokens[0]}, but the model has {vocab} embeddings")
-        elif joined[i] != [*ids[i].tolist(), tokens[0]]:
+        elif ids is not None and joined[i] != [*ids[i].tolist(), tokens[0]]:
             complain(i, f"{kind} {word!r} merges with the text before it; write it as it follows (a leading space?)")
         else:
             result[i] = tokens[0]

@@ -16,7 +16,7 @@ Mark = str | tuple[int, int]
 """A place in a prompt: a piece of its text that occurs once, or a half-open character span."""
 
 LAST = "last"
-"""The position that every probe has: a prompt's final token."""
+"""The position that every probe has: a prompt's final token (the mask, for a model that fills in masks)."""
 
 
 @dataclass(frozen=True)

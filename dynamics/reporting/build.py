@@ -15,8 +15,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from checkpoints.errors import UserError
 
 from ..analyser import analyse, open_run_trace
-from ..config import load_run
 from ..figures import timeline
+from ..lookup import find_run
 from ..progress import Reporter
 from .content import headlines, report_content, row
 
@@ -56,7 +56,8 @@ def report(
         UserError: when there is no trace, or the folder cannot be written.
     """
     reporter = reporter or Reporter(quiet=True)
-    run = run or load_run(name, runs)
+    if run is None:
+        name, run = find_run(name, runs=runs, traces=traces)
     results = analyse(name, runs=runs, traces=traces, run=run, fresh=False, reporter=reporter)
     trace = open_run_trace(name, traces)
     content = report_content(name, trace, results)

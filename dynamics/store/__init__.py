@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .declaration import FORMAT, FORMAT_VERSION, Group, TraceDeclaration
+from .declaration import FORMAT, FORMAT_VERSION, WEIGHTS, Group, TraceDeclaration
 from .lock import writer_lock
 from .reader import Trace, open_trace
 from .results import read_result, write_result
@@ -11,6 +11,7 @@ from .writer import TraceWriter
 __all__ = [
     "FORMAT",
     "FORMAT_VERSION",
+    "WEIGHTS",
     "Group",
     "Trace",
     "TraceDeclaration",

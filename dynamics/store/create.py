@@ -14,12 +14,16 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from checkpoints.errors import UserError
+from checkpoints.series import Checkpoint
 
 from ..measurements import Variable
 from ..names import CHECKPOINT
 from .declaration import FORMAT, FORMAT_VERSION, TraceDeclaration, chunk_shape
 
-__all__ = ["consolidate", "create_trace", "put_coordinate"]
+__all__ = ["consolidate", "create_trace", "grow_trace", "put_coordinate"]
+
+_COORDINATE_CHUNK = 1024
+"""Entries in one chunk of a coordinate along checkpoints: a chunk may be larger than its array, which then can grow."""
 
 
 def create_trace(path: Path, declaration: TraceDeclaration) -> None:
@@ -46,13 +50,9 @@ def create_trace(path: Path, declaration: TraceDeclaration) -> None:
 
 def _fill(path: Path, declaration: TraceDeclaration) -> None:
     root = zarr.open_group(path, mode="w", zarr_format=3)
-    series = declaration.checkpoints
-    n = len(series)
-    put_coordinate(root, "step", CHECKPOINT, [c.step for c in series], long_name="optimizer steps done")
-    tokens = [np.nan if c.tokens is None else float(c.tokens) for c in series]
-    put_coordinate(root, "tokens", CHECKPOINT, tokens, long_name="tokens seen", units="token")
-    put_coordinate(root, "stage", CHECKPOINT, [c.stage for c in series], long_name="training stage")
-    put_coordinate(root, "revision", CHECKPOINT, [c.revision for c in series], long_name="name at the source")
+    n = len(declaration.checkpoints)
+    for name, (values, attributes) in _about_checkpoints(declaration.checkpoints).items():
+        put_coordinate(root, name, CHECKPOINT, values, chunk=_COORDINATE_CHUNK, **attributes)
     # written while collecting, by one process per checkpoint: one chunk each, so that no flag is lost
     for name, dtype, fill, meaning in (
         ("status", "string", "pending", "pending, complete, failed or masked"),
@@ -77,13 +77,14 @@ def _fill(path: Path, declaration: TraceDeclaration) -> None:
             "format_version": FORMAT_VERSION,
             "fingerprint": declaration.fingerprint(),
             "declared": declaration.summary(),
-            "coordinates": "step tokens stage revision status reason weights_digest stored_dtype nonfinite overflowed",
+            "coordinates": "step tokens stage revision label status reason weights_digest stored_dtype nonfinite overflowed",
             **declaration.attributes,
         }
     )
     for group in declaration.groups:
         node = root.create_group(group.name)
-        put_coordinate(node, "step", CHECKPOINT, [c.step for c in series], long_name="optimizer steps done")
+        values, attributes = _about_checkpoints(declaration.checkpoints)["step"]
+        put_coordinate(node, "step", CHECKPOINT, values, chunk=_COORDINATE_CHUNK, **attributes)
         coords = group.coords()
         for name, (dim, values) in coords.items():
             put_coordinate(node, name, dim, values)
@@ -92,6 +93,49 @@ def _fill(path: Path, declaration: TraceDeclaration) -> None:
         for variable in group.variables:
             _create_variable(node, variable, declaration, n)
     consolidate(path)
+
+
+def _about_checkpoints(series: Sequence[Checkpoint]) -> dict[str, tuple[list[Any], dict[str, str]]]:
+    """Coordinate name to (one value per checkpoint, attributes)."""
+    tokens = [np.nan if c.tokens is None else float(c.tokens) for c in series]
+    return {
+        "step": ([c.step for c in series], {"long_name": "optimizer steps done"}),
+        "tokens": (tokens, {"long_name": "tokens seen", "units": "token"}),
+        "stage": ([c.stage for c in series], {"long_name": "training stage"}),
+        "revision": ([c.revision for c in series], {"long_name": "what pins it at the source: a path or a commit"}),
+        "label": ([c.label for c in series], {"long_name": "name at the source, where that is not the revision"}),
+    }
+
+
+def grow_trace(path: Path, declaration: TraceDeclaration) -> None:
+    """Make room for more checkpoints at the end of a trace; what is there stays as it is.
+
+    Readers see the old sizes until the last step, the consolidated metadata, which is one move. A process that was
+    killed before it is no harm: the next one does it all again.
+
+    Raises:
+        UserError: when the folder cannot be written.
+    """
+    n = len(declaration.checkpoints)
+    try:
+        root = zarr.open_group(path, mode="r+", zarr_format=3, use_consolidated=False)
+        about = _about_checkpoints(declaration.checkpoints)
+        for node in (root, *(root[group.name] for group in declaration.groups)):
+            assert isinstance(node, zarr.Group)
+            for name, array in node.arrays():
+                if array.metadata.dimension_names[0] != CHECKPOINT:  # type: ignore[union-attr,index]
+                    continue
+                array.resize((n, *array.shape[1:]))
+                if name in about:
+                    values = about[name][0]
+                    array[:] = np.array(values, dtype=object) if isinstance(values[0], str) else np.asarray(values)
+        root.attrs.update({"fingerprint": declaration.fingerprint(), "declared": declaration.summary()})
+        consolidate(path)
+    except OSError as error:
+        raise UserError(
+            f"the trace {path} cannot grow to {n} checkpoints: {error.strerror or error}",
+            expected="a folder that you may write to, with space",
+        ) from error
 
 
 def _create_variable(node: zarr.Group, variable: Variable, declaration: TraceDeclaration, checkpoints: int) -> None:
@@ -121,8 +165,14 @@ def _create_variable(node: zarr.Group, variable: Variable, declaration: TraceDec
     )
 
 
-def put_coordinate(node: zarr.Group, name: str, dim: str, values: Sequence[Any], **attributes: str) -> None:
-    """Write one coordinate in one chunk: text as Zarr ``string`` from an object array, numbers as int64 or float64."""
+def put_coordinate(
+    node: zarr.Group, name: str, dim: str, values: Sequence[Any], *, chunk: int = 1, **attributes: str
+) -> None:
+    """Write one coordinate in one chunk: text as Zarr ``string`` from an object array, numbers as int64 or float64.
+
+    ``chunk`` is the least size of that chunk.
+    """
+    chunks = (max(chunk, len(values)),)
     kinds: set[type] = {bool if isinstance(v, bool | np.bool_) else type(v) for v in values}
     attrs: Mapping[str, str] = attributes
     array = np.asarray(values)
@@ -131,7 +181,7 @@ def put_coordinate(node: zarr.Group, name: str, dim: str, values: Sequence[Any],
         stored = node.create_array(
             name,
             shape=(len(values),),
-            chunks=(max(1, len(values)),),
+            chunks=chunks,
             dtype="string",
             dimension_names=(dim,),
             attributes=dict(attrs),
@@ -142,7 +192,7 @@ def put_coordinate(node: zarr.Group, name: str, dim: str, values: Sequence[Any],
     stored = node.create_array(
         name,
         shape=array.shape,
-        chunks=(max(1, len(values)),),
+        chunks=chunks,
         dtype=array.dtype,
         fill_value=np.nan if array.dtype.kind == "f" else None,
         dimension_names=(dim,),

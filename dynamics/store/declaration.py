@@ -17,14 +17,17 @@ from checkpoints.series import Checkpoint
 from ..measurements import Variable
 from ..names import DIMENSIONS, LAYER, POSITION, PROMPT
 
-__all__ = ["FORMAT", "FORMAT_VERSION", "ROOT_NAMES", "Group", "TraceDeclaration", "chunk_shape"]
+__all__ = ["FORMAT", "FORMAT_VERSION", "ROOT_NAMES", "WEIGHTS", "Group", "TraceDeclaration", "chunk_shape"]
 
 FORMAT = "circuit-dynamics-trace"
 FORMAT_VERSION = 1
 
+WEIGHTS = "weights"
+"""The group of what was measured on the weights alone; it has no prompts."""
+
 ROOT_NAMES = (
-    *("step", "tokens", "stage", "revision", "status", "reason"),
-    *("weights_digest", "stored_dtype", "nonfinite", "overflowed", "results"),
+    *("step", "tokens", "stage", "revision", "label", "status", "reason"),
+    *("weights_digest", "stored_dtype", "nonfinite", "overflowed", "results", WEIGHTS),
 )
 """Arrays and groups of the root, which no probe may be called after."""
 
@@ -52,7 +55,7 @@ def chunk_shape(variable: Variable, itemsize: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Group:
-    """One probe's group.
+    """One probe's group, or the group of the weights.
 
     Attributes:
         name: of the probe.
@@ -70,7 +73,7 @@ class Group:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.name in ROOT_NAMES:
+        if self.name in ROOT_NAMES and not (self.name == WEIGHTS and not self.prompts):
             raise UserError(
                 f"a probe cannot be called {self.name!r}: the trace uses that name itself", remedy="rename the probe"
             )
@@ -158,6 +161,16 @@ class TraceDeclaration:
         mine = self.summary() | {key: self.attributes.get(key) for key in _COMPUTED}
         other = dict(attributes.get("declared") or {}) | {key: attributes.get(key) for key in _COMPUTED}
         return _differences("", other, json.loads(json.dumps(mine, default=str)))
+
+    def extends(self, attributes: Mapping[str, Any]) -> bool:
+        """Whether this is the trace with these root attributes, with more checkpoints at its end."""
+        before = list(((attributes.get("declared") or {}).get("checkpoints") or {}).items())
+        mine = list(self.summary()["checkpoints"].items())
+        return (
+            len(before) < len(mine)
+            and mine[: len(before)] == before
+            and all(d.startswith("checkpoints, ") for d in self.differences(attributes))
+        )
 
     def summary(self) -> dict[str, Any]:
         """The parts of the declaration that a person can compare, as JSON values."""

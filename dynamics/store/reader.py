@@ -12,6 +12,7 @@ import xarray as xr
 from checkpoints.errors import UserError, nearest
 
 from ..names import CHECKPOINT
+from .declaration import WEIGHTS
 from .writer import check_format, open_group
 
 __all__ = ["Trace", "open_trace"]
@@ -69,6 +70,7 @@ class Trace:
         self.tokens: np.ndarray = root["tokens"].values
         self.status: list[str] = [str(s) for s in root["status"].values]
         self.reasons: list[str] = [str(s) for s in root["reason"].values]
+        self.digests: list[str] = [str(s) for s in root["weights_digest"].values]
         self.complete: np.ndarray = np.array([s == "complete" for s in self.status])
 
     def __repr__(self) -> str:
@@ -77,7 +79,7 @@ class Trace:
     @property
     def probes(self) -> list[str]:
         """The probes that were collected."""
-        return [name for name in self.tree.children if name != "results"]
+        return [name for name in self.tree.children if name not in ("results", WEIGHTS)]
 
     def probe(self, name: str) -> xr.Dataset:
         """One probe's group, lazily.

@@ -14,8 +14,8 @@ import zarr
 from checkpoints.errors import UserError
 
 from ..names import Status
-from .create import create_trace
-from .declaration import FORMAT, FORMAT_VERSION, TraceDeclaration
+from .create import create_trace, grow_trace
+from .declaration import FORMAT, FORMAT_VERSION, WEIGHTS, TraceDeclaration
 
 __all__ = ["TraceWriter", "check_format", "open_group"]
 
@@ -48,7 +48,8 @@ class TraceWriter:
 
     Args:
         path: the trace.
-        declaration: what it holds; an existing trace must have been declared the same.
+        declaration: what it holds; an existing trace must have been declared the same, or with fewer checkpoints at
+            its end, and then grows.
         durable: flush to disk before a checkpoint is marked complete.
 
     Raises:
@@ -64,12 +65,16 @@ class TraceWriter:
         self._root = open_group(path, mode="r+")
         attributes = dict(self._root.attrs)
         check_format(attributes, path)
-        if attributes.get("fingerprint") != declaration.fingerprint():
+        if declaration.extends(attributes):
+            grow_trace(path, declaration)
+            self._root = open_group(path, mode="r+")
+        elif attributes.get("fingerprint") != declaration.fingerprint():
             differences = declaration.differences(attributes) or ["another version of this program declared it"]
             raise UserError(
                 f"{path} was collected with other settings:\n    " + "\n    ".join(differences[:6]),
                 expected="the settings that the trace was declared with",
-                remedy="undo the change (a trace cannot grow: leave new checkpoints in another folder), or move the trace away and collect again (nothing was deleted)",
+                remedy="undo the change (a trace grows at its end only), or move the trace away and collect again "
+                "(nothing was deleted)",
             )
         self._sweep()
 
@@ -85,8 +90,20 @@ class TraceWriter:
         return [cast(Status, str(value)) for value in values]
 
     def digest(self, index: int) -> str:
-        """sha256 of the weights that a checkpoint was measured with, ``""`` if it has not been."""
+        """sha256 of the weights that a checkpoint was measured with, ``""`` if its data is not there or not whole."""
         return str(self._array("weights_digest")[index])
+
+    def digests(self) -> list[str]:
+        """:meth:`digest` of every checkpoint."""
+        return [str(value) for value in np.asarray(self._array("weights_digest")[:])]
+
+    def reason(self, index: int) -> str:
+        """Why a checkpoint failed or is masked."""
+        return str(self._array("reason")[index])
+
+    def sketches(self) -> dict[str, np.ndarray]:
+        """What was measured on the weights of every checkpoint (missing: NaN): see :data:`WEIGHTS`."""
+        return {name: np.asarray(self._array(f"{WEIGHTS}/{name}")[:]) for name in ("sketch", "norm", "nonfinite")}
 
     def write(self, index: int, group: str, values: Mapping[str, np.ndarray]) -> tuple[int, int]:
         """Write every variable of one probe at one checkpoint; returns (non-finite values, overflowed values).
@@ -113,6 +130,9 @@ class TraceWriter:
 
     def commit(self, index: int, *, digest: str, stored_dtype: str, nonfinite: int, overflowed: int) -> None:
         """Mark a checkpoint complete, after everything else of it is written."""
+        revision = self._declaration.checkpoints[index].revision
+        if str(self._array("revision")[index]) != revision:  # the source has another commit for it than when it was listed
+            self._array("revision")[index] = revision
         for name, value in (
             ("weights_digest", digest),
             ("stored_dtype", stored_dtype),
@@ -131,7 +151,9 @@ class TraceWriter:
         self._array("status")[index] = status
 
     def clear(self, index: int) -> None:
-        """Delete whatever a killed writer left of one checkpoint."""
+        """Delete whatever there is of one checkpoint, or a killed writer left of it."""
+        if self.digest(index):
+            self._array("weights_digest")[index] = ""  # the sign that its data is whole
         for group in self._declaration.groups:
             for variable in group.variables:
                 shutil.rmtree(self.path / group.name / variable.name / "c" / str(index), ignore_errors=True)

@@ -1,0 +1,128 @@
+"""Fetching and reading checkpoints ahead of whoever computes with them, with bounded disk and memory.
+
+One thread fetches, one reads. While checkpoint *i* computes, *i + 1* is read into memory and *i + 2* is on its way, but
+at most two checkpoints are on disk and two in memory: a fetch waits until an earlier checkpoint was let go of.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+from .series import Checkpoint, Series
+
+__all__ = ["ON_DISK", "ReadAhead"]
+
+ON_DISK = 2
+"""Checkpoints of a series that are on disk at the same time, as far as the series can let go of them."""
+
+T = TypeVar("T")
+
+
+class _Worker:
+    """A thread that runs calls one after the other.
+
+    A daemon, because Ctrl-C must not wait for a download of gigabytes; the next run goes on with what is there.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name=name, daemon=True).start()
+
+    def submit(self, call: Callable[[], T]) -> Future[T]:
+        future: Future[T] = Future()
+        self._calls.put((future, call))
+        return future
+
+    def stop(self) -> None:
+        """End after the call that is running; what waits is dropped."""
+        while not self._calls.empty():
+            waiting = self._calls.get()
+            if waiting is not None:
+                waiting[0].cancel()
+        self._calls.put(None)
+
+    def _run(self) -> None:
+        while (item := self._calls.get()) is not None:
+            future, call = item
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(call())
+            except BaseException as error:  # whoever asks for the result gets it
+                future.set_exception(error)
+            del future, call, item  # or this frame would keep a checkpoint's weights
+
+
+class ReadAhead(Generic[T]):
+    """The checkpoints of a list, one after the other: :meth:`take`, compute, :meth:`let_go`.
+
+    Args:
+        series: where they come from.
+        checkpoints: which, in the order in which they are wanted.
+        read: makes of a checkpoint's files, which are there by then, whatever is wanted; called in the reading thread.
+
+    Example::
+
+        with ReadAhead(series, checkpoints, series.read) as ahead:
+            for checkpoint in checkpoints:
+                weights = ahead.take()  # raises CheckpointError when this one cannot be had
+                ...
+                del weights
+                ahead.let_go()
+    """
+
+    def __init__(self, series: Series, checkpoints: Sequence[Checkpoint], read: Callable[[Path], T]) -> None:
+        self._series, self._checkpoints, self._read = series, list(checkpoints), read
+        self._fetcher, self._reader = _Worker("fetch-ahead"), _Worker("read-ahead")
+        self._fetched: list[Future[Path]] = []
+        self._released: Future[None] | None = None
+        self._current: Future[T] | None = None
+        self._place = 0
+
+    def __enter__(self) -> ReadAhead[T]:
+        for _ in range(ON_DISK):
+            self._fetch_next()
+        self._read_next()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None and self._released is not None:
+            self._released.result()
+        self._fetcher.stop()
+        self._reader.stop()
+
+    def take(self) -> T:
+        """The next checkpoint's; waits for it.
+
+        Raises:
+            CheckpointError: when it cannot be had; :meth:`let_go` then goes on to the next one.
+        """
+        assert self._current is not None, "every checkpoint has been taken"
+        future, self._current = self._current, None  # nothing but the caller holds the weights
+        return future.result()
+
+    def let_go(self) -> None:
+        """The taken checkpoint is not needed any more, neither in memory nor on disk: get the next one."""
+        done = self._checkpoints[self._place]
+        self._released = self._fetcher.submit(lambda: self._series.release(done))
+        self._place += 1
+        self._fetch_next()
+        self._read_next()
+
+    def _fetch_next(self) -> None:
+        if len(self._fetched) < len(self._checkpoints):
+            checkpoint = self._checkpoints[len(self._fetched)]
+            self._fetched.append(self._fetcher.submit(lambda: self._series.fetch(checkpoint)))
+
+    def _read_next(self) -> None:
+        if self._place < len(self._checkpoints):
+            fetched = self._fetched[self._place]
+            self._current = self._reader.submit(lambda: self._read(fetched.result()))

@@ -1,0 +1,45 @@
+"""Opening a series, whatever its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated
+
+from pydantic import Field
+
+from .hub import HubConfig, HubSeries
+from .local import FolderConfig, FolderSeries
+from .organism.curriculum import OrganismConfig
+from .series import Series
+
+__all__ = ["SeriesConfig", "open_series"]
+
+SeriesConfig = Annotated[OrganismConfig | FolderConfig | HubConfig, Field(discriminator="kind")]
+"""What a runs file may say about a series."""
+
+
+def open_series(
+    name: str,
+    config: OrganismConfig | FolderConfig | HubConfig,
+    *,
+    pins: Mapping[int, str] | None = None,
+    training: Callable[[int, int, float], None] | None = None,
+) -> Series:
+    """The series of a run; an organism is trained first if it has to be.
+
+    Args:
+        name: the run's name.
+        config: what the runs file says.
+        pins: step to the commit that was collected, for hub series whose branches may have moved since.
+        training: called after each training step with (steps done, steps in all, loss).
+
+    Raises:
+        UserError: when there is no such series, or no checkpoint in it.
+    """
+    if isinstance(config, OrganismConfig):
+        from .organism import open_organism
+
+        return open_organism(name, config, progress=training)
+    if isinstance(config, HubConfig):
+        return HubSeries(config, name=name, pins=pins)
+    return FolderSeries(config, name=name)

@@ -1,0 +1,163 @@
+"""What the command line says about series and audits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from checkpoints.catalogue import Entry, catalogue, find_entry
+
+if TYPE_CHECKING:
+    from .auditing import Audit
+
+__all__ = ["duration", "grouped", "print_audit", "print_catalogue", "print_entry", "steps_text"]
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours.
+
+    >>> duration(12), duration(600), duration(9000)
+    ('12 s', '10 min', '2.5 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def steps_text(steps: list[int]) -> str:
+    """Steps as text, the first few and the last.
+
+    >>> steps_text([5]), steps_text(list(range(0, 100, 10)))
+    ('step 5', '10 steps 0, 10, 20, 30, 40, 50, ... 90')
+    """
+    if len(steps) == 1:
+        return f"step {steps[0]}"
+    shown = ", ".join(map(str, steps[:6])) + (f", ... {steps[-1]}" if len(steps) > 6 else "")
+    return f"{len(steps)} steps {shown}"
+
+
+def grouped(reasons: Mapping[int, str]) -> list[tuple[str, str]]:
+    """(steps, reason) with the steps of one reason together.
+
+    >>> grouped({1: "a", 2: "b", 3: "a"})
+    [('2 steps 1, 3', 'a'), ('step 2', 'b')]
+    """
+    steps: dict[str, list[int]] = {}
+    for step, reason in sorted(reasons.items()):
+        steps.setdefault(reason, []).append(step)
+    return [(steps_text(members), reason) for reason, members in steps.items()]
+
+
+def print_catalogue() -> None:
+    """One line per series, family by family."""
+    entries = list(catalogue().values())
+    console = Console(highlight=False)
+    table = Table(box=None, pad_edge=False)
+    for column, justify in (("name", "left"), ("size", "right"), ("checkpoints", "right"), ("steps", "left"), ("repository", "left"), ("known faults", "left")):  # fmt: skip
+        table.add_column(column, justify=justify, no_wrap=column == "name")  # type: ignore[arg-type]
+    family = ""
+    for entry in entries:
+        if entry.family != family:
+            family = entry.family
+            table.add_row(f"[bold]{family}[/bold]")
+        expected = entry.expected_steps
+        span = f"{expected[0]}–{expected[-1]}" if expected else ""
+        faults = sum(len(f.all_steps) for f in entry.known_faults if f.mask)
+        table.add_row(
+            f"  {entry.name}",
+            entry.size,
+            str(len(expected)) if expected else "as listed",
+            span,
+            entry.repo,
+            f"{faults} checkpoints" if faults else "",
+        )
+    console.print(table)
+    click.echo(f"{len(entries)} series; `dynamics series NAME` describes one, `dynamics collect NAME` traces it")
+
+
+def print_entry(name: str) -> None:
+    """Everything that the catalogue knows about one series.
+
+    Raises:
+        UserError: when there is no such series.
+    """
+    entry = find_entry(name)
+    expected = entry.expected_steps
+    rows = [
+        ("family", " ".join(filter(None, (entry.family, entry.size)))),
+        ("repository", entry.repo + (" (gated: log in and accept its terms)" if entry.gated else "")),
+        ("architecture", entry.architecture),
+        ("revisions", entry.revisions),
+        ("stage", entry.stage),
+        ("checkpoints", f"{len(expected)} published" if expected else "as the hub lists them"),
+        ("steps", steps_text(list(expected)) if expected else ""),
+        ("tokens per step", f"{entry.tokens_per_step:,}" if entry.tokens_per_step else "not constant, or not known"),
+        ("main", {"last step": "the last step", "later": "trained further", "no weights": "no weights"}.get(entry.main, "not known")),  # fmt: skip
+        ("tokenizer", entry.tokenizer),
+        ("evidence", _EVIDENCE[entry.evidence]),
+    ]
+    click.echo(entry.name)
+    for title, text in rows:
+        if text:
+            click.echo(f"  {title:<16}{text}")
+    for title, lines in _paragraphs(entry):
+        click.echo(f"  {title}")
+        for line in lines:
+            click.echo(f"    {line}")
+
+
+_EVIDENCE = {
+    "primary": "seen in the publisher's own documents",
+    "third-party": "from third-party code or notes, not confirmed by the publisher",
+    "inferred": "inferred by arithmetic",
+    "unverified": "not verified",
+}
+
+
+def _paragraphs(entry: Entry) -> list[tuple[str, list[str]]]:
+    faults = [
+        f"{steps_text(sorted(f.all_steps))}: {f.reason} ({f.source}, {f.dated:%B %Y}); "
+        + ("masked in collection" if f.mask else "collected all the same")
+        for f in entry.known_faults
+    ]
+    equal = [f"steps {', '.join(map(str, e.steps))}: {e.reason}" for e in entry.equal_by_design]
+    paragraphs = [
+        ("known faults", faults),
+        ("equal by design", equal),
+        ("notes", list(entry.notes)),
+        ("less sure", list(entry.unsure)),
+    ]
+    return [(title, lines) for title, lines in paragraphs if lines]
+
+
+def print_audit(audit: Audit) -> None:
+    """Findings grouped by what they say, then the table of weights where there is one."""
+    click.echo(f"{audit.name}: {audit.checkpoints} checkpoints of {audit.origin}")
+    compared = f"weights of {audit.weights} compared" if audit.weights else "weights not compared (--weights reads them)"
+    click.echo(f"listing compared; {compared}")
+    for masked, title in ((True, "at fault, masked in collection"), (False, "remarks")):
+        reasons: dict[tuple[str, str], list[int]] = {}
+        for finding in audit.findings:
+            if finding.mask == masked:
+                source = f" ({finding.source})" if finding.source else ""
+                reasons.setdefault((finding.kind, finding.reason + source), []).append(finding.step)
+        if reasons:
+            click.echo(f"{title}:")
+            for (kind, reason), steps in reasons.items():
+                click.echo(f"  {kind}: {steps_text(steps)}: {reason}")
+    for step, reason in audit.unreadable.items():
+        click.echo(f"  step {step} could not be read: {reason}")
+    if len(audit.table):
+        table = Table(box=None, pad_edge=False)
+        for column in audit.table:
+            title = column if column in ("step", "norm", "nonfinite") else f"cosine with {column}"
+            table.add_column(title, justify="right")
+        for row in zip(*audit.table.values(), strict=True):
+            table.add_row(*(f"{v:d}" if isinstance(v, int) else f"{v:.4f}" for v in (x.item() for x in row)))
+        Console(highlight=False).print(table)
+    if not any(f.mask for f in audit.findings) and not audit.unreadable:
+        click.echo("no checkpoint contradicts its label")

@@ -1,0 +1,61 @@
+"""What is wrong with a series, as far as that shows before any compute."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+
+from checkpoints.audit import AuditFinding, audit_listing
+from checkpoints.errors import CheckpointError
+from checkpoints.hub import HubSeries
+from checkpoints.loading import compare_headers
+from checkpoints.series import Checkpoint, Series, WeightFile
+
+__all__ = ["list_weights", "listing_findings", "preflight"]
+
+
+def preflight(series: Series, checkpoints: Sequence[Checkpoint]) -> dict[Checkpoint, str]:
+    """What is wrong with checkpoints' files, without loading their weights: checkpoint to reason, for the bad ones.
+
+    Every checkpoint must have the same tensors as most of the series has. Files that would have to be downloaded
+    first are not looked at.
+    """
+    headers, bad = {}, {}
+    for checkpoint in checkpoints:
+        try:
+            header = series.header(checkpoint)
+        except CheckpointError as error:
+            bad[checkpoint] = error.observed
+        else:
+            if header is not None:
+                headers[checkpoint] = header
+    shapes = {c: json.dumps(sorted((k, v.shape) for k, v in h.items())) for c, h in headers.items()}
+    if not shapes:
+        return bad
+    most = Counter(shapes.values()).most_common(1)[0][0]
+    reference = next(headers[c] for c, s in shapes.items() if s == most)
+    for checkpoint, found in headers.items():
+        problems = compare_headers(reference, found)
+        if problems:
+            more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+            bad[checkpoint] = f"{series.fetch(checkpoint)}: tensor {', '.join(problems[:3])}{more}"
+    return bad
+
+
+def list_weights(series: Series) -> dict[Checkpoint, tuple[WeightFile, ...]]:
+    """The weight files of every checkpoint, without downloading any."""
+    if isinstance(series, HubSeries):
+        return series.all_files()
+    return {checkpoint: series.weight_files(checkpoint) for checkpoint in series.checkpoints}
+
+
+def listing_findings(series: Series) -> list[AuditFinding]:
+    """What the listing of a series says about its checkpoints (see ``checkpoints.audit``)."""
+    hub = isinstance(series, HubSeries)
+    return audit_listing(
+        series.checkpoints,
+        list_weights(series),
+        entry=series.entry if hub else None,
+        main=series.main_files() if hub else None,
+    )

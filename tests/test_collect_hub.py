@@ -1,0 +1,317 @@
+"""Collecting from a hub on loopback: what is good is collected, what is bad is masked or failed with its own reason."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers as hf
+from click.testing import CliRunner
+from safetensors.torch import save
+
+import dynamics
+from checkpoints.ahead import ReadAhead
+from checkpoints.hub import HubConfig, HubSeries
+from checkpoints.organism import build_tokenizer
+from checkpoints.series import Checkpoint
+from dynamics.cli import cli
+from dynamics.config import ProbeEntry, Run
+from dynamics.estimating import estimate
+from dynamics.store import Trace
+from tests.loopback import Hub, connected
+
+REPO = "lab/tiny-pythia"
+STEPS = [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, *range(1000, 21000, 1000)]
+"""31 of them, spaced as Pythia's."""
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    monkeypatch.setattr("checkpoints.hub.retry._pause", lambda failures, wait: 0.0)
+    with connected(tmp_path) as running:
+        yield running
+
+
+def config() -> hf.GPTNeoXConfig:
+    size = len(build_tokenizer())
+    return hf.GPTNeoXConfig(
+        vocab_size=size,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=32,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+
+
+def trained() -> dict[int, dict[str, torch.Tensor]]:
+    """Weights that walk: every checkpoint is nearest to its neighbours; 0 and 1 are the same, as in Pythia."""
+    torch.manual_seed(0)
+    model = hf.GPTNeoXForCausalLM(config())
+    now = {name: value.clone() for name, value in model.state_dict().items()}
+    towards = {name: torch.randn_like(value) * 0.1 for name, value in now.items()}
+    result = {}
+    for step in STEPS:
+        rate = 0.0 if step <= 1 else 0.05
+        now = {n: v + rate * (towards[n] + torch.randn_like(v) * 0.02) for n, v in now.items()}
+        result[step] = {n: v.clone() for n, v in now.items()}
+    return result
+
+
+def files(tensors: dict[str, torch.Tensor]) -> dict[str, bytes | str]:
+    return {"config.json": config().to_json_string(), "model.safetensors": save(tensors), "README.md": "# tiny"}
+
+
+def sharded(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> dict[str, bytes | str]:
+    """Two shards: the first half of the tensors of ``one``, the second of ``other``."""
+    names = sorted(one)
+    parts = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
+    index = {"metadata": {}, "weight_map": {n: file for file, part in parts.items() for n in part}}
+    result: dict[str, bytes | str] = {
+        "config.json": config().to_json_string(),
+        "model.safetensors.index.json": json.dumps(index),
+    }
+    for source, (file, part) in zip((one, other), parts.items(), strict=True):
+        result[file] = save({n: source[n] for n in part})
+    return result
+
+
+def published(hub: Hub, tmp_path: Path) -> dict[int, dict[str, torch.Tensor]]:
+    """A clean series: every step a branch, ``main`` the last one with a tokenizer."""
+    weights = trained()
+    repo = hub.repo(REPO)
+    for step, tensors in weights.items():
+        repo.branch(f"step{step}", files(tensors))
+    folder = tmp_path / "tokenizer"
+    build_tokenizer().save_pretrained(folder)
+    tokenizer = {p.name: p.read_bytes() for p in folder.iterdir()}
+    repo.branch("main", {**files(weights[STEPS[-1]]), **tokenizer})
+    return weights
+
+
+def run(tmp_path: Path, **series: object) -> Run:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"text": "36+59=", "answer": "0"}\n{"text": "12+34=", "answer": "0"}\n')
+    return Run(
+        series=HubConfig.model_validate({"repo": REPO, **series}),
+        probes={"sums": ProbeEntry(file=prompts, sites=("resid_post",))},
+    )
+
+
+def weight_bytes(cache: Path) -> int:
+    """Bytes of weights in the cache now."""
+    return sum(p.stat().st_size for p in cache.rglob("*") if p.is_file() and p.stat().st_size > 4000 and "token" not in p.name)
+
+
+def test_a_clean_series_is_collected_and_nothing_is_suspected(hub: Hub, tmp_path: Path) -> None:
+    published(hub, tmp_path)
+    done = dynamics.collect("clean", run=run(tmp_path), traces=tmp_path)
+    assert done.collected == STEPS
+    assert done.failed == done.masked == {}
+    found = dynamics.audit("clean", run=run(tmp_path), traces=tmp_path)
+    assert not [f for f in found.findings if f.mask]
+    assert {f.step for f in found.findings if f.kind == "equal by design"} <= {0, 1}
+    assert any("0" in f.reason for f in found.findings if f.kind == "equal by design")
+    assert found.weights == len(STEPS)
+
+
+def test_the_trace_says_which_commits_it_was_made_of(hub: Hub, tmp_path: Path) -> None:
+    published(hub, tmp_path)
+    trace = Trace(dynamics.collect("pinned", run=run(tmp_path), traces=tmp_path).trace)
+    root = trace.tree.to_dataset()
+    repo = hub.repo(REPO)
+    assert root["label"].values.tolist() == [f"step{s}" for s in STEPS]
+    assert root["revision"].values.tolist() == [repo.branches[f"step{s}"] for s in STEPS]
+    assert trace.attributes["origin"] == f"{hub.url}/{REPO}"
+
+
+def test_at_most_two_checkpoints_are_on_disk_and_none_stays(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    published(hub, tmp_path)
+    one = len(hub.repo(REPO).commits[hub.repo(REPO).branches["step64"]]["model.safetensors"])  # type: ignore[arg-type]
+    cache, most = tmp_path / "cache", []
+    fetch = HubSeries.fetch
+
+    def watched(self: HubSeries, checkpoint: Checkpoint) -> Path:
+        folder = fetch(self, checkpoint)
+        most.append(weight_bytes(cache))
+        return folder
+
+    monkeypatch.setattr(HubSeries, "fetch", watched)
+    dynamics.collect("disk", run=run(tmp_path), traces=tmp_path)
+    assert len(most) == len(STEPS)
+    assert one <= max(most) <= 2 * one
+    assert weight_bytes(cache) == 0
+    assert list((tmp_path / "home").iterdir()) == []  # the user's own cache
+
+
+def test_kept_checkpoints_stay_and_serve_offline(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    published(hub, tmp_path)
+    kept = run(tmp_path, keep=True)
+    dynamics.collect("kept", run=kept, traces=tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    before = len(hub.requests)
+    done = dynamics.collect("again", run=kept, traces=tmp_path)
+    assert done.collected == STEPS
+    assert len(hub.requests) == before
+
+
+def test_everything_good_is_collected_and_everything_bad_has_its_reason(hub: Hub, tmp_path: Path) -> None:
+    weights = published(hub, tmp_path)
+    repo = hub.repo(REPO)
+    final = STEPS[-1]
+    for step in (16, 3000):  # stale copies of the final model
+        repo.branch(f"step{step}", files(weights[final]))
+    repo.branch("step4000", {"config.json": config().to_json_string()})
+    repo.branch("step5000", sharded(weights[5000], weights[5000]))
+    repo.branch("step6000", sharded(weights[5000], weights[6000]))  # a shard of another step
+    repo.branch("step7000", {**files(weights[7000]), "model.safetensors": save(weights[7000])[:-900]})  # cut when uploaded
+    hub.truncate(REPO, "step8000", "model.safetensors", after=3000)
+    hub.fail(REPO, "step9000", 429, times=2, retry_after=1)
+    hub.fail(REPO, "step10000", 503, what=("file",))
+    hub.corrupt(REPO, "step11000", "model.safetensors")
+    done = dynamics.collect("bad", run=run(tmp_path), traces=tmp_path)
+    assert set(done.masked) == {16, 3000, 5000, 6000}
+    assert "main" in done.masked[16] or "final" in done.masked[16]
+    assert "6000" in done.masked[5000] and "5000" in done.masked[6000]
+    assert set(done.failed) == {4000, 7000, 8000, 10000, 11000} - set(done.masked)
+    assert "no weights" in done.failed[4000]
+    assert "step7000" in done.failed[7000] or "cannot be read" in done.failed[7000]
+    assert "8000" in done.failed[8000] and "downloaded" in done.failed[8000]
+    assert "503" in done.failed[10000]
+    assert "damaged" in done.failed[11000]
+    assert set(done.collected) == set(STEPS) - set(done.masked) - set(done.failed)
+    trace = Trace(done.trace)
+    states = dict(zip(trace.steps.tolist(), trace.status, strict=True))
+    assert states[16] == "masked" and states[4000] == "failed" and states[9000] == "complete"
+    assert trace.reasons[STEPS.index(16)] == done.masked[16]
+
+    hub.heal()
+    again = dynamics.collect("bad", run=run(tmp_path), traces=tmp_path)
+    assert set(again.collected) == {8000, 10000, 11000}
+    assert set(again.failed) == {4000, 7000}
+
+
+def test_the_command_ends_with_1_when_a_checkpoint_failed(hub: Hub, tmp_path: Path) -> None:
+    published(hub, tmp_path)
+    hub.repo(REPO).branch("step2000", {"config.json": config().to_json_string()})
+    (tmp_path / "prompts.jsonl").write_text('{"text": "36+59=", "answer": "0"}\n')
+    runs = tmp_path / "runs.yaml"
+    runs.write_text(
+        f"mine:\n  series: {{kind: hub, repo: {REPO}}}\n  probes: {{sums: {{file: prompts.jsonl}}}}\n"
+        "  schedule: log\n  checkpoints: 40\n"
+    )
+    result = CliRunner().invoke(cli, ["collect", "mine", "--runs", str(runs), "--traces", str(tmp_path)])
+    assert result.exit_code == 1, result.output
+    assert "step 2000 failed: " in result.output
+
+
+def test_masked_checkpoints_can_be_included_and_left_out_again(hub: Hub, tmp_path: Path) -> None:
+    weights = published(hub, tmp_path)
+    hub.repo(REPO).branch("step32", files(weights[STEPS[-1]]))
+    wanted = run(tmp_path)
+    assert set(dynamics.collect("mask", run=wanted, traces=tmp_path).masked) == {32}
+    every = dynamics.collect("mask", run=wanted.model_copy(update={"include_masked": True}), traces=tmp_path)
+    assert every.collected == [32]
+    assert every.masked == {}
+    assert Trace(every.trace).status == ["complete"] * len(STEPS)
+    last = dynamics.collect("mask", run=wanted, traces=tmp_path)
+    assert set(last.masked) == {32}
+    assert last.collected == []
+
+
+def test_what_was_collected_stays_pinned_when_a_branch_moves(hub: Hub, tmp_path: Path) -> None:
+    weights = published(hub, tmp_path)
+    repo = hub.repo(REPO)
+    before = repo.branches["step64"]
+    first = run(tmp_path).model_copy(update={"exclude": (128,)})
+    dynamics.collect("moved", run=first, traces=tmp_path)
+    repo.branch("step64", files({n: v * 1.001 for n, v in weights[64].items()}))
+    repo.branch("step128", files({n: v * 1.0001 for n, v in weights[128].items()}))
+    done = dynamics.collect("moved", run=run(tmp_path), traces=tmp_path)
+    assert done.collected == [128]
+    revisions = Trace(done.trace).tree.to_dataset()["revision"].values.tolist()
+    assert revisions[STEPS.index(64)] == before
+    assert revisions[STEPS.index(128)] == repo.branches["step128"]
+
+
+def test_the_situation_of_pythia_2_8b_is_seen_before_any_download(hub: Hub, tmp_path: Path) -> None:
+    """In small: most early branches serve the final weights, a few another late file."""
+    weights = published(hub, tmp_path)
+    repo = hub.repo(REPO)
+    stale = [s for s in STEPS if s <= 8000 or s in (10000, 13000)]
+    other = [9000, 11000, 12000]
+    for step in stale:
+        repo.branch(f"step{step}", files(weights[STEPS[-1]]))
+    late = {n: v * 1.01 for n, v in weights[STEPS[-1]].items()}
+    for step in (*other, STEPS[-1]):
+        repo.branch(f"step{step}", files(late))
+    found = dynamics.audit("stale", run=run(tmp_path), traces=tmp_path)
+    assert {f.step for f in found.findings if f.mask} == {*stale, *other}
+    assert not [r for r in hub.requests if r.path.endswith(".safetensors")]
+    result = CliRunner().invoke(cli, ["audit", "x", "--runs", str(_runs(tmp_path)), "--traces", str(tmp_path)])
+    assert result.exit_code == 1
+    assert f"{len(stale)} steps 0, 1, 2, 4, 8, 16, ... 13000" in result.output
+
+
+def _runs(folder: Path) -> Path:
+    file = folder / "runs.yaml"
+    file.write_text(f"x:\n  series: {{kind: hub, repo: {REPO}}}\n  analyses: [induction]\n")
+    return file
+
+
+def test_weights_that_were_stored_anew_are_found_when_they_are_read(hub: Hub, tmp_path: Path) -> None:
+    """The final weights in another dtype: another file, so that only the weights give it away."""
+    weights = published(hub, tmp_path)
+    half = {n: v.half().float() for n, v in weights[STEPS[-1]].items()}
+    hub.repo(REPO).branch("step1000", files(half))
+    listing = dynamics.audit("stored", run=run(tmp_path), traces=tmp_path)
+    assert not [f for f in listing.findings if f.mask]
+    read = dynamics.audit("stored", run=run(tmp_path), traces=tmp_path, weights=True)
+    assert {f.step for f in read.findings if f.mask} == {1000}
+    assert read.table["step"].tolist() == STEPS
+    assert weight_bytes(tmp_path / "cache" / "hub") == 0
+    asked = len(hub.asked(".safetensors"))
+    dynamics.audit("stored", run=run(tmp_path), traces=tmp_path, weights=True)
+    assert len(hub.asked(".safetensors")) == asked  # the sketches were kept
+    done = dynamics.collect("stored", run=run(tmp_path), traces=tmp_path)
+    assert set(done.masked) == {1000}
+    trace = Trace(done.trace)
+    assert trace.status[STEPS.index(1000)] == "masked"
+    assert np.isnan(trace.values("sums", "answer_logprob")[STEPS.index(1000)]).all()
+
+
+def test_a_dry_run_downloads_no_weights(hub: Hub, tmp_path: Path) -> None:
+    published(hub, tmp_path)
+    hub.repo(REPO).branch("step32", {"config.json": config().to_json_string()})
+    guess = estimate("dry", run(tmp_path), traces=tmp_path)
+    size = len(hub.repo(REPO).commits[hub.repo(REPO).branches["step64"]]["model.safetensors"])  # type: ignore[arg-type]
+    assert guess.todo == guess.checkpoints == len(STEPS)
+    assert size * (len(STEPS) - 1) <= guess.download_bytes < size * len(STEPS)
+    assert guess.seconds is not None and guess.seconds > 0
+    assert "random weights" in guess.basis
+    assert not hub.asked(".safetensors")
+
+
+def test_a_killed_run_leaves_nothing_that_the_next_one_does_not_clear(hub: Hub, tmp_path: Path) -> None:
+    published(hub, tmp_path)
+    series = HubSeries(HubConfig(repo=REPO))
+    series.fetch(series.checkpoints[3])  # and never released
+    ahead = ReadAhead(series, series.checkpoints[:1], lambda p: p)
+    del ahead
+    dynamics.collect("next", run=run(tmp_path), traces=tmp_path)
+    del series
+
+
+def test_a_repository_that_is_not_there_is_a_wrong_request(hub: Hub, tmp_path: Path) -> None:
+    runs = tmp_path / "runs.yaml"
+    runs.write_text("x:\n  series: {kind: hub, repo: nobody/nothing}\n  analyses: [induction]\n")
+    for verb in (["collect", "x"], ["audit", "x"], ["collect", "x", "--dry-run"]):
+        result = CliRunner().invoke(cli, [*verb, "--runs", str(runs), "--traces", str(tmp_path)])
+        assert result.exit_code != 0
+        assert "there is no repository 'nobody/nothing'" in str(result.exception)

@@ -1,0 +1,238 @@
+"""Collecting while a model trains: the same trace as from stored checkpoints, and training that does not notice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers as hf
+
+import dynamics
+from checkpoints import FolderConfig, UserError
+from checkpoints.organism import build_tokenizer
+from dynamics.callback import DynamicsCallback
+from dynamics.config import AnalysisEntry, ProbeEntry, Run
+from dynamics.live import LiveCollector, log_steps
+from dynamics.store import Trace
+
+STEPS = [0, 1, 3, 6]
+
+
+def fresh() -> hf.GPTNeoXForCausalLM:
+    torch.manual_seed(0)
+    config = hf.GPTNeoXConfig(
+        vocab_size=len(build_tokenizer()),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=128,
+        hidden_dropout=0.1,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    return hf.GPTNeoXForCausalLM(config)
+
+
+def train(model: Any, at: Callable[[int], None], steps: int = 6) -> Any:
+    """A plain loop with dropout, which draws random numbers."""
+    ids = torch.tensor([build_tokenizer()("36+59=095")["input_ids"]])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    model.train()
+    torch.manual_seed(1)
+    for step in range(steps + 1):
+        at(step)
+        optimizer.zero_grad()
+        model(input_ids=ids, labels=ids).loss.backward()
+        optimizer.step()
+    return model
+
+
+def probes(folder: Path) -> dict[str, ProbeEntry]:
+    file = folder / "prompts.jsonl"
+    file.write_text('{"text": "36+59=", "answer": "0"}\n{"text": "12+34=", "answer": "0"}\n')
+    return {"sums": ProbeEntry(file=file, sites=("resid_post", "pattern"))}
+
+
+def test_live_and_stored_checkpoints_give_the_same_numbers(tmp_path: Path) -> None:
+    model, tokenizer = fresh(), build_tokenizer()
+    with LiveCollector(
+        "live", model, tokenizer, steps=STEPS, probes=probes(tmp_path), traces=tmp_path, analyses=["induction"]
+    ) as live:
+
+        def both(step: int) -> None:
+            live.step(step)
+            if step in STEPS:
+                model.save_pretrained(tmp_path / "run" / f"step{step}")
+
+        train(model, both)
+    assert live.failed == {}
+    tokenizer.save_pretrained(tmp_path / "run")
+    stored = Run(
+        series=FolderConfig(path=tmp_path / "run"),
+        probes=probes(tmp_path),
+        analyses=(AnalysisEntry(name="induction"),),
+    )
+    dynamics.collect("stored", run=stored, traces=tmp_path)
+    one, other = Trace(tmp_path / "live.zarr"), Trace(tmp_path / "stored.zarr")
+    assert one.steps.tolist() == other.steps.tolist() == STEPS
+    assert one.status == other.status == ["complete"] * 4
+    for probe in other.probes:
+        for variable in other.probe(probe).data_vars:
+            np.testing.assert_array_equal(one.values(probe, str(variable)), other.values(probe, str(variable)))
+
+
+def test_training_does_not_notice(tmp_path: Path) -> None:
+    alone = train(fresh(), lambda step: None)
+    model = fresh()
+    with LiveCollector("live", model, build_tokenizer(), steps=STEPS, probes=probes(tmp_path), traces=tmp_path) as live:
+        train(model, live.step)
+    assert live.collected == STEPS
+    assert model.training
+    assert model.config._attn_implementation == alone.config._attn_implementation != "eager"
+    for name, value in alone.state_dict().items():
+        assert torch.equal(value, model.state_dict()[name]), name
+
+
+def test_without_a_plan_the_trace_grows(tmp_path: Path) -> None:
+    with LiveCollector("grows", fresh(), build_tokenizer(), probes=probes(tmp_path), traces=tmp_path) as live:
+        for step, tokens in ((0, 0), (5, 640), (7, 896)):
+            live.step(step, tokens)
+            trace = Trace(tmp_path / "grows.zarr")  # readable at any time
+            assert trace.steps[-1] == step
+            assert trace.complete.all()
+    assert trace.tokens.tolist() == [0, 640, 896]
+    assert live.failed == {}
+    live.step(9)  # closed
+    assert Trace(tmp_path / "grows.zarr").steps.tolist() == [0, 5, 7]
+
+
+def test_a_failing_collection_is_said_and_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    model = fresh()
+    live = LiveCollector(
+        "sick", model, build_tokenizer(), steps=STEPS, probes=probes(tmp_path), traces=tmp_path, say=said.append
+    )
+    import dynamics.live as module
+
+    real = module.write_checkpoint
+
+    def fails(*args: Any, **kwargs: Any) -> int:
+        if len(live.collected) == 1:
+            raise OSError(28, "No space left on device")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(module, "write_checkpoint", fails)
+    trained = train(model, live.step)
+    live.close()
+    assert trained.training
+    assert live.collected == [0]
+    assert set(live.failed) == {1, 3, 6}
+    assert "No space left" in said[0] and "training goes on" in said[0]
+    trace = Trace(tmp_path / "sick.zarr")
+    assert trace.status == ["complete", "failed", "failed", "failed"]
+    assert "No space left" in trace.reasons[1]
+
+
+def test_another_training_does_not_write_into_the_trace(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"steps": STEPS, "probes": probes(tmp_path), "traces": tmp_path}
+    with LiveCollector("one", fresh(), build_tokenizer(), **options) as live:
+        live.step(0)
+    with pytest.raises(UserError, match="of an earlier training"):
+        LiveCollector("one", fresh(), build_tokenizer(), **options)
+    with LiveCollector("one", fresh(), build_tokenizer(), resume=True, **options) as live:
+        assert live.collected == [0]
+        live.step(0)
+        live.step(1)
+    assert Trace(tmp_path / "one.zarr").status == ["complete", "complete", "pending", "pending"]
+
+
+def test_a_module_without_a_config_needs_an_adapter(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a Linear cannot be measured as it is"):
+        LiveCollector("plain", torch.nn.Linear(2, 2), probes=probes(tmp_path), traces=tmp_path)
+
+
+def test_wrappers_of_training_are_looked_through(tmp_path: Path) -> None:
+    inner = fresh()
+    wrapped = torch.nn.DataParallel(inner)
+    with LiveCollector("wrapped", wrapped, build_tokenizer(), probes=probes(tmp_path), traces=tmp_path) as live:
+        live.step(0)
+    assert live.failed == {}
+
+
+def test_steps_are_even_in_log_and_keep_both_ends() -> None:
+    steps = log_steps(10_000, 9)
+    assert steps[0] == 0 and steps[-1] == 10_000
+    ratios = np.diff(np.log10(np.array(steps) + 1.0))
+    assert ratios.max() < 1.5 * ratios.mean()
+    assert log_steps(0) == [0]
+    assert log_steps(3, 50) == [0, 1, 2, 3]
+
+
+class _Texts(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
+    def __init__(self) -> None:
+        self.ids = torch.tensor(build_tokenizer()("36+59=095")["input_ids"])
+
+    def __len__(self) -> int:
+        return 64
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {"input_ids": self.ids, "labels": self.ids}
+
+
+def trainer(folder: Path, callbacks: list[Any]) -> Any:
+    arguments = hf.TrainingArguments(
+        output_dir=str(folder / "out"),
+        max_steps=6,
+        per_device_train_batch_size=4,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        logging_strategy="no",
+        use_cpu=True,
+        seed=3,
+    )
+    return hf.Trainer(
+        model=fresh(),
+        args=arguments,
+        train_dataset=_Texts(),
+        callbacks=callbacks,
+        processing_class=build_tokenizer(),
+    )
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_trainer_is_collected_from(tmp_path: Path) -> None:
+    plain = trainer(tmp_path, [])
+    plain.train()
+    callback = DynamicsCallback("trained", probes=probes(tmp_path), traces=tmp_path, checkpoints=4)
+    watched = trainer(tmp_path, [callback])
+    watched.train()
+    trace = Trace(tmp_path / "trained.zarr")
+    assert trace.steps.tolist() == log_steps(6, 4)
+    assert trace.complete.all()
+    assert len(set(trace.digests)) == len(trace.steps)
+    for name, value in plain.model.state_dict().items():
+        assert torch.equal(value, watched.model.state_dict()[name]), name
+    report = dynamics.open_trace(tmp_path / "trained.zarr")["sums"].to_dataset()
+    assert report.resid_post.dims == ("checkpoint", "prompt", "position", "layer", "d_model")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_callback_that_cannot_begin_does_not_stop_the_trainer(tmp_path: Path) -> None:
+    said: list[str] = []
+    bad = {"p": ProbeEntry(file=tmp_path / "missing.jsonl")}
+    callback = DynamicsCallback("never", probes=bad, traces=tmp_path, say=said.append)
+    done = trainer(tmp_path, [callback])
+    done.train()
+    assert done.state.global_step == 6
+    assert "nothing is collected" in said[0] and "missing.jsonl" in said[0]
+
+
+def test_a_misspelt_analysis_is_refused_before_training() -> None:
+    with pytest.raises(UserError, match="there is no analysis 'inductoin'"):
+        DynamicsCallback("x", analyses=["inductoin"])
