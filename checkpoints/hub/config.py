@@ -1,0 +1,96 @@
+"""What a runs file says about a series on a hub."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ..catalogue.entry import Entry
+from .files import is_repository
+
+__all__ = ["HubConfig"]
+
+
+class HubConfig(BaseModel):
+    """A published series: one of the catalogue by its name, or any repository whose revisions are checkpoints.
+
+    >>> HubConfig(repo="someone/model").entry().parse("step-1000")
+    Label(step=1000, tokens=None, stage='')
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["hub"] = "hub"
+    name: str | None = Field(None, description="A series of the catalogue (`dynamics series`), such as pythia-70m.")
+    repo: str | None = Field(None, description="Instead of a name: any repository, owner/name.")
+    revisions: str = Field(
+        r"(?:global_step|step|checkpoint)[-_]?(?P<step>\d+)",
+        description="With `repo`: pattern that the whole name of a branch or tag matches, with a group named step.",
+    )
+    tokens_per_step: int | None = Field(None, ge=1, description="Tokens in one optimizer step, if it was constant.")
+    stage: str = Field("", description="Pattern of the training stages to take, instead of the catalogue's choice.")
+    tokenizer: str | None = Field(
+        None, description="Repository or local folder of the tokenizer, if the series' own is not the right one."
+    )
+    keep: bool = Field(False, description="Keep what is downloaded, instead of deleting each checkpoint after its use.")
+    retries: int = Field(5, ge=1, description="How often a request is made before it is given up.")
+
+    @field_validator("repo")
+    @classmethod
+    def _repository(cls, value: str | None) -> str | None:
+        if value is not None and not is_repository(value):
+            raise ValueError(f"{value!r} is not the name of a repository, as in EleutherAI/pythia-70m")
+        return value
+
+    @field_validator("stage")
+    @classmethod
+    def _pattern(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"{value!r} is not a regular expression: {error}") from error
+        return value
+
+    @field_validator("tokenizer")
+    @classmethod
+    def _not_empty(cls, value: str | None) -> str | None:
+        if value is not None and not value.strip():
+            raise ValueError("expected a repository or a folder")
+        return value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> HubConfig:
+        if (self.name is None) == (self.repo is None):
+            said = "both were given" if self.name is not None else "neither was given"
+            raise ValueError(f"give either `name` (a series of the catalogue) or `repo` (a repository): {said}")
+        if self.name is not None and "revisions" in self.model_fields_set:
+            raise ValueError("`revisions` goes with `repo`; the catalogue knows those of a named series")
+        if self.repo is not None:
+            try:
+                self.entry()
+            except ValidationError as error:
+                raise ValueError("; ".join(e["msg"].removeprefix("Value error, ") for e in error.errors())) from None
+            if self.stage and "stage" not in re.compile(self.revisions).groupindex:
+                raise ValueError(f"`stage` is given, and `revisions` {self.revisions!r} has no group named stage")
+        return self
+
+    def entry(self) -> Entry:
+        """What is known about the series: the catalogue's entry with this config's changes, or one made of the config.
+
+        Raises:
+            UserError: when the catalogue has no series of that name.
+        """
+        changes = {
+            key: value
+            for key, value in (("tokens_per_step", self.tokens_per_step), ("stage", self.stage))
+            if value is not None and value != ""
+        }
+        if self.name is not None:
+            from ..catalogue import find_entry  # all its data: only read when it is needed
+
+            return find_entry(self.name).model_copy(update=changes)
+        assert self.repo is not None
+        basics = {"name": self.repo.rpartition("/")[2], "family": "", "repo": self.repo, "revisions": self.revisions}
+        return Entry.model_validate(basics | changes)

@@ -1,0 +1,311 @@
+"""A published series: every branch or tag of a repository that is a checkpoint, or one repository per checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import CheckpointError, UserError
+from ..series import Checkpoint, WeightFile
+from .cache import checksums
+from .client import HubClient
+from .config import HubConfig
+from .files import (
+    CONFIG,
+    TOKENIZER,
+    VOCABULARIES,
+    HubFile,
+    choose,
+    is_commit,
+    is_repository,
+    is_safe,
+    missing_shards,
+    weight_files,
+    weight_names,
+)
+from .listing import list_repositories, list_revisions, pinned
+from .repository import Repository
+
+if TYPE_CHECKING:
+    from ..loading import Prepared
+    from ..weights import TensorInfo
+
+__all__ = ["HubSeries"]
+
+Source = tuple[Repository, str, tuple[HubFile, ...]]
+
+
+class HubSeries:
+    """Checkpoints on a hub, listed when it is made; only :meth:`fetch` downloads weights.
+
+    Args:
+        config: which series.
+        name: for messages; the catalogue's name or the repository's if empty.
+        pins: step to the commit that was collected before. It is used again wherever its branch points by now.
+        client: how to reach the hub; for tests.
+
+    Attributes:
+        entry: what is known about the series.
+        checkpoints: by step; each with the commit that it is pinned to and the name of its branch or tag (or of its
+            repository, where each checkpoint has its own).
+        moved: pinned checkpoints whose branch points to another commit by now, with that commit.
+        vanished: pinned checkpoints whose branch is gone; they are still in ``checkpoints``.
+        unlisted: why the last :meth:`all_files` could not list some checkpoints.
+
+    Raises:
+        UserError: when the revisions cannot be listed, or none is a checkpoint, or two are of one step.
+    """
+
+    def __init__(
+        self,
+        config: HubConfig,
+        *,
+        name: str = "",
+        pins: Mapping[int, str] | None = None,
+        client: HubClient | None = None,
+    ) -> None:
+        self.entry = config.entry()
+        self.name = name or self.entry.name
+        self._config = config
+        self._client = client or HubClient(tries=config.retries)
+        self.origin = f"{self._client.endpoint}/{self.entry.repo}"
+        self._main = Repository(self.entry.repo, self._client)
+        self._repositories = {
+            r: self._main if r == self.entry.repo else Repository(r, self._client) for r in self.entry.repositories
+        }
+        if self._repositories:
+            listing = list_repositories(self.entry, self._repositories, self._client)
+        else:
+            listing = list_revisions(self.entry, self._main)
+        listing = pinned(listing, pins or {}, self.entry.tokens_per_step)
+        self.checkpoints, self.moved, self.vanished = listing.checkpoints, listing.moved, listing.vanished
+        self.unlisted: dict[Checkpoint, CheckpointError] = {}
+        self._unavailable = listing.unavailable or {}
+        self._tokenizer: Path | None = None
+        self._model_config: Path | None = None
+
+    def weight_files(self, checkpoint: Checkpoint) -> tuple[WeightFile, ...]:
+        """The checkpoint's weight files in the repository's root: safetensors, or else ``.bin``; empty if none.
+
+        Raises:
+            CheckpointError: when they cannot be listed.
+            UserError: when nothing of the repository can be had.
+        """
+        return weight_files(self._tree(checkpoint))
+
+    def all_files(
+        self, checkpoints: Iterable[Checkpoint] | None = None, progress: Callable[[int, int], None] | None = None
+    ) -> dict[Checkpoint, tuple[WeightFile, ...]]:
+        """:meth:`weight_files` of many checkpoints, several requests at a time.
+
+        Args:
+            checkpoints: which; all if None.
+            progress: called with (listed, of all).
+
+        Returns:
+            What could be listed, in order; why others could not is in ``unlisted``.
+
+        Raises:
+            UserError: when nothing of the repository can be had.
+        """
+        wanted = list(self.checkpoints if checkpoints is None else checkpoints)
+        found: dict[Checkpoint, tuple[WeightFile, ...]] = {}
+        self.unlisted = {}
+
+        def list_one(checkpoint: Checkpoint) -> None:
+            try:
+                found[checkpoint] = self.weight_files(checkpoint)
+            except CheckpointError as error:
+                self.unlisted[checkpoint] = error
+
+        self._client.in_parallel(list_one, wanted, progress)
+        return {checkpoint: found[checkpoint] for checkpoint in wanted if checkpoint in found}
+
+    def main_files(self) -> tuple[WeightFile, ...]:
+        """The weight files of branch ``main``; empty where there are none, and with one repository per checkpoint.
+
+        Raises:
+            CheckpointError: when they cannot be listed.
+        """
+        commit = None if self._repositories else self._main.commit("main")
+        return () if commit is None else weight_files(self._main.tree(commit))
+
+    def download_bytes(self, checkpoint: Checkpoint) -> int:
+        """How much :meth:`fetch` would download; 0 where it is all here. Raises what :meth:`weight_files` does."""
+        files, cache = choose(self._tree(checkpoint)), self._repository(checkpoint).cache
+        return cache.missing_bytes(cache.folder(checkpoint.revision), files)
+
+    def fetch(self, checkpoint: Checkpoint) -> Path:
+        """Download config and weights, verified against the hub's checksums, unless they are here; nothing else.
+
+        The folder stays until :meth:`release`, whatever other processes do; one that is downloading the same checkpoint
+        is waited for.
+
+        Raises:
+            CheckpointError: when this checkpoint has no weights, lacks some, or they do not arrive.
+            UserError: when nothing of the repository can be had, or the cache cannot be written.
+        """
+        files = choose(self._tree(checkpoint))
+        weights = weight_names(f.name for f in files)
+        called = f"{checkpoint.label or checkpoint.revision[:8]} of {self.name}"
+        if not weights:
+            raise CheckpointError(
+                f"{called} holds no weights", expected="model*.safetensors or pytorch_model*.bin in its root"
+            )
+        if missing := missing_shards(weights):
+            raise CheckpointError(f"{called} lacks {missing} of its {len(weights) + missing} weight files")
+        return self._repository(checkpoint).provide(checkpoint.revision, files, keep=self._config.keep, use=True)
+
+    def read(self, fetched: Path) -> Prepared:
+        """Read what :meth:`fetch` returned into memory.
+
+        Raises:
+            CheckpointError: when it cannot be read as weights.
+        """
+        from ..loading import prepare
+
+        digests = checksums(fetched)
+        known = [digests[name] or "" for name in weight_names(digests)]  # verified when they came: not read twice
+        if not all(known):
+            return prepare(fetched)
+        together = hashlib.sha256("\n".join(known).encode()).hexdigest()
+        return prepare(fetched, digest=known[0] if len(known) == 1 else together)
+
+    def header(self, checkpoint: Checkpoint) -> dict[str, TensorInfo] | None:
+        """Names, shapes and dtypes of the stored tensors; None where that would cost a download.
+
+        Raises:
+            CheckpointError: when the files cannot be listed, or are here and cannot be read.
+        """
+        from ..weights import header
+
+        if not is_commit(checkpoint.revision):
+            return None
+        cache = self._repository(checkpoint).cache
+        folder = cache.folder(checkpoint.revision)
+        if not cache.is_finished(folder):  # before the files are listed, which may take a request
+            return None
+        return header(folder) if cache.is_complete(folder, choose(self._tree(checkpoint))) else None
+
+    def release(self, checkpoint: Checkpoint) -> None:
+        """Delete what was downloaded, unless it is to be kept or somebody else uses it.
+
+        Raises:
+            UserError: when it cannot be deleted.
+        """
+        if not is_commit(checkpoint.revision):
+            return
+        cache = self._repository(checkpoint).cache
+        folder = cache.folder(checkpoint.revision)
+        with cache.changing(checkpoint.revision):
+            cache.let_go(checkpoint.revision)
+            stays = cache.is_kept(folder) or (self._config.keep and cache.is_finished(folder))
+            if not stays and not cache.is_used(checkpoint.revision):
+                cache.delete(folder)
+
+    def sweep(self, keep: Collection[str] = ()) -> None:
+        """Delete what killed runs left: every commit's weights, whole or not, that nobody uses or wanted to stay.
+
+        Args:
+            keep: commits of which everything stays, such as those still to be collected.
+
+        Raises:
+            UserError: when something cannot be deleted.
+        """
+        for repository in (self._main, *self._repositories.values()):
+            cache = repository.cache
+            for commit in cache.commits():
+                if commit in keep:
+                    continue
+                folder = cache.folder(commit)
+                with cache.changing(commit, wait=False) as mine:
+                    stays = cache.is_kept(folder) or (self._config.keep and cache.is_finished(folder))
+                    if mine and not stays and not cache.is_used(commit):
+                        cache.delete(folder)
+
+    @property
+    def config_folder(self) -> Path:
+        """A folder with the config of the first checkpoint that has one, else of ``main``.
+
+        Raises:
+            UserError: when there is none.
+        """
+        if self._model_config is None:
+            sources = chain(self._checkpoint_sources(), self._main_source())
+            self._model_config = self._small("config", {CONFIG}, {CONFIG}, sources)
+        return self._model_config
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """A folder with the tokenizer that was named, else that of ``main``, else of the first checkpoint with one.
+
+        Raises:
+            UserError: when there is none.
+        """
+        named = self._config.tokenizer or self.entry.tokenizer
+        if self._config.tokenizer is not None and Path(self._config.tokenizer).expanduser().is_dir():
+            return Path(self._config.tokenizer).expanduser()
+        if named and not is_repository(named):
+            raise UserError(
+                f"the tokenizer {named!r} is neither a folder nor the name of a repository",
+                remedy="correct `series.tokenizer`",
+            )
+        if self._tokenizer is None:
+            if named:
+                revision = "main" if self._config.tokenizer else self.entry.tokenizer_revision
+                sources = self._revision_source(named, revision)
+            else:
+                sources = chain(self._main_source(), self._checkpoint_sources())
+            self._tokenizer = self._small("tokenizer", TOKENIZER, VOCABULARIES, sources)
+        return self._tokenizer
+
+    def _repository(self, checkpoint: Checkpoint) -> Repository:
+        return self._repositories.get(checkpoint.label, self._main)
+
+    def _tree(self, checkpoint: Checkpoint) -> tuple[HubFile, ...]:
+        unavailable = self._unavailable.get(checkpoint.label, "")
+        if unavailable and not is_commit(checkpoint.revision):
+            raise CheckpointError(unavailable)
+        if checkpoint.label and not is_safe(checkpoint.label):
+            raise CheckpointError(
+                f"the revision {checkpoint.label!r} of {self.name} is refused",
+                expected="a name that is no path upwards",
+            )
+        try:
+            return self._repository(checkpoint).tree(checkpoint.revision)
+        except UserError:
+            if unavailable:  # a pinned commit, of which nothing was saved
+                raise CheckpointError(unavailable) from None
+            raise
+
+    def _checkpoint_sources(self) -> Iterator[Source]:
+        for checkpoint in self.checkpoints:
+            try:
+                yield self._repository(checkpoint), checkpoint.revision, self._tree(checkpoint)
+            except CheckpointError:  # the next one will do
+                continue
+
+    def _main_source(self) -> Iterator[Source]:
+        with suppress(UserError):  # the checkpoints may have what is wanted
+            yield from self._revision_source(self.entry.repo, "main")
+
+    def _revision_source(self, repo: str, revision: str) -> Iterator[Source]:
+        repository = self._main if repo == self.entry.repo else Repository(repo, self._client)
+        commit = repository.commit(revision)
+        if commit is not None:
+            yield repository, commit, repository.tree(commit)
+
+    def _small(self, kind: str, wanted: Collection[str], any_of: Collection[str], sources: Iterable[Source]) -> Path:
+        """The first source's files of these names, where it has one of those that matter."""
+        for repository, commit, files in sources:
+            if any(file.name in any_of for file in files):
+                return repository.provide(commit, [f for f in files if f.name in wanted], kind=kind)
+        raise UserError(
+            f"no {kind} was found for {self.name} ({self.origin})",
+            expected=f"one of {', '.join(sorted(any_of))} in the root of a revision",
+            remedy="name a repository or a folder as `series.tokenizer`" if kind == "tokenizer" else "",
+        )
