@@ -77,17 +77,19 @@ def analyse(
     reporter = reporter or Reporter(quiet=True)
     if run is None:
         name, run = find_run(name, runs=runs, traces=traces)
-    trace = open_run_trace(name, traces)
-    planned = {entry["name"] for entry in trace.attributes["run_config"]["analyses"]}
-    entries = {entry.name: entry for entry in run.analyses if entry.name in planned or not entry.optional}
+    entries = {entry.name: entry for entry in run.analyses}
     for wanted in analyses:
         if wanted not in entries:
             raise UserError(
                 f"run {name!r} has no analysis {wanted!r}", remedy=nearest(wanted, entries) + ", or add it to the run"
             )
     modules = {n: find_analysis(n, entries[n].options) for n in (analyses or entries)}
+    trace = open_run_trace(name, traces)
+    planned = {entry["name"] for entry in trace.attributes["run_config"]["analyses"]}
     results = []
     for analysis, (module, options) in modules.items():
+        if entries[analysis].optional and analysis not in planned:  # it did not fit the series
+            continue
         inputs = _inputs(trace, analysis, module, options)
         stored = None if fresh else read_result(trace.path, analysis)
         if stored is not None and stored[1].get("inputs") == inputs:

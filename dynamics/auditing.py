@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from checkpoints.ahead import ReadAhead
-from checkpoints.audit import AuditFinding, Sketch, audit_listing, audit_weights, neighbours, sketch
+from checkpoints.audit import AuditFinding, Sketch, audit_weights, neighbours, sketch
 from checkpoints.errors import CheckpointError, UserError
 from checkpoints.hub import HubSeries
 from checkpoints.organism import OrganismConfig, is_trained
@@ -21,7 +21,7 @@ from checkpoints.sources import open_series
 
 from .config import LiveConfig, Run
 from .lookup import find_run
-from .preflight import list_weights
+from .preflight import list_weights, listing_findings
 from .progress import Reporter
 from .resolve import trace_path
 from .store import WEIGHTS, Trace
@@ -87,13 +87,7 @@ def audit(
         raise UserError(f"organism {name!r} is not trained yet", remedy=f"dynamics collect {name}")
     series = open_series(name, run.series)
     listed = _hashed(series, list_weights(series), reporter)
-    hub = isinstance(series, HubSeries)
-    findings = audit_listing(
-        series.checkpoints,
-        listed,
-        entry=series.entry if hub else None,
-        main=series.main_files() if hub else None,
-    )
+    findings = listing_findings(series, listed)
     known = _from_trace(trace_path(traces, name))
     unreadable: dict[int, str] = {}
     if weights:

@@ -14,9 +14,19 @@ from checkpoints.hub import HubConfig
 from checkpoints.local import FolderConfig
 from checkpoints.organism.curriculum import OrganismConfig
 
-__all__ = ["AnalysisEntry", "LiveConfig", "ProbeEntry", "Run", "load_run", "load_runs", "run_names"]
+__all__ = [
+    "DEFAULT_RUNS_FILE",
+    "AnalysisEntry",
+    "LiveConfig",
+    "ProbeEntry",
+    "Run",
+    "load_run",
+    "load_runs",
+    "run_names",
+]
 
 DEFAULT_RUNS_FILE = Path("runs.yaml")
+"""In the current folder."""
 
 
 class AnalysisEntry(BaseModel):
@@ -85,13 +95,28 @@ class Run(BaseModel):
     sites: str | None = Field(None, description="package.module:NAME of a SiteTable, for families that have none yet.")
     adapter: str | None = Field(None, description="package.module:NAME of an Adapter, for modules of your own.")
     include_masked: bool = Field(
-        False, description="Collect also checkpoints that are known or found to hold other weights than their label says."
+        False,
+        description="Collect also checkpoints that are known or found to hold other weights than their label says.",
     )
 
     @field_validator("series", mode="before")
     @classmethod
     def _published(cls, value: Any) -> Any:
+        if isinstance(value, str) and value in _KINDS:
+            raise ValueError(f"{value!r} is a kind of series: write {{kind: {value}}}")
         return {"kind": "hub", "name": value} if isinstance(value, str) else value
+
+    @field_validator("series")
+    @classmethod
+    def _known(cls, value: BaseModel) -> BaseModel:
+        if isinstance(value, HubConfig) and value.name is not None:
+            from checkpoints.catalogue import find_entry
+
+            try:
+                find_entry(value.name)
+            except UserError as error:
+                raise ValueError(f"{error.observed}: {error.remedy}") from error
+        return value
 
     @field_validator("analyses")
     @classmethod
@@ -198,6 +223,8 @@ def _parse(name: str, body: Any, file: Path) -> Run:
         paths = {key: getattr(run.series, key) for key in ("path", "tokenizer", "config")}
         absolute = {key: base / path.expanduser() for key, path in paths.items() if path is not None}
         changes["series"] = run.series.model_copy(update=absolute)
+    if isinstance(run.series, HubConfig) and (tokenizer := run.series.tokenizer) and tokenizer.startswith((".", "~")):
+        changes["series"] = run.series.model_copy(update={"tokenizer": str(base / Path(tokenizer).expanduser())})
     return run.model_copy(update=changes)
 
 

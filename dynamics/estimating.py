@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from checkpoints.audit import sketch
-from checkpoints.errors import UserError
+from checkpoints.errors import CheckpointError, UserError
 from checkpoints.hub import HubSeries
+from checkpoints.series import Checkpoint
 
 from .collector import open_run, resident_model, visited
 from .config import Run
@@ -86,7 +87,7 @@ def estimate(name: str, run: Run, *, traces: Path = Path("traces"), reporter: Re
     seconds, basis = _seconds(resolved, trace)
     download = 0
     if isinstance(resolved.series, HubSeries):
-        download = sum(resolved.series.download_bytes(c) for c in todo)
+        download = sum(_download_bytes(resolved.series, c) for c in todo)
     return Estimate(
         checkpoints=len(indices),
         of=len(checkpoints),
@@ -99,6 +100,13 @@ def estimate(name: str, run: Run, *, traces: Path = Path("traces"), reporter: Re
         to_train=getattr(run.series, "steps", 0) if resolved.series is None else 0,
         masked=masked,
     )
+
+
+def _download_bytes(series: HubSeries, checkpoint: Checkpoint) -> int:
+    try:
+        return series.download_bytes(checkpoint)
+    except CheckpointError:  # it cannot be listed, and will be recorded as failed
+        return 0
 
 
 def _seconds(resolved: Resolved, trace: Path) -> tuple[float | None, str]:
@@ -128,7 +136,9 @@ def _random_seconds(resolved: Resolved) -> tuple[float | None, str]:
     import transformers
 
     kind = str(resolved.model.config["model_type"])
-    config = transformers.AutoConfig.for_model(kind, **{k: v for k, v in resolved.model.config.items() if k != "model_type"})
+    config = transformers.AutoConfig.for_model(
+        kind, **{k: v for k, v in resolved.model.config.items() if k != "model_type"}
+    )
     auto = transformers.AutoModelForCausalLM
     if not resolved.model.architecture.shape.causal:
         auto = transformers.AutoModelForMaskedLM

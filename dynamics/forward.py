@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from checkpoints.errors import UserError
+
 from .architecture import Architecture
 from .measurements import Batch, Measurement
 from .probes import TokenizedProbe
@@ -41,6 +43,9 @@ def measure(
 
     Returns:
         Variable name to array, as the measurements declared them.
+
+    Raises:
+        UserError: when a site is not where the table says, or the logits are not of the declared shape.
     """
     import torch
 
@@ -63,6 +68,12 @@ def measure(
             batch = Batch(rows, ids, kept)
             keep = torch.tensor(kept or [ids.shape[1] - 1], device=device)  # the head needs at least one position
             logits = architecture.logits(model, ids, keep)
+            if logits.shape != (len(rows), len(keep), shape.vocab):
+                raise UserError(
+                    f"the model gave logits of shape {tuple(logits.shape)}",
+                    expected=f"(row, token, vocab), here {(len(rows), len(keep), shape.vocab)}",
+                    remedy="correct `vocab` in the adapter's shape, or what the module returns",
+                )
             batch = replace(batch, logits=logits if kept else None)
             for _, accumulator in accumulators:
                 accumulator.finish(batch)

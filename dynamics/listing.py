@@ -53,29 +53,21 @@ def grouped(reasons: Mapping[int, str]) -> list[tuple[str, str]]:
 
 
 def print_catalogue() -> None:
-    """One line per series, family by family."""
+    """One line per series, family by family; plain text, so that it can be searched."""
     entries = list(catalogue().values())
-    console = Console(highlight=False)
-    table = Table(box=None, pad_edge=False)
-    for column, justify in (("name", "left"), ("size", "right"), ("checkpoints", "right"), ("steps", "left"), ("repository", "left"), ("known faults", "left")):  # fmt: skip
-        table.add_column(column, justify=justify, no_wrap=column == "name")  # type: ignore[arg-type]
     family = ""
+    width = max(len(entry.name) for entry in entries)
+    click.echo(f"  {'name':<{width}}  {'size':>5}  {'checkpoints':>11}  {'steps':<16}  repository")
     for entry in entries:
         if entry.family != family:
             family = entry.family
-            table.add_row(f"[bold]{family}[/bold]")
+            click.echo(family)
         expected = entry.expected_steps
+        count = str(len(expected)) if expected else "as listed"
         span = f"{expected[0]}–{expected[-1]}" if expected else ""
         faults = sum(len(f.all_steps) for f in entry.known_faults if f.mask)
-        table.add_row(
-            f"  {entry.name}",
-            entry.size,
-            str(len(expected)) if expected else "as listed",
-            span,
-            entry.repo,
-            f"{faults} checkpoints" if faults else "",
-        )
-    console.print(table)
+        text = f"  {entry.name:<{width}}  {entry.size:>5}  {count:>11}  {span:<16}  {entry.repo}"
+        click.echo(text + (f"  ({faults} known to be wrong)" if faults else ""))
     click.echo(f"{len(entries)} series; `dynamics series NAME` describes one, `dynamics collect NAME` traces it")
 
 
@@ -95,10 +87,11 @@ def print_entry(name: str) -> None:
         ("stage", entry.stage),
         ("checkpoints", f"{len(expected)} published" if expected else "as the hub lists them"),
         ("steps", steps_text(list(expected)) if expected else ""),
+        ("counted in", entry.counts if entry.counts != "optimizer steps" else ""),
         ("tokens per step", f"{entry.tokens_per_step:,}" if entry.tokens_per_step else "not constant, or not known"),
-        ("main", {"last step": "the last step", "later": "trained further", "no weights": "no weights"}.get(entry.main, "not known")),  # fmt: skip
+        ("main", _MAIN[entry.main]),
         ("tokenizer", entry.tokenizer),
-        ("evidence", _EVIDENCE[entry.evidence]),
+        ("evidence", entry.trust),
     ]
     click.echo(entry.name)
     for title, text in rows:
@@ -110,11 +103,11 @@ def print_entry(name: str) -> None:
             click.echo(f"    {line}")
 
 
-_EVIDENCE = {
-    "primary": "seen in the publisher's own documents",
-    "third-party": "from third-party code or notes, not confirmed by the publisher",
-    "inferred": "inferred by arithmetic",
-    "unverified": "not verified",
+_MAIN = {
+    "last step": "the last step",
+    "later": "a model trained further",
+    "no weights": "no weights",
+    "unknown": "not known",
 }
 
 
@@ -130,6 +123,7 @@ def _paragraphs(entry: Entry) -> list[tuple[str, list[str]]]:
         ("equal by design", equal),
         ("notes", list(entry.notes)),
         ("less sure", list(entry.unsure)),
+        ("sources", list(entry.sources)),
     ]
     return [(title, lines) for title, lines in paragraphs if lines]
 
@@ -137,7 +131,9 @@ def _paragraphs(entry: Entry) -> list[tuple[str, list[str]]]:
 def print_audit(audit: Audit) -> None:
     """Findings grouped by what they say, then the table of weights where there is one."""
     click.echo(f"{audit.name}: {audit.checkpoints} checkpoints of {audit.origin}")
-    compared = f"weights of {audit.weights} compared" if audit.weights else "weights not compared (--weights reads them)"
+    compared = (
+        f"weights of {audit.weights} compared" if audit.weights else "weights not compared (--weights reads them)"
+    )
     click.echo(f"listing compared; {compared}")
     for masked, title in ((True, "at fault, masked in collection"), (False, "remarks")):
         reasons: dict[tuple[str, str], list[int]] = {}

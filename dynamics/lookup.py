@@ -55,13 +55,17 @@ def find_run(
         return name, Run(series=HubConfig(name=name), analyses=entries)
     if trace_path(traces, name).exists():
         return name, _recorded(trace_path(traces, name))
-    known = [*declared, *catalogue()]
+    if runs is None and not DEFAULT_RUNS_FILE.exists():
+        raise UserError(
+            f"the runs file {DEFAULT_RUNS_FILE} cannot be read: there is none here, and {name!r} is no published series",
+            expected="a run of a runs file, a name that `dynamics series` lists, or the path of a folder",
+            remedy="run the command where runs.yaml is, or name the file with --runs",
+        )
+    remedy = nearest(name, [*declared, *catalogue()])
     raise UserError(
         f"there is no run {name!r} in {runs or DEFAULT_RUNS_FILE}, and no published series of that name",
-        expected=f"one of {', '.join(declared)}; a name that `dynamics series` lists; or the path of a folder"
-        if declared
-        else "a run of a runs file, a name that `dynamics series` lists, or the path of a folder",
-        remedy=nearest(name, known) if len(nearest(name, known)) < 80 else "",
+        expected=f"one of {', '.join(declared)}; a name that `dynamics series` lists; or the path of a folder",
+        remedy=remedy if remedy.startswith("did you mean") else "",
     )
 
 

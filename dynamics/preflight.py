@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from checkpoints.audit import AuditFinding, audit_listing
 from checkpoints.errors import CheckpointError
@@ -44,18 +44,22 @@ def preflight(series: Series, checkpoints: Sequence[Checkpoint]) -> dict[Checkpo
 
 
 def list_weights(series: Series) -> dict[Checkpoint, tuple[WeightFile, ...]]:
-    """The weight files of every checkpoint, without downloading any."""
+    """The weight files of every checkpoint that can be listed, without downloading any."""
     if isinstance(series, HubSeries):
         return series.all_files()
     return {checkpoint: series.weight_files(checkpoint) for checkpoint in series.checkpoints}
 
 
-def listing_findings(series: Series) -> list[AuditFinding]:
-    """What the listing of a series says about its checkpoints (see ``checkpoints.audit``)."""
-    hub = isinstance(series, HubSeries)
-    return audit_listing(
-        series.checkpoints,
-        list_weights(series),
-        entry=series.entry if hub else None,
-        main=series.main_files() if hub else None,
-    )
+def listing_findings(
+    series: Series, listed: Mapping[Checkpoint, tuple[WeightFile, ...]] | None = None
+) -> list[AuditFinding]:
+    """What the listing of a series says about its checkpoints (see ``checkpoints.audit``).
+
+    Args:
+        series: the series.
+        listed: its files with their checksums; by default what :func:`list_weights` says.
+    """
+    listed = list_weights(series) if listed is None else listed
+    if isinstance(series, HubSeries):
+        return audit_listing(series.checkpoints, listed, entry=series.entry, main=series.main_files())
+    return audit_listing(series.checkpoints, listed)

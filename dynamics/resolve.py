@@ -187,9 +187,7 @@ def _model(series: Series, run: Run, adapter: Adapter | None) -> Model:
         except CheckpointError:
             continue
         found = adapted(adapter, tensors)
-        return Model(
-            adapter.tokenizer(), found, {"adapter": run.adapter, "shape": asdict(found.shape)}, adapter
-        )
+        return Model(adapter.tokenizer(), found, {"adapter": run.adapter, "shape": asdict(found.shape)}, adapter)
     raise UserError(f"no checkpoint of {series.origin} can be read", expected="at least one whole state dict")
 
 

@@ -35,4 +35,4 @@ def log_steps(last: int, count: int = 20) -> list[int]:
     """
     if last < 1 or count < 2:
         return [0, last][: max(1, min(count, last + 1))]
-    return sorted({int(round(10**x - 1)) for x in np.linspace(0, np.log10(last + 1), count)})
+    return sorted({round(10**x - 1) for x in np.linspace(0, np.log10(last + 1), count)})

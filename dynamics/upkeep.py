@@ -13,12 +13,12 @@ from .analyser import open_run_trace
 from .config import Run
 from .journal import read_journal
 from .lookup import find_run, trace_name
+from .names import CHECKPOINT
 from .resolve import trace_path
 from .schedule import scheduled
-from .names import CHECKPOINT
 from .store import WEIGHTS, Trace, writer_lock
 from .store.declaration import ROOT_NAMES
-from .store.writer import open_group
+from .store.writer import delete_slab, open_group, slab_files
 
 __all__ = ["Damage", "RunStatus", "status", "verify"]
 
@@ -133,8 +133,7 @@ def _problem(folder: Path, array: zarr.Array[Any], index: int) -> str:
     stored = array.shards or array.chunks
     expected = int(np.prod([-(-n // c) for n, c in zip(array.shape[1:], stored[1:], strict=True)]))
     # an empty shard is read as if nothing had been written, without a complaint
-    files = (p for p in (folder / "c" / str(index)).rglob("*") if p.is_file() and p.suffix != ".partial")
-    present = sum(1 for p in files if p.stat().st_size)
+    present = sum(1 for p in slab_files(folder, index) if p.suffix != ".partial" and p.stat().st_size)
     if present != expected:
         return f"{expected - present} of {expected} chunks are missing or empty"
     try:
@@ -145,8 +144,6 @@ def _problem(folder: Path, array: zarr.Array[Any], index: int) -> str:
 
 
 def _reset(trace: Trace, steps: list[int]) -> None:
-    import shutil
-
     with writer_lock(trace.path):
         root = open_group(trace.path, mode="r+")
         state = root["status"]
@@ -156,4 +153,4 @@ def _reset(trace: Trace, steps: list[int]) -> None:
             state[position[step]] = "pending"
             for probe in _measured(trace):
                 for variable in trace.tree[probe].data_vars:
-                    shutil.rmtree(trace.path / probe / str(variable) / "c" / str(position[step]), ignore_errors=True)
+                    delete_slab(trace.path / probe / str(variable), position[step])

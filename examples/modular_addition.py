@@ -87,7 +87,7 @@ class Transformer(nn.Module):
         self.embed = nn.Embedding(P + 1, d_model)
         self.position = nn.Parameter(torch.randn(3, d_model) * 0.1)
         self.blocks = nn.ModuleList([Block(d_model, heads, d_mlp)])
-        self.unembed = nn.Linear(d_model, P, bias=False)
+        self.unembed = nn.Linear(d_model, P + 1, bias=False)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         x = self.embed(ids) + self.position[: ids.shape[1]]

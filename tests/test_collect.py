@@ -21,12 +21,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-import checkpoints.loading
 from checkpoints.errors import CheckpointError, UserError
+from checkpoints.local import FolderSeries
 from checkpoints.organism.worlds import addition as world
 from dynamics import Trace, analyse, collect, report, status
-from dynamics.collector import Collected, StoppedError, estimate
+from dynamics.collector import Collected, StoppedError
 from dynamics.config import Run
+from dynamics.estimating import estimate
 from dynamics.schedule import scheduled
 from dynamics.store import TraceWriter
 
@@ -134,7 +135,7 @@ def test_collecting_twice_does_nothing_the_second_time(
     first = run_collect(tmp_path, run)
     assert (first.collected, first.already) == (STEPS, [])
     before = files(tmp_path / "traces")
-    monkeypatch.setattr(checkpoints.loading, "prepare", lambda folder: pytest.fail("weights were read again"))
+    monkeypatch.setattr(FolderSeries, "read", lambda self, path: pytest.fail("weights were read again"))
     second = run_collect(tmp_path, run)
     assert (second.collected, second.already, second.failed) == ([], STEPS, {})
     assert files(tmp_path / "traces") == before
@@ -399,7 +400,7 @@ def test_ctrl_c_drops_the_current_checkpoint_and_the_same_command_goes_on(
     run = make_run(tmp_path, tiny_series)
     run_collect(tmp_path, run, "reference")
     with monkeypatch.context() as patch:
-        _Breaks(patch, 7, KeyboardInterrupt())
+        _Breaks(patch, 10, KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
             run_collect(tmp_path, run)
     trace = Trace(tmp_path / "traces/mine.zarr")
@@ -425,11 +426,11 @@ def test_at_most_two_sets_of_weights_are_in_memory_however_many_checkpoints(
 ) -> None:
     alive: weakref.WeakSet[Any] = weakref.WeakSet()
     most = 0
-    original = checkpoints.loading.prepare
+    original = FolderSeries.read
 
-    def prepare(folder: Path) -> Any:
+    def read(self: FolderSeries, path: Path) -> Any:
         nonlocal most
-        prepared = original(folder)
+        prepared = original(self, path)
         alive.add(_Watched(prepared))
         most = max(most, len(alive))
         return prepared
@@ -440,7 +441,7 @@ def test_at_most_two_sets_of_weights_are_in_memory_however_many_checkpoints(
         def __init__(self, prepared: Any) -> None:
             object.__setattr__(prepared, "_watched", self)
 
-    monkeypatch.setattr(checkpoints.loading, "prepare", prepare)
+    monkeypatch.setattr(FolderSeries, "read", read)
     done = run_collect(tmp_path, make_run(tmp_path, tiny_series, exclude=STEPS[count:]))
     assert len(done.collected) == count
     assert most == 1  # beside the resident model's own
@@ -456,14 +457,16 @@ def test_an_estimate_writes_nothing_and_is_right_about_sizes(tiny_series: Path, 
     assert guess.prompts == len(PROMPTS) + 2 * 8 and guess.seconds is not None and guess.seconds > 0
     run_collect(tmp_path, run)
     trace = Trace(tmp_path / "traces/mine.zarr")
-    stored = sum(trace.probe(p)[v].isel(checkpoint=0).nbytes for p in trace.probes for v in trace.probe(p).data_vars)
+    groups = [trace.tree[name].to_dataset() for name in (*trace.probes, "weights")]
+    stored = sum(group[v].isel(checkpoint=0).nbytes for group in groups for v in group.data_vars)
     assert guess.trace_bytes == 3 * stored
 
 
 def test_an_estimate_of_an_untrained_organism_says_what_has_to_be_trained(tmp_path: Path) -> None:
     run = Run.model_validate({"series": {"kind": "organism", "seed": 77}, "analyses": ["induction"]})
     guess = estimate("never", run)
-    assert guess.to_train == 1400 and guess.seconds is None and guess.checkpoints == 40
+    assert guess.to_train == 1400 and guess.checkpoints == 40
+    assert guess.seconds is not None and "random weights" in guess.basis
 
 
 def test_a_device_that_does_not_exist_is_refused_before_anything_is_written(tiny_series: Path, tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def test_an_unknown_run_suggests_the_nearest_and_lists_all(tmp_path: Path) -> No
         (GOOD + "  schedule: linear\n", ["schedule", "'dense' or 'log'"]),
         (GOOD + "  batch_tokens: 0\n", ["batch_tokens", "greater than or equal to 1"]),
         (GOOD + "  dtype: float8\n", ["dtype", "'float32', 'float16' or 'bfloat16'"]),
-        (GOOD.replace("kind: folder", "kind: hub"), ["'series.kind' is 'hub'", "organism or folder"]),
+        (GOOD.replace("kind: folder", "kind: cloud"), ["'series.kind' is 'cloud'", "organism, folder, hub"]),
         (GOOD.replace("kind: folder, ", ""), ["'series' has no `kind`"]),
         ("a:\n  analyses: [addition]\n", ["'series' is missing"]),
         ("a:\n  series: organism\n  analyses: [addition]\n", ["series"]),

@@ -9,8 +9,13 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 
 import dynamics
+from dynamics.architecture import adapted
+from dynamics.forward import measure
+from dynamics.measurements import Activations
+from dynamics.probes import Probe, tokenize
 from tests.conftest import runs_file
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -59,3 +64,48 @@ def test_own_analysis_makes_a_report(tiny_series: Path, tmp_path: Path, monkeypa
     written = dynamics.report("mine", runs=runs, traces=tmp_path, reports=tmp_path / "reports")
     assert [row["key"] for row in written.content["emergence"]] == ["own_analysis.preference"]
     assert "Answer against foil" in (written.folder / "index.html").read_text(encoding="utf-8")
+
+
+def test_a_module_in_plain_torch_is_traced_like_a_pythia(tmp_path: Path) -> None:
+    """Also what the adapter says is where it says it: sites against the module's own arithmetic."""
+    example = load("modular_addition")
+    example.train(tmp_path / "series", steps=40, checkpoints=5)
+    run = example.run(tmp_path / "series")
+    trace = dynamics.Trace(dynamics.collect("grokking", run=run, traces=tmp_path).trace)
+    assert trace.steps.tolist() == [0, 2, 5, 15, 40]
+    assert trace.complete.all()
+    dataset = trace.probe("modular_addition")
+    model = example.Transformer()
+    model.load_state_dict(torch.load(tmp_path / "series/step40.pth"))
+    ids = torch.tensor([[3, 4, example.P], [30, 30, example.P]])
+    with torch.inference_mode():
+        logprobs = model(ids)[:, -1].log_softmax(-1)
+        stream = model.embed(ids) + model.position
+        stream = model.blocks[0](stream)[:, -1]
+    for row, (a, b) in enumerate(((3, 4), (30, 30))):
+        at = dataset.isel(checkpoint=-1, prompt=a * example.P + b)
+        assert at["answer_logprob"].item() == pytest.approx(logprobs[row, (a + b) % example.P].item(), abs=1e-5)
+        np.testing.assert_allclose(at["resid_post"].values[0, 0], stream[row], atol=1e-5)
+    written = dynamics.report("grokking", run=run, traces=tmp_path, reports=tmp_path / "reports")
+    assert [row["key"] for row in written.content["emergence"]] == [
+        "modular_addition.shown",
+        "modular_addition.held_out",
+    ]
+    assert (written.folder / "index.html").stat().st_size > 10_000
+
+
+def test_every_site_of_the_adapter_is_where_it_says(tmp_path: Path) -> None:
+    example = load("modular_addition")
+    torch.manual_seed(0)
+    model = example.Transformer()
+    found = adapted(example.ADAPTER, model.state_dict())
+    words = example.ADAPTER.tokenizer()
+    probe = tokenize(Probe("p", ("1 2 =", "30 0 =")), words, vocab=found.shape.vocab, context=found.shape.context)
+    sites = [Activations(site) for site in found.table.sites]
+    values = measure(model, probe, sites, architecture=found)
+    np.testing.assert_allclose(
+        values["resid_post"], values["resid_pre"] + values["attn_out"] + values["mlp_out"], atol=1e-5
+    )
+    np.testing.assert_allclose(values["resid_mid"], values["resid_pre"] + values["attn_out"], atol=1e-5)
+    np.testing.assert_allclose(values["pattern"].sum(-1), 1, atol=1e-5)
+    assert values["z"].shape[-2:] == (4, 16)

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from checkpoints import UserError
+from dynamics.architecture import architecture, model_shape
 from dynamics.forward import measure
 from dynamics.measurements import (
     Activations,
@@ -26,7 +27,6 @@ from dynamics.measurements import (
 )
 from dynamics.names import DIMENSIONS
 from dynamics.probes import LAST, Probe, TokenizedProbe
-from dynamics.architecture import architecture, model_shape
 
 VOCAB, LAYERS, HEADS = 30, 2, 4
 

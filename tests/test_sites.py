@@ -14,11 +14,11 @@ import transformers as hf
 
 from checkpoints import UserError
 from dynamics import sites
+from dynamics.architecture import architecture, model_shape
 from dynamics.forward import measure
 from dynamics.measurements import Activations
 from dynamics.names import SITES
 from dynamics.probes import LAST, Probe, TokenizedProbe
-from dynamics.architecture import Architecture, architecture, model_shape
 from dynamics.sites import FAMILIES, SiteTable, Where, observe, site_table
 
 VOCAB, LAYERS, HEADS = 50, 3, 4

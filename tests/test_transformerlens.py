@@ -54,7 +54,10 @@ def test_sites_are_those_of_transformerlens(kind: str, tmp_path: Path) -> None:
                 key = name.format(layer)
                 if site not in values or key not in cache:
                     continue
-                if (kind, site) == ("bloom", "embed"):  # theirs is behind the norm that follows; ours is the token's row
+                if (kind, site) == (
+                    "bloom",
+                    "embed",
+                ):  # theirs is behind the norm that follows; ours is the token's row
                     continue
                 compared.add(site)
                 theirs = _at(cache[key], site, prompt)

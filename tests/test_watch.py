@@ -92,7 +92,7 @@ def test_a_checkpoint_that_is_still_being_written_waits(tiny_series: Path, tmp_p
 
     pause: Callable[[], None] = lambda: None  # noqa: E731
     actions = (pause, pause, half, pause, pause, pause, whole, pause, pause)
-    watch("slow", run(tmp_path, job), traces=tmp_path, poll=1, patience=5, sleep=script(*actions))
+    watch("slow", run(tmp_path, job), traces=tmp_path, poll=1, patience=8, sleep=script(*actions))
     assert seen == [int(first.name.removeprefix("step"))]
     assert Trace(tmp_path / "slow.zarr").status == ["complete", "complete"]
 

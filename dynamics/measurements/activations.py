@@ -9,9 +9,9 @@ import numpy as np
 
 from checkpoints.errors import UserError, nearest
 
+from ..architecture import ModelShape
 from ..names import LAYER, POSITION, PROMPT, SITES
 from ..probes import LAST, TokenizedProbe
-from ..architecture import ModelShape
 from .base import Batch, Variable
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ import numpy as np
 
 from checkpoints.errors import UserError
 
+from ..architecture import ModelShape
 from ..names import PROMPT
 from ..probes import LAST, TokenizedProbe
-from ..architecture import ModelShape
 from .base import Batch, Variable
 
 if TYPE_CHECKING:

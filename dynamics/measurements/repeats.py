@@ -17,9 +17,9 @@ import numpy as np
 
 from checkpoints.errors import UserError
 
+from ..architecture import ModelShape
 from ..names import LAYER, PROMPT
 from ..probes import TokenizedProbe
-from ..architecture import ModelShape
 from .base import Batch, Variable, require_causal
 
 if TYPE_CHECKING:

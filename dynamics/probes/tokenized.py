@@ -100,8 +100,8 @@ def tokenize(
             complain(i, f"{probe.text[i][at[0] : at[1]]!r} is unknown to the tokenizer")
 
     positions = {LAST: np.array([len(row) - 1 if causal else _mask_place(row, tokenizer) for row in ids])}
-    for i in np.flatnonzero(positions[LAST] < 0):
-        complain(int(i), "has no tokens" if causal else f"needs exactly one {tokenizer.mask_token}")
+    for nothing in np.flatnonzero(positions[LAST] < 0):
+        complain(int(nothing), "has no tokens" if causal else f"needs exactly one {tokenizer.mask_token}")
     for name, marks in probe.positions.items():
         found = [_locate(probe.text[i], mark, encoded["offset_mapping"][i]) for i, mark in enumerate(marks)]
         for i, where in enumerate(found):
@@ -138,7 +138,9 @@ def tokenize(
 
 def _masked(text: str, tokenizer: Any) -> str:
     if tokenizer.mask_token is None:
-        raise UserError("the model fills in masks, but its tokenizer has no mask token", expected="a tokenizer with one")
+        raise UserError(
+            "the model fills in masks, but its tokenizer has no mask token", expected="a tokenizer with one"
+        )
     return text if tokenizer.mask_token in text else f"{text.rstrip()} {tokenizer.mask_token}"
 
 

@@ -51,8 +51,9 @@ def create_trace(path: Path, declaration: TraceDeclaration) -> None:
 def _fill(path: Path, declaration: TraceDeclaration) -> None:
     root = zarr.open_group(path, mode="w", zarr_format=3)
     n = len(declaration.checkpoints)
-    for name, (values, attributes) in _about_checkpoints(declaration.checkpoints).items():
-        put_coordinate(root, name, CHECKPOINT, values, chunk=_COORDINATE_CHUNK, **attributes)
+    about_series = _about_checkpoints(declaration.checkpoints)
+    for name, (entries, attributes) in about_series.items():
+        put_coordinate(root, name, CHECKPOINT, entries, chunk=_COORDINATE_CHUNK, **attributes)
     # written while collecting, by one process per checkpoint: one chunk each, so that no flag is lost
     for name, dtype, fill, meaning in (
         ("status", "string", "pending", "pending, complete, failed or masked"),
@@ -83,8 +84,8 @@ def _fill(path: Path, declaration: TraceDeclaration) -> None:
     )
     for group in declaration.groups:
         node = root.create_group(group.name)
-        values, attributes = _about_checkpoints(declaration.checkpoints)["step"]
-        put_coordinate(node, "step", CHECKPOINT, values, chunk=_COORDINATE_CHUNK, **attributes)
+        entries, attributes = about_series["step"]
+        put_coordinate(node, "step", CHECKPOINT, entries, chunk=_COORDINATE_CHUNK, **attributes)
         coords = group.coords()
         for name, (dim, values) in coords.items():
             put_coordinate(node, name, dim, values)

@@ -17,9 +17,24 @@ from ..names import Status
 from .create import create_trace, grow_trace
 from .declaration import FORMAT, FORMAT_VERSION, WEIGHTS, TraceDeclaration
 
-__all__ = ["TraceWriter", "check_format", "open_group"]
+__all__ = ["TraceWriter", "check_format", "delete_slab", "open_group", "slab_files"]
 
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
+
+
+def slab_files(variable: Path, index: int) -> list[Path]:
+    """The files of one checkpoint of a variable; a variable with one number a checkpoint has one file."""
+    place = variable / "c" / str(index)
+    return [place] if place.is_file() else [p for p in place.rglob("*") if p.is_file()]
+
+
+def delete_slab(variable: Path, index: int) -> None:
+    """Delete one checkpoint of a variable."""
+    place = variable / "c" / str(index)
+    if place.is_file():
+        place.unlink()
+    else:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def check_format(attributes: Mapping[str, Any], path: Path) -> None:
@@ -131,7 +146,9 @@ class TraceWriter:
     def commit(self, index: int, *, digest: str, stored_dtype: str, nonfinite: int, overflowed: int) -> None:
         """Mark a checkpoint complete, after everything else of it is written."""
         revision = self._declaration.checkpoints[index].revision
-        if str(self._array("revision")[index]) != revision:  # the source has another commit for it than when it was listed
+        if (
+            str(self._array("revision")[index]) != revision
+        ):  # the source has another commit for it than when it was listed
             self._array("revision")[index] = revision
         for name, value in (
             ("weights_digest", digest),
@@ -156,7 +173,7 @@ class TraceWriter:
             self._array("weights_digest")[index] = ""  # the sign that its data is whole
         for group in self._declaration.groups:
             for variable in group.variables:
-                shutil.rmtree(self.path / group.name / variable.name / "c" / str(index), ignore_errors=True)
+                delete_slab(self.path / group.name / variable.name, index)
 
     def _array(self, name: str) -> zarr.Array[Any]:
         array = self._root[name]

@@ -19,11 +19,11 @@ from checkpoints.loading import (
     Prepared,
     ResidentModel,
     compare_headers,
-    load_tokenizer,
     prepare,
     read_config,
 )
 from checkpoints.organism import build_tokenizer
+from checkpoints.tokenizing import load_tokenizer
 from checkpoints.weights import TensorInfo, header, read_tensors, weight_files, weights_digest
 
 TOY = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 24}

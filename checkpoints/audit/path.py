@@ -1,0 +1,212 @@
+"""Do the weights of a series lie on a path, as training makes them, or is a checkpoint out of place?
+
+Works on sketches (:mod:`.sketch`) after loading, and so finds what the digests of files cannot show: weights of another
+step or another run that were stored in another dtype, divided into other files, or that no listed step holds. How:
+:mod:`.order`. What it cannot find: a checkpoint in the place of a neighbour that hardly differs from it (where the
+learning rate is almost zero), a wrong first or last checkpoint (unless it is a step far from there; a jump is remarked),
+and a series that is another one from some step on. A training that truly returns (all weights confined to one basin, a
+learning rate restarted from high values) looks like a fault.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from .equal import Judge
+from .findings import AuditFinding, Kind, name_steps
+from .order import SAME, Misplaced, Order, angles, order
+
+__all__ = ["JUMP", "NORM_JUMP", "audit_weights", "neighbours"]
+
+Floats = npt.NDArray[np.floating]
+
+JUMP = 10.0
+"""Times the angle that the steps before and after go, in proportion to their number, that is no ordinary training.
+
+In simulated and real trainings of all kinds it was at most 3.2; weights of another seed at step 0 gave 270."""
+
+NORM_JUMP = 0.1
+"""Change of the logarithm of the norm against the four checkpoints around that is worth a remark even if all others
+change little; and it has to be :data:`JUMP` times what is usual in the series."""
+
+
+def audit_weights(
+    steps: Sequence[int] | npt.NDArray[np.integer],
+    sketches: Floats,
+    norms: Sequence[float] | Floats,
+    nonfinite: Sequence[int] | npt.NDArray[np.integer],
+    digests: Sequence[str],
+    *,
+    labels: Sequence[str] = (),
+) -> list[AuditFinding]:
+    """Faults of a series that its weights show.
+
+    Args:
+        steps: (checkpoint,) increasing.
+        sketches: (checkpoint, sample) weights at the same coordinates; a row with a NaN is left out.
+        norms: (checkpoint,) norms of all weights, NaN where there is none.
+        nonfinite: (checkpoint,) how many weights are NaN or infinite.
+        digests: (checkpoint,) digests of the weights; empty where there is none.
+        labels: (checkpoint,) what the source calls them; none for none.
+
+    Returns:
+        By step; a checkpoint should be left out if ``mask`` is true for any of its findings.
+
+    Raises:
+        ValueError: when the arguments are not of one length, or steps do not increase.
+    """
+    rows = _Rows(steps, sketches, labels)
+    if not len(norms) == len(nonfinite) == len(digests) == len(rows.steps):
+        raise ValueError("norms, nonfinite and digests must have one value for every step")
+    found = [
+        rows.finding(
+            row, "not finite", f"{count} of its weights are NaN or infinite; it is kept, as the run went there"
+        )
+        for row, count in enumerate(nonfinite)
+        if count > 0
+    ]
+    result = order(rows.angle)
+    found += _copies(rows, digests, {rows.steps[rows.valid[n]] for place in result.out for n in place.rows})
+    known = {f.step for f in found if f.mask}
+    found += [f for f in _out_of_order(rows, result) if f.step not in known]
+    masked = {f.step for f in found if f.mask}
+    found += _jumps(rows, [n for n, row in enumerate(rows.valid) if rows.steps[row] not in masked])
+    found += _norm_jumps(rows, norms, masked)
+    return sorted(found, key=lambda f: (f.step, f.kind))
+
+
+def neighbours(steps: Sequence[int] | npt.NDArray[np.integer], sketches: Floats) -> dict[str, npt.NDArray[np.float64]]:
+    """Cosines of every checkpoint's weights with those of others, for tables.
+
+    Args:
+        steps: (checkpoint,) increasing.
+        sketches: (checkpoint, sample); a row with a NaN is left out.
+
+    Returns:
+        ``previous`` and ``next``, the checkpoint before and after, and ``first``, the first one that has a sketch; each
+        (checkpoint,), NaN where one of the two has none.
+
+    >>> {name: values.round(3).tolist() for name, values in neighbours([0, 1], np.array([[1.0, 0.0], [3.0, 4.0]])).items()}
+    {'previous': [nan, 0.6], 'next': [0.6, nan], 'first': [1.0, 0.6]}
+    """
+    rows = _Rows(steps, sketches)
+    cosine = np.full((len(rows.steps), len(rows.steps)), np.nan)
+    cosine[np.ix_(rows.valid, rows.valid)] = np.cos(rows.angle)
+    beside = np.append(np.diag(cosine, 1), np.nan)
+    first = cosine[rows.valid[0]] if len(rows.valid) else np.full(len(rows.steps), np.nan)
+    return {"previous": np.roll(beside, 1), "next": beside, "first": first}
+
+
+class _Rows:
+    """The checkpoints to compare.
+
+    Attributes:
+        steps: of all checkpoints.
+        valid: indices of those that have a sketch.
+        angle: (valid, valid) angles between them.
+    """
+
+    def __init__(self, steps: Iterable[int], sketches: Floats, labels: Sequence[str] = ()) -> None:
+        self.steps = [int(step) for step in steps]
+        self.labels = list(labels) or [""] * len(self.steps)
+        if not len(self.labels) == len(sketches) == len(self.steps):
+            raise ValueError(f"{len(self.steps)} steps, {len(sketches)} sketches and {len(self.labels)} labels")
+        if any(a >= b for a, b in pairwise(self.steps)):
+            raise ValueError("steps must increase")
+        usable = np.isfinite(sketches).all(axis=1) & (sketches != 0).any(axis=1)
+        self.valid = np.flatnonzero(usable)
+        self.angle = angles(sketches[self.valid])
+
+    def finding(self, row: int, kind: Kind, reason: str, *, mask: bool = False) -> AuditFinding:
+        """What to say about one row."""
+        return AuditFinding(self.steps[row], self.labels[row], kind, reason, mask)
+
+    def step(self, place: int) -> int:
+        """Step of a row of ``angle``."""
+        return self.steps[int(self.valid[place])]
+
+
+def _copies(rows: _Rows, digests: Sequence[str], out_of_order: set[int]) -> list[AuditFinding]:
+    """Steps with the same digest; where the path tells which of them is in its place, it decides."""
+    groups: dict[str, list[int]] = defaultdict(list)
+    for step, digest in zip(rows.steps, digests, strict=True):
+        if digest:
+            groups[digest].append(step)
+    judge = Judge(dict(zip(rows.steps, rows.labels, strict=True)), rows.steps[-1] if rows.steps else -1)
+    found: list[AuditFinding] = []
+    for members in groups.values():
+        at = [rows.steps.index(step) for step in members]
+        if len(members) > 1 and (at[-1] - at[0] >= len(members) or judge.designed(members) is not None):
+            found += judge.findings(members, at_fault=out_of_order & {*members})
+        elif len(members) > 1:
+            told = f"{name_steps(members, rows.steps)} hold the same weights: training stood still, or a label is wrong"
+            found += [rows.finding(row, "shared weights", told) for row in at]
+    return found
+
+
+def _out_of_order(rows: _Rows, result: Order) -> list[AuditFinding]:
+    """What the order of the angles says; about single steps only if most of the series is in order."""
+    lost = 2 * sum(not place.exact for place in result.out) > result.places
+    found: list[AuditFinding] = []
+    if lost:
+        told = "the weights of most steps do not follow one another as their labels do, so no single one can be called wrong"
+        found.append(rows.finding(int(rows.valid[0]), "off the path", told))
+    out = {n for place in result.out for n in place.rows}
+    for place in result.out:
+        if lost and not place.exact:
+            continue
+        kind: Kind = "off the path" if place.twin is None else "nearer to another step"
+        told = _why(rows, place, out)
+        found += [rows.finding(int(rows.valid[n]), kind, told, mask=True) for n in place.rows]
+    return found
+
+
+def _why(rows: _Rows, place: Misplaced, out: set[int]) -> str:
+    """The reason for one place, the same for all of its rows."""
+    here = place.rows[0]
+    if place.twin is not None and place.exact:
+        told = f"holds the weights of step {rows.step(place.twin)} up to rounding"
+        return told + (", and at most one label can be right" if place.twin in out else "")
+    beside = " and ".join(f"{rows.angle[here, n]:.2g} from step {rows.step(n)}" for n in place.beside)
+    if place.twin is not None:
+        return f"is an angle of {rows.angle[here, place.twin]:.2g} from step {rows.step(place.twin)}, but {beside}"
+    if len(place.beside) < 2:
+        return f"is not where the path of the others begins or ends: an angle of {beside}"
+    return f"is an angle of {beside}, which are {rows.angle[place.beside]:.2g} apart"
+
+
+def _jumps(rows: _Rows, kept: Sequence[int]) -> list[AuditFinding]:
+    """Where the weights go far at once: from there on, or up to there, it may be another run."""
+    found: list[AuditFinding] = []
+    ways = [float(rows.angle[a, b]) for a, b in pairwise(kept)]
+    gaps = [rows.step(b) - rows.step(a) for a, b in pairwise(kept)]
+    for i, (way, gap) in enumerate(zip(ways, gaps, strict=True)):
+        beside = [ways[k] * max(1.0, gap / gaps[k]) for k in (i - 1, i + 1) if 0 <= k < len(ways)]
+        if beside and way > JUMP * max(*beside, SAME):
+            row = kept[0] if i == 0 else kept[i + 1]
+            told = f"the weights jump by an angle of {way:.2g} from step {rows.step(kept[i])} to step {rows.step(kept[i + 1])}"
+            told += f", {way / max(*beside, SAME):.0f} times as far as beside: one side may be another run's"
+            found.append(rows.finding(int(rows.valid[row]), "off the path", told))
+    return found
+
+
+def _norm_jumps(rows: _Rows, norms: Sequence[float] | Floats, masked: set[int]) -> list[AuditFinding]:
+    """Steps whose norm is unlike that of the two before and the two after."""
+    norm = np.asarray(norms, dtype=np.float64)
+    known = [i for i, step in enumerate(rows.steps) if np.isfinite(norm[i]) and norm[i] > 0 and step not in masked]
+    if len(known) < 5:
+        return []
+    log = np.log(norm[known])
+    usual = np.median(np.stack([log[:-4], log[1:-3], log[3:-1], log[4:]]), axis=0)
+    away = np.abs(log[2:-2] - usual)
+    limit = max(NORM_JUMP, JUMP * float(np.median(away)))
+    found: list[AuditFinding] = []
+    for i in np.flatnonzero(away > limit):
+        told = f"its norm is {np.exp(log[i + 2] - usual[i]):.2f} times that of the steps around it"
+        found.append(rows.finding(known[i + 2], "odd norm", told))
+    return found
