@@ -13,8 +13,8 @@ from checkpoints.errors import UserError
 from checkpoints.local import FolderConfig
 
 from .config import Run
-from .listing import duration, grouped
 from .progress import Reporter
+from .wording import duration, grouped
 
 __all__ = ["cli", "main"]
 
@@ -66,7 +66,7 @@ def audit(run: str, runs: Path | None, traces: Path, weights: bool) -> None:
     from .listing import print_audit
 
     found = function(run, runs=runs, traces=traces, weights=weights, reporter=Reporter())
-    print_audit(found)
+    print_audit(found, table=weights)
     if found.unreadable or any(f.mask for f in found.findings):
         sys.exit(1)
 

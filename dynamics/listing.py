@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import click
@@ -11,45 +10,12 @@ from rich.table import Table
 
 from checkpoints.catalogue import Entry, catalogue, find_entry
 
+from .wording import steps_text
+
 if TYPE_CHECKING:
     from .auditing import Audit
 
-__all__ = ["duration", "grouped", "print_audit", "print_catalogue", "print_entry", "steps_text"]
-
-
-def duration(seconds: float) -> str:
-    """Seconds, minutes or hours.
-
-    >>> duration(12), duration(600), duration(9000)
-    ('12 s', '10 min', '2.5 h')
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def steps_text(steps: list[int]) -> str:
-    """Steps as text, the first few and the last.
-
-    >>> steps_text([5]), steps_text(list(range(0, 100, 10)))
-    ('step 5', '10 steps 0, 10, 20, 30, 40, 50, ... 90')
-    """
-    if len(steps) == 1:
-        return f"step {steps[0]}"
-    shown = ", ".join(map(str, steps[:6])) + (f", ... {steps[-1]}" if len(steps) > 6 else "")
-    return f"{len(steps)} steps {shown}"
-
-
-def grouped(reasons: Mapping[int, str]) -> list[tuple[str, str]]:
-    """(steps, reason) with the steps of one reason together.
-
-    >>> grouped({1: "a", 2: "b", 3: "a"})
-    [('2 steps 1, 3', 'a'), ('step 2', 'b')]
-    """
-    steps: dict[str, list[int]] = {}
-    for step, reason in sorted(reasons.items()):
-        steps.setdefault(reason, []).append(step)
-    return [(steps_text(members), reason) for reason, members in steps.items()]
+__all__ = ["print_audit", "print_catalogue", "print_entry"]
 
 
 def print_catalogue() -> None:
@@ -128,8 +94,8 @@ def _paragraphs(entry: Entry) -> list[tuple[str, list[str]]]:
     return [(title, lines) for title, lines in paragraphs if lines]
 
 
-def print_audit(audit: Audit) -> None:
-    """Findings grouped by what they say, then the table of weights where there is one."""
+def print_audit(audit: Audit, *, table: bool = False) -> None:
+    """Findings grouped by what they say, then, if wanted, the table of weights."""
     click.echo(f"{audit.name}: {audit.checkpoints} checkpoints of {audit.origin}")
     compared = (
         f"weights of {audit.weights} compared" if audit.weights else "weights not compared (--weights reads them)"
@@ -147,13 +113,13 @@ def print_audit(audit: Audit) -> None:
                 click.echo(f"  {kind}: {steps_text(steps)}: {reason}")
     for step, reason in audit.unreadable.items():
         click.echo(f"  step {step} could not be read: {reason}")
-    if len(audit.table):
-        table = Table(box=None, pad_edge=False)
+    if table and audit.table:
+        lines = Table(box=None, pad_edge=False)
         for column in audit.table:
             title = column if column in ("step", "norm", "nonfinite") else f"cosine with {column}"
-            table.add_column(title, justify="right")
+            lines.add_column(title, justify="right")
         for row in zip(*audit.table.values(), strict=True):
-            table.add_row(*(f"{v:d}" if isinstance(v, int) else f"{v:.4f}" for v in (x.item() for x in row)))
-        Console(highlight=False).print(table)
+            lines.add_row(*(f"{v:d}" if isinstance(v, int) else f"{v:.4f}" for v in (x.item() for x in row)))
+        Console(highlight=False).print(lines)
     if not any(f.mask for f in audit.findings) and not audit.unreadable:
         click.echo("no checkpoint contradicts its label")

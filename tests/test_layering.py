@@ -177,5 +177,5 @@ def test_public_names_of_the_engine_are_there_and_unknown_ones_list_them() -> No
     for name in dynamics.__all__:
         assert callable(getattr(dynamics, name))
         assert getattr(dynamics, name).__doc__
-    with pytest.raises(AttributeError, match="has no attribute 'colect'; it has: .*Trace, analyse, audit, collect"):
+    with pytest.raises(AttributeError, match=r"has no attribute 'colect'; it has: .*Trace, analyse, audit, collect"):
         dynamics.colect  # noqa: B018

@@ -33,6 +33,8 @@ def test_it_holds_every_module_of_the_three_packages_and_nothing_else(wheel: zip
         modules = {str(p.relative_to(ROOT)) for p in (ROOT / package).rglob("*.py")}
         assert modules == {n for n in names if n.startswith(package + "/") and n.endswith(".py")}
     assert "dynamics/reporting/templates/report.html.j2" in names
+    data = {str(p.relative_to(ROOT)) for p in (ROOT / "checkpoints/catalogue/data").glob("*.yaml")}
+    assert len(data) > 10 and data <= names
     assert not [n for n in names if "test" in n.lower() or "__pycache__" in n]
 
 

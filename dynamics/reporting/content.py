@@ -12,6 +12,7 @@ from ..analyser import Result
 from ..emergence import Emergence, Interval
 from ..findings import Finding
 from ..store import Trace
+from ..wording import steps_text
 
 __all__ = ["headlines", "report_content", "row"]
 
@@ -80,7 +81,7 @@ def report_content(name: str, trace: Trace, results: Sequence[Result]) -> dict[s
     """The whole report as JSON values.
 
     Keys: ``format``, ``run``, ``series`` (steps and status of every checkpoint), ``counts``, ``problems``,
-    ``emergence`` (headline rows), ``analyses`` (summaries), ``probes``, ``provenance``, ``truth``.
+    ``problem_texts`` (the same, steps of one reason together), ``emergence`` (headline rows), ``analyses`` (summaries), ``probes``, ``provenance``, ``truth``.
     """
     attributes = trace.attributes
     config = attributes.get("model_config", {})
@@ -120,6 +121,7 @@ def report_content(name: str, trace: Trace, results: Sequence[Result]) -> dict[s
         },
         "counts": dict(Counter(trace.status)),
         "problems": problems,
+        "problem_texts": _grouped(problems),
         "model": {
             k: config.get(k)
             for k in ("model_type", "num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size")
@@ -135,6 +137,14 @@ def report_content(name: str, trace: Trace, results: Sequence[Result]) -> dict[s
         },
         "run_config": attributes.get("run_config"),
     }
+
+
+def _grouped(problems: Sequence[dict[str, Any]]) -> list[str]:
+    """One sentence per status and reason."""
+    steps: dict[tuple[str, str], list[int]] = {}
+    for problem in problems:
+        steps.setdefault((problem["status"], problem["reason"]), []).append(problem["step"])
+    return [f"{steps_text(members)} ({status}): {reason}" for (status, reason), members in steps.items()]
 
 
 def _probe(trace: Trace, name: str) -> dict[str, Any]:

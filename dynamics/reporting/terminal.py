@@ -57,5 +57,5 @@ def print_report(content: dict[str, Any], console: Console | None = None) -> Non
     for note, titles in notes.items():
         who = ", ".join(titles) if len(titles) < 4 else f"{len(titles)} circuits"
         console.print(Text(f"  {who}: {note}"))
-    for problem in content["problems"]:
-        console.print(Text(f"  step {problem['step']} {problem['status']}: {problem['reason']}", style="yellow"))
+    for text in content["problem_texts"]:
+        console.print(Text(f"  {text}", style="yellow"))
