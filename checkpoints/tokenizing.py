@@ -10,6 +10,8 @@ from .errors import CheckpointError, UserError
 
 __all__ = ["load_tokenizer", "word_tokenizer"]
 
+_UNKNOWN = "[unknown]"
+
 
 def load_tokenizer(folder: Path) -> Any:
     """The fast tokenizer in a local folder (character offsets need a fast one).
@@ -56,7 +58,8 @@ def word_tokenizer(words: Sequence[str]) -> Any:
             f"{wrong[0]!r} is no word" if wrong else "a word occurs twice in the list of words",
             expected="distinct words without spaces",
         )
-    vocabulary = {word: index for index, word in enumerate(words)}
-    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="[unknown]"))
+    # what is no word gets a token that no model has, and is reported when a probe is checked
+    vocabulary = {word: index for index, word in enumerate([*words, _UNKNOWN])}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=_UNKNOWN))
     tokenizer.pre_tokenizer = WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token=_UNKNOWN)

@@ -47,9 +47,17 @@ def _join(words: list[str], organism: bool) -> str:
 
 
 def _words(tokenizer: Any) -> list[str]:
-    """Tokens that are a space and a plain word, which no tokenizer merges when they follow one another."""
-    texts = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-    candidates = [t[1:] for t in texts if isinstance(t, str) and t[:1] in "Ġ▁" and t[1:].isascii() and t[1:].isalpha()]
-    pool = [f" {word}" for word in candidates if len(word) >= 3]
+    """Tokens that are a space and a plain word, which no tokenizer merges when they follow one another.
+
+    Where no token carries its space, tokens are whole words, and any of letters and digits will do.
+    """
+    texts = [t for t in tokenizer.convert_ids_to_tokens(list(range(len(tokenizer)))) if isinstance(t, str)]
+    marked = [t[1:] for t in texts if t[:1] in ("Ġ", "▁")]
+    if marked:
+        pool = [f" {word}" for word in marked if len(word) >= 3 and word.isascii() and word.isalpha()]
+    else:
+        pool = [f" {word}" for word in texts if word.isascii() and word.isalnum()]
+    if not pool:
+        return []
     ids = tokenizer(pool, add_special_tokens=False)["input_ids"]
     return [word for word, row in zip(pool, ids, strict=True) if len(row) == 1]

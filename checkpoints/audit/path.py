@@ -19,7 +19,8 @@ import numpy.typing as npt
 
 from .equal import Judge
 from .findings import AuditFinding, Kind, name_steps
-from .order import SAME, Misplaced, Order, angles, order
+from .order import Misplaced, Order, angles, order
+from .returns import SAME
 
 __all__ = ["JUMP", "NORM_JUMP", "audit_weights", "neighbours"]
 

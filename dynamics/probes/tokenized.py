@@ -87,8 +87,9 @@ def tokenize(
         problems.append(f"prompt {prompt} ({probe.text[prompt]!r}): {what}")
 
     for i, row in enumerate(ids):
-        if len(row) and vocab is not None and row.max() >= vocab:
-            complain(i, f"holds token id {row.max()}, but the model has {vocab} embeddings: the tokenizer does not fit")
+        known = row[row != tokenizer.unk_token_id]
+        if vocab is not None and known.max(initial=0) >= vocab:
+            complain(i, f"holds token id {known.max()}, but the model has {vocab} embeddings: the tokenizer does not fit")
         if context is not None and len(row) > context:
             complain(i, f"is {len(row)} tokens long, but the model reads {context}")
         if (
