@@ -5,5 +5,6 @@ from __future__ import annotations
 from .errors import CheckpointError, UserError
 from .local import FolderConfig, FolderSeries
 from .series import Checkpoint, Series
+from .tokenizing import word_tokenizer
 
-__all__ = ["Checkpoint", "CheckpointError", "FolderConfig", "FolderSeries", "Series", "UserError"]
+__all__ = ["Checkpoint", "CheckpointError", "FolderConfig", "FolderSeries", "Series", "UserError", "word_tokenizer"]

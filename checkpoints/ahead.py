@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
+from .errors import CheckpointError
 from .series import Checkpoint, Series
 
 __all__ = ["ON_DISK", "ReadAhead"]
@@ -41,11 +42,13 @@ class _Worker:
 
     def stop(self) -> None:
         """End after the call that is running; what waits is dropped."""
-        while not self._calls.empty():
-            waiting = self._calls.get()
-            if waiting is not None:
-                waiting[0].cancel()
-        self._calls.put(None)
+        try:
+            while True:
+                waiting = self._calls.get_nowait()
+                if waiting is not None:
+                    waiting[0].cancel()
+        except queue.Empty:
+            self._calls.put(None)
 
     def _run(self) -> None:
         while (item := self._calls.get()) is not None:
@@ -111,6 +114,8 @@ class ReadAhead(Generic[T]):
 
     def let_go(self) -> None:
         """The taken checkpoint is not needed any more, neither in memory nor on disk: get the next one."""
+        if self._released is not None and self._released.done():
+            self._released.result()  # what cannot be deleted would fill the disk
         done = self._checkpoints[self._place]
         self._released = self._fetcher.submit(lambda: self._series.release(done))
         self._place += 1
@@ -125,4 +130,12 @@ class ReadAhead(Generic[T]):
     def _read_next(self) -> None:
         if self._place < len(self._checkpoints):
             fetched = self._fetched[self._place]
-            self._current = self._reader.submit(lambda: self._read(fetched.result()))
+
+            def read() -> T:
+                path = fetched.result()
+                try:
+                    return self._read(path)
+                except OSError as error:  # deleted meanwhile, or a bad disk: this checkpoint's trouble
+                    raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+
+            self._current = self._reader.submit(read)

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["CheckpointError", "UserError", "nearest"]
+__all__ = ["CheckpointError", "StoppedError", "UserError", "nearest"]
+
+
+_MANY = 30
+"""A list of more names than this helps nobody."""
 
 
 class UserError(Exception):
@@ -43,6 +47,12 @@ class CheckpointError(UserError):
     """One checkpoint that cannot be used (weights missing, mismatched or unreadable); the others may be fine."""
 
 
+class StoppedError(UserError):
+    """Work that began had to stop in the middle (disk full, out of memory); what is complete stays."""
+
+    exit_code = 1
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """The remedy text for a mistyped ``word``: the nearest known ones, else all of them.
 
@@ -55,4 +65,6 @@ def nearest(word: str, known: Iterable[str]) -> str:
     close = get_close_matches(word, known, n=1)
     if close:
         return f"did you mean {close[0]!r}?"
+    if len(known) > _MANY:
+        return ""
     return f"known: {', '.join(known)}" if known else "none is declared"

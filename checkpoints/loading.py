@@ -12,6 +12,7 @@ way it does not know), every checkpoint goes through ``from_pretrained``: slower
 
 from __future__ import annotations
 
+import pickle
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +28,15 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel
 
-__all__ = ["Prepared", "ResidentModel", "compare_headers", "prepare", "read_config", "stored_dtype"]
+__all__ = [
+    "Prepared",
+    "ResidentModel",
+    "architecture_of",
+    "compare_headers",
+    "prepare",
+    "read_config",
+    "stored_dtype",
+]
 
 # Stored by older versions of transformers and recomputed by newer ones: masks and rotary tables.
 _LEGACY = re.compile(
@@ -104,13 +113,22 @@ class ResidentModel:
         device: torch device name.
         dtype: dtype to compute in: ``float32``, ``float16`` or ``bfloat16``.
         build: makes the module for a state dict (anybody's own module); None for transformers' models.
+        check: called with the config of a checkpoint before anything is built; raises CheckpointError for one that
+            does not belong to the series. A config that claims a larger model must not be built to find that out.
 
     Attributes:
         in_place: how many checkpoints were copied in place.
         rebuilt: how many were built anew (the first one always is).
     """
 
-    def __init__(self, device: str = "cpu", dtype: str = "float32", build: Build | None = None) -> None:
+    def __init__(
+        self,
+        device: str = "cpu",
+        dtype: str = "float32",
+        build: Build | None = None,
+        check: Callable[[PretrainedConfig], None] | None = None,
+    ) -> None:
+        self._check = check
         self._device = device
         self._dtype = dtype
         self._build = build
@@ -136,7 +154,9 @@ class ResidentModel:
         import torch
 
         config = None if self._build is not None else prepared.config or read_config(prepared.folder)
-        identity = {} if config is None else _architecture(config)
+        if config is not None and self._check is not None:
+            self._check(config)
+        identity = {} if config is None else architecture_of(config)
         if self._model is not None and identity == self._config and self._fits(prepared):
             self._copy(prepared)
             self.in_place += 1
@@ -195,7 +215,8 @@ def read_config(folder: Path) -> PretrainedConfig:
 
     try:
         with _quiet():
-            return AutoConfig.from_pretrained(folder, local_files_only=True)
+            # False, because None asks on the terminal whether the checkpoint's own code may run
+            return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(
             f"the config in {folder} cannot be used: {str(error).splitlines()[0]}",
@@ -203,8 +224,9 @@ def read_config(folder: Path) -> PretrainedConfig:
         ) from error
 
 
-def _architecture(config: PretrainedConfig) -> dict[str, Any]:
-    ignored = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}
+def architecture_of(config: PretrainedConfig) -> dict[str, Any]:
+    """What a config says about what is computed, as JSON values."""
+    ignored = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures"}
     return {key: value for key, value in config.to_dict().items() if key not in ignored}
 
 
@@ -227,12 +249,13 @@ def _from_pretrained(folder: Path, config: PretrainedConfig, dtype: torch.dtype,
                 dtype=dtype,
                 attn_implementation="eager",  # the only implementation that returns attention patterns
                 local_files_only=True,
+                trust_remote_code=False,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # reported below, with names
             )
         except torch.OutOfMemoryError:  # the machine's fault, not the checkpoint's
             raise
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
+        except (OSError, ValueError, RuntimeError, KeyError, pickle.UnpicklingError) as error:
             raise CheckpointError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}") from error
     missing = sorted(info["missing_keys"])
     unexpected = sorted(k for k in info["unexpected_keys"] if not _LEGACY.search(k))
@@ -249,7 +272,9 @@ def _from_config(
     assert config is not None
     with _quiet():
         try:
-            model = _auto_class(config).from_config(config, dtype=dtype, attn_implementation="eager")
+            model = _auto_class(config).from_config(
+                config, dtype=dtype, attn_implementation="eager", trust_remote_code=False
+            )
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise CheckpointError(f"{prepared.folder} cannot be loaded: {str(error).splitlines()[0]}") from error
     _fill(model, prepared)
@@ -285,7 +310,12 @@ def _fill(model: torch.nn.Module, prepared: Prepared) -> None:
     import torch
 
     state = model.state_dict()
-    given = {name: tensor for name, tensor in prepared.tensors.items() if name in state or not _LEGACY.search(name)}
+    prefix = getattr(model, "base_model_prefix", "")
+    given = {
+        _place(name, state, prefix) or name: tensor
+        for name, tensor in prepared.tensors.items()
+        if name in state or not _LEGACY.search(name)
+    }
     filled = {state[name].data_ptr() for name in given if name in state}
     missing = sorted(name for name, value in state.items() if value.data_ptr() not in filled)
     unexpected = sorted(given.keys() - state.keys())
@@ -323,15 +353,12 @@ def _proved_names(model: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> d
     import torch
 
     state = model.state_dict()
-    prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    prefix = getattr(model, "base_model_prefix", "")
     names: dict[str, str] = {}
     for stored in tensors:
         if stored not in state and _LEGACY.search(stored):
             continue
-        renamed = stored
-        for pattern, replacement in _RENAMED:
-            renamed = pattern.sub(replacement, renamed)
-        target = next((n for n in (stored, renamed, prefix + stored) if n in state), None)
+        target = _place(stored, state, prefix)
         if target is None:
             return None
         names[stored] = target
@@ -343,6 +370,14 @@ def _proved_names(model: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> d
         for stored, target in names.items()
     )
     return names if same else None
+
+
+def _place(stored: str, state: Mapping[str, Any], prefix: str) -> str | None:
+    """The state-dict name of a stored one, as transformers would rename it; None where there is none."""
+    renamed = stored
+    for pattern, replacement in _RENAMED:
+        renamed = pattern.sub(replacement, renamed)
+    return next((n for n in (stored, renamed, f"{prefix}.{stored}") if n in state), None)
 
 
 @contextmanager

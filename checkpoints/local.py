@@ -87,6 +87,8 @@ class FolderSeries:
             for f in found
         ]
         self.checkpoints = ordered(checkpoints, where=str(config.path))
+        # a file that says its step itself may be overwritten with the next one while the series is visited
+        self._listed = {c.revision: _state(self.fetch(c)) for c in self.checkpoints}
 
     @property
     def origin(self) -> str:
@@ -150,7 +152,15 @@ class FolderSeries:
         Raises:
             CheckpointError: when they cannot be read, would run code, or do not fit.
         """
-        return self._layout.read(fetched, self._options)
+        prepared = self._layout.read(fetched, self._options)
+        listed = self._listed.get(fetched.relative_to(self._root).as_posix())
+        if listed is not None and _state(fetched) != listed:
+            raise CheckpointError(
+                f"{fetched} was written again since it was listed: it may be of another step by now",
+                expected="checkpoints that stay as they are",
+                remedy="run the same command again",
+            )
+        return prepared
 
     def header(self, checkpoint: Checkpoint) -> dict[str, TensorInfo]:
         """The stored tensors of the model, under their stored names, without reading them.
@@ -162,6 +172,14 @@ class FolderSeries:
 
     def release(self, checkpoint: Checkpoint) -> None:
         """Nothing was copied, so nothing is deleted."""
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    """Size and time of change of a checkpoint that is a file of its own; None for a folder or a part of a file."""
+    if not path.is_file():
+        return None
+    about = path.stat()
+    return about.st_size, about.st_mtime_ns
 
 
 def _kept(config: str) -> Path:

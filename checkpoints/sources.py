@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated
-
-from pydantic import Field
 
 from .hub import HubConfig, HubSeries
 from .local import FolderConfig, FolderSeries
 from .organism.curriculum import OrganismConfig
-from .series import Series
+from .series import Checkpoint, Series
 
-__all__ = ["SeriesConfig", "open_series"]
-
-SeriesConfig = Annotated[OrganismConfig | FolderConfig | HubConfig, Field(discriminator="kind")]
-"""What a runs file may say about a series."""
+__all__ = ["open_series"]
 
 
 def open_series(
     name: str,
     config: OrganismConfig | FolderConfig | HubConfig,
     *,
-    pins: Mapping[int, str] | None = None,
+    pins: Mapping[int, Checkpoint] | None = None,
     training: Callable[[int, int, float], None] | None = None,
 ) -> Series:
     """The series of a run; an organism is trained first if it has to be.
@@ -30,7 +24,7 @@ def open_series(
     Args:
         name: the run's name.
         config: what the runs file says.
-        pins: step to the commit that was collected, for hub series whose branches may have moved since.
+        pins: step to the checkpoint as it was collected, for hub series whose branches may have moved since.
         training: called after each training step with (steps done, steps in all, loss).
 
     Raises:

@@ -24,7 +24,7 @@ def load_tokenizer(folder: Path) -> Any:
     if not folder.is_dir():
         raise CheckpointError(f"there is no folder {folder}", expected="the folder of a tokenizer")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, use_fast=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, use_fast=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(
             f"no usable tokenizer in {folder}: {str(error).splitlines()[0]}",

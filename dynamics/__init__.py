@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from .analyser import analyse
     from .auditing import audit
     from .callback import DynamicsCallback
-    from .collector import collect
     from .config import load_runs
     from .live import LiveCollector
     from .reporting import report
+    from .rounds import collect
+    from .schedule import log_steps
     from .store import Trace, open_trace
     from .upkeep import status, verify
     from .watching import watch
@@ -29,6 +30,7 @@ __all__ = [
     "audit",
     "collect",
     "load_runs",
+    "log_steps",
     "open_trace",
     "report",
     "status",
@@ -43,8 +45,9 @@ _HOME = {
     "Trace": "store",
     "analyse": "analyser",
     "audit": "auditing",
-    "collect": "collector",
+    "collect": "rounds",
     "load_runs": "config",
+    "log_steps": "schedule",
     "open_trace": "store",
     "report": "reporting",
     "status": "upkeep",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from checkpoints.ahead import ReadAhead
-from checkpoints.audit import AuditFinding, Sketch, audit_weights, neighbours, sketch
+from checkpoints.audit import SAMPLE, AuditFinding, Sketch, audit_weights, neighbours, sketch
 from checkpoints.errors import CheckpointError, UserError
 from checkpoints.hub import HubSeries
 from checkpoints.organism import OrganismConfig, is_trained
@@ -19,6 +21,7 @@ from checkpoints.paths import cache_folder
 from checkpoints.series import Checkpoint, Series, WeightFile
 from checkpoints.sources import open_series
 
+from .architecture import find_adapter
 from .config import LiveConfig, Run
 from .lookup import find_run
 from .preflight import list_weights, listing_findings
@@ -88,11 +91,11 @@ def audit(
     series = open_series(name, run.series)
     listed = _hashed(series, list_weights(series), reporter)
     findings = listing_findings(series, listed)
-    known = _from_trace(trace_path(traces, name))
+    known = _from_trace(trace_path(traces, name), series)
     unreadable: dict[int, str] = {}
     if weights:
         missing = [c for c in series.checkpoints if c.step not in known and listed.get(c)]
-        unreadable = _read(series, missing, known, listed, reporter)
+        unreadable = _read(series, run, missing, known, listed, reporter)
     steps = sorted(known)
     table: dict[str, np.ndarray] = {}
     if steps:
@@ -116,10 +119,15 @@ def _hashed(
         return dict(listed)
     result = {}
     with reporter.bar("hashing", len(listed), unit="checkpoints") as bar:
-        for place, (checkpoint, files) in enumerate(listed.items()):
-            folder = series.fetch(checkpoint)
-            result[checkpoint] = tuple(replace(f, sha256=f.sha256 or _sha256(folder / f.name)) for f in files)
-            bar.update(place + 1, f"step {checkpoint.step}")
+        for done, (checkpoint, files) in enumerate(listed.items()):
+            place = series.fetch(checkpoint)
+            folder = place if place.is_dir() else place.parent
+            # of a list in one file every element has that file's checksum: only its weights can be compared
+            own = "#" not in place.name
+            result[checkpoint] = tuple(
+                replace(f, sha256=f.sha256 or (_sha256(folder / f.name) if own else None)) for f in files
+            )
+            bar.update(done + 1, f"step {checkpoint.step}")
     return result
 
 
@@ -130,26 +138,28 @@ def _sha256(file: Path) -> str | None:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _from_trace(path: Path) -> dict[int, tuple[Sketch, str]]:
-    """Step to (sketch, digest) of every checkpoint whose data a trace holds."""
+def _from_trace(path: Path, series: Series) -> dict[int, tuple[Sketch, str]]:
+    """Step to (sketch, digest) of every checkpoint whose data a trace holds, and which is still the same commit."""
     if not path.exists():
         return {}
     trace = Trace(path)
     if WEIGHTS not in trace.tree.children:
         return {}
     data: Any = trace.tree[WEIGHTS].to_dataset()
+    present = {c.step: c.revision for c in series.checkpoints}
     return {
         int(step): (
             Sketch(data["sketch"][i].values, float(data["norm"][i]), int(data["nonfinite"][i])),
             digest,
         )
-        for i, (step, digest) in enumerate(zip(trace.steps, trace.digests, strict=True))
-        if digest
+        for i, (checkpoint, digest) in enumerate(zip(trace.checkpoints(), trace.digests, strict=True))
+        if digest and present.get(step := checkpoint.step) == checkpoint.revision
     }
 
 
 def _read(
     series: Series,
+    run: Run,
     checkpoints: list[Checkpoint],
     known: dict[int, tuple[Sketch, str]],
     listed: Mapping[Checkpoint, tuple[WeightFile, ...]],
@@ -159,35 +169,31 @@ def _read(
     failed: dict[int, str] = {}
     todo = []
     for checkpoint in checkpoints:
-        kept = _kept(listed[checkpoint])
-        if kept is not None and kept.is_file():
-            with np.load(kept) as stored:
-                known[checkpoint.step] = (
-                    Sketch(stored["values"], float(stored["norm"]), int(stored["nonfinite"])),
-                    str(stored["digest"]),
-                )
+        stored = _load(_kept(listed[checkpoint]))
+        if stored is not None:
+            known[checkpoint.step] = stored
         else:
             todo.append(checkpoint)
     if not todo:
         return failed
 
-    def read(fetched: Path) -> tuple[Sketch, str]:
-        prepared = series.read(fetched)
-        return sketch(prepared.tensors), prepared.digest
+    from checkpoints.loading import ResidentModel
 
+    # through a model, because files of one series may name and repeat their tensors differently
+    resident = ResidentModel(build=None if run.adapter is None else find_adapter(run.adapter).build)
     if isinstance(series, HubSeries):
-        series.sweep([c.revision for c in todo[:2]])
+        series.sweep([c.revision for c in todo])
     with (
-        ReadAhead(series, todo, read) as ahead,
+        ReadAhead(series, todo, series.read) as ahead,
         reporter.bar(f"reading {series.name}", len(todo), unit="checkpoints") as bar,
     ):
         for place, checkpoint in enumerate(todo):
             try:
-                made, digest = known[checkpoint.step] = ahead.take()
-                kept = _kept(listed[checkpoint])
-                if kept is not None:
-                    kept.parent.mkdir(parents=True, exist_ok=True)
-                    np.savez(kept, values=made.values, norm=made.norm, nonfinite=made.nonfinite, digest=digest)
+                prepared = ahead.take()
+                made = sketch(dict(resident.install(prepared).named_parameters()))
+                known[checkpoint.step] = made, prepared.digest
+                _keep(_kept(listed[checkpoint]), made, prepared.digest)
+                del prepared
             except CheckpointError as error:
                 failed[checkpoint.step] = error.observed
             ahead.let_go()
@@ -199,5 +205,27 @@ def _kept(files: tuple[WeightFile, ...]) -> Path | None:
     """Where the sketch of these files is kept; None where their content is not known."""
     if not files or any(f.sha256 is None for f in files):
         return None
-    name = hashlib.sha256("\n".join(f"{f.name} {f.sha256}" for f in files).encode()).hexdigest()
+    content = "\n".join([f"sketch of {SAMPLE} by parameters", *(f"{f.name} {f.sha256}" for f in files)])
+    name = hashlib.sha256(content.encode()).hexdigest()
     return cache_folder() / "sketches" / f"{name}.npz"
+
+
+def _load(file: Path | None) -> tuple[Sketch, str] | None:
+    """What was kept; None where there is nothing that can be read."""
+    if file is None or not file.is_file():
+        return None
+    try:
+        with np.load(file) as stored:
+            made = Sketch(stored["values"], float(stored["norm"]), int(stored["nonfinite"]))
+            return made, str(stored["digest"])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
+
+
+def _keep(file: Path | None, made: Sketch, digest: str) -> None:
+    if file is None:
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial.npz")
+    np.savez(partial, values=made.values, norm=made.norm, nonfinite=made.nonfinite, digest=digest)
+    os.replace(partial, file)

@@ -74,6 +74,8 @@ class DynamicsCallback(TrainerCallback):  # type: ignore[misc]
         """Plan everything, and collect step 0 (or the step that training is resumed from)."""
         steps = log_steps(state.max_steps, self._checkpoints) if self._steps is None else self._steps
         tokenizer = self._tokenizer if self._tokenizer is not None else kwargs.get("processing_class")
+        if self.live is not None:  # training was interrupted, and begins again
+            self.live.close()
         try:
             self.live = LiveCollector(
                 self._name, model, tokenizer, steps=steps, resume=state.global_step > 0, **self._options

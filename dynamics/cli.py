@@ -14,7 +14,7 @@ from checkpoints.local import FolderConfig
 
 from .config import Run
 from .progress import Reporter
-from .wording import duration, grouped
+from .wording import duration, grouped, steps_text
 
 __all__ = ["cli", "main"]
 
@@ -77,7 +77,7 @@ def audit(run: str, runs: Path | None, traces: Path, weights: bool) -> None:
 @_TRACES
 @click.option("--dry-run", is_flag=True, help="Say how many checkpoints, GB and hours; write and download nothing.")
 @click.option("--device", help="cpu, cuda, cuda:N or mps, instead of what the run says.")
-@click.option("--schedule", type=click.Choice(["dense", "log"]), help="Instead of what the run says.")
+@click.option("--schedule", type=click.Choice(["dense", "log", "adaptive"]), help="Instead of what the run says.")
 @click.option("--keep-going", is_flag=True, help="Record checkpoints with bad files as failed, collect the others.")
 @click.option("--include-masked", is_flag=True, help="Also checkpoints that are known or found to be wrong.")
 @click.option("--watch", type=click.Path(path_type=Path), metavar="FOLDER", help="Follow a training job's checkpoints.")
@@ -104,8 +104,8 @@ def collect(
 
     RUN is a run of the runs file, a published series (`dynamics series`), or the path of a folder of checkpoints.
     """
-    from .collector import collect as function
     from .lookup import find_run
+    from .rounds import collect as function
 
     if run is None and watch is None:
         raise click.UsageError("Missing argument 'RUN'.")
@@ -123,8 +123,11 @@ def collect(
     if watch is not None:
         from .watching import watch as follow
 
-        if not isinstance(declared.series, FolderConfig) or declared.series.path != watch.resolve():
-            declared = declared.model_copy(update={"series": FolderConfig(path=watch.resolve())})
+        if isinstance(declared.series, FolderConfig):  # its other settings hold for this folder too
+            series_config = declared.series.model_copy(update={"path": watch.resolve()})
+        else:
+            series_config = FolderConfig(path=watch.resolve())
+        declared = declared.model_copy(update={"series": series_config})
         limit = None if patience is None else patience * 60
         done = follow(name, declared, traces=traces, poll=poll, until=until, patience=limit, reporter=Reporter())
     else:
@@ -186,6 +189,10 @@ def status(run: str, runs: Path | None, traces: Path) -> None:
             click.echo(f"  {name:<14}{len(steps):>4}  steps {shown}")
     for shown, reason in grouped(state.reasons):
         click.echo(f"  {shown}: {reason}")
+    for number, purposes in enumerate(state.rounds, 1):
+        click.echo(f"  round {number}: {steps_text(sorted(purposes))}")
+        for step, keys in sorted(purposes.items()):
+            click.echo(f"    step {step} narrows {', '.join(keys)}")
     if state.seconds_left:
         click.echo(f"  about {duration(state.seconds_left)} left at {state.seconds_per_checkpoint:.1f} s a checkpoint")
 
@@ -231,8 +238,8 @@ def report(run: str, runs: Path | None, traces: Path, reports: Path) -> None:
 @click.option("--repair", is_flag=True, help="Measure damaged checkpoints again.")
 def verify(run: str, runs: Path | None, traces: Path, repair: bool) -> None:
     """Check every chunk of RUN's trace against its checksum."""
-    from .collector import collect as recollect
     from .lookup import find_run
+    from .rounds import collect as recollect
     from .upkeep import verify as function
 
     damage = function(run, traces=traces, repair=repair)

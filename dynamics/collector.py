@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import errno
+import re
 import shutil
 import time
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from checkpoints.ahead import ReadAhead
-from checkpoints.errors import CheckpointError, UserError
+from checkpoints.errors import CheckpointError, StoppedError, UserError
 from checkpoints.hub import HubConfig, HubSeries
 from checkpoints.organism import OrganismConfig, is_trained
+from checkpoints.paths import cache_folder
 from checkpoints.series import Checkpoint, Series
 
+from .architecture import model_shape
 from .config import Run
 from .journal import write_journal
-from .lookup import find_run
 from .masking import apply_masks, masks_before
-from .measuring import StoppedError, usable_device, write_checkpoint
+from .measuring import usable_device, write_checkpoint
 from .preflight import preflight
 from .progress import Reporter
 from .resolve import Resolved, resolve, trace_path
@@ -28,10 +30,11 @@ from .schedule import scheduled
 from .store import Trace, TraceWriter, writer_lock
 
 if TYPE_CHECKING:
-    from checkpoints.audit import Sketch
+    from transformers import PretrainedConfig
+
     from checkpoints.loading import Prepared, ResidentModel
 
-__all__ = ["Collected", "StoppedError", "collect", "open_run", "resident_model", "visited"]
+__all__ = ["Collected", "collect_once", "open_run", "resident_model", "visited"]
 
 
 @dataclass
@@ -57,30 +60,24 @@ class Collected:
     seconds: float = 0.0
 
 
-def collect(
+def collect_once(
     name: str,
+    run: Run,
     *,
-    runs: Path | None = None,
     traces: Path = Path("traces"),
-    run: Run | None = None,
     keep_going: bool = False,
     only: Collection[int] | None = None,
     series: Series | None = None,
     reporter: Reporter | None = None,
 ) -> Collected:
-    """Collect a run: train or open its series, visit every scheduled checkpoint, write the trace.
-
-    Running it again goes on where it was left: complete checkpoints are kept, half-written ones are written anew,
-    failed ones are tried again. If the series has got longer since, the trace grows.
+    """Visit checkpoints once, in order: those of the run's schedule, or some of them.
 
     Args:
-        name: a run of the runs file, the name of a published series, or the path of a folder of checkpoints.
-        runs: the runs file (``runs.yaml`` in the current folder if None).
+        name: the run's name.
+        run: the run.
         traces: folder of traces; the trace is ``NAME.zarr`` in it.
-        run: the run itself, instead of reading the runs file.
-        keep_going: record checkpoints whose files are bad as failed and collect the others, instead of refusing to
-            start. Checkpoints that a hub cannot deliver never stop the others.
-        only: visit no other steps than these (of those that the run's schedule visits or that were visited before).
+        keep_going: see :func:`dynamics.collect`.
+        only: visit these steps instead of those of the schedule.
         series: the checkpoints, instead of opening what the run says.
         reporter: who tells the user.
 
@@ -89,8 +86,6 @@ def collect(
         StoppedError: when the disk is full or memory is short; run it again after making room.
     """
     reporter = reporter or Reporter(quiet=True)
-    if run is None:
-        name, run = find_run(name, runs=runs, traces=traces)
     trace = trace_path(traces, name)
     usable_device(run.device)  # a wrong one must not cost a training
     with writer_lock(trace):
@@ -98,7 +93,7 @@ def collect(
         assert resolved.series is not None
         checkpoints = resolved.declaration.checkpoints
         reasons = masks_before(resolved)
-        indices = visited(resolved)
+        indices = visited(resolved, growing=series is not None)
         if only is not None:
             indices = [i for i, c in enumerate(checkpoints) if c.step in only and c.step not in run.exclude]
         indices = [i for i in indices if checkpoints[i].step not in reasons]
@@ -109,7 +104,9 @@ def collect(
                 expected="at least one to measure",
                 remedy="--include-masked collects those that are known or found to be wrong, too",
             )
-        bad = preflight(resolved.series, [checkpoints[i] for i in indices])
+        # what a hub serves is not the user's to mend: it is recorded as failed when it comes
+        hub = isinstance(resolved.series, HubSeries)
+        bad = {} if hub else preflight(resolved.series, [checkpoints[i] for i in indices])
         if bad and not keep_going:
             lines = [f"step {c.step}: {reason}" for c, reason in list(bad.items())[:6]]
             raise UserError(
@@ -135,16 +132,17 @@ def open_run(
     name: str, run: Run, trace: Path, reporter: Reporter, *, train: bool = True, series: Series | None = None
 ) -> Resolved:
     """Resolve a run beside what its trace already says: collected commits stay pinned."""
-    pins: dict[int, str] = {}
+    pins: dict[int, Checkpoint] = {}
     if isinstance(run.series, HubConfig) and trace.exists():
         before = Trace(trace)
-        revisions = before.tree.to_dataset()["revision"].values
-        pins = {int(s): str(r) for s, r, d in zip(before.steps, revisions, before.digests, strict=True) if d}
+        pins = {c.step: c for c, d in zip(before.checkpoints(), before.digests, strict=True) if d}
     if not train or not isinstance(run.series, OrganismConfig) or is_trained(name, run.series):
         resolved = resolve(name, run, series=series, pins=pins, train=train, say=reporter.say)
         if isinstance(resolved.series, HubSeries):
             for checkpoint in resolved.series.moved:
                 reporter.say(f"step {checkpoint.step}: the hub has another commit by now; the collected one is kept")
+            for checkpoint in resolved.series.vanished:
+                reporter.say(f"step {checkpoint.step}: the hub does not list it any more; what was collected is kept")
         return resolved
     with reporter.bar(f"training {name}", run.series.steps, unit="steps") as bar:
         return resolve(
@@ -152,15 +150,15 @@ def open_run(
         )
 
 
-def visited(resolved: Resolved) -> list[int]:
+def visited(resolved: Resolved, *, growing: bool = False) -> list[int]:
     """Indices of the checkpoints that a run's schedule visits, without those that it excludes.
 
     Raises:
-        UserError: when it excludes what is not there, or everything.
+        UserError: when it excludes what is not there (unless the series is ``growing``), or everything.
     """
     run, checkpoints = resolved.run, resolved.declaration.checkpoints
     unknown = set(run.exclude) - {c.step for c in checkpoints}
-    if unknown:
+    if unknown and not growing:
         raise UserError(
             f"run {resolved.name!r} excludes step {min(unknown)}, which the series does not have",
             expected=f"steps from {checkpoints[0].step} to {checkpoints[-1].step}",
@@ -176,9 +174,19 @@ def resident_model(resolved: Resolved) -> ResidentModel:
     """The model of a run, still without weights."""
     from checkpoints.loading import ResidentModel
 
-    adapter = resolved.model.adapter
-    build = None if adapter is None else adapter.build
-    return ResidentModel(usable_device(resolved.run.device), resolved.run.dtype, build)
+    adapter, shape = resolved.model.adapter, resolved.model.architecture.shape
+
+    def check(config: PretrainedConfig) -> None:
+        mine = asdict(model_shape(config))
+        wrong = [f"{k} {mine[k]}, not {v}" for k, v in asdict(shape).items() if k != "context" and mine[k] != v]
+        if wrong:
+            raise CheckpointError(
+                f"its config is that of another model: {', '.join(wrong)}", expected="one architecture in a series"
+            )
+
+    return ResidentModel(
+        usable_device(resolved.run.device), resolved.run.dtype, None if adapter is None else adapter.build, check
+    )
 
 
 def _require_space(trace: Path, resolved: Resolved, count: int) -> None:
@@ -212,14 +220,17 @@ def _visit(
             writer.mark(index, "failed", reason)
     complete = [i for i in indices if status[i] == "complete" and checkpoints[i] not in bad]
     todo = [i for i in indices if status[i] not in ("complete", "masked") and checkpoints[i] not in bad]
-    for index in {*complete[:1], *complete[-1:]} if todo else set():
-        _same_weights(writer, index, series, checkpoints[index])
+    if todo or writer.attributes.get("origin") != series.origin:
+        for index in {*complete[:1], *complete[-1:]}:
+            _same_weights(writer, index, series, checkpoints[index])
     if todo:
         write_journal(writer.path, "start", todo=len(todo), already=len(done.already))
         started = time.perf_counter()
         _collect(resolved, writer, todo, done, reporter)
         done.seconds = time.perf_counter() - started
         done.masked = apply_masks(resolved, writer, reasons)  # by now their neighbours are there to compare with
+    done.collected = [step for step in done.collected if step not in done.masked]
+    done.already = [step for step in done.already if step not in done.masked]
     return done
 
 
@@ -227,17 +238,11 @@ def _collect(resolved: Resolved, writer: TraceWriter, todo: list[int], done: Col
     series, checkpoints = resolved.series, resolved.declaration.checkpoints
     assert series is not None
     if isinstance(series, HubSeries):
-        series.sweep([checkpoints[i].revision for i in todo[:2]])
+        # a download that was cut off goes on, whichever of them it was
+        series.sweep([checkpoints[i].revision for i in todo])
     resident = resident_model(resolved)
-
-    def read(fetched: Path) -> tuple[Prepared, Sketch]:
-        from checkpoints.audit import sketch
-
-        prepared = series.read(fetched)
-        return prepared, sketch(prepared.tensors)
-
     with (
-        ReadAhead(series, [checkpoints[i] for i in todo], read) as ahead,
+        ReadAhead(series, [checkpoints[i] for i in todo], series.read) as ahead,
         reporter.bar(f"collecting {resolved.name}", len(todo), unit="checkpoints") as bar,
     ):
         for place, index in enumerate(todo):
@@ -247,12 +252,12 @@ def _collect(resolved: Resolved, writer: TraceWriter, todo: list[int], done: Col
             try:
                 installed = _install(resident, ahead)
             except CheckpointError as error:
-                failure = error.observed
+                failure = _told(error.observed, series)
             ahead.let_go()
             if installed is not None:
-                digest, stored_dtype, sketched = installed
+                digest, stored_dtype = installed
                 broken = write_checkpoint(
-                    resolved, writer, resident.model, index, sketch=sketched, digest=digest, stored_dtype=stored_dtype
+                    resolved, writer, resident.model, index, digest=digest, stored_dtype=stored_dtype
                 )
                 if broken:
                     done.nonfinite[step] = broken
@@ -266,11 +271,18 @@ def _collect(resolved: Resolved, writer: TraceWriter, todo: list[int], done: Col
             bar.update(place + 1, f"step {step}")
 
 
-def _install(resident: ResidentModel, ahead: ReadAhead[tuple[Prepared, Sketch]]) -> tuple[str, str, Sketch]:
-    """Make the next weights resident; returns their digest, stored dtype and sketch. Nobody keeps the weights."""
+def _told(reason: str, series: Series) -> str:
+    """A reason without the folder of the cache, which is gone when it is read."""
+    if not isinstance(series, HubSeries):
+        return reason
+    return re.sub(rf"{re.escape(str(cache_folder()))}/\S*?/commits/[0-9a-f]{{40}}/?", "", reason)
+
+
+def _install(resident: ResidentModel, ahead: ReadAhead[Prepared]) -> tuple[str, str]:
+    """Make the next weights resident; returns their digest and stored dtype. Nobody keeps the weights."""
     import torch
 
-    prepared, sketched = ahead.take()
+    prepared = ahead.take()
     try:
         resident.install(prepared)
     except torch.OutOfMemoryError as error:
@@ -278,7 +290,7 @@ def _install(resident: ResidentModel, ahead: ReadAhead[tuple[Prepared, Sketch]])
             f"out of memory while loading {prepared.folder}: {str(error).splitlines()[0]}",
             remedy="free memory on the device or choose another one, then run the same command again",
         ) from error
-    return prepared.digest, prepared.stored_dtype, sketched
+    return prepared.digest, prepared.stored_dtype
 
 
 def _same_weights(writer: TraceWriter, index: int, series: Series, checkpoint: Checkpoint) -> None:

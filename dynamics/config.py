@@ -20,6 +20,7 @@ __all__ = [
     "LiveConfig",
     "ProbeEntry",
     "Run",
+    "check_name",
     "load_run",
     "load_runs",
     "run_names",
@@ -81,10 +82,13 @@ class Run(BaseModel):
     )
     analyses: tuple[AnalysisEntry, ...] = Field((), description="Which analyses to collect for and to report.")
     probes: dict[str, ProbeEntry] = Field(default_factory=dict, description="Your own prompts, by probe name.")
-    schedule: Literal["dense", "log"] = Field(
-        "dense", description="dense: every checkpoint; log: about `checkpoints` of them, evenly spaced in log step."
+    schedule: Literal["dense", "log", "adaptive"] = Field(
+        "dense",
+        description="dense: every checkpoint; log: about `checkpoints` of them, evenly spaced in log step; "
+        "adaptive: those first, then round by round the ones that most narrow the onsets of the headline curves.",
     )
-    checkpoints: int = Field(20, ge=2, description="How many checkpoints the log schedule visits.")
+    checkpoints: int = Field(20, ge=2, description="How many checkpoints the log schedule visits, or adaptive first.")
+    budget: int | None = Field(None, ge=2, description="adaptive: visit no more checkpoints than this.")
     exclude: tuple[int, ...] = Field((), description="Steps to leave out; they are marked masked in the trace.")
     device: str = Field("auto", description="cpu, cuda, cuda:1, mps; auto takes a GPU if there is one.")
     dtype: Literal["float32", "float16", "bfloat16"] = Field("float32", description="Dtype to compute in.")
@@ -144,6 +148,16 @@ def load_runs(file: Path | None = None) -> dict[str, Run]:
     return {name: _parse(name, body, file) for name, body in content.items()}
 
 
+def check_name(name: str) -> None:
+    """Refuse what cannot be a file's name.
+
+    Raises:
+        UserError: for separators, a leading dot, nothing at all.
+    """
+    if "/" in name or "\\" in name or name.startswith(".") or not name.strip():
+        raise UserError(f"{name!r} cannot name a run", expected="a name that is also a file's name, such as my-run")
+
+
 def run_names(file: Path | None = None) -> list[str]:
     """The names in a runs file, whether the runs are right or wrong.
 
@@ -196,14 +210,16 @@ def _read(file: Path | None) -> tuple[Path, Mapping[str, Any]]:
         raise UserError(f"{file} is not YAML: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"{file} holds a {type(content).__name__}", expected="a mapping from run name to run")
+    odd = [name for name in content if isinstance(name, bool)]
+    if odd:
+        raise UserError(
+            f"{file} names a run {odd[0]}: YAML reads on, off, yes and no so", remedy='write the name in quotes: "on"'
+        )
     return file, {str(name): body for name, body in content.items()}
 
 
 def _parse(name: str, body: Any, file: Path) -> Run:
-    if "/" in name or "\\" in name or name.startswith(".") or not name.strip():
-        raise UserError(
-            f"{name!r} in {file} cannot name a run", expected="a name that is also a file's name, such as my-run"
-        )
+    check_name(name)
     if not isinstance(body, dict):
         raise UserError(
             f"run {name!r} in {file} is a {type(body).__name__}", expected="a mapping with `series` and `analyses`"

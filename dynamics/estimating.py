@@ -119,13 +119,12 @@ def _seconds(resolved: Resolved, trace: Path) -> tuple[float | None, str]:
         last = resolved.series.checkpoints[-1]
         began = time.perf_counter()
         try:
-            prepared = resolved.series.read(resolved.series.fetch(last))
-            sketch(prepared.tensors)
-            model = resident.install(prepared)
+            model = resident.install(resolved.series.read(resolved.series.fetch(last)))
         except UserError as error:
             return None, f"step {last.step} cannot be loaded: {error.observed}"
         for _ in measure_all(resolved, model):
             pass
+        sketch(dict(model.named_parameters()))
         return time.perf_counter() - began, f"step {last.step} timed here"
     return _random_seconds(resolved)
 
@@ -135,6 +134,8 @@ def _random_seconds(resolved: Resolved) -> tuple[float | None, str]:
     import torch
     import transformers
 
+    if resolved.model.adapter is not None:
+        return None, "a module of one's own is not timed without its weights"
     kind = str(resolved.model.config["model_type"])
     config = transformers.AutoConfig.for_model(
         kind, **{k: v for k, v in resolved.model.config.items() if k != "model_type"}

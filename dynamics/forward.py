@@ -62,7 +62,7 @@ def measure(
             if site in wanted:
                 accumulator.observe(site, layer, value, batch)
 
-    with torch.inference_mode(), observe(model, architecture.table, sites, shape.layers, callback):
+    with torch.no_grad(), observe(model, architecture.table, sites, shape.layers, callback):
         for rows, kept in _batches(probe, needed, batch_tokens, shape.vocab, architecture.whole):
             ids = torch.from_numpy(np.stack([probe.ids[row] for row in rows])).to(device)
             batch = Batch(rows, ids, kept)

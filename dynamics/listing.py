@@ -101,7 +101,7 @@ def print_audit(audit: Audit, *, table: bool = False) -> None:
         f"weights of {audit.weights} compared" if audit.weights else "weights not compared (--weights reads them)"
     )
     click.echo(f"listing compared; {compared}")
-    for masked, title in ((True, "at fault, masked in collection"), (False, "remarks")):
+    for masked, title in ((True, "at fault"), (False, "remarks")):
         reasons: dict[tuple[str, str], list[int]] = {}
         for finding in audit.findings:
             if finding.mask == masked:

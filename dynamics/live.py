@@ -14,25 +14,29 @@ and recorded; training goes on, with the same random numbers as without.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
 
 from checkpoints.errors import UserError
 from checkpoints.loading import stored_dtype
 from checkpoints.series import Checkpoint
 
 from .architecture import Adapter, adapted
-from .config import AnalysisEntry, LiveConfig, ProbeEntry, Run
+from .config import AnalysisEntry, LiveConfig, ProbeEntry, Run, check_name
 from .journal import write_journal
-from .masking import apply_masks
+from .masking import weight_findings
 from .measuring import write_checkpoint
 from .plan import built_in
 from .progress import Reporter
 from .resolve import Model, Resolved, describe_model, plan_run, trace_path
 from .schedule import log_steps
-from .store import TraceWriter, writer_lock
+from .store import Trace, TraceWriter, writer_lock
 
 if TYPE_CHECKING:
     import torch
@@ -88,9 +92,33 @@ class LiveCollector:
         self.failed: dict[int, str] = {}
         self._say = say or Reporter().say
         self._stack = ExitStack()
+        self._resumed = False
         self._active = _is_main_process()
         if not self._active:
             return
+        try:
+            self._begin(
+                name, model, tokenizer, steps, analyses, probes, tokens_per_step, adapter, Path(traces), settings
+            )
+            self._take_up(resume)
+        except BaseException:
+            self._stack.close()  # or the next attempt would find the trace locked
+            raise
+
+    def _begin(
+        self,
+        name: str,
+        model: Any,
+        tokenizer: Any,
+        steps: Collection[int] | None,
+        analyses: Sequence[str],
+        probes: Mapping[str, ProbeEntry] | None,
+        tokens_per_step: int | None,
+        adapter: Adapter | None,
+        traces: Path,
+        settings: Mapping[str, Any] | None,
+    ) -> None:
+        check_name(name)
         self._model = _unwrapped(model)
         self._planned = None if steps is None else sorted(set(steps))
         self._tokens_per_step = tokens_per_step
@@ -99,18 +127,20 @@ class LiveCollector:
         if not entries and not probes:
             entries = tuple(AnalysisEntry(name=a, optional=True) for a in built_in())
         dtype = str(next(self._model.parameters()).dtype).removeprefix("torch.")
-        self._run = Run(
-            series=LiveConfig(), analyses=entries, probes=dict(probes or {}), dtype=dtype, **dict(settings or {})
-        )
+        fields = {"analyses": entries, "probes": dict(probes or {}), "dtype": dtype, **dict(settings or {})}
+        try:
+            self._run = Run(series=LiveConfig(), **fields)
+        except ValidationError as error:
+            where = ".".join(map(str, error.errors()[0]["loc"]))
+            raise UserError(
+                f"the settings of live run {name!r} are wrong: {where}: {error.errors()[0]['msg']}",
+                expected="fields of dynamics.config.Run; weights in float32, float16 or bfloat16",
+            ) from error
         self._described = self._describe(tokenizer, adapter)
-        self._path = trace_path(Path(traces), name)
+        self._path = trace_path(traces, name)
         self._resolved = self._plan([self._checkpoint(s) for s in self._planned or ()])
         self._stack.enter_context(writer_lock(self._path))
         self._writer: TraceWriter | None = None
-        if self._path.exists():
-            self._take_up(resume)
-        elif self._planned:
-            self._writer = TraceWriter(self._path, self._resolved.declaration, durable=self._run.durable)
 
     def due(self, step: int) -> bool:
         """Whether :meth:`step` would collect now."""
@@ -127,9 +157,11 @@ class LiveCollector:
             step: optimizer steps done.
             tokens: tokens seen, where they are counted (without ``steps`` only).
         """
-        if not self.due(step):
-            return
         try:
+            if self._active and self._resumed:
+                self._go_on(step)
+            if not self.due(step):
+                return
             self._collect(step, tokens)
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -141,7 +173,10 @@ class LiveCollector:
         """Training has ended: compare the checkpoints' weights and let go of the trace. Never raises."""
         try:
             if self._active and self._writer is not None:
-                apply_masks(self._resolved, self._writer, {})
+                # a label cannot be wrong here: what looks odd is the training's own doing, and stays
+                steps = [c.step for c in self._resolved.declaration.checkpoints]
+                for finding in weight_findings(self._writer, steps):
+                    self._say(f"dynamics: step {finding.step}: {finding.reason}")
         except Exception as error:
             self._say(f"dynamics: {error}")
         self._active = False
@@ -158,10 +193,16 @@ class LiveCollector:
             found = adapted(adapter, self._model.state_dict())
             return Model(adapter.tokenizer(), found, {"adapter": type(adapter).__name__}, adapter)
         config = getattr(self._model, "config", None)
-        if config is None or tokenizer is None:
+        if config is None or not hasattr(config, "model_type"):
             raise UserError(
                 f"a {type(self._model).__name__} cannot be measured as it is",
-                expected="a model and a tokenizer of transformers, or an `adapter` (dynamics.architecture.Adapter)",
+                expected="a model of transformers, or an `adapter` (dynamics.architecture.Adapter)",
+            )
+        if not getattr(tokenizer, "is_fast", False):
+            raise UserError(
+                "there is no tokenizer" if tokenizer is None else f"a {type(tokenizer).__name__} is no fast tokenizer",
+                expected="a fast tokenizer of transformers (AutoTokenizer.from_pretrained(...))",
+                remedy="give it as `tokenizer`; the Trainer hands on its `processing_class`",
             )
         return describe_model(config, tokenizer, self._run.sites)
 
@@ -177,8 +218,10 @@ class LiveCollector:
 
     def _take_up(self, resume: bool) -> None:
         """Go on with the trace that is there."""
-        from .store import Trace
-
+        if not self._path.exists():
+            if self._planned:
+                self._writer = TraceWriter(self._path, self._resolved.declaration, durable=self._run.durable)
+            return
         before = Trace(self._path)
         if before.complete.any() and not resume:
             raise UserError(
@@ -186,14 +229,16 @@ class LiveCollector:
                 expected="a trace of this training",
                 remedy="choose another name, move the trace away, or say resume=True if this training goes on with it",
             )
-        if self._planned is None:
-            known = [
-                Checkpoint(int(s), "live", None if t != t else int(t))
-                for s, t in zip(before.steps, before.tokens, strict=True)
-            ]
-            self._resolved = self._plan(known)
+        # what the trace has places for stays planned; more can only follow at its end
+        known = list(before.checkpoints())
+        if self._planned is not None:
+            more = [s for s in self._planned if s > known[-1].step]
+            known += [self._checkpoint(s) for s in more]
+            self._planned = [c.step for c in known]
+        self._resolved = self._plan(known)
         self._writer = TraceWriter(self._path, self._resolved.declaration, durable=self._run.durable)
         self.collected = [int(s) for s in before.steps[before.complete]]
+        self._resumed = bool(self.collected)
 
     def _grown(self, step: int, tokens: int | None) -> TraceWriter:
         """The writer of a trace that has a place for this step."""
@@ -201,33 +246,45 @@ class LiveCollector:
         if self._writer is None or step not in [c.step for c in known]:
             if known and step < known[-1].step:
                 raise UserError(f"step {step} comes after step {known[-1].step}: a trace grows at its end only")
-            from dataclasses import replace
-
             more = (*known, self._checkpoint(step, tokens))
             declaration = replace(self._resolved.declaration, checkpoints=more)
             self._writer = TraceWriter(self._path, declaration, durable=self._run.durable)
             self._resolved = replace(self._resolved, declaration=declaration)
         return self._writer
 
+    def _go_on(self, step: int) -> None:
+        """The first step of a training that was resumed: what the trace has of later steps is of the earlier attempt."""
+        self._resumed = False
+        assert self._writer is not None
+        steps = [c.step for c in self._resolved.declaration.checkpoints]
+        if step in self.collected and self._writer.digest(steps.index(step)) != _digest(_state(self._model)):
+            self._active = False
+            raise UserError(
+                f"step {step} of {self._path} has other weights: it is the trace of another training, which is kept",
+                expected="the training that this one goes on with",
+                remedy="choose another name",
+            )
+        later = [s for s in self.collected if s > step]
+        if later:
+            self.collected = [s for s in self.collected if s <= step]
+            self._say(f"dynamics: training goes on from step {step}: {len(later)} later checkpoints are collected anew")
+
     def _collect(self, step: int, tokens: int | None) -> None:
-        import time
-
-        from checkpoints.audit import sketch
-
         began = time.perf_counter()
         writer = self._grown(step, tokens)
         index = [c.step for c in self._resolved.declaration.checkpoints].index(step)
-        tensors = {name: value.detach() for name, value in self._model.state_dict().items()}
+        tensors = _state(self._model)
         with _measurable(self._model):
-            write_checkpoint(
+            broken = write_checkpoint(
                 self._resolved,
                 writer,
                 self._model,
                 index,
-                sketch=sketch(tensors),
                 digest=_digest(tensors),
                 stored_dtype=stored_dtype(tensors),
             )
+        if broken:
+            self._say(f"dynamics: step {step}: the model returned {broken} values that are not finite")
         self.collected.append(step)
         self.failed.pop(step, None)
         write_journal(self._path, "complete", step=step, seconds=time.perf_counter() - began)
@@ -252,7 +309,8 @@ def _is_main_process() -> bool:
 def _unwrapped(model: Any) -> Any:
     """The module itself, without the wrappers of training."""
     while True:
-        if type(model).__name__ == "FullyShardedDataParallel":
+        parts = {type(p).__name__ for p in model.parameters()}
+        if type(model).__name__ == "FullyShardedDataParallel" or "DTensor" in parts or _sharded_by_deepspeed(model):
             raise UserError(
                 "the weights of a fully sharded model are spread over processes: it cannot be collected while it trains",
                 expected="a model that each process holds whole",
@@ -266,6 +324,14 @@ def _unwrapped(model: Any) -> Any:
         model = inner
 
 
+def _sharded_by_deepspeed(model: Any) -> bool:
+    return any(hasattr(parameter, "ds_id") for parameter in model.parameters())
+
+
+def _state(model: Any) -> dict[str, torch.Tensor]:
+    return {name: value.detach() for name, value in model.state_dict().items()}
+
+
 @contextmanager
 def _measurable(model: Any) -> Iterator[None]:
     """Evaluation mode and attention that returns its patterns; afterwards everything is as it was."""
@@ -274,6 +340,8 @@ def _measurable(model: Any) -> Iterator[None]:
     modes = {module: module.training for module in model.modules()}
     attention = getattr(getattr(model, "config", None), "_attn_implementation", None)
     device = next(model.parameters()).device.type
+    # mixed precision of the Trainer wraps `forward`, with an autocast of its own inside ours
+    wrapped = model.__dict__.pop("forward", None) if hasattr(model, "_original_forward") else None
     try:
         model.eval()
         if attention not in (None, "eager"):
@@ -281,6 +349,8 @@ def _measurable(model: Any) -> Iterator[None]:
         with torch.autocast(device, enabled=False):
             yield
     finally:
+        if wrapped is not None:
+            model.forward = wrapped
         if attention not in (None, "eager"):
             model.set_attn_implementation(attention)
         for module, training in modes.items():

@@ -59,9 +59,13 @@ def find_run(
         raise UserError(
             f"the runs file {DEFAULT_RUNS_FILE} cannot be read: there is none here, and {name!r} is no published series",
             expected="a run of a runs file, a name that `dynamics series` lists, or the path of a folder",
-            remedy="run the command where runs.yaml is, or name the file with --runs",
+            remedy=f"did you mean ./{name}?"
+            if Path(name).is_dir()
+            else "run the command where runs.yaml is, or name the file with --runs",
         )
     remedy = nearest(name, [*declared, *catalogue()])
+    if Path(name).is_dir():
+        remedy = f"did you mean ./{name}?"
     raise UserError(
         f"there is no run {name!r} in {runs or DEFAULT_RUNS_FILE}, and no published series of that name",
         expected=f"one of {', '.join(declared)}; a name that `dynamics series` lists; or the path of a folder",
@@ -91,7 +95,14 @@ def _declared(runs: Path | None) -> list[str]:
 def _recorded(path: Path) -> Run:
     recorded: Any = Trace(path).attributes.get("run_config")
     try:
-        return Run.model_validate(recorded)
+        run = Run.model_validate(recorded)
+        foreign = [n for n in (run.adapter, run.sites, *(e.name for e in run.analyses)) if n and "." in n]
+        if foreign:  # a trace may come from anybody, and must not choose what is imported
+            raise UserError(
+                f"{path} was collected with code of somebody's own ({foreign[0]}), which a trace alone does not start",
+                remedy="declare the run in a runs file",
+            )
+        return run
     except ValidationError as error:
         raise UserError(
             f"{path} was collected by a run that this program cannot read: {error.errors()[0]['msg']}",

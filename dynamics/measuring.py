@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from checkpoints.errors import UserError
+from checkpoints.errors import StoppedError, UserError
 
 from .resolve import Resolved
 from .store import WEIGHTS, TraceWriter
 
-if TYPE_CHECKING:
-    from checkpoints.audit import Sketch
-
-__all__ = ["StoppedError", "measure_all", "usable_device", "write_checkpoint"]
-
-
-class StoppedError(UserError):
-    """Collection had to stop in the middle (disk full, out of memory); what is complete stays."""
-
-    exit_code = 1
+__all__ = ["measure_all", "usable_device", "write_checkpoint"]
 
 
 def usable_device(wanted: str) -> str:
@@ -76,7 +67,6 @@ def write_checkpoint(
     model: Any,
     index: int,
     *,
-    sketch: Sketch,
     digest: str,
     stored_dtype: str,
 ) -> int:
@@ -84,13 +74,17 @@ def write_checkpoint(
 
     Returns how many values were not finite because the model said so.
     """
+    from checkpoints.audit import sketch
+
     writer.clear(index)
     nonfinite = overflowed = 0
     try:
+        # the model's own names, each tied weight once: files of one series may name and repeat them differently
+        found = sketch(dict(model.named_parameters()))
         about = {
-            "sketch": sketch.values,
-            "norm": np.float32(sketch.norm),
-            "nonfinite": np.int32(min(sketch.nonfinite, np.iinfo(np.int32).max)),
+            "sketch": found.values,
+            "norm": np.float32(found.norm),
+            "nonfinite": np.int32(min(found.nonfinite, np.iinfo(np.int32).max)),
         }
         writer.write(index, WEIGHTS, {name: np.asarray(value) for name, value in about.items()})
         for group, values in measure_all(resolved, model):

@@ -61,5 +61,9 @@ def listing_findings(
     """
     listed = list_weights(series) if listed is None else listed
     if isinstance(series, HubSeries):
-        return audit_listing(series.checkpoints, listed, entry=series.entry, main=series.main_files())
+        try:
+            main = series.main_files()
+        except CheckpointError:  # the comparison with it is a bonus
+            main = ()
+        return audit_listing(series.checkpoints, listed, entry=series.entry, main=main)
     return audit_listing(series.checkpoints, listed)

@@ -11,7 +11,8 @@ from typing import Any
 
 from checkpoints.audit import SAMPLE
 from checkpoints.errors import CheckpointError, UserError
-from checkpoints.loading import read_config
+from checkpoints.hub import HubSeries
+from checkpoints.loading import architecture_of, read_config
 from checkpoints.organism import is_trained, model_config, schedule
 from checkpoints.organism.curriculum import OrganismConfig
 from checkpoints.organism.tokenizer import build_tokenizer, speaks
@@ -79,7 +80,7 @@ def resolve(
     series: Series | None = None,
     train: bool = True,
     training: Callable[[int, int, float], None] | None = None,
-    pins: Mapping[int, str] | None = None,
+    pins: Mapping[int, Checkpoint] | None = None,
     say: Say = lambda _text: None,
 ) -> Resolved:
     """Open the series (training the organism if needed), plan all analyses and check every probe.
@@ -90,7 +91,7 @@ def resolve(
         series: its checkpoints, instead of opening what the run says.
         train: whether an untrained organism is trained; if not, everything but the weights is resolved.
         training: called after each training step with (steps done, steps in all, loss).
-        pins: step to the commit that was collected before (hub series).
+        pins: step to the checkpoint as it was collected before (hub series).
         say: told which optional analyses do not fit.
 
     Raises:
@@ -154,6 +155,8 @@ def plan_run(
         "run": name,
         "run_config": run.model_dump(mode="json"),
         "origin": origin,
+        "series": series.entry.repo if isinstance(series, HubSeries) else run.series.kind,
+        "step_counts": series.entry.counts if isinstance(series, HubSeries) else "optimizer steps",
         "model_config": dict(model.config),
         "tokenizer_digest": _tokenizer_digest(model.tokenizer),
         "dtype": run.dtype,
@@ -172,9 +175,7 @@ def plan_run(
 
 def describe_model(config: Any, tokenizer: Any, sites: str | None = None) -> Model:
     """What a ``transformers`` config says of a model."""
-    content = json.loads(config.to_json_string(use_diff=False))
-    for accidental in ("transformers_version", "_name_or_path"):  # say nothing about what is computed
-        content.pop(accidental, None)
+    content = json.loads(json.dumps(architecture_of(config), default=str))
     return Model(tokenizer, architecture(config, sites), content)
 
 
@@ -186,6 +187,8 @@ def _model(series: Series, run: Run, adapter: Adapter | None) -> Model:
             tensors = series.read(series.fetch(checkpoint)).tensors
         except CheckpointError:
             continue
+        finally:
+            series.release(checkpoint)
         found = adapted(adapter, tensors)
         return Model(adapter.tokenizer(), found, {"adapter": run.adapter, "shape": asdict(found.shape)}, adapter)
     raise UserError(f"no checkpoint of {series.origin} can be read", expected="at least one whole state dict")

@@ -17,7 +17,6 @@ from .names import CHECKPOINT
 from .resolve import trace_path
 from .schedule import scheduled
 from .store import WEIGHTS, Trace, writer_lock
-from .store.declaration import ROOT_NAMES
 from .store.writer import delete_slab, open_group, slab_files
 
 __all__ = ["Damage", "RunStatus", "status", "verify"]
@@ -31,6 +30,7 @@ class RunStatus:
         trace: the trace, or None when it has not been started.
         steps: status to steps; scheduled checkpoints that are not done are ``pending``, others ``not scheduled``.
         reasons: step to reason, for failed and masked checkpoints.
+        rounds: of an adaptive schedule: step to the keys of the curves whose onset it was to narrow, one per round.
         seconds_per_checkpoint: median of the last session, or None.
         seconds_left: estimate, or None.
         collecting: whether a process is writing the trace now.
@@ -39,6 +39,7 @@ class RunStatus:
     trace: Path | None
     steps: dict[str, list[int]] = field(default_factory=dict)
     reasons: dict[int, str] = field(default_factory=dict)
+    rounds: tuple[dict[int, list[str]], ...] = ()
     seconds_per_checkpoint: float | None = None
     seconds_left: float | None = None
     collecting: bool = False
@@ -61,13 +62,19 @@ def status(name: str, *, runs: Path | None = None, traces: Path = Path("traces")
     for index, (step, state) in enumerate(zip(trace.steps.tolist(), trace.status, strict=True)):
         known = state if state != "pending" or index in wanted else "not scheduled"
         steps.setdefault(known, []).append(step)
-    times = [e["seconds"] for e in read_journal(path) if e.get("event") == "complete"][-50:]
+    events = read_journal(path)
+    times = [e["seconds"] for e in events if e.get("event") == "complete"][-50:]
     each = float(np.median(times)) if times else None
     left = len(steps.get("pending", ()))
     return RunStatus(
         trace=path,
         steps=steps,
-        reasons={int(s): r for s, r in zip(trace.steps, trace.reasons, strict=True) if r},
+        reasons={
+            int(s): r
+            for s, r, state in zip(trace.steps, trace.reasons, trace.status, strict=True)
+            if r and state != "pending"
+        },
+        rounds=tuple({int(s): k for s, k in e["purposes"].items()} for e in events if e.get("event") == "round"),
         seconds_per_checkpoint=each,
         seconds_left=each * left if each is not None else None,
         collecting=path.with_name(path.name + ".owner").exists() and _locked(path),
@@ -112,7 +119,7 @@ def verify(name: str, *, traces: Path = Path("traces"), repair: bool = False) ->
         group = root[probe]
         assert isinstance(group, zarr.Group)
         for variable, array in group.arrays():
-            if array.metadata.dimension_names[0] != CHECKPOINT or variable in ROOT_NAMES:  # type: ignore[union-attr,index]
+            if array.metadata.dimension_names[0] != CHECKPOINT or variable == "step":  # type: ignore[union-attr,index]
                 continue
             for index in np.flatnonzero(trace.complete):
                 problem = _problem(trace.path / probe / variable, array, int(index))
@@ -146,10 +153,11 @@ def _problem(folder: Path, array: zarr.Array[Any], index: int) -> str:
 def _reset(trace: Trace, steps: list[int]) -> None:
     with writer_lock(trace.path):
         root = open_group(trace.path, mode="r+")
-        state = root["status"]
-        assert isinstance(state, zarr.Array)
+        state, digests = root["status"], root["weights_digest"]
+        assert isinstance(state, zarr.Array) and isinstance(digests, zarr.Array)
         position = {int(s): i for i, s in enumerate(trace.steps)}
         for step in steps:
+            digests[position[step]] = ""  # first: it says that the slabs are whole
             state[position[step]] = "pending"
             for probe in _measured(trace):
                 for variable in trace.tree[probe].data_vars:

@@ -12,13 +12,16 @@ from checkpoints.local import FolderConfig, FolderSeries
 from checkpoints.series import Checkpoint, WeightFile
 from checkpoints.weights import TensorInfo
 
-from .collector import Collected, collect
+from .collector import Collected, collect_once
 from .config import Run
 from .progress import Reporter
 from .resolve import trace_path
 from .store import Trace
 
 __all__ = ["watch"]
+
+_GIVEN_UP = 300.0
+"""Seconds after which an unreadable checkpoint counts as broken rather than as half written."""
 
 
 class _Watched:
@@ -102,7 +105,7 @@ def watch(
     while True:
         new = _look(name, run, run.series, traces, seen, total, reporter, said)
         quiet = 0.0 if new else quiet + poll
-        done = {*total.collected, *total.already, *total.failed}
+        done = {*total.collected, *total.already, *total.failed, *total.masked}
         if until is not None and any(step >= until for step in done):
             return total
         if patience is not None and quiet >= patience:
@@ -128,30 +131,26 @@ def _look(
     except UserError as error:
         _once(said, reporter, f"waiting: {error.observed}")
         return False
-    whole = [c for c in folder.checkpoints if _settled(folder, c, seen)]
-    known: dict[int, Checkpoint] = {}
     path = trace_path(traces, name)
-    if path.exists():
-        before = Trace(path)
-        revisions = before.tree.to_dataset()["revision"].values
-        for step, tokens, stage, revision in zip(
-            before.steps, before.tokens, before.tree.to_dataset()["stage"].values, revisions, strict=True
-        ):
-            known[int(step)] = Checkpoint(
-                int(step), str(revision), None if tokens != tokens else int(tokens), str(stage)
-            )
+    before = Trace(path) if path.exists() else None
+    known = {} if before is None else {c.step: c for c in before.checkpoints()}
     last = max(known, default=-1)
-    late = [c.step for c in whole if c.step not in known and c.step < last]
-    for step in late:
-        _once(said, reporter, f"step {step} came after step {last}: it is left out, for a trace grows at its end only")
+    for late in (c.step for c in folder.checkpoints if c.step < last and c.step not in known):
+        _once(said, reporter, f"step {late} came after step {last}: it is left out, for a trace grows at its end only")
+    # in order: a checkpoint that is still being written holds up those after it, or its place would be gone
+    whole: list[Checkpoint] = []
+    for checkpoint in folder.checkpoints:
+        if not _settled(folder, checkpoint, seen):
+            if checkpoint.step > last:
+                break
+            continue
+        whole.append(checkpoint)
     fresh = [c for c in whole if c.step > last]
-    unfinished = set()
-    if path.exists():
-        unfinished = {int(s) for s, state in zip(before.steps, before.status, strict=True) if state == "pending"}
+    unfinished = before is not None and "pending" in before.status
     if not fresh and not unfinished:
         return False
     series = _Watched(folder, [*known.values(), *fresh])
-    done = collect(name, traces=traces, run=run, keep_going=True, series=series, reporter=reporter)
+    done = collect_once(name, run, traces=traces, keep_going=True, series=series, reporter=reporter)
     total.collected += done.collected
     total.already = [s for s in done.already if s not in total.collected]
     total.failed |= done.failed
@@ -182,5 +181,6 @@ def _settled(folder: FolderSeries, checkpoint: Checkpoint, seen: dict[Path, tupl
         return False
     try:
         return folder.header(checkpoint) is not None
-    except CheckpointError:
-        return False
+    except CheckpointError:  # half written, or broken: nobody writes to it any more
+        newest = max((modified for *_, modified in now), default=0)
+        return time.time() - newest / 1e9 > _GIVEN_UP

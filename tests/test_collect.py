@@ -21,11 +21,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from checkpoints.errors import CheckpointError, UserError
+from checkpoints.errors import CheckpointError, StoppedError, UserError
 from checkpoints.local import FolderSeries
 from checkpoints.organism.worlds import addition as world
 from dynamics import Trace, analyse, collect, report, status
-from dynamics.collector import Collected, StoppedError
+from dynamics.collector import Collected
 from dynamics.config import Run
 from dynamics.estimating import estimate
 from dynamics.schedule import scheduled

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from click.testing import CliRunner
 from safetensors.torch import save
 
 import dynamics
-from checkpoints.ahead import ReadAhead
+from checkpoints import UserError
 from checkpoints.hub import HubConfig, HubSeries
 from checkpoints.organism import build_tokenizer
 from checkpoints.series import Checkpoint
@@ -305,12 +307,84 @@ def test_a_dry_run_downloads_no_weights(hub: Hub, tmp_path: Path) -> None:
 
 def test_a_killed_run_leaves_nothing_that_the_next_one_does_not_clear(hub: Hub, tmp_path: Path) -> None:
     published(hub, tmp_path)
-    series = HubSeries(HubConfig(repo=REPO))
-    series.fetch(series.checkpoints[3])  # and never released
-    ahead = ReadAhead(series, series.checkpoints[:1], lambda p: p)
-    del ahead
+    code = (
+        "import os, sys; from checkpoints.hub import *; s = HubSeries(HubConfig(repo=sys.argv[1]));"
+        "s.fetch(s.checkpoints[3]); print(s.checkpoints[3].revision, flush=True); os.kill(os.getpid(), 9)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, REPO], capture_output=True, text=True, check=False)
+    assert killed.returncode == -9, killed.stderr
+    assert weight_bytes(tmp_path / "cache") > 0
     dynamics.collect("next", run=run(tmp_path), traces=tmp_path)
-    del series
+    assert weight_bytes(tmp_path / "cache") == 0
+
+
+def test_another_repository_under_the_same_name_is_refused(hub: Hub, tmp_path: Path) -> None:
+    published(hub, tmp_path)
+    mine = run(tmp_path).model_copy(update={"exclude": tuple(STEPS[5:])})
+    dynamics.collect("mixed", run=mine, traces=tmp_path)
+    other = hub.repo("lab/other")
+    for name, commit in hub.repo(REPO).branches.items():
+        other.branch(name, hub.repo(REPO).commits[commit])  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"collected with other settings(.|\n)*lab/other"):
+        dynamics.collect("mixed", run=run(tmp_path, repo="lab/other"), traces=tmp_path)
+
+
+def test_a_branch_that_vanished_does_not_block_its_trace(hub: Hub, tmp_path: Path) -> None:
+    """Also where names say more than the step: what was collected keeps its tokens."""
+    weights = trained()
+    published(hub, tmp_path)
+    repo = hub.repo(REPO)
+    for step in STEPS:
+        repo.branch(f"stage1-step{step}-tokens{step}B", files(weights[step]))
+    pattern = r"(?P<stage>stage\d)-step(?P<step>\d+)-tokens(?P<tokens>\d+)B"
+    wanted = run(tmp_path, revisions=pattern)
+    dynamics.collect("olmo", run=wanted.model_copy(update={"exclude": (20000,)}), traces=tmp_path)
+    del repo.branches["stage1-step512-tokens512B"]
+    done = dynamics.collect("olmo", run=wanted, traces=tmp_path)
+    assert done.collected == [20000]
+    assert Trace(done.trace).complete.all()
+
+
+def test_a_config_of_another_model_fails_that_checkpoint_alone(hub: Hub, tmp_path: Path) -> None:
+    """Also one that claims so large a model that building it would end the process."""
+    weights = published(hub, tmp_path)
+    claims = '{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}'
+    hub.repo(REPO).branch("step7000", {"config.json": claims, "model.safetensors": save(weights[7000])})
+    done = dynamics.collect("claims", run=run(tmp_path), traces=tmp_path)
+    assert set(done.failed) == {7000}
+    assert "d_model 4096, not 16" in done.failed[7000]
+    assert len(done.collected) == len(STEPS) - 1
+
+
+def test_code_beside_the_weights_is_never_run_nor_asked_about(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = published(hub, tmp_path)
+    evil = '{"model_type": "evil", "auto_map": {"AutoConfig": "evil.C"}}'
+    hub.repo(REPO).branch("step8000", {"config.json": evil, "evil.py": "1/0", "model.safetensors": save(weights[8000])})
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("somebody was asked"))
+    done = dynamics.collect("evil", run=run(tmp_path), traces=tmp_path)
+    assert set(done.failed) == {8000}
+    assert "/commits/" not in done.failed[8000]  # a folder that is gone by now
+
+
+def test_weights_that_are_named_otherwise_in_some_files_are_not_suspected(hub: Hub, tmp_path: Path) -> None:
+    weights = published(hub, tmp_path)
+    for step in (8, 3000, 4000):
+        renamed = {n.replace("lm_head.", "embed_out."): v for n, v in weights[step].items()}
+        hub.repo(REPO).branch(f"step{step}", files(renamed))
+    done = dynamics.collect("renamed", run=run(tmp_path), traces=tmp_path)
+    assert done.masked == done.failed == {}
+
+
+def test_a_repaired_branch_is_read_anew_by_the_audit(hub: Hub, tmp_path: Path) -> None:
+    weights = published(hub, tmp_path)
+    half = {n: v.half().float() for n, v in weights[STEPS[-1]].items()}
+    hub.repo(REPO).branch("step1000", files(half))
+    assert set(dynamics.collect("mend", run=run(tmp_path), traces=tmp_path).masked) == {1000}
+    hub.repo(REPO).branch("step1000", files(weights[1000]))
+    mended = dynamics.audit("mend", run=run(tmp_path), traces=tmp_path, weights=True)
+    assert not [f for f in mended.findings if f.mask]
 
 
 def test_a_repository_that_is_not_there_is_a_wrong_request(hub: Hub, tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_an_unknown_run_suggests_the_nearest_and_lists_all(tmp_path: Path) -> No
         (GOOD + "  probes: {p: {fil: x}}\n", ["probes.p.fil", "did you mean 'file'", "'probes.p.file' is missing"]),
         (GOOD.replace("[addition]", "[addition, addition]"), ["'addition' is listed twice"]),
         (GOOD.replace("analyses: [addition]", "schedule: log"), ["there is nothing to measure"]),
-        (GOOD + "  schedule: linear\n", ["schedule", "'dense' or 'log'"]),
+        (GOOD + "  schedule: linear\n", ["schedule", "'dense', 'log' or 'adaptive'"]),
         (GOOD + "  batch_tokens: 0\n", ["batch_tokens", "greater than or equal to 1"]),
         (GOOD + "  dtype: float8\n", ["dtype", "'float32', 'float16' or 'bfloat16'"]),
         (GOOD.replace("kind: folder", "kind: cloud"), ["'series.kind' is 'cloud'", "organism, folder, hub"]),

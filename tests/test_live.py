@@ -184,7 +184,7 @@ class _Texts(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         return {"input_ids": self.ids, "labels": self.ids}
 
 
-def trainer(folder: Path, callbacks: list[Any]) -> Any:
+def trainer(folder: Path, callbacks: list[Any], **options: Any) -> Any:
     arguments = hf.TrainingArguments(
         output_dir=str(folder / "out"),
         max_steps=6,
@@ -195,6 +195,7 @@ def trainer(folder: Path, callbacks: list[Any]) -> Any:
         logging_strategy="no",
         use_cpu=True,
         seed=3,
+        **options,
     )
     return hf.Trainer(
         model=fresh(),
@@ -236,3 +237,100 @@ def test_a_callback_that_cannot_begin_does_not_stop_the_trainer(tmp_path: Path) 
 def test_a_misspelt_analysis_is_refused_before_training() -> None:
     with pytest.raises(UserError, match="there is no analysis 'inductoin'"):
         DynamicsCallback("x", analyses=["inductoin"])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_mixed_precision_of_the_trainer_does_not_reach_the_measurements(tmp_path: Path) -> None:
+    """Its autocast wraps the model's own forward; the trace says float32 and means it."""
+    callback = DynamicsCallback("mixed", probes=probes(tmp_path), traces=tmp_path, steps=[0])
+    mixed = trainer(tmp_path, [callback], bf16=True)
+    mixed.train()
+    with LiveCollector(
+        "plain", fresh(), build_tokenizer(), steps=[0], probes=probes(tmp_path), traces=tmp_path
+    ) as live:
+        live.step(0)
+    one, other = Trace(tmp_path / "mixed.zarr"), Trace(tmp_path / "plain.zarr")
+    assert one.digests == other.digests
+    np.testing.assert_array_equal(one.values("sums", "resid_post"), other.values("sums", "resid_post"))
+
+
+def test_a_training_that_stands_still_keeps_all_its_checkpoints(tmp_path: Path) -> None:
+    """Equal weights contradict a published label, but not what was seen."""
+    said: list[str] = []
+    model = fresh()
+    with LiveCollector(
+        "still", model, build_tokenizer(), probes=probes(tmp_path), traces=tmp_path, say=said.append
+    ) as live:
+        for step in range(5):
+            live.step(step)
+    assert Trace(tmp_path / "still.zarr").status == ["complete"] * 5
+
+
+def test_a_resumed_training_collects_the_later_steps_anew(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"steps": STEPS, "probes": probes(tmp_path), "traces": tmp_path}
+    model = fresh()
+    with LiveCollector("again", model, build_tokenizer(), **options) as live:
+        train(model, lambda step: [live.step(step), step == 1 and model.save_pretrained(tmp_path / "one")])  # type: ignore[func-returns-value,arg-type]
+    before = Trace(tmp_path / "again.zarr").digests
+    resumed = hf.GPTNeoXForCausalLM.from_pretrained(tmp_path / "one")
+    said: list[str] = []
+    with LiveCollector("again", resumed, build_tokenizer(), resume=True, say=said.append, **options) as live:
+        live.step(1)
+        live.step(3)
+    assert any("2 later checkpoints are collected anew" in text for text in said)
+    after = Trace(tmp_path / "again.zarr").digests
+    assert after[:2] == before[:2] and after[2] != before[2]
+
+
+def test_a_resumed_training_of_other_weights_leaves_the_trace_alone(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"steps": STEPS, "probes": probes(tmp_path), "traces": tmp_path}
+    with LiveCollector("mine", fresh(), build_tokenizer(), **options) as live:
+        live.step(0)
+        live.step(1)
+    before = Trace(tmp_path / "mine.zarr").digests
+    other = fresh()
+    torch.nn.init.normal_(other.lm_head.weight)
+    said: list[str] = []
+    with LiveCollector("mine", other, build_tokenizer(), resume=True, say=said.append, **options) as live:
+        live.step(1)
+        live.step(3)
+    assert "other weights" in said[0]
+    assert Trace(tmp_path / "mine.zarr").digests == before
+
+
+def test_what_is_cached_in_a_first_forward_pass_can_still_be_trained_through(tmp_path: Path) -> None:
+    """Tensors made in inference mode could not be saved for the backward pass."""
+    model = fresh()
+    base = model.gpt_neox
+    real = type(base.embed_in).forward
+
+    class Lazy(torch.nn.Embedding):
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            if not hasattr(self, "scale"):
+                self.scale = torch.ones(self.weight.shape[1]) * 1.0
+            scaled: torch.Tensor = real(self, ids) * self.scale
+            return scaled
+
+    base.embed_in.__class__ = Lazy
+    with LiveCollector("lazy", model, build_tokenizer(), steps=STEPS, probes=probes(tmp_path), traces=tmp_path) as live:
+        train(model, live.step)
+    assert live.failed == {}
+    assert live.collected == STEPS
+
+
+def test_mistakes_before_training_are_told_and_leave_no_lock(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"probes": probes(tmp_path), "traces": tmp_path}
+    with pytest.raises(UserError, match="there is no tokenizer"):
+        LiveCollector("x", fresh(), **options)
+    with pytest.raises(UserError, match="a str is no fast tokenizer"):
+        LiveCollector("x", fresh(), "gpt2", **options)
+    with pytest.raises(UserError, match="settings of live run 'x' are wrong: batch_token"):
+        LiveCollector("x", fresh(), build_tokenizer(), settings={"batch_token": 3}, **options)
+    with pytest.raises(UserError, match="cannot name a run"):
+        LiveCollector("../x", fresh(), build_tokenizer(), **options)
+    with LiveCollector("x", fresh(), build_tokenizer(), steps=[0], **options) as live:
+        live.step(0)
+    with pytest.raises(UserError, match="of an earlier training") as refused:
+        LiveCollector("x", fresh(), build_tokenizer(), steps=[0], **options)
+    LiveCollector("x", fresh(), build_tokenizer(), steps=[0], resume=True, **options).close()
+    assert refused.value is not None  # still alive, as in a notebook: it must not hold the lock

@@ -57,7 +57,9 @@ def test_analyses_that_do_not_fit_are_left_out_with_a_remark(tmp_path: Path) -> 
     from checkpoints.tokenizing import word_tokenizer
 
     words = word_tokenizer([f"w{i}" for i in range(100)])
-    config = hf.GPT2Config(vocab_size=100, n_positions=128, n_embd=16, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0)
+    config = hf.GPT2Config(
+        vocab_size=100, n_positions=128, n_embd=16, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0
+    )
     for step in (0, 1):
         hf.GPT2LMHeadModel(config).save_pretrained(tmp_path / "series" / f"step{step}")
         words.save_pretrained(tmp_path / "series" / f"step{step}")
@@ -81,7 +83,7 @@ def test_a_name_that_means_nothing_is_told_what_there_is(tiny_series: Path, tmp_
     runs_file(tmp_path, tiny_series)
     with pytest.raises(UserError, match=r"no run 'pythia-71m'(.|\n)*did you mean 'pythia-7"):
         find_run("pythia-71m")
-    with pytest.raises(UserError, match="there is nothing at ./nowhere"):
+    with pytest.raises(UserError, match=r"there is nothing at \./nowhere"):
         find_run("./nowhere")
 
 

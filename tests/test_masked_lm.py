@@ -81,7 +81,10 @@ def test_the_answer_is_read_at_the_mask(tmp_path: Path) -> None:
 
 def test_what_needs_a_causal_model_is_refused(tmp_path: Path) -> None:
     saved(tmp_path / "series")
-    run = Run(series=FolderConfig(path=tmp_path / "series"), analyses=(AnalysisEntry(name="induction", options={"period": 5}),))
+    run = Run(
+        series=FolderConfig(path=tmp_path / "series"),
+        analyses=(AnalysisEntry(name="induction", options={"period": 5}),),
+    )
     with pytest.raises(UserError, match="fills in masks"):
         dynamics.collect("bert", run=run, traces=tmp_path)
 

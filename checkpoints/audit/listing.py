@@ -2,7 +2,7 @@
 
 Hubs list the size and the sha256 of every large file, so that weights which are another step's show before anything is
 downloaded: in one published series half of all steps serve the final ones (EleutherAI/pythia issue 205). Files are
-compared by digest wherever they are called alike or not; one without a digest is not compared. Who of several with the
+compared by digest whether they are called alike or not; one without a digest is not compared. Who of several with the
 same weights can be right is judged in :mod:`.equal`.
 
 >>> from checkpoints.series import Checkpoint, WeightFile
@@ -30,8 +30,12 @@ Files = Mapping[int, tuple[WeightFile, ...]]
 ODD = 0.01
 """Relative difference in size that metadata in a file's header cannot make, and another dtype or a lost shard does."""
 
+_SHOWN = ("stale", "shared weights", "shared file", "no weights")
+"""Findings by which a listing shows that something is wrong with a step."""
+
 _MISSING = re.compile(
-    r"\b(no|without|lacks?|missing)\b.*\bweights?\b|\bweights?\b.*\b(missing|absent)\b", re.IGNORECASE
+    r"\b(no|without|lacks?|missing)( any| its)?( model)? weights?\b|\bweights? (is|are|was|were) (missing|absent)\b",
+    re.IGNORECASE,
 )
 """How the reason of a known fault says that there are no weights."""
 
@@ -66,7 +70,7 @@ def audit_listing(
     found += _sizes(listed, labels)
     found += _same_files(listed, labels, entry, {f.sha256 for f in main or () if f.sha256})
     if entry is not None:
-        found += _known(entry, checkpoints, listed, {f.step for f in found if f.mask})
+        found += _known(entry, checkpoints, listed, {f.step for f in found if f.kind in _SHOWN})
     return sorted(found, key=lambda f: (f.step, f.kind))
 
 
@@ -91,7 +95,9 @@ def _same_files(listed: Files, labels: Mapping[int, str], entry: Entry | None, m
         alike |= {step: set(members) for step in members}
         if len(members) > 1 or group <= main:
             found += judge.findings(members, equals_main=group <= main)
-    return found + _one_file(digests, judge, main, alike, {f.step for f in found if f.mask})
+    judged = {f.step for f in found if f.mask} | {last} | alike.get(last, set())
+    judged |= {step for group, members in groups.items() if group <= main for step in members}
+    return found + _one_file(digests, judge, main, alike, judged)
 
 
 def _one_file(
@@ -101,7 +107,15 @@ def _one_file(
     alike: Mapping[int, set[int]],
     judged: set[int],
 ) -> list[AuditFinding]:
-    """Checkpoints one of whose files is another step's; ``digests`` has the file's name by digest, for every step."""
+    """Checkpoints some of whose files are another step's.
+
+    Args:
+        digests: the name of every file with a digest, by digest, for every step.
+        judge: what is known of the series.
+        main: digests of the files of main.
+        alike: for every step, those that share all of its files, itself included.
+        judged: steps that need no second word.
+    """
     owners: dict[str, set[int]] = defaultdict(set)
     for step, held in digests.items():
         for digest in held:
@@ -114,22 +128,19 @@ def _one_file(
         first = min(having)
         told = f"{digests[first][digest]} is the same file in every checkpoint: it holds weights that were not trained"
         found.append(AuditFinding(first, judge.labels[first], "shared file", told, False))
-    for step in sorted(having - judged - {judge.last}):
+    for step in sorted(having - judged):
         others = {d: owners[d] - alike[step] for d in digests[step] if d not in constant}
-        whose = {
-            "main": [d for d in others if d in main],
-            f"the last step, {judge.last}": [d for d in others if judge.last in others[d]],
-        }
-        if judge.designed(alike[step]) is None:  # if it is explained, the others are at fault
-            for d in others:
-                if others[d]:
-                    whose.setdefault(name_steps(others[d], list(judge.labels)), []).append(d)
-        for owner, shared in whose.items():
-            if shared:
-                names = ", ".join(sorted(digests[step][d] for d in shared))
-                one = "" if owner == "main" or owner.startswith("the last") else ": at most one label can be right"
-                told = f"{names} is also {owner}'s" if len(shared) == 1 else f"{names} are also {owner}'s"
-                found.append(AuditFinding(step, judge.labels[step], "shared file", told + one, True))
+        shared = {"main": {d for d in others if d in main}}
+        shared[f"the last step, {judge.last},"] = {d for d in others if judge.last in others[d]}
+        rest = set[int]().union(*others.values())
+        if rest and judge.designed(alike[step]) is None:  # where it is explained, the others are at fault
+            told = f"{name_steps(rest, list(judge.labels))}; at most one label can be right"
+            shared[told] = {d for d in others if others[d]}
+        for owner, taken in shared.items():
+            if taken:
+                names = ", ".join(sorted(digests[step][d] for d in taken))
+                told = f"{names} {'is' if len(taken) == 1 else 'are'} also in {owner.removesuffix(',')}"
+                found.append(AuditFinding(step, judge.labels[step], "shared file", told, True))
                 break
     return found
 

@@ -78,6 +78,8 @@ def _returns(table: Array) -> tuple[_Triples, _Triples]:
         ends = table[:j, j + 1 :]
         away = np.minimum(table[:j, j][:, None], table[j, j + 1 :][None, :])
         back = (ends < RETURN * away) & (away > 2 * SAME)  # less is a detour that two roundings could make
+        if not back.any():
+            continue
         for where, found in ((back & (ends > SAME), near), (back & (ends <= SAME), exact)):
             i, k = np.nonzero(where)
             found.append(np.stack([i, np.full_like(i, j), k + j + 1], axis=1).astype(np.int32))

@@ -4,7 +4,7 @@ The weights at a fixed sample of coordinates, the same for every checkpoint of a
 those between the weights themselves to about one part in the square root of the sample, and differences that are exactly
 zero stay so. Which coordinates depends on the names and shapes of the tensors alone, never on their dtype or order.
 
-Cost: the norm reads every weight once (about a second for a billion weights on one core); the sample itself is free.
+Cost: the norm reads every weight once, in a third of a second for a billion on one core; the sample itself is free.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ BUFFERS = re.compile(
 )
 """Tensors that some files of a series have and others do not, and that loading ignores."""
 
-_CHUNK = 1 << 22
+_CHUNK = 1 << 17
+"""Weights that are squared and summed in single precision: few enough for six digits, and they stay in the cache."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sketch:
     """What is kept of a checkpoint's weights.
 
@@ -77,9 +78,11 @@ def sketch(
             where = torch.from_numpy(_coordinates(name, tuple(tensors[name].shape), count)).to(flat.device)
             sampled.append(flat[where].to(torch.float32).cpu().numpy())
             for chunk in torch.split(flat, _CHUNK):
-                part = float(chunk.double().square().sum())
+                single = chunk if chunk.dtype == torch.float64 else chunk.float()
+                part = float(torch.dot(single, single))
                 if not np.isfinite(part):  # only then is a second look needed
-                    nonfinite += int((~torch.isfinite(chunk)).sum())
+                    nonfinite += int((~torch.isfinite(single)).sum())
+                    part = float(single.double().square().sum())
                 square += part
     values = np.concatenate(sampled)
     norm = float(np.sqrt(square)) if nonfinite == 0 else float("nan")

@@ -31,7 +31,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ..errors import UserError
+from ..errors import StoppedError, UserError
 from ..paths import cache_folder
 from .files import HubFile, is_commit, is_repository
 
@@ -87,7 +87,7 @@ class RepositoryCache:
         try:
             yield
         except OSError as error:
-            raise UserError(
+            raise StoppedError(
                 f"the cache {self.root} cannot be written: {error.strerror or error}",
                 expected="a writable folder with room for two checkpoints",
                 remedy="make room, or set DYNAMICS_CACHE to another folder",

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from ..errors import CheckpointError, UserError
 from .files import HubFile, is_commit, is_safe
 from .retry import GaveUpError, PassingError, persist
-from .transport import RefusedError, endpoint, get, no_hub, offline
+from .transport import RefusedError, endpoint, get, no_hub, offline, shown
 
 __all__ = ["HubClient", "UnreachableError"]
 
@@ -67,7 +67,7 @@ class HubClient:
         except (RefusedError, GaveUpError) as error:
             no_answer = isinstance(error, GaveUpError) and error.connection
             raise (UnreachableError if no_answer else UserError)(
-                f"{endpoint()} does not list the revisions of {repo!r}: {error}",
+                f"{shown(endpoint())} does not list the revisions of {repo!r}: {error}",
                 remedy="see whether it can be reached from here, and try again later",
             ) from None
         except (KeyError, TypeError):

@@ -92,23 +92,19 @@ def list_repositories(entry: Entry, repositories: Mapping[str, Repository], clie
     return Listing(_ordered(found, entry), unavailable={name: e.observed for name, e in errors.items()})
 
 
-def pinned(listing: Listing, pins: Mapping[int, str], tokens_per_step: int | None) -> Listing:
+def pinned(listing: Listing, pins: Mapping[int, Checkpoint]) -> Listing:
     """The same with the commits that were collected before, wherever branches point by now.
 
     Raises:
         UserError: when a pin is no commit.
     """
-    for step, commit in pins.items():
-        if not is_commit(commit):
-            raise UserError(f"step {step} is pinned to {commit!r}", expected="a commit of 40 hexadecimal digits")
+    for step, pin in pins.items():
+        if not is_commit(pin.revision):
+            raise UserError(f"step {step} is pinned to {pin.revision!r}", expected="a commit of 40 hexadecimal digits")
     present = {checkpoint.step: checkpoint for checkpoint in listing.checkpoints}
-    vanished = tuple(
-        Checkpoint(step, commit, None if tokens_per_step is None else step * tokens_per_step)
-        for step, commit in sorted(pins.items())
-        if step not in present
-    )
-    kept = [replace(c, revision=pins.get(c.step, c.revision)) for c in listing.checkpoints]
-    moved = tuple(c for c in listing.checkpoints if pins.get(c.step, c.revision) != c.revision)
+    vanished = tuple(pin for step, pin in sorted(pins.items()) if step not in present)
+    kept = [replace(c, revision=pins.get(c.step, c).revision) for c in listing.checkpoints]
+    moved = tuple(c for c in listing.checkpoints if pins.get(c.step, c).revision != c.revision)
     checkpoints = tuple(sorted([*kept, *vanished], key=lambda c: c.step))
     return Listing(checkpoints, moved, vanished, listing.unavailable)
 

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..errors import CheckpointError, UserError
+from ..errors import CheckpointError, StoppedError, UserError
 from .cache import RepositoryCache
 from .client import HubClient, UnreachableError
 from .files import HubFile, is_commit
@@ -140,7 +140,7 @@ class Repository:
             folder.mkdir(parents=True, exist_ok=True)
             needed, free = self.cache.missing_bytes(folder, files), shutil.disk_usage(folder).free
             if needed > free:
-                raise UserError(
+                raise StoppedError(
                     f"{self.name} at {commit[:8]} needs {needed / 1e9:.1f} GB more, and {folder} has {free / 1e9:.1f} GB free",
                     remedy="make room, or set DYNAMICS_CACHE to another folder",
                 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +28,7 @@ from .files import (
 )
 from .listing import list_repositories, list_revisions, pinned
 from .repository import Repository
+from .transport import shown
 
 if TYPE_CHECKING:
     from ..loading import Prepared
@@ -45,7 +45,8 @@ class HubSeries:
     Args:
         config: which series.
         name: for messages; the catalogue's name or the repository's if empty.
-        pins: step to the commit that was collected before. It is used again wherever its branch points by now.
+        pins: step to the checkpoint as it was collected before. Its commit is used again wherever its branch points by
+            now.
         client: how to reach the hub; for tests.
 
     Attributes:
@@ -65,14 +66,14 @@ class HubSeries:
         config: HubConfig,
         *,
         name: str = "",
-        pins: Mapping[int, str] | None = None,
+        pins: Mapping[int, Checkpoint] | None = None,
         client: HubClient | None = None,
     ) -> None:
         self.entry = config.entry()
         self.name = name or self.entry.name
         self._config = config
         self._client = client or HubClient(tries=config.retries)
-        self.origin = f"{self._client.endpoint}/{self.entry.repo}"
+        self.origin = f"{shown(self._client.endpoint)}/{self.entry.repo}"
         self._main = Repository(self.entry.repo, self._client)
         self._repositories = {
             r: self._main if r == self.entry.repo else Repository(r, self._client) for r in self.entry.repositories
@@ -81,10 +82,11 @@ class HubSeries:
             listing = list_repositories(self.entry, self._repositories, self._client)
         else:
             listing = list_revisions(self.entry, self._main)
-        listing = pinned(listing, pins or {}, self.entry.tokens_per_step)
+        listing = pinned(listing, pins or {})
         self.checkpoints, self.moved, self.vanished = listing.checkpoints, listing.moved, listing.vanished
         self.unlisted: dict[Checkpoint, CheckpointError] = {}
         self._unavailable = listing.unavailable or {}
+        self._unread: CheckpointError | None = None
         self._tokenizer: Path | None = None
         self._model_config: Path | None = None
 
@@ -170,7 +172,7 @@ class HubSeries:
 
         digests = checksums(fetched)
         known = [digests[name] or "" for name in weight_names(digests)]  # verified when they came: not read twice
-        if not all(known):
+        if not known or not all(known):
             return prepare(fetched)
         together = hashlib.sha256("\n".join(known).encode()).hexdigest()
         return prepare(fetched, digest=known[0] if len(known) == 1 else together)
@@ -290,8 +292,10 @@ class HubSeries:
                 continue
 
     def _main_source(self) -> Iterator[Source]:
-        with suppress(UserError):  # the checkpoints may have what is wanted
+        try:
             yield from self._revision_source(self.entry.repo, "main")
+        except CheckpointError as error:  # the checkpoints may have what is wanted
+            self._unread = error
 
     def _revision_source(self, repo: str, revision: str) -> Iterator[Source]:
         repository = self._main if repo == self.entry.repo else Repository(repo, self._client)
@@ -304,6 +308,8 @@ class HubSeries:
         for repository, commit, files in sources:
             if any(file.name in any_of for file in files):
                 return repository.provide(commit, [f for f in files if f.name in wanted], kind=kind)
+        if self._unread is not None:
+            raise self._unread
         raise UserError(
             f"no {kind} was found for {self.name} ({self.origin})",
             expected=f"one of {', '.join(sorted(any_of))} in the root of a revision",

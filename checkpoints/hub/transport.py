@@ -22,7 +22,7 @@ from .retry import PassingError, requested_wait
 if TYPE_CHECKING:
     from httpx2 import Response
 
-__all__ = ["RefusedError", "endpoint", "get", "no_hub", "offline"]
+__all__ = ["RefusedError", "endpoint", "get", "no_hub", "offline", "shown"]
 
 _TIMEOUT = 30  # seconds without a byte; more where HF_HUB_DOWNLOAD_TIMEOUT says so
 _TRUE = {"1", "ON", "YES", "TRUE"}
@@ -58,6 +58,12 @@ def offline() -> bool:
 
     said = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
     return said.upper() in _TRUE or constants.HF_HUB_OFFLINE
+
+
+def shown(address: str) -> str:
+    """An address without the name and password that it may carry."""
+    parts = urlsplit(address)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 @contextmanager
@@ -98,7 +104,7 @@ def get(repo: str, url: str, headers: Mapping[str, str]) -> Iterator[Response]:
 def no_hub(repo: str) -> UserError:
     """What to say when an answer cannot be understood."""
     return UserError(
-        f"{endpoint()} answers about {repo!r} with something that is not a hub's listing",
+        f"{shown(endpoint())} answers about {repo!r} with something that is not a hub's listing",
         expected="a hub (a login page of the network would look like this)",
         remedy="open that address in a browser; HF_ENDPOINT chooses another",
     )
@@ -116,14 +122,16 @@ def _check(repo: str, response: Response) -> None:
         raise UserError(
             f"{repo!r} is gated: {why}",
             expected="an account that has accepted its terms",
-            remedy=f"accept the terms at {endpoint()}/{repo}, then log in with `hf auth login`",
+            remedy=f"accept the terms at {shown(endpoint())}/{repo}, then log in with `hf auth login`",
         )
     if code == "RepoNotFound" or (status == 404 and not code and response.url.path.endswith("/refs")):
         raise UserError(
-            f"there is no repository {repo!r} at {endpoint()}, or it is private",
+            f"there is no repository {repo!r} at {shown(endpoint())}, or it is private",
             expected="a public repository, or a login that may read it",
             remedy="correct its name; for a private one, log in with `hf auth login`",
         )
+    if status in (401, 403) and not response.url.path.endswith("/refs"):  # one file or commit; the others may be fine
+        raise RefusedError(f"HTTP {status}{f' ({message})' if message else ''}")
     if status in (401, 403):
         raise UserError(
             f"{repo!r} cannot be read: HTTP {status}{f' ({message})' if message else ''}",

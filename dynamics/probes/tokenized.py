@@ -89,7 +89,9 @@ def tokenize(
     for i, row in enumerate(ids):
         known = row[row != tokenizer.unk_token_id]
         if vocab is not None and known.max(initial=0) >= vocab:
-            complain(i, f"holds token id {known.max()}, but the model has {vocab} embeddings: the tokenizer does not fit")
+            complain(
+                i, f"holds token id {known.max()}, but the model has {vocab} embeddings: the tokenizer does not fit"
+            )
         if context is not None and len(row) > context:
             complain(i, f"is {len(row)} tokens long, but the model reads {context}")
         if (

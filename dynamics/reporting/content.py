@@ -118,6 +118,7 @@ def report_content(name: str, trace: Trace, results: Sequence[Result]) -> dict[s
             "steps": [int(s) for s in trace.steps],
             "tokens": [None if np.isnan(t) else int(t) for t in trace.tokens],
             "status": trace.status,
+            "step_counts": attributes.get("step_counts", "optimizer steps"),
         },
         "counts": dict(Counter(trace.status)),
         "problems": problems,

@@ -6,7 +6,7 @@ from .declaration import FORMAT, FORMAT_VERSION, WEIGHTS, Group, TraceDeclaratio
 from .lock import writer_lock
 from .reader import Trace, open_trace
 from .results import read_result, write_result
-from .writer import TraceWriter
+from .writer import TraceWriter, remark
 
 __all__ = [
     "FORMAT",
@@ -18,6 +18,7 @@ __all__ = [
     "TraceWriter",
     "open_trace",
     "read_result",
+    "remark",
     "write_result",
     "writer_lock",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import warnings
@@ -111,8 +112,8 @@ def _about_checkpoints(series: Sequence[Checkpoint]) -> dict[str, tuple[list[Any
 def grow_trace(path: Path, declaration: TraceDeclaration) -> None:
     """Make room for more checkpoints at the end of a trace; what is there stays as it is.
 
-    Readers see the old sizes until the last step, the consolidated metadata, which is one move. A process that was
-    killed before it is no harm: the next one does it all again.
+    Readers see the old sizes until the consolidated metadata is put in place, which is one move. The attributes that say
+    what was declared come last: a process that was killed before did no harm, the next one does it all again.
 
     Raises:
         UserError: when the folder cannot be written.
@@ -130,13 +131,23 @@ def grow_trace(path: Path, declaration: TraceDeclaration) -> None:
                 if name in about:
                     values = about[name][0]
                     array[:] = np.array(values, dtype=object) if isinstance(values[0], str) else np.asarray(values)
-        root.attrs.update({"fingerprint": declaration.fingerprint(), "declared": declaration.summary()})
         consolidate(path)
+        _put_attributes(path, {"fingerprint": declaration.fingerprint(), "declared": declaration.summary()})
     except OSError as error:
         raise UserError(
             f"the trace {path} cannot grow to {n} checkpoints: {error.strerror or error}",
             expected="a folder that you may write to, with space",
         ) from error
+
+
+def _put_attributes(path: Path, changed: Mapping[str, Any]) -> None:
+    """Change attributes of the root in one move; zarr would drop the consolidated metadata that lies beside them."""
+    file = path / "zarr.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    content["attributes"].update(json.loads(json.dumps(changed, default=str)))
+    partial = file.with_name("zarr.json.partial")
+    partial.write_text(json.dumps(content), encoding="utf-8")
+    os.replace(partial, file)
 
 
 def _create_variable(node: zarr.Group, variable: Variable, declaration: TraceDeclaration, checkpoints: int) -> None:

@@ -32,7 +32,7 @@ ROOT_NAMES = (
 """Arrays and groups of the root, which no probe may be called after."""
 
 _CHUNK_BYTES = 2**20
-_COMPUTED = ("dtype", "tokenizer_digest", "model_config")
+_COMPUTED = ("dtype", "tokenizer_digest", "model_config", "series")
 
 
 def chunk_shape(variable: Variable, itemsize: int) -> tuple[int, ...]:

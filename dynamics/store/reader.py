@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from checkpoints.errors import UserError, nearest
+from checkpoints.series import Checkpoint
 
 from ..names import CHECKPOINT
 from .declaration import WEIGHTS
@@ -90,6 +91,15 @@ class Trace:
         if name not in self.probes:
             raise UserError(f"{self.path} has no probe {name!r}", remedy=nearest(name, self.probes))
         return self.tree[name].to_dataset()
+
+    def checkpoints(self) -> tuple[Checkpoint, ...]:
+        """The series as the trace recorded it."""
+        root = self.tree.to_dataset()
+        columns = (root[name].values for name in ("step", "revision", "tokens", "stage", "label"))
+        return tuple(
+            Checkpoint(int(step), str(revision), None if np.isnan(tokens) else int(tokens), str(stage), str(label))
+            for step, revision, tokens, stage, label in zip(*columns, strict=True)
+        )
 
     def label(self, probe: str, name: str) -> np.ndarray:
         """(prompt,) values of one label; text as Python strings."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,9 +17,18 @@ from ..names import Status
 from .create import create_trace, grow_trace
 from .declaration import FORMAT, FORMAT_VERSION, WEIGHTS, TraceDeclaration
 
-__all__ = ["TraceWriter", "check_format", "delete_slab", "open_group", "slab_files"]
+__all__ = ["TraceWriter", "check_format", "delete_slab", "open_group", "remark", "slab_files"]
 
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
+
+
+def remark(path: Path, indices: Sequence[int], reason: str) -> None:
+    """Say why checkpoints are as they are, without changing their state; the caller holds the lock."""
+    array = open_group(path, mode="r+")["reason"]
+    assert isinstance(array, zarr.Array)
+    for index in indices:
+        if str(array[index]) != reason:
+            array[index] = reason
 
 
 def slab_files(variable: Path, index: int) -> list[Path]:
@@ -78,7 +87,7 @@ class TraceWriter:
         if not path.exists():
             create_trace(path, declaration)
         self._root = open_group(path, mode="r+")
-        attributes = dict(self._root.attrs)
+        self.attributes = attributes = dict(self._root.attrs)
         check_format(attributes, path)
         if declaration.extends(attributes):
             grow_trace(path, declaration)
@@ -170,7 +179,7 @@ class TraceWriter:
     def clear(self, index: int) -> None:
         """Delete whatever there is of one checkpoint, or a killed writer left of it."""
         if self.digest(index):
-            self._array("weights_digest")[index] = ""  # the sign that its data is whole
+            self._array("weights_digest")[index] = ""  # it says that the slabs are whole
         for group in self._declaration.groups:
             for variable in group.variables:
                 delete_slab(self.path / group.name / variable.name, index)

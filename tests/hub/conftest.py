@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
+from checkpoints import Checkpoint
 from checkpoints.hub import HubConfig, HubSeries
 from checkpoints.hub.client import HubClient
 from tests.loopback import Hub, connected
@@ -45,7 +46,8 @@ def opened(client: HubClient) -> Callable[..., HubSeries]:
     """Opens the series in ``owner/model``; arguments are the config's, except pins."""
 
     def open_it(pins: dict[int, str] | None = None, **config: object) -> HubSeries:
-        return HubSeries(HubConfig.model_validate({"repo": REPO, **config}), pins=pins, client=client)
+        known = {step: Checkpoint(step, commit, step * 10) for step, commit in (pins or {}).items()}
+        return HubSeries(HubConfig.model_validate({"repo": REPO, **config}), pins=known, client=client)
 
     return open_it
 

@@ -165,7 +165,8 @@ def test_a_pinned_commit_of_a_repository_that_is_gone_may_still_be_in_the_cache(
     hub: Hub, client: HubClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     facts = {"repo": "a/step1", "repositories": ["a/step1", "a/step2"], "revisions": r"a/step(?P<step>\d+)"}
-    pins = {step: hub.repo(f"a/step{step}").branch("main", model(step)) for step in (1, 2)}
+    commits = {step: hub.repo(f"a/step{step}").branch("main", model(step)) for step in (1, 2)}
+    pins = {step: Checkpoint(step, commit) for step, commit in commits.items()}
     config = named(monkeypatch, **facts).model_copy(update={"keep": True})
     before = HubSeries(config, client=client)
     folder = before.fetch(before.checkpoints[0])

@@ -1,0 +1,143 @@
+"""Looking where it pays: the onsets of all checkpoints are found by visiting a few."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dynamics
+from checkpoints import FolderConfig, UserError
+from dynamics.adaptive import next_checkpoints, onset_gaps
+from dynamics.config import AnalysisEntry, ProbeEntry, Run
+from dynamics.findings import Finding, from_units
+from dynamics.schedule import scheduled
+from dynamics.store import Trace
+
+STEPS = np.array([0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, *range(1000, 144000, 1000)])
+UNITS = 300
+
+
+def curve(midpoint: float, seed: int, *, top: float = 0.9) -> np.ndarray:
+    """(checkpoint, unit) right or wrong: chance is 0.1, and the rise is over half a decade."""
+    x = np.log10(STEPS + 1)
+    rate = 0.1 + (top - 0.1) / (1 + np.exp(-(x - np.log10(midpoint + 1)) / 0.05))
+    draws = np.random.default_rng(seed).random(UNITS)
+    return (draws[None] < rate[:, None]).astype(float)
+
+
+def finding(units: np.ndarray, visited: set[int], name: str) -> Finding:
+    seen = np.array([i in visited for i in range(len(STEPS))])
+    null = np.random.default_rng(1).binomial(UNITS, 0.1, size=(len(STEPS), 200)) / UNITS
+    return from_units(
+        name,
+        name,
+        np.where(seen[:, None], units, np.nan),
+        steps=STEPS,
+        tokens=None,
+        null=np.where(seen[:, None], null, np.nan),
+        null_name="chance",
+        metric="accuracy",
+        unit="prompts",
+        headline=True,
+    )
+
+
+def rounds(curves: dict[str, np.ndarray], coarse: int = 10) -> tuple[set[int], list[Finding]]:
+    visited = set(scheduled(STEPS.tolist(), "log", coarse))
+    for _ in range(40):
+        found = [finding(units, visited, name) for name, units in curves.items()]
+        wanted = next_checkpoints(found, visited, range(len(STEPS)))
+        if not wanted:
+            return visited, found
+        assert not visited & {w.index for w in wanted}
+        visited |= {w.index for w in wanted}
+    raise AssertionError("it does not end")
+
+
+def test_a_quarter_of_the_checkpoints_gives_the_onsets_of_all() -> None:
+    curves = {"early": curve(900, 0), "late": curve(30_000, 1), "with late": curve(33_000, 2), "end": curve(90_000, 3)}
+    visited, found = rounds(curves)
+    everything = set(range(len(STEPS)))
+    dense = [finding(units, everything, name) for name, units in curves.items()]
+    assert [str(f.emergence.onset) for f in found] == [str(f.emergence.onset) for f in dense]
+    assert len(visited) <= 0.25 * len(STEPS)
+
+
+def test_what_never_emerges_asks_for_nothing() -> None:
+    flat = curve(900, 0, top=0.1)
+    coarse = set(scheduled(STEPS.tolist(), "log", 10))
+    assert next_checkpoints([finding(flat, coarse, "flat")], coarse, range(len(STEPS))) == []
+
+
+def test_one_checkpoint_can_serve_two_curves_and_says_so() -> None:
+    coarse = set(scheduled(STEPS.tolist(), "log", 6))
+    both = [finding(curve(30_000, 0), coarse, "a"), finding(curve(31_000, 1), coarse, "b")]
+    best = next_checkpoints(both, coarse, range(len(STEPS)))[0]
+    assert set(best.reasons) == {"a", "b"}
+
+
+def test_checkpoints_that_cannot_be_used_are_not_asked_for() -> None:
+    coarse = set(scheduled(STEPS.tolist(), "log", 6))
+    usable = [i for i in range(len(STEPS)) if i % 2]
+    wanted = next_checkpoints([finding(curve(30_000, 0), coarse, "a")], coarse, usable)
+    assert wanted
+    assert all(w.index in usable for w in wanted)
+
+
+def test_probabilities_of_the_gaps_add_up() -> None:
+    everything = set(range(len(STEPS)))
+    gaps = onset_gaps(finding(curve(30_000, 0), everything, "a"))
+    total = sum(weight for *_, weight in gaps)
+    assert total == pytest.approx(1, abs=0.05)
+    before, at, _ = max(gaps, key=lambda gap: gap[2])
+    assert STEPS[before] < 40_000 and STEPS[at] > 10_000
+
+
+def run(series: Path, **changes: object) -> Run:
+    return Run(
+        series=FolderConfig(path=series),
+        analyses=(AnalysisEntry(name="induction"),),
+        schedule="adaptive",
+        checkpoints=3,
+    ).model_copy(update=changes)
+
+
+def test_an_adaptive_collection_begins_coarse_and_says_what_it_left_out(tiny_series: Path, tmp_path: Path) -> None:
+    done = dynamics.collect("few", run=run(tiny_series), traces=tmp_path)
+    trace = Trace(done.trace)
+    assert trace.complete.sum() >= 3
+    for state, reason in zip(trace.status, trace.reasons, strict=True):
+        assert state == "complete" or (state == "pending" and "not visited" in reason)
+    again = dynamics.collect("few", run=run(tiny_series), traces=tmp_path)
+    assert again.collected == []
+    dense = dynamics.collect("few", run=run(tiny_series, schedule="dense"), traces=tmp_path)
+    assert len(dense.collected) == len(trace.steps) - trace.complete.sum()
+    assert Trace(done.trace).reasons == [""] * len(trace.steps)
+
+
+def test_rounds_are_visited_until_the_budget_is_spent(
+    tiny_series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tiny organism learns nothing, so that a planted curve says what to look for."""
+    import dynamics.rounds as module
+    from dynamics.adaptive import Wanted
+
+    def planted(findings: list[Finding], visited: list[int], usable: list[int]) -> list[Wanted]:
+        return [Wanted(i, 1.0, ("induction.planted",)) for i in usable if i not in visited][:1]
+
+    monkeypatch.setattr(module, "next_checkpoints", planted)
+    done = dynamics.collect("spent", run=run(tiny_series, budget=5), traces=tmp_path)
+    assert Trace(done.trace).complete.sum() == 5
+    state = dynamics.status("spent", run=run(tiny_series, budget=5), traces=tmp_path)
+    assert len(state.rounds) == 2
+    assert all(keys == ["induction.planted"] for purposes in state.rounds for keys in purposes.values())
+
+
+def test_without_analyses_there_is_nothing_to_narrow(tiny_series: Path, tmp_path: Path) -> None:
+    prompts = tmp_path / "p.jsonl"
+    prompts.write_text('{"text": "1+1=", "answer": "0"}\n')
+    aimless = run(tiny_series, analyses=(), probes={"p": ProbeEntry(file=prompts)})
+    with pytest.raises(UserError, match="cannot be collected adaptively"):
+        dynamics.collect("x", run=aimless, traces=tmp_path)
