@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import CheckpointError
-from .weights import TensorInfo, read_tensors, weights_digest
+from .weights import IGNORED, TensorInfo, read_tensors, weights_digest
 
 if TYPE_CHECKING:
     import torch
@@ -38,11 +38,6 @@ __all__ = [
     "stored_dtype",
 ]
 
-# Stored by older versions of transformers and recomputed by newer ones: masks and rotary tables.
-_LEGACY = re.compile(
-    r"(^|\.)((attn|attention)\.(bias|masked_bias)|rotary_emb\.inv_freq|rotary_emb\.(cos|sin)_cached|position_ids)$"
-    r"|^cls\.seq_relationship\.|^bert\.pooler\."  # BERT's second task, which no masked-language model has
-)
 _RENAMED = ((re.compile(r"^embed_out\."), "lm_head."),)
 
 
@@ -92,7 +87,7 @@ def compare_headers(reference: dict[str, TensorInfo], other: dict[str, TensorInf
     """
     problems = []
     for name in sorted(reference.keys() | other.keys()):
-        if _LEGACY.search(name):
+        if IGNORED.search(name):
             continue
         if name not in other:
             problems.append(f"{name!r} is missing")
@@ -182,7 +177,7 @@ class ResidentModel:
         if self._names is None:
             return False
         state = self._model.state_dict()
-        if self._names.keys() != {name for name in prepared.tensors if name in state or not _LEGACY.search(name)}:
+        if self._names.keys() != {name for name in prepared.tensors if name in state or not IGNORED.search(name)}:
             return False
         shared: dict[int, torch.Tensor] = {}
         for source, target in self._names.items():
@@ -258,7 +253,7 @@ def _from_pretrained(folder: Path, config: PretrainedConfig, dtype: torch.dtype,
         except (OSError, ValueError, RuntimeError, KeyError, pickle.UnpicklingError) as error:
             raise CheckpointError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}") from error
     missing = sorted(info["missing_keys"])
-    unexpected = sorted(k for k in info["unexpected_keys"] if not _LEGACY.search(k))
+    unexpected = sorted(k for k in info["unexpected_keys"] if not IGNORED.search(k))
     wrong = sorted(entry[0] if isinstance(entry, tuple) else str(entry) for entry in info["mismatched_keys"])
     if missing or unexpected or wrong:
         raise _incomplete(folder, missing, unexpected, wrong)
@@ -314,7 +309,7 @@ def _fill(model: torch.nn.Module, prepared: Prepared) -> None:
     given = {
         _place(name, state, prefix) or name: tensor
         for name, tensor in prepared.tensors.items()
-        if name in state or not _LEGACY.search(name)
+        if name in state or not IGNORED.search(name)
     }
     filled = {state[name].data_ptr() for name in given if name in state}
     missing = sorted(name for name, value in state.items() if value.data_ptr() not in filled)
@@ -356,7 +351,7 @@ def _proved_names(model: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> d
     prefix = getattr(model, "base_model_prefix", "")
     names: dict[str, str] = {}
     for stored in tensors:
-        if stored not in state and _LEGACY.search(stored):
+        if stored not in state and IGNORED.search(stored):
             continue
         target = _place(stored, state, prefix)
         if target is None:

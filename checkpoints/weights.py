@@ -6,6 +6,7 @@ safetensors files are memory-mapped; ``.bin`` files are pickles, and one that wo
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "IGNORED",
     "TensorInfo",
     "files_digest",
     "has_weights",
@@ -26,6 +28,13 @@ __all__ = [
     "weight_files",
     "weights_digest",
 ]
+
+
+IGNORED = re.compile(
+    r"(^|\.)((attn|attention)\.(bias|masked_bias)|rotary_emb\.inv_freq|rotary_emb\.(cos|sin)_cached|position_ids)$"
+    r"|^cls\.seq_relationship\.|^bert\.pooler\."  # BERT's second task, which no masked-language model has
+)
+"""Names of tensors that some files have and loading does without: masks and rotary tables of older versions."""
 
 
 class TensorInfo(NamedTuple):

@@ -1,12 +1,13 @@
-"""Which checkpoint to look at next: the ones that most narrow the onsets of the headline curves.
+r"""Which checkpoint to look at next: the ones that most narrow the onsets of the headline curves.
 
 Where a curve leaves its null is known up to the gap between two measured checkpoints, and because the curve is noisy,
 up to several gaps. With :math:`p_c` the probability that checkpoint *c* is above the null's bound (normal, from the
 curve's bootstrap interval), the onset lies in the gap before *c* with probability
-:math:`w_c = (1 - p_{c-1}) \\prod_{k \\ge c} p_k`, because the onset is the time from which the curve stays above. A gap
-with *n* checkpoints that were not visited hides :math:`w \\log_2(n + 1)` bits. Each round visits the middle of the gaps
-that hide the most bits, all headline curves of all analyses together, until no gap with a probability of more than
-:data:`LEAST` has anything left to visit, or the budget is spent.
+:math:`w_c = (1 - p_{c-1}) \prod_{k \ge c} p_k`, because the onset is the time from which the curve stays above. A gap
+with *n* checkpoints that were not visited hides :math:`w \log_2(n + 1)` bits. Each round halves the gap in which each
+headline curve seems to have its onset, all analyses together; one checkpoint may serve several curves. When those gaps
+have nothing left to visit, the other gaps follow in which an onset lies with a probability of more than :data:`LEAST`,
+those that hide the most bits first, until there is none left or the budget is spent.
 
 A rise and fall between two visited checkpoints is not seen. That is the price of not visiting; the coarse grid bounds it.
 """
@@ -90,16 +91,18 @@ def next_checkpoints(
         most: no more than this many.
     """
     left = sorted(set(usable) - set(visited))
-    bits: dict[int, dict[str, float]] = {}
+    likely: dict[int, dict[str, float]] = {}
+    possible: dict[int, dict[str, float]] = {}
     for finding in findings:
+        onset = finding.emergence.onset
         for before, at, weight in onset_gaps(finding):
             inside = [i for i in left if before < i < at]
-            if weight < LEAST or not inside:
+            here = onset is not None and onset.by == finding.steps[at]
+            if not inside or (weight < LEAST and not here):
                 continue
-            middle = inside[len(inside) // 2]
-            gain = weight * float(np.log2(len(inside) + 1))
-            told = bits.setdefault(middle, {})
-            told[finding.key] = told.get(finding.key, 0.0) + gain
+            told = (likely if here else possible).setdefault(inside[len(inside) // 2], {})
+            told[finding.key] = told.get(finding.key, 0.0) + weight * float(np.log2(len(inside) + 1))
+    bits = likely or possible
     ranked = sorted(bits.items(), key=lambda item: (-sum(item[1].values()), item[0]))
     return [
         Wanted(index, sum(told.values()), tuple(sorted(told, key=lambda key: -told[key])))

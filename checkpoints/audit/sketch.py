@@ -18,19 +18,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from ..weights import IGNORED
+
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["BUFFERS", "SAMPLE", "Sketch", "sketch"]
+__all__ = ["SAMPLE", "Sketch", "sketch"]
 
 SAMPLE = 8192
 """Coordinates of a sketch: 32 kB a checkpoint, and angles good to about one per cent."""
-
-BUFFERS = re.compile(
-    r"(^|\.)((attn|attention)\.(bias|masked_bias)|rotary_emb\.inv_freq|rotary_emb\.(cos|sin)_cached|position_ids)$"
-    r"|^cls\.seq_relationship\.|^bert\.pooler\."
-)
-"""Tensors that some files of a series have and others do not, and that loading ignores."""
 
 _CHUNK = 1 << 17
 """Weights that are squared and summed in single precision: few enough for six digits, and they stay in the cache."""
@@ -52,7 +48,7 @@ class Sketch:
 
 
 def sketch(
-    tensors: Mapping[str, torch.Tensor], size: int = SAMPLE, *, ignore: re.Pattern[str] | None = BUFFERS
+    tensors: Mapping[str, torch.Tensor], size: int = SAMPLE, *, ignore: re.Pattern[str] | None = IGNORED
 ) -> Sketch:
     """Sample the weights and measure their norm.
 
