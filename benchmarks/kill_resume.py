@@ -69,7 +69,7 @@ def _prepared(folder: Path) -> Callable[[Path], object]:
     for module in ("transformers.models.gpt_neox.modeling_gpt_neox", "analyses.induction", "dynamics.forward"):
         import_module(module)
     import_module("torch").set_num_threads(1)  # small models, and whoever else computes on this machine
-    collecting = import_module("dynamics.collector")
+    collecting = import_module("dynamics.rounds")
     from checkpoints.organism import OrganismConfig, organism_folder, train
     from dynamics.config import Run
 

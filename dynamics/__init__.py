@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .schedule import log_steps
     from .store import Trace, open_trace
     from .upkeep import status, verify
+    from .validating import validate
     from .watching import watch
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "open_trace",
     "report",
     "status",
+    "validate",
     "verify",
     "watch",
 ]
@@ -51,6 +53,7 @@ _HOME = {
     "open_trace": "store",
     "report": "reporting",
     "status": "upkeep",
+    "validate": "validating",
     "verify": "upkeep",
     "watch": "watching",
 }

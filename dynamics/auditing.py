@@ -104,7 +104,9 @@ def audit(
         nonfinite = np.array([known[s][0].nonfinite for s in steps])
         at = np.array(steps)
         seen = {(f.step, f.kind) for f in findings}
-        by_weights = audit_weights(at, values, norms, nonfinite, [known[s][1] for s in steps])
+        by_weights = audit_weights(
+            at, values, norms, nonfinite, ["" if known[s][0].nonfinite else known[s][1] for s in steps]
+        )
         findings = [*findings, *(f for f in by_weights if (f.step, f.kind) not in seen)]
         table = {"step": at, "norm": norms, "nonfinite": nonfinite, **neighbours(at, values)}
     findings = sorted(findings, key=lambda f: (f.step, f.kind))

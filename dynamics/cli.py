@@ -259,6 +259,34 @@ def verify(run: str, runs: Path | None, traces: Path, repair: bool) -> None:
         sys.exit(1)
 
 
+@cli.command()
+@click.option("--curves", type=click.IntRange(min=1), default=200, show_default=True, help="Curves per scenario.")
+@click.option("--organisms", type=click.IntRange(min=0), default=3, show_default=True, help="Organisms to train.")
+@click.option("--quick", is_flag=True, help="A few scenarios and curves, no organism: half a minute.")
+@_TRACES
+@click.option(
+    "--output", type=click.Path(path_type=Path), default=Path("docs/validation.md"), show_default=True, help="The page."
+)
+def validate(curves: int, organisms: int, quick: bool, traces: Path, output: Path) -> None:
+    """Hold the tracer against planted truth and write what came of it. Exit code 1 if anything was found wrongly."""
+    from .emergence.synthetic import suite
+    from .validating import validate as function
+    from .validating import write_validation
+
+    if quick:
+        scenarios = suite((40,), kinds=("sigmoid", "none"))[:4]
+        found = function(curves=40, organisms=0, scenarios=scenarios, traces=traces, reporter=Reporter())
+    else:
+        found = function(curves=curves, organisms=organisms, traces=traces, reporter=Reporter())
+    page = write_validation(found)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(page, encoding="utf-8")
+    click.echo(page)
+    click.echo(output)
+    if not found.sound:
+        sys.exit(1)
+
+
 def main(arguments: list[str] | None = None) -> Any:
     """Entry point: exit code 0 done, 1 some checkpoints failed, 2 wrong request, 130 interrupted."""
     errors = Console(stderr=True, highlight=False)

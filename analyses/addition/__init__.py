@@ -37,9 +37,11 @@ if TYPE_CHECKING:
     from dynamics.findings import Summary
     from dynamics.store import Trace
 
-__all__ = ["TITLE", "Options", "figures", "plan", "summarise"]
+__all__ = ["PLANTED", "TITLE", "Options", "figures", "plan", "summarise"]
 
 TITLE = "Addition"
+PLANTED = {"addition": "addition.accuracy"}
+"""Worlds of the organism, and the finding by which each shows; for `dynamics validate`."""
 
 
 class Options(BaseModel):

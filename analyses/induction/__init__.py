@@ -36,9 +36,11 @@ if TYPE_CHECKING:
     from dynamics.findings import Summary
     from dynamics.store import Trace
 
-__all__ = ["TITLE", "Options", "figures", "plan", "summarise"]
+__all__ = ["PLANTED", "TITLE", "Options", "figures", "plan", "summarise"]
 
 TITLE = "Induction"
+PLANTED = {"induction": "induction.copying"}
+"""Worlds of the organism, and the finding by which each shows; for `dynamics validate`."""
 
 
 class Options(BaseModel):

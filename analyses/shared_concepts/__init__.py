@@ -32,9 +32,11 @@ if TYPE_CHECKING:
     from dynamics.findings import Summary
     from dynamics.store import Trace
 
-__all__ = ["TITLE", "Options", "figures", "plan", "summarise"]
+__all__ = ["PLANTED", "TITLE", "Options", "figures", "plan", "summarise"]
 
 TITLE = "Shared concepts"
+PLANTED = {"french": "shared_concepts.transfer.french", "german": "shared_concepts.transfer.german"}
+"""Worlds of the organism, and the finding by which each shows; for `dynamics validate`."""
 Options = NoOptions
 
 

@@ -4,8 +4,10 @@ Works on sketches (:mod:`.sketch`) after loading, and so finds what the digests 
 step or another run that were stored in another dtype, divided into other files, or that no listed step holds. How:
 :mod:`.order`. What it cannot find: a checkpoint in the place of a neighbour that hardly differs from it (where the
 learning rate is almost zero), a wrong first or last checkpoint (unless it is a step far from there; a jump is remarked),
-and a series that is another one from some step on. A training that truly returns (all weights confined to one basin, a
-learning rate restarted from high values) looks like a fault; if it does so much, that is said instead.
+and a series that is another one from some step on. Of several wrong ones it takes the explanation with the fewest wrong
+labels: where more steps in a row are another run's than honest ones come before or after them, it blames those. A training
+that truly returns (all weights confined to one basin, a learning rate restarted from high values) looks like a fault; if
+it does so much, that is said instead.
 """
 
 from __future__ import annotations

@@ -108,25 +108,25 @@ def _fewest(table: Array, near: _Triples, exact: _Triples) -> Mask:
 
 
 def _greedy(table: Array, near: _Triples, exact: _Triples) -> Mask:
-    """What is left when the place in most returns is taken away again and again.
+    """What is left when the place in most returns is taken away again and again; of equals the one that fits worst.
 
-    Among equals it is the one in the middle of most, then the one that fits worst. Exact returns count against their
-    ends, unless a single place is between: then nobody knows whether that one is odd or the ends are copies.
+    The place in the middle counts twice, as the two ends at least agree with each other. Exact returns count against
+    their ends, unless a single place is between: then nobody knows whether that one is odd or the ends are copies.
     """
     places = len(table)
     pairs = _Triples(exact.members[exact.members[:, 2] - exact.members[:, 0] > 2], places)
-    votes = np.bincount(near.members.ravel(), minlength=places)
-    votes += np.bincount(pairs.members[:, [0, 2]].ravel(), minlength=places)
-    middle = np.bincount(near.members[:, 1], minlength=places)
-    left = len(near.members)
+
+    def votes(returns: Numbers, copies: Numbers) -> npt.NDArray[np.intp]:
+        against = np.concatenate([returns.ravel(), returns[:, 1], copies[:, [0, 2]].ravel()])
+        return np.bincount(against, minlength=places)
+
+    score, left = votes(near.members, pairs.members), len(near.members)
     kept = np.ones(places, dtype=bool)
     while left:
-        tied = np.flatnonzero(kept & (votes == votes[kept].max()))
-        worst = int(max(tied.tolist(), key=lambda p: (middle[p], _misfit(table, p, kept))))
-        gone, unpaired = near.of(worst, kept), pairs.of(worst, kept)
-        votes -= np.bincount(gone.ravel(), minlength=places)
-        votes -= np.bincount(unpaired[:, [0, 2]].ravel(), minlength=places)
-        middle -= np.bincount(gone[:, 1], minlength=places)
+        tied = np.flatnonzero(kept & (score == score[kept].max()))
+        worst = int(max(tied.tolist(), key=lambda p: _misfit(table, p, kept)))
+        gone = near.of(worst, kept)
+        score -= votes(gone, pairs.of(worst, kept))
         left -= len(gone)
         kept[worst] = False
     return kept

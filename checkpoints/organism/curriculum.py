@@ -13,7 +13,7 @@ from ..errors import nearest
 from .tokenizer import SEPARATOR, token_ids
 from .worlds import all_worlds, world_names
 
-__all__ = ["Entry", "OrganismConfig", "batch", "schedule", "truth"]
+__all__ = ["QUICK_WORLDS", "Entry", "OrganismConfig", "batch", "schedule", "truth"]
 
 
 class Entry(BaseModel):
@@ -29,6 +29,10 @@ def _everything() -> dict[str, Entry]:
     # English has no language before it to mix with: its sentences with the others belong to their worlds
     shares = {"addition": 0.34, "english": 0.08, "french": 0.19, "german": 0.20, "induction": 0.19}
     return {name: Entry(share=share, from_step=0) for name, share in shares.items()}
+
+
+QUICK_WORLDS = ("french", "german", "induction")
+"""Worlds that are learned within a few hundred steps; sums take more than a thousand."""
 
 
 class OrganismConfig(BaseModel):

@@ -1,28 +1,50 @@
 """Emergence: when did a curve rise above its null, how sure is that, and did it last?
 
-Numerics on plain arrays only; labels are added one layer above. :func:`assess` is the way in.
+Numerics on plain arrays only; labels are added one layer above. :func:`assess` is the way in for one curve,
+:func:`definitions` for several definitions of its onset side by side, :func:`assess_many` for thousands of curves.
 """
 
 from __future__ import annotations
 
+from dynamics.emergence.agreement import Agreement, agreement
 from dynamics.emergence.assess import assess
 from dynamics.emergence.bootstrap import shuffled_match_null, unit_bootstrap
 from dynamics.emergence.bound import Bound, draws_needed, simultaneous_bound
+from dynamics.emergence.definitions import Onset, definitions
+from dynamics.emergence.discovery import count_onset, discover, p_values
+from dynamics.emergence.many import Many, assess_many
+from dynamics.emergence.mirage import Mirage, mirage
+from dynamics.emergence.order import Order, before, onset_draws, simultaneous_bands
 from dynamics.emergence.runs import Runs, scan
 from dynamics.emergence.types import STATES, Direction, Emergence, Interval, State, tokens_of
 
 __all__ = [
     "STATES",
+    "Agreement",
     "Bound",
     "Direction",
     "Emergence",
     "Interval",
+    "Many",
+    "Mirage",
+    "Onset",
+    "Order",
     "Runs",
     "State",
+    "agreement",
     "assess",
+    "assess_many",
+    "before",
+    "count_onset",
+    "definitions",
+    "discover",
     "draws_needed",
+    "mirage",
+    "onset_draws",
+    "p_values",
     "scan",
     "shuffled_match_null",
+    "simultaneous_bands",
     "simultaneous_bound",
     "tokens_of",
     "unit_bootstrap",

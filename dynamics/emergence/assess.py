@@ -31,10 +31,12 @@ lasting are measured on the values themselves:
 
 If P <= F (the null fell, rather than the curve rose), there are none of the three.
 
-Every bootstrap draw goes through the same procedure with the same bound and standard errors. ``confidence`` is the
-share of draws with the state of the curve. A draw carries the sampling noise twice, in the sample and in its
-resampling, so that it crosses the bound by chance more often than the curve: confidence in ``not emerged`` is
-pessimistic, the more so with many checkpoints.
+``onset_range`` is a 95% interval for the *true* onset, the first checkpoint whose expected value is above the bound
+(which is taken as known): a test inversion with noise taken off the draws (:mod:`dynamics.emergence.crossing`), and the
+observed onset with it. ``confidence`` is the share of bootstrap draws that have the state of the curve, each put
+through the same procedure. A draw carries the sampling noise twice, in the sample and in its resampling, so that it
+crosses the bound by chance more often than the curve: confidence in ``not emerged`` is pessimistic, the more so with
+many checkpoints.
 
 **What the null MUST be.** A null draw is a whole curve, made in the way the measured curve was made, *with the sampling
 noise of the same number of units*: a shuffle of the answers, a random component scored on the same prompts, a binomial
@@ -64,7 +66,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamics.emergence.bound import draws_needed, simultaneous_bound
+from dynamics.emergence.crossing import first_above_range, summit
+from dynamics.emergence.noise import noise_of
 from dynamics.emergence.runs import CODES, NONE, Runs, scan
+from dynamics.emergence.shapes import plausible
 from dynamics.emergence.types import Direction, Emergence, Interval, State, tokens_of
 
 __all__ = ["assess"]
@@ -136,7 +141,7 @@ def assess(
         return Emergence(state="not measurable", reason=reason, null_upper=unknown, **known)
 
     at, v = series.steps[valid], series.values[valid]
-    bound = simultaneous_bound(series.null[valid], level)
+    bound = simultaneous_bound(series.null[valid], level, family=len(valid))
     resampled = None if series.draws is None else series.draws[valid]
     noise = bound.scale if resampled is None else _standard_error(resampled)
     runs = _above(v[None, :], bound.upper, noise)
@@ -153,10 +158,11 @@ def assess(
         "episodes": int(runs.episodes[0]),
         "loss": _interval(at, runs.stop[0], runs.after[0]) if state == "transient" else None,
     }
+    known["fall"] = _fall(series, v, noise if resampled is None else resampled)
     if resampled is not None:
         drawn = _above(resampled.T, bound.upper, noise)
         known["confidence"] = float((drawn.state == runs.state[0]).mean())
-        known["onset_range"] = _onset_range(at, runs, drawn)
+        known["onset_range"] = _onset_range(at, v, resampled, bound.upper, bound.scale, runs)
     if state == "not emerged":
         return Emergence(floor=series.signed(np.median(v)), **known)
 
@@ -276,15 +282,45 @@ def _above(curves: FloatArray, threshold: FloatArray, noise: FloatArray, *, at_l
     return scan(above, excess <= -CLEARLY * noise, np.isfinite(curves))
 
 
-def _onset_range(at: IntArray, runs: Runs, drawn: Runs) -> Interval:
-    """From the start of the earliest to the end of the latest onset of the central draws, and the curve's own."""
-    usable = drawn.first_valid != NONE
-    tail = (1.0 - RANGE) / 2.0
+def _onset_range(
+    at: IntArray, v: FloatArray, draws: FloatArray, upper: FloatArray, least: FloatArray, runs: Runs
+) -> Interval:
+    """Confidence interval of the first checkpoint that is above in expectation, together with the observed onset.
+
+    A rate of 0 seems to have no noise; it is given ``least`` (checkpoint,), the noise of the null.
+    """
+    # What comes after a loss says nothing about the rise.
+    until = summit(v, int(runs.start[0]), int(runs.stop[0])) + 1 if CODES[runs.state[0]] == "transient" else at.size
     first, last = int(runs.before[0]), int(runs.start[0])
-    if usable.any():
-        first = min(first, int(np.quantile(drawn.before[usable], tail, method="lower")))
-        last = max(last, int(np.quantile(drawn.start[usable], 1.0 - tail, method="higher")))
-    return _interval(at, first, last)
+    if until < 2:
+        return _interval(at, first, last)
+    noise = noise_of(v[:until], draws[:until])
+    x = np.log10(at[:until] + 1.0)
+    fitted = [(mean, noise.scale(mean, least[:until])) for mean, _, _ in plausible(x, v[:until], noise)]
+    earliest, latest = first_above_range(v[:until], upper[:until], fitted, noise.residuals, RANGE)
+    return _interval(at, min(first, earliest - 1), max(last, latest if latest < until else at.size))
+
+
+def _fall(series: _Series, v: FloatArray, noise: FloatArray) -> float | None:
+    """Peak minus final value, where the largest of as many checkpoints would not exceed the last by as much by chance.
+
+    Args:
+        series: for the sign of the result.
+        v: (checkpoint,) the valid values.
+        noise: (checkpoint, draw) bootstrap draws, or (checkpoint,) standard errors.
+    """
+    peak = int(v.argmax())
+    height = float(v[peak] - v[-1])
+    if noise.ndim == 1:
+        chance = 2.0 * math.sqrt(2.0 * math.log(max(v.size, 2))) * float(noise.max())
+    else:
+        away = noise[:, np.isfinite(noise).all(axis=0)]
+        if away.shape[1] < 20:
+            return None
+        # Only what is near the peak could be the peak by chance; the plateau is as noisy as its noisiest checkpoint.
+        away = away - away.mean(axis=1, keepdims=True)
+        chance = float(np.quantile(away[peak:].max(axis=0) - away[-1], RANGE, method="higher")) if height > 0 else 0.0
+    return series.signed(height) if height > chance else None
 
 
 def _rise(at: IntArray, v: FloatArray, noise: FloatArray, floor: float, plateau: float) -> dict[str, Any]:

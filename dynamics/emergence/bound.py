@@ -51,11 +51,14 @@ class Bound:
         mean: the null's mean.
         scale: its floored standard deviation: the sampling noise of one checkpoint.
         upper: its simultaneous upper bound.
+        largest: (..., null_draw) the largest studentised excess of every draw, judged without itself; what the same of
+            a curve, ``max((v - mean) / scale)``, is compared with. -inf for a draw that is NaN throughout.
     """
 
     mean: FloatArray
     scale: FloatArray
     upper: FloatArray
+    largest: FloatArray
 
 
 def draws_needed(level: float) -> int:
@@ -69,13 +72,15 @@ def draws_needed(level: float) -> int:
     return max(3, math.ceil(level / (1.0 - level) - ROUNDING))
 
 
-def simultaneous_bound(null: npt.ArrayLike, level: float = 0.95) -> Bound:
+def simultaneous_bound(null: npt.ArrayLike, level: float = 0.95, *, family: int | None = None) -> Bound:
     """The bound that a curve of the null exceeds somewhere with probability at most about ``1 - level``.
 
     Args:
         null: (..., checkpoint, null_draw) curves of the null; NaN draws are left out. Leading axes are separate
             curves, each with a bound of its own.
         level: simultaneous over the checkpoints of a curve.
+        family: how many checkpoints the curve would have if all were measured. Where fewer are, the bound is raised to
+            what it would be for all, so that an onset does not depend on how many others were looked at.
 
     Returns:
         Mean, scale and upper bound, each (..., checkpoint).
@@ -120,6 +125,30 @@ def simultaneous_bound(null: npt.ArrayLike, level: float = 0.95) -> Bound:
     ordered = np.sort(np.where(counted, largest, np.inf), axis=-1)
     last = np.maximum(counted.sum(axis=-1, keepdims=True), 1) - 1
     z = np.take_along_axis(ordered, np.clip(rank - 1, 0, last), axis=-1) if ordered.shape[-1] else np.zeros_like(n)
+    if family is not None:
+        z = np.maximum(z, _widened(excess, z, level, family))
     mean = np.where(valid, mean, np.nan)[..., 0]
     upper = mean + np.where(np.isfinite(z), z, 0.0) * scale[..., 0]
-    return Bound(mean=mean, scale=scale[..., 0], upper=upper)
+    return Bound(mean=mean, scale=scale[..., 0], upper=upper, largest=largest)
+
+
+def _widened(excess: FloatArray, z: FloatArray, level: float, family: int) -> FloatArray:
+    """(..., 1) the quantile for ``family`` checkpoints, from draws at fewer of them.
+
+    With q the share of single excesses above z, as many independent checkpoints as ``log(level) / log(1 - q)`` would
+    give the same maximum. Their number is taken to grow with the number of checkpoints by the power that it has shown,
+    which is 0 where all checkpoints share one draw and 1 where they are independent.
+    """
+    result = np.array(z)
+    flat = excess.reshape(-1, *excess.shape[-2:])
+    for curve, (values, bound) in enumerate(zip(flat, z.reshape(-1), strict=True)):
+        measured = int(np.isfinite(values).any(axis=-1).sum())
+        pooled = values[np.isfinite(values)]
+        if not 1 < measured < family or not pooled.size or not np.isfinite(bound):
+            continue
+        single = max(float((pooled > bound).mean()), 1.0 / (pooled.size + 1))
+        alike = max(1.0, math.log(level) / math.log1p(-single))
+        power = min(1.0, math.log(alike) / math.log(measured))
+        wanted = -math.expm1(math.log(level) / (alike * (family / measured) ** power))
+        result.reshape(-1)[curve] = np.quantile(pooled, 1.0 - wanted, method="higher")
+    return result

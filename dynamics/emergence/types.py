@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["STATES", "Direction", "Emergence", "Interval", "State", "tokens_of"]
+__all__ = ["STATES", "Direction", "Emergence", "Interval", "State", "TokenPair", "tokens_of"]
 
 State = Literal["emerged", "present from start", "not emerged", "transient", "not measurable"]
 STATES: tuple[State, ...] = get_args(State)
@@ -105,6 +105,8 @@ class Emergence:
         plateau: level at the end (transient: at the peak).
         peak: the best value of the curve (largest for ``"up"``, smallest for ``"down"``).
         final: the last finite value.
+        fall: peak minus final value where that is more than noise (95%); None where it is not, or not known. A curve
+            that stays above its null may still have lost much of its height.
     """
 
     state: State
@@ -126,6 +128,7 @@ class Emergence:
     plateau: float | None = None
     peak: float | None = None
     final: float | None = None
+    fall: float | None = None
 
     def __post_init__(self) -> None:
         # One NaN object for all: tuples compare by identity first, so that two equal findings with NaN are equal.
@@ -152,8 +155,9 @@ class Emergence:
             ValueError: unknown state, missing or unknown fields.
         """
         names = {field.name for field in fields(cls)}
-        if set(data) != names:
-            wrong = sorted(set(data) ^ names)
+        # "fall" is younger than the first reports, which are read all the same.
+        if set(data) | {"fall"} != names:
+            wrong = sorted((set(data) | {"fall"}) ^ names)
             raise ValueError(f"fields missing or unknown: {wrong}; expected exactly: {sorted(names)}")
         if data["state"] not in STATES:
             raise ValueError(f"unknown state {data['state']!r}; expected one of: {', '.join(STATES)}")

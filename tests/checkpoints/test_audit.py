@@ -331,7 +331,7 @@ def test_what_is_not_finite_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sketch(some_weights(), 100).nonfinite == 0
     for value, dtype in ((6e4, torch.float16), (1e30, torch.float32), (1e30, torch.float64)):
         large = sketch({"w": torch.full((100,), value, dtype=dtype)}, 10)
-        assert (large.norm, large.nonfinite) == (pytest.approx(10 * value, rel=1e-3), 0)
+        assert large.norm == pytest.approx(10 * value, rel=1e-3) and large.nonfinite == 0
 
 
 @given(st.lists(st.integers(0, 10**6), max_size=30), st.integers(1, 10**4))
@@ -520,9 +520,10 @@ def test_runs_of_wrong_checkpoints_are_found(kind: str) -> None:
         served[wrong] = rounded(weights[-1])
         assert masked(judged(PYTHIA, served)) == {*PYTHIA[wrong]}
         assert "holds the weights of step 143000 up to rounding" in {f.reason for f in judged(PYTHIA, served)}
-    served = weights.copy()
-    served[60:70] = foreign[60:70]
-    assert masked(judged(PYTHIA, served)) == {*PYTHIA[60:70]}
+    for wrong in (slice(30, 34), slice(60, 70), slice(100, 120)):
+        served = weights.copy()
+        served[wrong] = foreign[wrong]
+        assert masked(judged(PYTHIA, served)) == {*PYTHIA[wrong]}
     for at in (0, -1):
         served = weights.copy()
         served[at] = weights[50]

@@ -188,6 +188,7 @@ def test_two_dips_in_a_row_break_the_run_even_within_the_noise() -> None:
 def test_a_fall_after_the_peak_that_stays_above_the_null_is_seen_in_peak_and_final() -> None:
     result = quiet([0, 0, 0, 0.4, 0.5, 0.4, 0.3])
     assert (result.state, result.peak, result.final) == ("emerged", 0.5, 0.3)
+    assert result.fall == pytest.approx(0.2)
 
 
 def test_a_curve_that_stands_still_while_its_null_falls_has_an_onset_and_no_midpoint() -> None:
@@ -329,8 +330,9 @@ def test_a_positive_factor_changes_only_the_values(factor: float, seed: int) -> 
     case = gaussian_case(np.where(STEPS >= 1000, 1.0, 0.0), 0.2, seed=seed)
     plain = found(case).to_json()
     scaled = found({name: factor * array for name, array in case.items()}).to_json()
-    for name in ("floor", "plateau", "peak", "final", "null_upper"):
-        np.testing.assert_allclose(scaled.pop(name), factor * np.array(plain.pop(name)), rtol=1e-9, atol=1e-12)
+    for name in ("floor", "plateau", "peak", "final", "fall", "null_upper"):
+        one, other = (np.array(found.pop(name), dtype=float) for found in (scaled, plain))
+        np.testing.assert_allclose(one, factor * other, rtol=1e-9, atol=1e-12)
     for name in ("midpoint", "width_decades"):
         assert scaled.pop(name) == pytest.approx(plain.pop(name), rel=1e-6, abs=1e-9)
     assert scaled == plain
@@ -342,7 +344,7 @@ def test_a_fall_is_a_rise_of_the_negated_curve(seed: int) -> None:
     case = gaussian_case(np.where(STEPS >= 1000, 1.0, 0.0), 0.25, seed=seed)
     up = found(case).to_json()
     down = found({name: -array for name, array in case.items()}, direction="down").to_json()
-    for name in ("floor", "plateau", "peak", "final"):
+    for name in ("floor", "plateau", "peak", "final", "fall"):
         if up[name] is not None:
             assert down.pop(name) == -up.pop(name)
     assert down.pop("null_upper") == [-bound for bound in up.pop("null_upper")]

@@ -68,3 +68,10 @@ def test_the_smallest_models_fall_after_their_peak(findings: dict[str, Emergence
         result = findings[model]
         assert result.peak - result.final > 0.05, model
         assert result.episodes == 1
+
+
+def test_the_smallest_models_are_reported_as_falling(findings: dict[str, Emergence]) -> None:
+    for model in ("pythia-70m", "pythia-160m"):
+        result = findings[model]
+        assert result.fall == pytest.approx(result.peak - result.final), model
+    assert findings["pythia-12b"].fall is None

@@ -1,0 +1,86 @@
+"""Do the definitions of emergence agree about one curve? Said in numbers and in a sentence.
+
+Two definitions agree if their 95% intervals share training time; without an interval, the checkpoints around the onset
+stand for it. That they mean different moments of one rise (its first sign, its kink, its middle) is why they may not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+from dynamics.emergence.definitions import Onset
+from dynamics.emergence.types import Interval
+
+__all__ = ["Agreement", "agreement"]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far the definitions agree.
+
+    Attributes:
+        states: which say that it emerged (or was there from the start, or was transient), and which that it did not.
+        agreeing: pairs whose intervals overlap.
+        disagreeing: pairs whose intervals do not.
+        spread_decades: log10(step + 1) of the latest onset minus that of the earliest; None with fewer than two.
+        sentence: the same in words.
+    """
+
+    states: Mapping[str, str]
+    agreeing: tuple[tuple[str, str], ...]
+    disagreeing: tuple[tuple[str, str], ...]
+    spread_decades: float | None
+    sentence: str
+
+
+def agreement(onsets: Mapping[str, Onset]) -> Agreement:
+    """Compare the definitions of one curve, see :func:`dynamics.emergence.definitions`."""
+    there = {n: o for n, o in onsets.items() if o.state not in ("not emerged", "not measurable") and o.between}
+    agreeing: list[tuple[str, str]] = []
+    disagreeing: list[tuple[str, str]] = []
+    for one, other in combinations(there, 2):
+        pair = (one, other)
+        (agreeing if _overlap(_span(there[one]), _span(there[other])) else disagreeing).append(pair)
+    places = [place for onset in there.values() if (place := _place(onset)) is not None]
+    spread = max(places) - min(places) if len(places) > 1 else None
+    absent = [name for name, onset in onsets.items() if onset.state == "not emerged"]
+    if not there:
+        sentence = "no definition finds an onset"
+    elif not disagreeing and not absent:
+        sentence = f"all {len(there)} definitions agree"
+    else:
+        parts = [f"{len(there)} of {len(onsets)} definitions find an onset"]
+        if disagreeing:
+            parts.append("apart: " + ", ".join(f"{one} and {other}" for one, other in disagreeing))
+        if absent:
+            parts.append("not found by " + ", ".join(absent))
+        sentence = "; ".join(parts)
+    if spread is not None:
+        sentence += f"; estimates within {spread:.2f} decades"
+    return Agreement({n: o.state for n, o in onsets.items()}, tuple(agreeing), tuple(disagreeing), spread, sentence)
+
+
+def _span(onset: Onset) -> Interval:
+    """The interval that stands for the onset, with the observed one in it."""
+    between, span = onset.between or Interval(None, None), onset.range
+    if span is None:
+        return between
+    after = None if between.after is None or span.after is None else min(between.after, span.after)
+    by = None if between.by is None or span.by is None else max(between.by, span.by)
+    return Interval(after, by)
+
+
+def _overlap(one: Interval, other: Interval) -> bool:
+    starts = one.by is None or other.after is None or other.after < one.by
+    return starts and (other.by is None or one.after is None or one.after < other.by)
+
+
+def _place(onset: Onset) -> float | None:
+    """log10(step + 1) of the estimate: interpolated, else the checkpoint by which it had happened."""
+    step = onset.step
+    if step is None and onset.between is not None:
+        step = onset.between.by
+    return None if step is None else math.log10(step + 1.0)

@@ -1,0 +1,97 @@
+r"""Is a sigmoid the right shape, or does the curve only rise smoothly? Goodness of fit against alternatives.
+
+With x = log10(step + 1) and weighted residual sum of squares R of n checkpoints: ``constant`` f; ``linear`` f + r x;
+``power`` f + r 10^{p x}, a power law of the step with p between 0.02 and 2; ``sigmoid``; ``segmented`` (constant - linear -
+constant). For k free parameters
+
+.. math:: \text{BIC} = n \ln(R/n) + k \ln n, \qquad \text{AICc} = n \ln(R/n) + 2k + \frac{2k(k+1)}{n-k-1}
+
+(Schwarz 1978; Hurvich and Tsai 1989), the variance of the noise being free up to a factor. The weights are
+exp(-BIC/2) normalised (Burnham and Anderson 2002): the share of the evidence for each, if one of them is right.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dynamics.emergence.noise import Noise
+from dynamics.emergence.shapes import fit_shape
+
+__all__ = ["Comparison", "compare_shapes"]
+
+FloatArray = npt.NDArray[np.float64]
+
+POWERS = np.geomspace(0.02, 2.0, 60)
+"""Exponents of the power law; below, it is linear in x, and above, a step at the last checkpoint."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What speaks for each shape.
+
+    Attributes:
+        residual: weighted residual sum of squares.
+        bic, aicc: criteria; infinite where there are too few checkpoints for the shape.
+        weights: BIC weights, which add up to 1.
+        kink: whether the segmented model is worth its two kinks, each counted as two parameters.
+    """
+
+    residual: dict[str, float]
+    bic: dict[str, float]
+    aicc: dict[str, float]
+    weights: dict[str, float]
+    kink: bool
+
+
+def compare_shapes(x: FloatArray, values: FloatArray, noise: Noise) -> Comparison:
+    """Compare the shapes of a rising curve.
+
+    Args:
+        x: (checkpoint,) log10(step + 1).
+        values: (checkpoint,) finite.
+        noise: of the curve.
+    """
+    fits = {
+        "sigmoid": fit_shape("logistic", x, values, noise, ranges=False),
+        "segmented": fit_shape("ramp", x, values, noise, ranges=False),
+    }
+    # One set of weights for all, or the sums of squares could not be compared.
+    scale = noise.scale(min(fits.values(), key=lambda fit: fit.misfit).mean)
+    weight = 1.0 / scale**2
+    n = x.size
+
+    def residual(*columns: FloatArray) -> float:
+        design = np.stack([np.ones(n), *columns], axis=1) / scale[:, None]
+        coefficients = np.linalg.lstsq(design, values / scale, rcond=None)[0]
+        return float(((values / scale - design @ coefficients) ** 2).sum())
+
+    size = {
+        "constant": residual(),
+        "linear": residual(x),
+        "power": min(residual(10.0 ** (power * (x - x[-1]))) for power in POWERS),
+        **{name: float((weight * (values - fit.mean) ** 2).sum()) for name, fit in fits.items()},
+    }
+    parameters = {"constant": 1, "linear": 2, "power": 3, "sigmoid": 4, "segmented": 4}
+    least = 1e-12 * max(size["constant"], 1e-300)
+    cost = {name: n * math.log(max(value, least) / n) for name, value in size.items()}
+    bic, aicc = {}, {}
+    for name, k in parameters.items():
+        bic[name] = cost[name] + k * math.log(n)
+        # The variance is a parameter too.
+        spare = n - k - 2
+        aicc[name] = cost[name] + 2 * (k + 1) * (1 + (k + 2) / spare) if spare > 0 else math.inf
+    lowest = min(bic.values())
+    raw = {name: math.exp(-0.5 * (value - lowest)) for name, value in bic.items()}
+    total = sum(raw.values())
+    charged = bic["segmented"] + 2 * math.log(n)
+    return Comparison(
+        residual=size,
+        bic=bic,
+        aicc=aicc,
+        weights={name: value / total for name, value in raw.items()},
+        kink=charged < min(bic["constant"], bic["linear"]),
+    )

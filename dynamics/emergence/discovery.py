@@ -1,0 +1,137 @@
+r"""Which of many curves emerged at all, and when had enough of a set of heads or features emerged?
+
+With thousands of heads or features, a 5% error rate for each gives hundreds of false finds. :func:`discover` controls
+the *false discovery rate*: the expected share of false ones among those reported (Benjamini and Hochberg 1995; for any
+dependence between curves, Benjamini and Yekutieli 2001). P values are of permutation kind, (1 + k)/(1 + n) for k of n
+null statistics that are as large (Phipson and Smyth 2010). n draws give none below 1/(1 + n), so that a few finds
+among 10,000 need either thousands of draws or, where all curves have the same null, statistics pooled over curves
+(:func:`p_values`; Storey and Tibshirani 2003).
+
+:func:`count_onset` dates a *set*: published onsets of induction heads by the best head's score and by the number of
+heads differ tenfold. A unit counts at a checkpoint if it was discovered and its lasting run above its own null has
+begun there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import false_discovery_control
+
+from dynamics.emergence.definitions import Onset
+from dynamics.emergence.many import assess_many
+from dynamics.emergence.runs import CODES
+from dynamics.emergence.types import Interval, State, tokens_of
+
+__all__ = ["count_onset", "discover", "p_values"]
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+def p_values(statistic: npt.ArrayLike, null: npt.ArrayLike, *, pooled: bool = False) -> FloatArray:
+    """Permutation p values (curve,).
+
+    Args:
+        statistic: (curve,) large where there is something.
+        null: (curve, null_draw) the same statistic of null draws.
+        pooled: compare with the null draws of all curves. Right only where these have one distribution (statistics
+            that are studentised by each curve's own null have it nearly).
+    """
+    observed, drawn = np.asarray(statistic, dtype=np.float64), np.asarray(null, dtype=np.float64)
+    if drawn.ndim != 2 or observed.shape != drawn.shape[:1]:
+        raise ValueError(f"shapes are {observed.shape}, {drawn.shape}; expected (curve,) and (curve, null_draw)")
+    if pooled:
+        everything = np.sort(drawn, axis=None)
+        larger = everything.size - np.searchsorted(everything, observed, side="left")
+        return np.asarray((1.0 + larger) / (1.0 + everything.size))
+    return np.asarray((1.0 + (drawn >= observed[:, None]).sum(axis=1)) / (1.0 + drawn.shape[1]))
+
+
+def discover(p: npt.ArrayLike, *, rate: float = 0.05, method: Literal["bh", "by"] = "bh") -> BoolArray:
+    """Which curves are found at a false discovery rate of at most ``rate``.
+
+    Args:
+        p: (curve,) p values; NaN (not measurable) is never found, and does not count.
+        rate: expected share of false finds.
+        method: ``"bh"`` for independent or positively dependent curves, ``"by"`` for any dependence.
+
+    >>> discover([0.001, 0.2, 0.012, float("nan")]).tolist()
+    [True, False, True, False]
+    """
+    values = np.asarray(p, dtype=np.float64)
+    known = np.isfinite(values)
+    found = np.zeros(values.shape, dtype=np.bool_)
+    if known.any():
+        found[known] = false_discovery_control(values[known], method=method) <= rate
+    return found
+
+
+def count_onset(
+    steps: npt.ArrayLike,
+    units: npt.NDArray[np.floating],
+    *,
+    null: npt.ArrayLike | Callable[[slice], npt.ArrayLike],
+    share: float = 0.5,
+    of: Literal["found", "all"] = "found",
+    rate: float = 0.05,
+    method: Literal["bh", "by"] = "bh",
+    tokens: npt.ArrayLike | None = None,
+    draws: int = 1000,
+    seed: int = 0,
+) -> Onset:
+    """When a share of the units (heads, features) had risen above their own nulls for good.
+
+    Args:
+        steps: (checkpoint,) optimizer steps.
+        units: (unit, checkpoint) the curve of each.
+        null: as of :func:`assess_many`: (checkpoint, null_draw) for all, or a callback to
+            (unit, checkpoint, null_draw).
+        share: of the units that has to be above.
+        of: a share of the units that are ever ``found``, or of ``all``.
+        rate, method: of :func:`discover`.
+        tokens: (checkpoint,) tokens seen.
+        draws: bootstrap draws over units, for the interval.
+        seed: of them.
+
+    Returns:
+        The onset, with a 95% percentile interval over resampled units. Units that are lost again do not count.
+    """
+    if not 0.0 < share <= 1.0:
+        raise ValueError(f"share is {share}; expected a number above 0 and at most 1")
+    at = np.asarray(steps)
+    many = assess_many(at, units, null=null)
+    lasting = np.isin(many.state, [CODES.index("emerged"), CODES.index("present from start")])
+    found = discover(
+        np.where(many.state == CODES.index("not measurable"), np.nan, many.p_value), rate=rate, method=method
+    )
+    since = np.where(lasting & found, many.start, at.size)
+
+    def onset(since: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """(draw,) first checkpoint at which enough of the units (draw, unit) have begun."""
+        ordered = np.sort(since, axis=1)
+        total = (since < at.size).sum(axis=1) if of == "found" else np.full(len(since), since.shape[1])
+        needed = np.maximum(np.ceil(share * total - 1e-9).astype(np.int64), 1)
+        return np.asarray(ordered[np.arange(len(since)), needed - 1])
+
+    def interval(before: int, by: int) -> Interval:
+        return Interval(None if before < 0 else int(at[before]), int(at[by]) if by < at.size else None)
+
+    first = int(onset(since[None])[0])
+    resampled = onset(since[np.random.default_rng(seed).integers(0, len(since), size=(draws, len(since)))])
+    low, high = (int(np.quantile(resampled, q, method="closest_observation")) for q in (0.025, 0.975))
+    between = interval(first - 1, first)
+    state: State = "not emerged" if first >= at.size else "present from start" if first == 0 else "emerged"
+    return Onset(
+        definition="count",
+        state=state,
+        between=between,
+        range=interval(min(low, first) - 1, max(high, first)),
+        tokens=tokens_of(between, at, tokens),
+        reason=""
+        if first < at.size
+        else f"{int(found.sum())} of {len(units)} units found, {int((lasting & found).sum())} last",
+    )

@@ -1,0 +1,98 @@
+"""Does a curve rise at all, and where is half of the rise? The parts of the definitions that need no fitted parameter."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import chi2
+
+from dynamics.emergence.bound import draws_needed, simultaneous_bound
+from dynamics.emergence.crossing import Crossing, crossing, half_level, interval, quantile
+from dynamics.emergence.noise import Noise
+from dynamics.emergence.shapes import Shape, basis, gain, grid, plausible
+
+__all__ = ["half_rise", "rise_p_values"]
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def rise_p_values(shape: Shape, x: FloatArray, values: FloatArray, null: FloatArray) -> tuple[float, float]:
+    """P values of "the curve follows its null", against a rise that lasts and against being far above somewhere.
+
+    Two statistics are taken of the curve and of every null draw: what a shape explains, and the largest studentised
+    excess over the null's mean, which a short-lived rise has too. Each is doubled, for being one of two (Bonferroni).
+
+    Args:
+        shape: which one.
+        x: (checkpoint,) log10(step + 1).
+        values: (checkpoint,) finite.
+        null: (checkpoint, null_draw) curves of the null; draws with NaN are left out.
+    """
+    draws = null[:, np.isfinite(null).all(axis=0)]
+    n = draws.shape[1]
+    if n < draws_needed(0.95):
+        return 1.0, 1.0
+    # The mean of the null without the draw itself: a draw must not be nearer to it than the curve is.
+    away = (draws - draws.mean(axis=1, keepdims=True)) * (n / (n - 1))
+    variance = away.var(axis=1)
+    weight = 1.0 / np.maximum(variance, max(0.25 * float(variance.mean()), 1e-18))
+    shapes = basis(shape, x, *grid(shape, x))
+    together = np.concatenate([(values - draws.mean(axis=1))[None], away.T])
+    explained = gain(together, weight, shapes).max(axis=(1, 2))
+    bound = simultaneous_bound(draws)
+    height = (values - bound.mean) / np.where(bound.scale > 0, bound.scale, np.inf)
+    farthest = np.concatenate([[height.max()], bound.largest])
+    rise, far = (
+        min(1.0, 2.0 * (1 + int((one[1:] >= one[0] - 1e-9 * abs(one[0])).sum())) / (1 + n))
+        for one in (explained, farthest)
+    )
+    return rise, far
+
+
+def half_rise(x: FloatArray, values: FloatArray, noise: Noise, *, level: float = 0.95) -> tuple[float, float, float]:
+    """Place of half the rise and its interval, in x; infinite where it is open.
+
+    Args:
+        x: (checkpoint,) log10(step + 1).
+        values: (checkpoint,) finite, rising.
+        noise: of the curve.
+        level: of the interval.
+    """
+    position = np.arange(x.size, dtype=np.float64)
+    limit = 0.0
+    supposed = plausible(x, values, noise)
+    for mean, scale, place in supposed:
+        drawn = mean + noise.residuals.T * scale
+        found = _half(drawn, scale)
+        true = np.interp(place, x, position)
+        limit = max(limit, quantile(found.at(np.array([true]))[:, 0] - found.lowest, level))
+    scale = supposed[0][1]
+    measured = _half(values[None], scale)
+    low, high = interval(measured, limit)
+    estimate = float(np.interp(measured.position[0], position, x))
+    last = x.size - 1.0
+    low, high = _with_jumps(values, scale, supposed[0][0], low, high)
+    return (
+        estimate,
+        -np.inf if low <= 0 else float(np.interp(low, position, x)),
+        np.inf if high >= last else float(np.interp(high, position, x)),
+    )
+
+
+def _half(curves: FloatArray, scale: FloatArray) -> Crossing:
+    floor, plateau = half_level(curves)
+    return crossing((curves - 0.5 * (floor + plateau)[:, None]) / scale)
+
+
+def _with_jumps(
+    values: FloatArray, scale: FloatArray, mean: FloatArray, low: float, high: float
+) -> tuple[float, float]:
+    """The interval of positions with all gaps in which a jump fits as well: where in a gap it was, nobody measured."""
+    checkpoints = values.size
+    weight = 1.0 / scale**2
+    jumps = (np.arange(checkpoints)[None] > np.arange(checkpoints - 1)[:, None]).astype(np.float64)[:, None, :]
+    share = weight / weight.sum()
+    total = float((weight * (values - values @ share) ** 2).sum())
+    residual = total - gain(values[None], weight, jumps)[0, :, 0]
+    kept = np.flatnonzero(residual <= float((weight * (values - mean) ** 2).sum()) + float(chi2.isf(0.05, 1)))
+    return (min(low, float(kept[0])), max(high, float(kept[-1] + 1))) if kept.size else (low, high)

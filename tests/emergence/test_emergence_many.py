@@ -1,0 +1,146 @@
+"""Many curves at once: the same answers as one by one, whatever the chunk, and false discoveries counted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dynamics.emergence import Interval, assess, assess_many, count_onset, discover, p_values
+from dynamics.emergence.many import _starts
+from dynamics.emergence.runs import CODES, scan
+
+STEPS = np.concatenate([[0], np.round(np.geomspace(2, 143_000, 29)).astype(np.int64)])
+X = np.log10(STEPS + 1.0)
+
+
+def curves(count: int, seed: int = 0, noise: float = 0.05) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    place = rng.uniform(1, 4, size=(count, 1))
+    rise = np.where(np.arange(count)[:, None] % 2 == 0, 0.5, 0.0)
+    return rise / (1 + np.exp(-(X - place) / 0.2)) + noise * rng.normal(size=(count, X.size))
+
+
+def null(draws: int = 500, noise: float = 0.05) -> np.ndarray:
+    return noise * np.random.default_rng(9).normal(size=(X.size, draws))
+
+
+def test_every_curve_has_the_state_and_onset_that_it_has_alone() -> None:
+    values = curves(60)
+    values[3, 5:8] = np.nan
+    against = null()
+    errors = np.full(values.shape, 0.05)
+    many = assess_many(STEPS, values, null=against, errors=errors, chunk=7)
+    for row, curve in enumerate(values):
+        noise = np.random.default_rng(1).normal(size=(X.size, 4000))
+        noise = 0.05 * (noise - noise.mean(1, keepdims=True)) / noise.std(1, ddof=1, keepdims=True)
+        alone = assess(STEPS, curve, draws=curve[:, None] + noise[:, :50], null=against, null_name="noise")
+        assert CODES[many.state[row]] == alone.state
+        if alone.state == "emerged":
+            assert Interval(int(STEPS[many.before[row]]), int(STEPS[many.start[row]])) == alone.onset
+
+
+def test_chunks_make_no_difference() -> None:
+    values, against = curves(50), null()
+    one, other = (assess_many(STEPS, values, null=against, errors=np.full(30, 0.05), chunk=n) for n in (50, 7))
+    for name in ("state", "start", "range_before", "range_start", "confidence", "p_value"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+def test_bits_follow_the_same_rule_as_the_scan() -> None:
+    rng = np.random.default_rng(0)
+    smooth, error = curves(6, noise=0.0), np.full((6, 30), 0.08)
+    upper = np.full((6, 30), 0.15)
+    valid = rng.random((6, 30)) > 0.1
+    table = rng.normal(size=(30, 130)).astype(np.float32)
+    starts, present, ever = _starts(smooth, upper, error, valid, table)
+    for row in range(6):
+        drawn = smooth[row][:, None] + error[row][:, None] * table
+        excess = drawn - upper[row][:, None]
+        runs = scan((excess > 0).T, (excess <= -1.645 * 0.08).T, np.broadcast_to(valid[row], (130, 30)))
+        lasting = np.isin(runs.state, [1, 2])
+        np.testing.assert_array_equal(starts[row, :30], np.bincount(runs.start[lasting], minlength=30))
+        assert (ever[row], present[row]) == ((runs.episodes > 0).sum(), (runs.state == 2).sum())
+
+
+def test_draws_may_come_from_a_callback_and_the_range_holds_the_onset() -> None:
+    values, against = curves(40), null()
+    rng = np.random.default_rng(3)
+    noise = 0.05 * rng.normal(size=(40, 30, 100)).astype(np.float32)
+    many = assess_many(STEPS, values, null=against, draws=lambda piece: values[piece, :, None] + noise[piece], chunk=11)
+    assert (many.range_before <= many.before).all()
+    assert (many.range_start >= many.start).all()
+    rising = many.state == CODES.index("emerged")
+    assert (many.confidence[rising & (np.arange(40) % 2 == 0)] > 0.5).all()
+
+
+def test_the_range_of_many_covers_the_true_onset() -> None:
+    rng = np.random.default_rng(5)
+    place = rng.uniform(1.5, 4, size=(600, 1))
+    truth = 0.5 / (1 + np.exp(-(X - place) / 0.25))
+    values = truth + 0.05 * rng.normal(size=truth.shape)
+    many = assess_many(STEPS, values, null=null(2000), errors=np.full(30, 0.05))
+    from dynamics.emergence import simultaneous_bound
+
+    first = (truth > simultaneous_bound(null(2000)).upper).argmax(axis=1)
+    rising = many.state == CODES.index("emerged")
+    covered = ((many.range_before < first) & (first <= many.range_start))[rising].mean()
+    assert rising.mean() > 0.95
+    assert covered >= 0.93
+
+
+def test_false_discoveries_stay_below_the_stated_rate_over_ten_thousand_curves() -> None:
+    rng = np.random.default_rng(0)
+    values = 0.05 * rng.normal(size=(10_000, X.size))
+    planted = np.arange(10_000) < 500
+    values[planted] += 0.2 / (1 + np.exp(-(X - 3) / 0.2))
+    many = assess_many(STEPS, values, null=null(4000))
+    for method in ("bh", "by"):
+        found = discover(many.p_value, rate=0.05, method=method)  # type: ignore[arg-type]
+        assert (found & ~planted).sum() / max(found.sum(), 1) <= 0.05 + 0.02
+        assert method == "by" or found[planted].mean() > 0.6
+    alone = many.p_value[~planted] <= 0.05
+    assert alone.mean() <= 0.06
+    assert not discover(many.p_value[~planted]).any()
+
+
+def test_pooled_p_values_are_finer_than_those_of_one_curve() -> None:
+    rng = np.random.default_rng(0)
+    drawn = rng.normal(size=(200, 20))
+    statistic = rng.normal(size=200)
+    statistic[0] = 9.0
+    assert p_values(statistic, drawn)[0] == pytest.approx(1 / 21)
+    assert p_values(statistic, drawn, pooled=True)[0] == pytest.approx(1 / 4001)
+    assert p_values(statistic, drawn, pooled=True)[1:].mean() == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_set_of_heads_emerges_when_half_of_those_found_have_risen() -> None:
+    rng = np.random.default_rng(0)
+    entry = np.full(100, 30)
+    entry[:8] = [10, 10, 14, 15, 15, 15, 20, 25]
+    units = 0.02 * rng.normal(size=(100, 30)) + 0.5 * (np.arange(30) >= entry[:, None])
+    onset = count_onset(STEPS, units, null=null(2000, 0.02), tokens=STEPS * 10.0)
+    assert onset.between == Interval(int(STEPS[14]), int(STEPS[15]))
+    assert onset.tokens == (STEPS[14] * 10, STEPS[15] * 10)
+    assert onset.range.covers(onset.between)
+    first = count_onset(STEPS, units, null=null(2000, 0.02), share=0.02, of="all")
+    assert first.between.by == STEPS[10]
+    none = count_onset(STEPS, units[8:], null=null(2000, 0.02))
+    assert (none.state, none.between) == ("not emerged", Interval(int(STEPS[-1]), None))
+
+
+def test_mistakes_are_named() -> None:
+    values, against = curves(3), null(50)
+    with pytest.raises(ValueError, match=r"values have shape \(3, 30\); expected \(curve, 4\)"):
+        assess_many([0, 1, 2, 3], values, null=against)
+    with pytest.raises(ValueError, match="steps do not increase"):
+        assess_many(STEPS[::-1], values, null=against)
+    with pytest.raises(ValueError, match="both errors and draws"):
+        assess_many(STEPS, values, null=against, errors=values, draws=lambda piece: values[piece, :, None])
+    with pytest.raises(ValueError, match="null has 4 checkpoints; expected 30"):
+        assess_many(STEPS, values, null=against[:4])
+    with pytest.raises(ValueError, match="there are no curves"):
+        assess_many(STEPS, values[:0], null=against)
+    with pytest.raises(ValueError, match="share is 0"):
+        count_onset(STEPS, values, null=against, share=0)
+    with pytest.raises(ValueError, match=r"expected \(curve,\) and \(curve, null_draw\)"):
+        p_values([1.0], [1.0])

@@ -1,0 +1,109 @@
+"""Which came first, simultaneous bands, and the mirage check, on planted curves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dynamics.emergence import assess, before, mirage, onset_draws, simultaneous_bands, unit_bootstrap
+from dynamics.emergence.synthetic import schedule
+
+STEPS = schedule("log", 40, np.random.default_rng(0))
+X = np.log10(STEPS + 1.0)
+
+
+def onsets(place: float, difficulty: np.ndarray, seed: int) -> np.ndarray:
+    """Onset draws of prompts whose onsets are spread by their difficulty."""
+    rng = np.random.default_rng(seed)
+    rate = 0.1 + 0.6 / (1 + np.exp(-(X[:, None] - place - difficulty) / 0.2))
+    correct = rng.random((X.size, difficulty.size)) < rate
+    null = rng.binomial(difficulty.size, 0.1, size=(X.size, 200)) / difficulty.size
+    draws = unit_bootstrap(correct)
+    upper = assess(STEPS, correct.mean(axis=1), draws=draws, null=null, null_name="chance").null_upper
+    return onset_draws(STEPS, correct.mean(axis=1), draws, upper)
+
+
+def test_a_circuit_planted_a_decade_earlier_came_before() -> None:
+    easy = np.zeros(150)
+    early, late = onsets(2.0, easy, 0), onsets(3.2, easy, 1)
+    for shared in (True, False):
+        order = before(early, late, shared=shared)
+        assert order.before > 0.95
+        assert before(late, early, shared=shared).after == pytest.approx(order.before)
+        assert order.before + order.after + order.not_distinguishable == pytest.approx(1)
+
+
+def test_two_at_the_same_time_are_not_said_to_be_in_order() -> None:
+    easy = np.zeros(150)
+    order = before(onsets(3.0, easy, 0), onsets(3.0, easy, 1), shared=True)
+    assert max(order.before, order.after) < 0.95
+
+
+def test_onsets_between_the_same_checkpoints_are_not_distinguishable() -> None:
+    same = [[10.0, 20.0]] * 3
+    assert before(same, same, shared=True).not_distinguishable == 1
+    assert before([[5, 20]], [[10, 30]], shared=False).not_distinguishable == 1
+    assert before([[5, 10]], [[10, 30]], shared=False).before == 1
+    never = [[100.0, np.inf]]
+    assert before(never, never, shared=False).not_distinguishable == 1
+    assert before([[5, 10]], never, shared=False).before == 1
+
+
+def test_shared_units_are_compared_draw_by_draw() -> None:
+    a = np.array([[0, 10], [20, 30], [40, 50]], dtype=float)
+    b = a + 10  # always after A in the same draw, mixed across draws
+    assert before(a, b, shared=True).before == 1
+    assert before(a, b, shared=False).before == pytest.approx(6 / 9)
+
+
+def test_simultaneous_bands_hold_all_curves_together() -> None:
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(200):
+        noise = rng.normal(size=(3, 20, 201))
+        low, high = simultaneous_bands(noise[..., 0], noise[..., 0, None] + noise[..., 1:])
+        held += bool(((low <= 0) & (high >= 0)).all())
+    assert held / 200 == pytest.approx(0.95, abs=0.05)
+
+
+def test_a_threshold_on_a_smooth_metric_is_a_mirage_and_a_sharp_metric_is_not() -> None:
+    rng = np.random.default_rng(0)
+    steps = schedule("log", 80, rng)
+    x = np.log10(steps + 1.0)
+    smooth = 1 / (1 + np.exp(-(x - 3) / 0.8))
+    exact = smooth**12  # twelve tokens must all be right
+    noise = 0.01 * rng.normal(size=(2, x.size))
+    seen = mirage(steps, exact + noise[0], smooth + noise[1])
+    assert seen.verdict == "does not survive"
+    assert seen.twin_width > 1.5 * seen.width
+    assert seen.moved_before > 0.5
+    sharp = 1 / (1 + np.exp(-(x - 3) / 0.1))
+    kept = mirage(steps, sharp + noise[0], -(5 * sharp + noise[1]), twin_direction="down")
+    assert kept.verdict == "survives"
+    assert kept.moved_before < 0.2
+
+
+def test_a_twin_that_does_not_move_is_not_measurable() -> None:
+    rng = np.random.default_rng(0)
+    flat, rise = 0.01 * rng.normal(size=X.size), (X > 3) + 0.01 * rng.normal(size=X.size)
+    assert mirage(STEPS, rise, flat).sentence == "the continuous twin does not rise"
+    assert mirage(STEPS[:4], rise[:4], flat[:4]).verdict == "not measurable"
+
+
+def test_mistakes_are_named() -> None:
+    with pytest.raises(ValueError, match="as many of both where units are shared"):
+        before(np.zeros((2, 2)), np.zeros((3, 2)), shared=True)
+    with pytest.raises(ValueError, match="no draw has both onsets"):
+        before([[np.nan, 1]], [[0, 1]], shared=True)
+    with pytest.raises(ValueError, match="one of the two has no onset draws"):
+        before([[np.nan, 1]], [[0, 1]], shared=False)
+    with pytest.raises(ValueError, match="expected at least 20"):
+        onset_draws([0, 1], [0, 1], np.zeros((2, 3)), [0.5, 0.5])
+    with pytest.raises(ValueError, match="expected at least 2"):
+        onset_draws([0, 1], [0, 1], np.zeros((2, 30)), [0.5, np.nan])
+    with pytest.raises(ValueError, match=r"\(curve, checkpoint, draw\)"):
+        simultaneous_bands(np.zeros((1, 2)), np.zeros((1, 2)))
+    with pytest.raises(ValueError, match=r"expected one \(checkpoint,\)"):
+        mirage([0, 1], [0.0], [0.0])
+    with pytest.raises(ValueError, match="direction is 'left'"):
+        mirage([0], [0.0], [0.0], direction="left")  # type: ignore[arg-type]

@@ -1,0 +1,132 @@
+"""The definitions on curves that others published: grokking, chance tasks, heads, and a mirage."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dynamics.emergence import Interval, assess, definitions, mirage
+
+CHANCE = {
+    "logiqa": (651, 0.25),
+    "hendrycksTest-abstract_algebra": (100, 0.25),
+    "hendrycksTest-global_facts": (100, 0.25),
+}
+"""Tasks of the Pythia evaluations that no size leaves chance in: questions, chance rate."""
+
+MMLU = {"stem": 321, "humanities": 518, "social_sciences": 337, "other": 355}
+"""Questions in the validation set, by category."""
+
+
+def read(folder: Path, name: str) -> list[dict[str, str]]:
+    with gzip.open(folder / name, "rt") as lines:
+        return list(csv.DictReader(lines))
+
+
+def test_memorising_and_grokking_are_where_the_authors_saw_them(shared_data: Path) -> None:
+    runs: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for row in read(shared_data, "modular_addition_runs.csv.gz"):
+        runs[row["run"]].append(row)
+    grokked = 0
+    for run, rows in runs.items():
+        steps = [int(row["step"]) for row in rows]
+        for metric, column in (("train_acc", "memorize_step"), ("test_acc", "grok_step")):
+            accuracy = [float(row[metric]) for row in rows]
+            # Their definition is the first logged step at 99%. The null is chance, 1 of 97.
+            null = np.random.default_rng(0).binomial(6000, 1 / 97, size=(len(steps), 200)) / 6000
+            onset = definitions(steps, accuracy, null=null, null_name="chance", reach=0.99)["first passage"]
+            if not rows[0][column]:
+                assert onset.state == "not emerged", run
+                continue
+            grokked += column == "grok_step"
+            assert onset.between.contains(float(rows[0][column])), (run, metric)
+        if "_wd0_" in run:
+            assert onset.state == "not emerged", run
+    assert (len(runs), grokked) == (20, 16)
+
+
+@pytest.mark.parametrize("task", CHANCE)
+def test_tasks_that_stay_at_chance_are_not_reported(task: str, shared_data: Path) -> None:
+    curves: dict[str, dict[int, float]] = defaultdict(dict)
+    for row in read(shared_data, "pythia_evals.csv.gz"):
+        if row["task"] == task and row["metric"] == "acc":
+            curves[row["model"]][int(row["step"])] = float(row["value"])
+    questions, chance = CHANCE[task]
+    rng = np.random.default_rng(0)
+    assert len(curves) == 12
+    for model, curve in curves.items():
+        steps = sorted(curve)
+        accuracy = np.array([curve[step] for step in steps])
+        # A model that always says the same letter is at that letter's share, not at a quarter: the untrained rate.
+        rate = max(chance, accuracy[0])
+        found = assess(
+            steps,
+            accuracy,
+            draws=rng.binomial(questions, accuracy[:, None], size=(len(steps), 100)) / questions,
+            null=rng.binomial(questions, rate, size=(len(steps), 1000)) / questions,
+            null_name="chance",
+        )
+        assert found.state == "not emerged", model
+
+
+@pytest.mark.parametrize(
+    ("kind", "score", "between", "names"),
+    [
+        (
+            "attention_scores",
+            "next_tok_attn|random",
+            Interval(256, 1000),
+            ("excess over null", "change point", "half rise", "sigmoid"),
+        ),
+        ("causal_scores", "concept_copying_n256", Interval(1000, 4000), ("half rise", "sigmoid")),
+    ],
+)
+def test_induction_is_earlier_than_concept_copying(
+    kind: str, score: str, between: Interval, names: tuple[str, ...], shared_data: Path
+) -> None:
+    """Mean of the ten best of 1024 heads, against those of as many heads drawn from the earliest checkpoint.
+
+    Concept copying leaves that null before step 1000, at a twentieth of its height; its rise is later.
+    """
+    table: dict[int, dict[tuple[str, str], float]] = defaultdict(dict)
+    for row in read(shared_data, "pythia_6.9b_head_scores.csv.gz"):
+        if row["kind"] == kind and row["score_name"] == score and row["step"] != "-1":
+            table[int(row["step"])][row["layer"], row["head"]] = float(row["score"])
+    steps = sorted(table)
+    heads = np.array([[table[step][head] for step in steps] for head in sorted(table[steps[0]])])
+    rng = np.random.default_rng(0)
+    count = len(heads)
+
+    def best(scores: np.ndarray) -> np.ndarray:
+        return np.sort(scores, axis=0)[-10:].mean(axis=0)
+
+    draws = np.stack([best(heads[rng.integers(count, size=count)]) for _ in range(200)], axis=1)
+    null = np.stack([best(heads[rng.integers(count, size=(count, len(steps))), 0]) for _ in range(200)], axis=1)
+    onsets = definitions(steps, best(heads), draws=draws, null=null, null_name="step 16")
+    assert {name: onsets[name].between for name in names} == dict.fromkeys(names, between)
+
+
+def test_mmlu_multiple_choice_jumps_and_its_bits_per_byte_do_not(shared_data: Path) -> None:
+    with (shared_data / "olmo2_7b_evals.csv").open(encoding="utf-8") as lines:
+        rows = list(csv.DictReader(lines))
+    steps = [int(row["_step"]) for row in rows]
+    total = sum(MMLU.values())
+
+    def mean(column: str) -> np.ndarray:
+        return np.array([sum(n * float(row[column.format(part)]) for part, n in MMLU.items()) / total for row in rows])
+
+    accuracy = mean("eval/downstream/mmlu_{}_val_mc_5shot_len_norm")
+    bits = mean("eval/downstream_bpb/mmlu_{}_val_rc_5shot_bpb")
+    rng = np.random.default_rng(0)
+    draws = rng.binomial(total, accuracy[:, None], size=(len(steps), 200)) / total
+    null = rng.binomial(total, 0.25, size=(len(steps), 1000)) / total
+    found = assess(steps, accuracy, draws=draws, null=null, null_name="chance")
+    assert (found.state, found.onset, found.episodes) == ("emerged", Interval(55000, 60000), 1)
+    check = mirage(steps, accuracy, bits, draws=draws, twin_direction="down")
+    assert check.verdict == "does not survive", check.sentence
+    assert check.moved_before > 0.5
