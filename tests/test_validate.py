@@ -1,0 +1,47 @@
+"""The verb that holds the tracer against planted truth, in small."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import dynamics
+from dynamics import validating
+from dynamics.emergence.synthetic import suite
+from dynamics.validating import Planted, Validation, write_validation
+
+
+def test_planted_curves_are_found_and_flat_ones_are_not() -> None:
+    scenarios = suite((40,), kinds=("sigmoid",))[:1] + suite((40,), kinds=("none",))[:1]
+    found = dynamics.validate(curves=30, organisms=0, scenarios=scenarios)
+    excess = {row.scenario.kind: row for row in found.rows if row.definition == "excess over null"}
+    assert excess["sigmoid"].found == 1.0
+    assert excess["sigmoid"].covered >= 0.8
+    assert excess["none"].found <= 0.2
+    assert found.sound
+    page = write_validation(found)
+    assert "| excess over null | 30 |" in page
+
+
+def test_organisms_are_trained_traced_and_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twelve steps teach nothing: what never entered is right, what entered is missed, and nothing is too early."""
+    tiny = {"steps": 12, "checkpoints": 5, "layers": 1, "d_model": 32, "heads": 2, "batch": 8}
+    monkeypatch.setattr(validating, "ORGANISM", tiny)
+    found = dynamics.validate(organisms=2, scenarios=(), traces=tmp_path)
+    assert {p.organism for p in found.planted} == {"validate-0-0", "validate-0-1"}
+    never = [p for p in found.planted if p.entered is None]
+    assert {p.world for p in never} >= {"addition"}
+    assert all(p.verdict in ("right", "missed") for p in found.planted)
+    assert all(p.verdict == "right" for p in never)
+    assert found.order == ()
+    assert "## Organisms" in write_validation(found)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "order", "sound"),
+    [("right", True, True), ("missed", True, True), ("too early", True, False), ("false", True, False), ("right", False, False)],
+)  # fmt: skip
+def test_it_is_sound_only_if_nothing_was_found_wrongly(verdict: str, order: bool, sound: bool) -> None:
+    planted = Planted("o", "french", 0, "a.b", "emerged", "(1, 2]", 2, verdict)
+    assert Validation((), (planted,), (("o", "french", "german", order),)).sound is sound
