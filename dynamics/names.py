@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-__all__ = ["CHECKPOINT", "DIMENSIONS", "LAYER", "POSITION", "PROMPT", "SITES", "STATUSES", "Site", "Status"]
+__all__ = ["CHECKPOINT", "DIMENSIONS", "LAYER", "POSITION", "PROMPT", "SITES", "Site", "Status"]
 
 CHECKPOINT = "checkpoint"
 PROMPT = "prompt"
@@ -48,5 +48,4 @@ SITES: tuple[str, ...] = get_args(Site)
 """Named places in a model, in TransformerLens' terms without the block prefix."""
 
 Status = Literal["pending", "complete", "failed", "masked"]
-STATUSES: tuple[str, ...] = get_args(Status)
 """States of one checkpoint in a trace."""

@@ -56,12 +56,22 @@ def rounds(curves: dict[str, np.ndarray], coarse: int = 10) -> tuple[set[int], l
     raise AssertionError("it does not end")
 
 
-def test_a_quarter_of_the_checkpoints_gives_the_onsets_of_all() -> None:
-    """Up to one checkpoint: where a curve is within its noise of the bound, more null draws move either by one."""
+def few_and_all() -> tuple[set[int], list[Finding], list[Finding]]:
+    """What was visited, its findings, and those of all checkpoints."""
     curves = {"early": curve(900, 0), "late": curve(30_000, 1), "with late": curve(33_000, 2), "end": curve(90_000, 3)}
     visited, found = rounds(curves)
     everything = set(range(len(STEPS)))
-    dense = [finding(units, everything, name) for name, units in curves.items()]
+    return visited, found, [finding(units, everything, name) for name, units in curves.items()]
+
+
+@pytest.mark.xfail(reason="the target, not reached: the bound of few checkpoints is not quite that of all")
+def test_a_quarter_of_the_checkpoints_gives_exactly_the_onsets_of_all() -> None:
+    _, found, dense = few_and_all()
+    assert [str(f.emergence.onset) for f in found] == [str(f.emergence.onset) for f in dense]
+
+
+def test_a_quarter_of_the_checkpoints_gives_the_onsets_of_all_up_to_one_checkpoint() -> None:
+    visited, found, dense = few_and_all()
     for few, every in zip(found, dense, strict=True):
         assert few.emergence.onset is not None and every.emergence.onset is not None
         places = [STEPS.tolist().index(f.emergence.onset.by) for f in (few, every)]  # type: ignore[union-attr,arg-type]
