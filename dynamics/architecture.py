@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -28,6 +28,8 @@ class ModelShape:
     Attributes:
         context: the longest prompt, or None where there is no limit.
         causal: whether a token sees only what is before it; if not, the model fills in masks.
+        kv_heads: heads of keys and values, where they are fewer than of queries.
+        parallel: whether attention and MLP of a layer read the same stream; None where the wiring is not known.
     """
 
     layers: int
@@ -38,6 +40,8 @@ class ModelShape:
     vocab: int
     context: int | None = None
     causal: bool = True
+    kv_heads: int | None = None
+    parallel: bool | None = None
 
 
 def _keeping(model: Any, ids: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
@@ -102,6 +106,7 @@ def model_shape(config: Any) -> ModelShape:
         vocab=int(config.vocab_size),
         context=None if context is None else int(context),
         causal=config.model_type != "bert" or bool(getattr(config, "is_decoder", False)),
+        kv_heads=getattr(config, "num_key_value_heads", None),
     )
 
 
@@ -111,7 +116,8 @@ def architecture(config: Any, sites: str | None = None) -> Architecture:
     Raises:
         UserError: for a family whose sites are not known.
     """
-    shape, table = model_shape(config), site_table(config, sites)
+    table = site_table(config, sites)
+    shape = replace(model_shape(config), parallel=table.wiring.parallel if table.wiring else None)
     return Architecture(shape, table) if shape.causal else Architecture(shape, table, _picking, whole=True)
 
 
@@ -143,7 +149,9 @@ def adapted(adapter: Adapter, tensors: Mapping[str, torch.Tensor]) -> Architectu
         return logits[:, keep]
 
     own = getattr(adapter, "logits", None)
-    return Architecture(adapter.shape(tensors), adapter.sites, plain, whole=True)
+    wiring = adapter.sites.wiring
+    shape = replace(adapter.shape(tensors), parallel=wiring.parallel if wiring else None)
+    return Architecture(shape, adapter.sites, plain, whole=True)
 
 
 def _call(model: Any, ids: torch.Tensor) -> torch.Tensor:

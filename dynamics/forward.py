@@ -11,7 +11,7 @@ import numpy as np
 from checkpoints.errors import UserError
 
 from .architecture import Architecture
-from .measurements import Batch, Measurement
+from .measurements import Batch, Intervention, Measurement
 from .probes import TokenizedProbe
 from .sites import observe
 
@@ -50,9 +50,11 @@ def measure(
     import torch
 
     shape = architecture.shape
-    accumulators = [(m.sites(), m.start(probe, shape)) for m in measurements]
+    interventions = [m for m in measurements if isinstance(m, Intervention)]
+    observations = [m for m in measurements if not isinstance(m, Intervention)]
+    accumulators = [(m.sites(), m.start(probe, shape)) for m in observations]
     sites = frozenset().union(*(wanted for wanted, _ in accumulators))
-    needed = [positions for m in measurements for positions in m.logits(probe)]
+    needed = [positions for m in observations for positions in m.logits(probe)]
     device = next(model.parameters()).device
     batch: Batch | None = None
 
@@ -63,7 +65,8 @@ def measure(
                 accumulator.observe(site, layer, value, batch)
 
     with torch.no_grad(), observe(model, architecture.table, sites, shape.layers, callback):
-        for rows, kept in _batches(probe, needed, batch_tokens, shape.vocab, architecture.whole):
+        batches = _batches(probe, needed, batch_tokens, shape.vocab, architecture.whole) if accumulators else ()
+        for rows, kept in batches:
             ids = torch.from_numpy(np.stack([probe.ids[row] for row in rows])).to(device)
             batch = Batch(rows, ids, kept)
             keep = torch.tensor(kept or [ids.shape[1] - 1], device=device)  # the head needs at least one position
@@ -77,7 +80,10 @@ def measure(
             batch = replace(batch, logits=logits if kept else None)
             for _, accumulator in accumulators:
                 accumulator.finish(batch)
-    return {name: value for _, accumulator in accumulators for name, value in accumulator.result().items()}
+    values = {name: value for _, accumulator in accumulators for name, value in accumulator.result().items()}
+    for measurement in interventions:
+        values |= measurement.run(model, architecture, probe, batch_tokens)
+    return values
 
 
 def _batches(

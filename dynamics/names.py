@@ -27,6 +27,10 @@ DIMENSIONS = {
     "group": "values of the label by which prompts are grouped",
     "permutation": "0 is the real labels, the others are shuffled labels",
     "rank": "0 is the highest",
+    "source": "what writes to the residual stream: embed, heads L0H0, MLPs L0M",
+    "reader": "what reads from it: heads' inputs L0H0.q, L0H0.k, L0H0.v, MLPs L0M, logits",
+    "half": "0 is the prompts that rank edges, 1 those that check the circuit",
+    "size": "numbers of edges that were kept",
     "sample": "a fixed sample of the weights' coordinates",
 }
 """Dimension name to meaning."""

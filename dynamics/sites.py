@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 from checkpoints.errors import UserError, nearest
+
+from .wiring import WIRINGS, Wiring
 
 if TYPE_CHECKING:
     import torch
@@ -37,11 +39,13 @@ class SiteTable:
         block: path of a transformer block, with ``{}`` for the layer.
         in_block: site name to its place, relative to the block (``""`` is the block itself).
         outside: site name to its place, relative to the model.
+        wiring: how its parts read and write (for attribution and patching), where that is known.
     """
 
     block: str
     in_block: Mapping[str, Where]
     outside: Mapping[str, Where]
+    wiring: Wiring | None = None
 
     @property
     def sites(self) -> list[str]:
@@ -153,7 +157,7 @@ def site_table(config: Any, dotted: str | None = None) -> SiteTable:
             expected=f"one of {', '.join(sorted(FAMILIES))}",
             remedy="describe them in a SiteTable and name it as `sites: package.module:NAME` in the runs file",
         )
-    return FAMILIES[family]
+    return replace(FAMILIES[family], wiring=WIRINGS.get(family))
 
 
 Observer = Callable[[str, int, "torch.Tensor"], None]

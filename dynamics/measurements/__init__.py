@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from .activations import Activations
 from .answers import Answers
-from .base import Accumulator, Batch, Measurement, Variable
+from .base import Accumulator, Batch, Intervention, Measurement, Observation, Variable
+from .circuit import Circuit, SourceEffects
 from .repeats import RepeatAttention, TokenLoss, repeat_scores
 from .selectivity import Selectivity
 
@@ -13,9 +14,13 @@ __all__ = [
     "Activations",
     "Answers",
     "Batch",
+    "Circuit",
+    "Intervention",
     "Measurement",
+    "Observation",
     "RepeatAttention",
     "Selectivity",
+    "SourceEffects",
     "TokenLoss",
     "Variable",
     "repeat_scores",

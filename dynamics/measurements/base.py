@@ -1,28 +1,38 @@
 """What a *measurement* is: something computed while a checkpoint is in memory, declared before any compute.
 
 A measurement is a frozen dataclass: two that are equal are the same measurement and run once, whoever asks for them.
-It declares the variables that it will write, and makes one :class:`Accumulator` per checkpoint, which watches the
-forward passes layer by layer (so that nothing larger than one site of one batch needs to be held) and returns the
-declared arrays at the end.
+It declares the variables that it will write. There are two kinds. An :class:`Observation` makes one
+:class:`Accumulator` per checkpoint, which watches the forward passes layer by layer (so that nothing larger than one
+site of one batch needs to be held) and returns the declared arrays at the end; all observations of a probe share its
+forward passes. An :class:`Intervention` runs the model itself, with gradients or with parts of it replaced.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
 from checkpoints.errors import UserError
 
-from ..architecture import ModelShape
+from ..architecture import Architecture, ModelShape
 from ..probes import TokenizedProbe
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Accumulator", "Batch", "Kind", "Measurement", "Variable", "require_causal"]
+__all__ = [
+    "Accumulator",
+    "Batch",
+    "Intervention",
+    "Kind",
+    "Measurement",
+    "Observation",
+    "Variable",
+    "require_causal",
+]
 
 Kind = Literal["activation", "float", "int"]
 """activation: floats in the run's ``trace_dtype``; float: float32; int: int32 with fill value -1."""
@@ -92,7 +102,7 @@ class Accumulator(Protocol):
         """The declared variables, after the last batch."""
 
 
-class Measurement(Protocol):
+class Observation(Protocol):
     """See the module's docstring."""
 
     def sites(self) -> frozenset[str]:
@@ -106,6 +116,22 @@ class Measurement(Protocol):
 
     def start(self, probe: TokenizedProbe, shape: ModelShape) -> Accumulator:
         """A fresh accumulator for one checkpoint."""
+
+
+@runtime_checkable
+class Intervention(Protocol):
+    """See the module's docstring."""
+
+    def declare(self, probe: TokenizedProbe, shape: ModelShape) -> list[Variable]:
+        """The variables it will write. Raises UserError when the probe or the architecture lacks what it needs."""
+
+    def run(
+        self, model: Any, architecture: Architecture, probe: TokenizedProbe, batch_tokens: int
+    ) -> dict[str, np.ndarray]:
+        """The declared variables, of the model as it is; the model is left as it was."""
+
+
+Measurement = Observation | Intervention
 
 
 def require_causal(probe: TokenizedProbe, shape: ModelShape, what: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .decoding import decode_classes, decode_number, folds_of
 from .fourier import MAGNITUDE, PERIODS, fourier_basis, fourier_r2, relabelled_digits
+from .overlap import dealt_anew, jaccard, weighted_overlap
 from .similarity import centred_cosines, concept_margins, nearest_other
 
 __all__ = [
@@ -11,11 +12,14 @@ __all__ = [
     "PERIODS",
     "centred_cosines",
     "concept_margins",
+    "dealt_anew",
     "decode_classes",
     "decode_number",
     "folds_of",
     "fourier_basis",
     "fourier_r2",
+    "jaccard",
     "nearest_other",
     "relabelled_digits",
+    "weighted_overlap",
 ]

@@ -1,0 +1,155 @@
+"""Attribution of a metric to the edges of a circuit graph: EAP-IG, and direct logit attribution.
+
+Edge attribution patching (Syed et al. 2023): what corrupting one edge would do to the metric, to first order,
+
+    score(u -> v) = (u - u') . dm/d(input of v),
+
+with u what the source writes for the prompt, u' for its corrupted twin. With integrated gradients (EAP-IG, Hanna et al.
+2024) the gradient is the mean over ``steps`` points on the way from the twin's embeddings to the prompt's, at k/steps
+for k = 1 .. steps. A score above zero supports the metric.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from .wired import Metric, Wired
+
+__all__ = ["Attribution", "attribute", "direct_logits", "logit_difference"]
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Scores of every edge.
+
+    Attributes:
+        edges: (row, token, source, reader) in the metric's unit; zero where there is no such edge. Without
+            ``by_token`` the tokens are summed: (row, 1, source, reader).
+        reached: where asked for, per layer (row, position of the head, token, source, key and value reader).
+    """
+
+    edges: torch.Tensor
+    reached: list[torch.Tensor]
+
+
+def logit_difference(answer: torch.Tensor, foil: torch.Tensor) -> Metric:
+    """The metric logit(answer) - logit(foil), for token ids (row,)."""
+
+    def metric(logits: torch.Tensor) -> torch.Tensor:
+        rows = torch.arange(len(logits), device=logits.device)
+        return logits[rows, answer] - logits[rows, foil]
+
+    return metric
+
+
+def attribute(
+    wired: Wired,
+    ids: torch.Tensor,
+    corrupted: torch.Tensor,
+    positions: torch.Tensor,
+    metric: Metric,
+    *,
+    steps: int = 5,
+    by_token: bool = False,
+    reach: bool = False,
+    sources: tuple[torch.Tensor, torch.Tensor] | None = None,
+) -> Attribution:
+    """EAP-IG scores of all edges, per row.
+
+    Args:
+        wired: the model.
+        ids, corrupted: (row, token) token ids of the prompts and of their twins.
+        positions: (row,) where the metric is taken.
+        metric: of the logits there.
+        steps: points of the path; 1 is plain attribution patching at the prompt itself.
+        by_token: keep the tokens at which edges are read apart.
+        reach: take key and value edges apart by the position at which heads act.
+        sources: what was written for ``ids`` and ``corrupted``, if that is known already.
+    """
+    graph = wired.graph
+    clean, other = sources or (wired.written(ids), wired.written(corrupted))
+    difference = (clean - other).float()
+    mean: torch.Tensor | None = None
+    reached: list[torch.Tensor] = []
+    for k in range(1, steps + 1):
+        start = other[:, :, 0] + (k / steps) * (clean[:, :, 0] - other[:, :, 0])
+        found = wired.gradients(ids, positions, metric, start, reach=reach)
+        mean = found.readers.float() if mean is None else mean.add_(found.readers.float())
+        layers = [layer.float() / steps for layer in found.reached]
+        reached = [a + b for a, b in zip(reached, layers, strict=True)] if reached else layers
+    assert mean is not None
+    mean /= steps
+    shape = (len(ids), ids.shape[1] if by_token else 1, len(graph.sources), len(graph.readers))
+    edges = torch.zeros(shape, device=ids.device)
+    for layer in range(graph.layers):
+        for readers in (graph.attention_readers(layer), graph.mlp_reader(layer)):
+            _contract(edges, difference, mean, readers, graph.seen_by(readers), by_token)
+    _contract(edges, difference, mean, graph.logits_reader, len(graph.sources), by_token)
+    apart = []
+    for layer, gradient in enumerate(reached):
+        seen = graph.seen_by(graph.attention_readers(layer))
+        apart.append(torch.einsum("rtsd,rptkd->rptsk", difference[:, :, :seen], gradient))
+    return Attribution(edges, apart)
+
+
+def _contract(
+    edges: torch.Tensor, difference: torch.Tensor, gradient: torch.Tensor, readers: slice, seen: int, by_token: bool
+) -> None:
+    formula = "rtsd,rtkd->rtsk" if by_token else "rtsd,rtkd->rsk"
+    found = torch.einsum(formula, difference[:, :, :seen], gradient[:, :, readers])
+    edges[:, :, :seen, readers] = found if by_token else found[:, None]
+
+
+def direct_logits(
+    wired: Wired, ids: torch.Tensor, positions: torch.Tensor, answer: torch.Tensor, foil: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Direct logit attribution: what each source adds to logit(answer) - logit(foil) by itself.
+
+    The final norm is linear once its scale is held at what it is for the prompt (Elhage et al. 2021), so that the
+    sources' shares, and that of the biases, add up to the logit difference exactly.
+
+    Returns:
+        (row, source) shares, and (row,) the biases' share: logit difference minus the sum of the shares.
+    """
+    written = wired.written(ids)
+    rows = torch.arange(len(ids), device=ids.device)
+    at = written[rows, positions]  # (row, source, d_model)
+    final = wired.model.get_submodule(wired.architecture.table.outside["ln_final"].module)
+    seen: list[torch.Tensor] = []
+    handle = final.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
+    try:
+        logits = wired.logits(ids, positions).float()
+    finally:
+        handle.remove()
+    stream = seen[0][rows, positions].detach()
+    difference = logits[rows, answer] - logits[rows, foil]
+    leaf = stream.clone().requires_grad_()
+    with torch.enable_grad():
+        normed = final(leaf)
+        matrix = wired.unembedding().detach()
+        direction = (matrix[answer] - matrix[foil]).to(normed.dtype)
+        (gradient,) = torch.autograd.grad((normed * direction).sum(), leaf)
+    # the norm's gradient lacks what a longer stream loses to its scale: n(x) has no first-order change along x itself,
+    # and the frozen-scale map differs from the gradient exactly by that part
+    frozen = gradient + _lost_to_scale(final, stream, direction)
+    shares = torch.einsum("rsd,rd->rs", at.float(), frozen.float())
+    return shares, difference - shares.sum(1)
+
+
+def _lost_to_scale(norm: torch.nn.Module, stream: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
+    """(row, d_model) difference between the norm's linear map at a fixed scale and its gradient, in one direction.
+
+    For n(x) = w * c(x) / s(x) + b with s the root mean square of the (centred) stream, the gradient of direction . n is
+    the frozen map's minus c(x) (direction . w c(x)) / (d s^3); that is what is returned, with s^2 including epsilon.
+    """
+    weight = getattr(norm, "weight", None)
+    centred = isinstance(norm, torch.nn.LayerNorm) or "LayerNorm" in type(norm).__name__
+    epsilon = float(getattr(norm, "variance_epsilon", getattr(norm, "eps", 1e-5)))
+    x = stream.float()
+    c = x - x.mean(-1, keepdim=True) if centred else x
+    s = torch.sqrt(c.pow(2).mean(-1, keepdim=True) + epsilon)
+    pulled = direction.float() * (1.0 if weight is None else weight.detach().float())
+    along = (pulled * c).sum(-1, keepdim=True)
+    return (c * along / (c.shape[-1] * s**3)).to(stream.dtype)

@@ -1,0 +1,126 @@
+"""Is it the same circuit all along? Its edges at every checkpoint against the final ones and the ones before.
+
+Attribution from a sample of prompts is noisy, so that two checkpoints never agree wholly. Scores are therefore compared
+between different halves of the prompts, and held against what the two halves of one checkpoint agree on (the ceiling):
+
+- overlap with the final circuit, and with the checkpoint before: weighted overlap of |scores| (see
+  :mod:`dynamics.numerics.overlap`), mean of half 0 against half 1 and half 1 against half 0;
+- *turnover*: the overlap with the checkpoint before is less than half of the smaller of their two ceilings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..numerics import dealt_anew, jaccard, weighted_overlap
+from ..store import Trace
+
+__all__ = ["Identity", "identity"]
+
+_DRAWS = 100
+_TURNOVER = 0.5
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A circuit through training; NaN where it could not be measured.
+
+    Attributes:
+        final: index of the checkpoint that the others are compared with, or None where no circuit was found at all.
+        with_final, with_previous, ceiling: (checkpoint,) weighted overlaps of edges.
+        null: (checkpoint, draw) overlap with the final scores dealt anew.
+        edges_jaccard, nodes_jaccard: (checkpoint,) of the smallest faithful circuit with the final one.
+        edges_null, nodes_null: (checkpoint,) the same of random circuits, 95th percentile.
+        edges: (checkpoint,) how many edges the smallest faithful circuit has.
+        strength: (checkpoint, source) |score| of the edges that leave a source, summed.
+        turnover: indices of checkpoints at which the circuit became another one.
+        kept: (source, reader) the final circuit.
+    """
+
+    final: int | None
+    with_final: np.ndarray
+    with_previous: np.ndarray
+    ceiling: np.ndarray
+    null: np.ndarray
+    edges_jaccard: np.ndarray
+    nodes_jaccard: np.ndarray
+    edges_null: np.ndarray
+    nodes_null: np.ndarray
+    edges: np.ndarray
+    strength: np.ndarray
+    turnover: tuple[int, ...]
+    kept: np.ndarray
+
+
+def identity(trace: Trace, probe: str) -> Identity:
+    """Compare the circuits of a probe that was measured with ``Circuit``, one checkpoint in memory at a time."""
+    n = len(trace.steps)
+    sizes = trace.probe(probe).sizes
+    curves = {
+        name: np.full(n, np.nan)
+        for name in (
+            "with_final",
+            "with_previous",
+            "ceiling",
+            "edges_jaccard",
+            "nodes_jaccard",
+            "edges_null",
+            "nodes_null",
+            "edges",
+        )
+    }
+    strength = np.full((n, sizes["source"]), np.nan)
+    null = np.full((n, _DRAWS), np.nan)
+    kept_final = np.zeros((sizes["source"], sizes["reader"]), dtype=bool)
+    found = {index for index, kept in trace.each(probe, "edge_kept") if (kept == 1).any()}
+    final = max(found, default=None)
+    turnover: list[int] = []
+    if final is None:
+        return Identity(None, null=null, strength=strength, turnover=(), kept=kept_final, **curves)
+    scores = dict(_at(trace, probe, "edge_score", final))[final]
+    kept_final = np.asarray(dict(_at(trace, probe, "edge_kept", final))[final] == 1)
+    possible = np.isfinite(scores[0])
+    dealt = [dealt_anew(np.nan_to_num(half), possible, _DRAWS, seed=i) for i, half in enumerate(scores)]
+    random = dealt_anew(kept_final, possible, _DRAWS, seed=2) > 0
+    before: tuple[int, np.ndarray] | None = None
+    for index, score in trace.each(probe, "edge_score"):
+        if not np.isfinite(score[:, possible]).all():
+            continue
+        score = np.where(possible, score, 0.0)
+        strength[index] = np.abs(score).mean(0).sum(1)
+        ceiling = curves["ceiling"][index] = weighted_overlap(score[0], score[1])
+        curves["with_final"][index] = _crossed(score, np.nan_to_num(scores))
+        null[index] = [
+            (weighted_overlap(score[0], one) + weighted_overlap(score[1], other)) / 2
+            for one, other in zip(dealt[1], dealt[0], strict=True)
+        ]
+        if before is not None:
+            shared = curves["with_previous"][index] = _crossed(score, before[1])
+            both = index in found and before[0] in found
+            if both and shared < _TURNOVER * min(ceiling, curves["ceiling"][before[0]]):
+                turnover.append(index)
+        before = (index, score)
+    for index, kept in trace.each(probe, "edge_kept"):
+        if index in found:
+            curves["edges"][index] = (kept == 1).sum()
+            curves["edges_jaccard"][index] = jaccard(kept == 1, kept_final)
+            curves["nodes_jaccard"][index] = jaccard(_nodes(kept == 1), _nodes(kept_final))
+            curves["edges_null"][index] = np.quantile([jaccard(kept == 1, r) for r in random], 0.95)
+            curves["nodes_null"][index] = np.quantile([jaccard(_nodes(kept == 1), _nodes(r)) for r in random], 0.95)
+    return Identity(final, null=null, strength=strength, turnover=tuple(turnover), kept=kept_final, **curves)
+
+
+def _at(trace: Trace, probe: str, variable: str, wanted: int) -> list[tuple[int, np.ndarray]]:
+    return [(index, values) for index, values in trace.each(probe, variable) if index == wanted]
+
+
+def _crossed(one: np.ndarray, other: np.ndarray) -> float:
+    """Overlap of (half, source, reader) scores between different halves."""
+    return (weighted_overlap(one[0], other[1]) + weighted_overlap(one[1], other[0])) / 2
+
+
+def _nodes(kept: np.ndarray) -> np.ndarray:
+    """(source,) sources that an edge of the circuit leaves."""
+    return np.asarray(kept.any(1))

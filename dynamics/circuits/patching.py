@@ -1,0 +1,68 @@
+"""Activation patching, exactly: the metric with single edges or whole sources taken from another run.
+
+An edge's effect is what the metric loses when the edge alone is cut, so that its reader sees the twin's source. A
+source's effect is what it loses when the source is cut from all its readers; what follows is computed anew (the total
+effect). ``denoise`` runs the twin instead and puts in what the prompt's run wrote (Heimersheim and Nanda 2024).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from .wired import Metric, Wired
+
+__all__ = ["edge_effects", "source_effects"]
+
+
+def edge_effects(
+    wired: Wired,
+    ids: torch.Tensor,
+    corrupted: torch.Tensor,
+    positions: torch.Tensor,
+    metric: Metric,
+    edges: Sequence[tuple[int, int]],
+) -> torch.Tensor:
+    """(row, edge) what the metric loses when each edge (source, reader) alone is cut."""
+    other = wired.written(corrupted)
+    base = metric(wired.logits(ids, positions).float())
+    size = (1, 1, len(wired.graph.sources), len(wired.graph.readers))
+    effects = []
+    for source, reader in edges:
+        cut = torch.zeros(size, device=ids.device)
+        cut[..., source, reader] = 1
+        effects.append(base - metric(wired.patched(ids, positions, other, cut).float()))
+    return torch.stack(effects, dim=1)
+
+
+def source_effects(
+    wired: Wired,
+    ids: torch.Tensor,
+    corrupted: torch.Tensor,
+    positions: torch.Tensor,
+    metric: Metric,
+    *,
+    tokens: torch.Tensor | None = None,
+    denoise: bool = False,
+    other: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """(row, source) the effect of taking each source from the other run.
+
+    Args:
+        tokens: (row, token) where sources are taken from the other run; None for everywhere.
+        denoise: run the twin and put in the prompt's sources; the effect is then what the metric gains.
+        other: what sources write in the run that they are taken from, if that is known already.
+    """
+    run, donor = (corrupted, ids) if denoise else (ids, corrupted)
+    other = wired.written(donor) if other is None else other
+    base = metric(wired.logits(run, positions).float())
+    graph = wired.graph
+    where = torch.ones(1, 1, device=ids.device) if tokens is None else tokens.to(other.dtype)
+    effects = []
+    for source in range(len(graph.sources)):
+        cut = torch.zeros((1, 1, len(graph.sources), len(graph.readers)), device=ids.device)
+        cut[..., source, :] = 1
+        changed = metric(wired.patched(run, positions, other, cut * where[:, :, None, None]).float())
+        effects.append(changed - base if denoise else base - changed)
+    return torch.stack(effects, dim=1)
