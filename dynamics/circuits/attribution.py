@@ -22,12 +22,12 @@ __all__ = ["Attribution", "attribute", "direct_logits", "logit_difference"]
 
 @dataclass(frozen=True)
 class Attribution:
-    """Scores of every edge.
+    """Scores of every edge, in the metric's unit; zero where there is no such edge.
 
     Attributes:
-        edges: (row, token, source, reader) in the metric's unit; zero where there is no such edge. Without
-            ``by_token`` the tokens are summed: (row, 1, source, reader).
-        reached: where asked for, per layer (row, position of the head, token, source, key and value reader).
+        edges: (source, reader) sums over rows and tokens; (token, source, reader) with ``by_token``.
+        reached: where asked for, per layer (position of the head, token, source, key and value reader), summed over
+            rows.
     """
 
     edges: torch.Tensor
@@ -56,7 +56,7 @@ def attribute(
     reach: bool = False,
     sources: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> Attribution:
-    """EAP-IG scores of all edges, per row.
+    """EAP-IG scores of all edges, summed over rows.
 
     Args:
         wired: the model.
@@ -74,32 +74,27 @@ def attribute(
     mean: torch.Tensor | None = None
     reached: list[torch.Tensor] = []
     for k in range(1, steps + 1):
-        start = other[:, :, 0] + (k / steps) * (clean[:, :, 0] - other[:, :, 0])
+        start = other[0] + (k / steps) * (clean[0] - other[0])
         found = wired.gradients(ids, positions, metric, start, reach=reach)
         mean = found.readers.float() if mean is None else mean.add_(found.readers.float())
         layers = [layer.float() / steps for layer in found.reached]
         reached = [a + b for a, b in zip(reached, layers, strict=True)] if reached else layers
     assert mean is not None
     mean /= steps
-    shape = (len(ids), ids.shape[1] if by_token else 1, len(graph.sources), len(graph.readers))
-    edges = torch.zeros(shape, device=ids.device)
-    for layer in range(graph.layers):
-        for readers in (graph.attention_readers(layer), graph.mlp_reader(layer)):
-            _contract(edges, difference, mean, readers, graph.seen_by(readers), by_token)
-    _contract(edges, difference, mean, graph.logits_reader, len(graph.sources), by_token)
+    tokens = (ids.shape[1],) if by_token else ()
+    edges = torch.zeros((*tokens, len(graph.sources), len(graph.readers)), device=ids.device)
+    groups = [of(layer) for layer in range(graph.layers) for of in (graph.attention_readers, graph.mlp_reader)]
+    for readers in (*groups, graph.logits_reader):
+        seen = graph.seen_by(readers)
+        if by_token:
+            edges[:, :seen, readers] = torch.einsum("srtd,krtd->tsk", difference[:seen], mean[readers])
+        else:
+            edges[:seen, readers] = difference[:seen].flatten(1) @ mean[readers].flatten(1).T
     apart = []
     for layer, gradient in enumerate(reached):
         seen = graph.seen_by(graph.attention_readers(layer))
-        apart.append(torch.einsum("rtsd,rptkd->rptsk", difference[:, :, :seen], gradient))
+        apart.append(torch.einsum("srtd,pkrtd->ptsk", difference[:seen], gradient))
     return Attribution(edges, apart)
-
-
-def _contract(
-    edges: torch.Tensor, difference: torch.Tensor, gradient: torch.Tensor, readers: slice, seen: int, by_token: bool
-) -> None:
-    formula = "rtsd,rtkd->rtsk" if by_token else "rtsd,rtkd->rsk"
-    found = torch.einsum(formula, difference[:, :, :seen], gradient[:, :, readers])
-    edges[:, :, :seen, readers] = found if by_token else found[:, None]
 
 
 def direct_logits(
@@ -115,7 +110,7 @@ def direct_logits(
     """
     written = wired.written(ids)
     rows = torch.arange(len(ids), device=ids.device)
-    at = written[rows, positions]  # (row, source, d_model)
+    at = written[:, rows, positions]  # (source, row, d_model)
     final = wired.model.get_submodule(wired.architecture.table.outside["ln_final"].module)
     seen: list[torch.Tensor] = []
     handle = final.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
@@ -134,7 +129,7 @@ def direct_logits(
     # the norm's gradient lacks what a longer stream loses to its scale: n(x) has no first-order change along x itself,
     # and the frozen-scale map differs from the gradient exactly by that part
     frozen = gradient + _lost_to_scale(final, stream, direction)
-    shares = torch.einsum("rsd,rd->rs", at.float(), frozen.float())
+    shares = torch.einsum("srd,rd->rs", at.float(), frozen.float())
     return shares, difference - shares.sum(1)
 
 

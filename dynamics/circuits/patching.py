@@ -27,11 +27,11 @@ def edge_effects(
     """(row, edge) what the metric loses when each edge (source, reader) alone is cut."""
     other = wired.written(corrupted)
     base = metric(wired.logits(ids, positions).float())
-    size = (1, 1, len(wired.graph.sources), len(wired.graph.readers))
+    size = (len(wired.graph.sources), len(wired.graph.readers))
     effects = []
     for source, reader in edges:
         cut = torch.zeros(size, device=ids.device)
-        cut[..., source, reader] = 1
+        cut[source, reader] = 1
         effects.append(base - metric(wired.patched(ids, positions, other, cut).float()))
     return torch.stack(effects, dim=1)
 
@@ -58,11 +58,11 @@ def source_effects(
     other = wired.written(donor) if other is None else other
     base = metric(wired.logits(run, positions).float())
     graph = wired.graph
-    where = torch.ones(1, 1, device=ids.device) if tokens is None else tokens.to(other.dtype)
     effects = []
     for source in range(len(graph.sources)):
-        cut = torch.zeros((1, 1, len(graph.sources), len(graph.readers)), device=ids.device)
-        cut[..., source, :] = 1
-        changed = metric(wired.patched(run, positions, other, cut * where[:, :, None, None]).float())
+        cut = torch.zeros((len(graph.sources), len(graph.readers)), device=ids.device)
+        cut[source] = 1
+        where = cut if tokens is None else cut * tokens.to(cut.dtype)[:, :, None, None]
+        changed = metric(wired.patched(run, positions, other, where).float())
         effects.append(changed - base if denoise else base - changed)
     return torch.stack(effects, dim=1)

@@ -34,7 +34,7 @@ class Prompts:
         ids, corrupted: (row, token) token ids.
         positions: (row,) where the metric is taken.
         metric: of the logits there.
-        other: (row, token, source, d_model) what sources write for the twins.
+        other: (source, row, token, d_model) what sources write for the twins.
     """
 
     ids: torch.Tensor
@@ -96,7 +96,7 @@ def sweep(
 
 def _with_only(wired: Wired, prompts: list[Prompts], kept: BoolArray) -> FloatArray:
     """(prompt,) the metric with all edges cut but these."""
-    cut = torch.from_numpy(wired.graph.edges & ~kept)[None, None]
+    cut = torch.from_numpy(wired.graph.edges & ~kept)
     values = []
     for batch in prompts:
         logits = wired.patched(batch.ids, batch.positions, batch.other, cut.to(batch.ids.device))

@@ -250,7 +250,7 @@ def _arrays(trace: Trace, task: CircuitTask, same: Identity) -> tuple[dict[str, 
         f"{p}found_faithfulness": ("checkpoint", found),
         f"{p}final_circuit": (("source", "reader"), same.kept.astype(np.int64)),
     }
-    names = {k: [str(v) for v in dataset[k].values] for k in ("source", "reader")}
+    names: dict[str, Any] = {k: [str(v) for v in dataset[k].values] for k in ("source", "reader")}
     coords = {"step": ("checkpoint", trace.steps), **names, "size": dataset["size"].values}
     return arrays, coords
 

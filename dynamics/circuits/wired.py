@@ -37,10 +37,10 @@ class Gradients:
     """How a metric changes with what is read.
 
     Attributes:
-        readers: (row, token, reader, d_model), with respect to each reader's input.
+        readers: (reader, row, token, d_model), with respect to each reader's input.
         metric: (row,) the metric itself.
         reached: where asked for, per layer the gradients with respect to key and value inputs through each position at
-            which a head acts: (row, position of the head, token, key and value reader, d_model).
+            which a head acts: (position of the head, key and value reader, row, token, d_model).
     """
 
     readers: torch.Tensor
@@ -54,8 +54,8 @@ class _Pass:
 
     start: torch.Tensor | None = None  # the stream to begin with, instead of the embedding
     leaves: bool = False  # a leaf with a gradient for every reader
-    cut: torch.Tensor | None = None  # (row or 1, token or 1, source, reader), 1 where the other run is read
-    other: torch.Tensor | None = None  # (row, token, source, d_model) what sources wrote in the other run
+    cut: torch.Tensor | None = None  # (source, reader) or (row or 1, token or 1, source, reader)
+    other: torch.Tensor | None = None  # (source, row, token, d_model) what sources wrote in the other run
     written: torch.Tensor | None = None  # the same of this run
     streams: dict[int, torch.Tensor] = field(default_factory=dict)
     read: dict[int, torch.Tensor] = field(default_factory=dict)  # first reader of a group to its leaf
@@ -94,7 +94,7 @@ class Wired:
             ) from error
 
     def written(self, ids: torch.Tensor, start: torch.Tensor | None = None) -> torch.Tensor:
-        """(row, token, source, d_model) what every source writes to the stream for these token ids (row, token).
+        """(source, row, token, d_model) what every source writes to the stream for these token ids (row, token).
 
         The sources' sum, with the output projections' biases, is the stream before the final norm.
         """
@@ -117,8 +117,9 @@ class Wired:
         Args:
             ids: (row, token) token ids.
             positions: (row,) where the logits are wanted.
-            other: (row, token, source, d_model) what sources wrote in the other run (:meth:`written`).
-            cut: (row or 1, token or 1, source, reader) 1 where an edge is cut, 0 where it is kept.
+            other: (source, row, token, d_model) what sources wrote in the other run (:meth:`written`).
+            cut: (source, reader), or (row or 1, token or 1, source, reader) where it differs: 1 where an edge is cut, 0
+                where it is kept.
         """
         state = _Pass(cut=cut.to(other.dtype), other=other, written=self._space(ids))
         with torch.no_grad(), self._hooked(state):
@@ -151,9 +152,9 @@ class Wired:
                 for position in range(ids.shape[1]):
                     only = torch.zeros_like(at_z)
                     only[:, position] = at_z[:, position]
-                    through.append(torch.autograd.grad(z, leaf, only, retain_graph=True)[0][:, :, self.graph.heads :])
-                reached.append(torch.stack(through, dim=1).detach())
-        return Gradients(torch.cat([g.detach() for g in found[: len(wanted)]], dim=2), value.detach(), reached)
+                    through.append(torch.autograd.grad(z, leaf, only, retain_graph=True)[0][self.graph.heads :])
+                reached.append(torch.stack(through).detach())
+        return Gradients(torch.cat([g.detach() for g in found[: len(wanted)]]), value.detach(), reached)
 
     def output_matrices(self, layer: int) -> torch.Tensor:
         """(head, d_head, d_model) each head's rows of the output projection."""
@@ -195,7 +196,8 @@ class Wired:
         return packed.reshape(g.heads + 2 * g.kv_heads, -1, *rest)
 
     def _packed(self, values: torch.Tensor) -> torch.Tensor:
-        """(row, token, reader, d_head) to (row, token, feature)."""
+        """(reader, row, token, d_head) to (row, token, feature)."""
+        values = values.permute(1, 2, 0, 3)
         if self.wiring.layout == "by head":
             values = values.reshape(*values.shape[:2], 3, self.graph.heads, -1).transpose(2, 3)
         return values.flatten(2)
@@ -207,7 +209,7 @@ class Wired:
         return weight.T if type(module).__name__ == "Conv1D" else weight
 
     def _space(self, ids: torch.Tensor) -> torch.Tensor:
-        size = (*ids.shape, len(self.graph.sources), self.architecture.shape.d_model)
+        size = (len(self.graph.sources), *ids.shape, self.architecture.shape.d_model)
         return torch.empty(size, device=self.device, dtype=self.dtype)
 
     def _forward(self, ids: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:
@@ -245,7 +247,7 @@ class Wired:
             if layer == 0 and state.start is not None:
                 x = state.start
             if layer == 0 and state.written is not None:
-                state.written[:, :, 0] = x
+                state.written[0] = x
             state.streams[layer] = x
             return x if layer == 0 else None
 
@@ -254,15 +256,15 @@ class Wired:
                 state.mixed[layer] = z
             if state.written is not None:
                 split = z.reshape(*z.shape[:2], graph.heads, -1)
-                state.written[:, :, heads] = torch.einsum("rthe,hed->rthd", split, self.output_matrices(layer))
+                state.written[heads] = torch.einsum("rthe,hed->hrtd", split, self.output_matrices(layer))
 
         def after(raw: torch.Tensor) -> None:
             if state.written is not None:
-                state.written[:, :, heads] *= _scale(norm, raw)[:, :, None]
+                state.written[heads] *= _scale(norm, raw)
 
         def write_mlp(value: torch.Tensor) -> None:
             if state.written is not None:
-                state.written[:, :, graph.mlp_source(layer).start] = value
+                state.written[graph.mlp_source(layer).start] = value
 
         _before(handles, block, enter)
         for index, path in enumerate(wiring.projections):
@@ -278,12 +280,12 @@ class Wired:
     def _with(self, state: _Pass, reader: slice, x: torch.Tensor) -> torch.Tensor | None:
         """The stream as one reader sees it, or None for as it is."""
         added = self._added(state, reader, x)
-        return None if added is None else x + added[:, :, 0]
+        return None if added is None else x + added[0]
 
     def _added(self, state: _Pass, readers: slice, x: torch.Tensor) -> torch.Tensor | None:
-        """(row, token, reader, d_model) what is added to the stream ``x`` for these readers."""
+        """(reader, row, token, d_model) what is added to the stream ``x`` for these readers."""
         if state.leaves:
-            leaf = x.new_zeros((*x.shape[:2], readers.stop - readers.start, x.shape[-1])).requires_grad_()
+            leaf = x.new_zeros((readers.stop - readers.start, *x.shape)).requires_grad_()
             state.read[readers.start] = leaf
             return leaf
         if state.cut is None or state.other is None or state.written is None:
@@ -292,7 +294,10 @@ class Wired:
         mask = state.cut[..., :seen, readers]
         if not bool(mask.any()):
             return None
-        return mask.transpose(-1, -2) @ (state.other[:, :, :seen] - state.written[:, :, :seen])
+        difference = state.other[:seen] - state.written[:seen]
+        if mask.ndim == 2:  # one matrix product for all rows and tokens
+            return (mask.T @ difference.flatten(1)).unflatten(1, difference.shape[1:])  # type: ignore[no-untyped-call,no-any-return]
+        return torch.einsum("srtd,rtsk->krtd", difference, mask.expand(*x.shape[:2], -1, -1))
 
     def _project(self, state: _Pass, layer: int, index: int) -> torch.Tensor | None:
         """What the projection number ``index`` of a layer returns when its readers have inputs of their own."""
@@ -303,11 +308,11 @@ class Wired:
             if added is None:
                 return None
             norm = self.norm(layer)
-            inputs = stream[:, :, None] + added
+            inputs = stream + added
             inputs = inputs if norm is None else norm(inputs)
             weight, bias = self.reading_matrices(layer)
-            values = torch.einsum("rtkd,ked->rtke", inputs, weight)
-            state.opened[layer] = values if bias is None else values + bias
+            values = torch.einsum("krtd,ked->krte", inputs, weight)
+            state.opened[layer] = values if bias is None else values + bias[:, None, None]
         elif layer not in state.opened:
             return None
         values = state.opened[layer]
@@ -315,7 +320,7 @@ class Wired:
             return self._packed(values)
         g = self.graph
         first = [0, g.heads, g.heads + g.kv_heads][index]
-        return values[:, :, first : first + (g.heads if index == 0 else g.kv_heads)].flatten(2)
+        return values[first : first + (g.heads if index == 0 else g.kv_heads)].permute(1, 2, 0, 3).flatten(2)
 
 
 def _scale(norm: torch.nn.Module, raw: torch.Tensor) -> torch.Tensor:

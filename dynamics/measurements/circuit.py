@@ -74,7 +74,7 @@ class Circuit:
 
     steps: int = 5
     threshold: float = 0.8
-    points: int = 16
+    points: int = 12
     seed: int = 0
 
     def declare(self, probe: TokenizedProbe, shape: ModelShape) -> list[Variable]:
@@ -146,7 +146,7 @@ class Circuit:
         for index, chosen in enumerate((np.flatnonzero(half), np.flatnonzero(~half))):
             for _, batch in _prompts(wired, probe, batch_tokens, chosen, gradients=True):
                 found = attribute(wired, batch.ids, batch.corrupted, batch.positions, batch.metric, steps=self.steps)
-                score[index] += found.edges[:, 0].double().sum(0).cpu().numpy() / len(chosen)
+                score[index] += found.edges.double().cpu().numpy() / len(chosen)
         score = np.where(graph.edges, score, np.nan)
         sizes = np.array(sizes_of(graph, self.points))
         result = {

@@ -1,0 +1,74 @@
+"""Prompts that separate the induction circuit from its parts: the match, and not the copying, is corrupted.
+
+``... A B ... A`` continues with B because an earlier head wrote "A came before" at B, and an induction head finds B by
+it. In the corrupted twin the first A is another word, so that nothing points to B. The foil is another word of the
+sequence, which is as frequent as B.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from checkpoints.errors import UserError
+from dynamics.probes import Mark, Probe
+
+from .prompts import words_to_draw
+
+__all__ = ["PAIRS", "pair_probe"]
+
+PAIRS = "induction_pairs"
+_PREVIOUS = 10
+
+
+def pair_probe(tokenizer: Any, organism: bool, prompts: int, period: int, seed: int) -> Probe:
+    """Random words, the first of them again up to one whose successor is to be predicted.
+
+    Labels: ``previous``, the word A, one of ten, to be decoded at B, where only a head that looks one word back can have
+    put it. Positions: ``successor`` (B where it first occurs).
+    """
+    pool = words_to_draw(tokenizer, organism)
+    if len(pool) < 2 * period + _PREVIOUS:
+        raise UserError(
+            f"the tokenizer has {len(pool)} words to make random sequences of",
+            expected=f"at least {2 * period + _PREVIOUS}",
+            remedy="lower the option `period` of analysis `induction`",
+        )
+    rng = np.random.default_rng(seed + 1)
+    shuffled = [pool[i] for i in rng.permutation(len(pool))]
+    firsts, rest = shuffled[:_PREVIOUS], shuffled[_PREVIOUS:]
+    text, answer, foil, corrupted, previous = [], [], [], [], []
+    marks: list[Mark] = []
+    for number in range(prompts):
+        drawn = [rest[i] for i in rng.permutation(len(rest))[: period + 1]]
+        other = drawn.pop()
+        at = (period // 4, period // 2)[number // _PREVIOUS % 2]  # two lengths: prompts of one length share a batch
+        drawn[at] = firsts[number % _PREVIOUS]
+        twin = [*drawn[:at], other, *drawn[at + 1 :]]
+        again = drawn[: at + 1]
+        choices = [i for i in range(period) if i not in (at, at + 1)]
+        wrong = drawn[choices[int(rng.integers(len(choices)))]]
+        text.append(_join([*drawn, *again], organism))
+        corrupted.append(_join([*twin, *again], organism))
+        space = " " if organism else ""
+        answer.append(space + drawn[at + 1])
+        foil.append(space + wrong)
+        previous.append(drawn[at].strip())
+        before = _join(drawn[: at + 1], organism)
+        through = _join(drawn[: at + 2], organism)
+        marks.append((len(before), len(through)))
+    return Probe(
+        PAIRS,
+        tuple(text),
+        answer=tuple(answer),
+        foil=tuple(foil),
+        corrupted=tuple(corrupted),
+        labels={"previous": tuple(previous)},
+        positions={"successor": tuple(marks)},
+        description="random words, the first of them again; in the twin the repeated word's first occurrence is another",
+    )
+
+
+def _join(words: list[str], organism: bool) -> str:
+    return " ".join(words) if organism else "".join(words)
