@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .auditing import audit
     from .callback import DynamicsCallback
     from .config import load_runs
+    from .explaining import explain
     from .live import LiveCollector
     from .reporting import report
     from .rounds import collect
@@ -30,6 +31,7 @@ __all__ = [
     "analyse",
     "audit",
     "collect",
+    "explain",
     "load_runs",
     "log_steps",
     "open_trace",
@@ -48,6 +50,7 @@ _HOME = {
     "analyse": "analyser",
     "audit": "auditing",
     "collect": "rounds",
+    "explain": "explaining",
     "load_runs": "config",
     "log_steps": "schedule",
     "open_trace": "store",

@@ -26,8 +26,8 @@ class Attribution:
 
     Attributes:
         edges: (source, reader) sums over rows and tokens; (token, source, reader) with ``by_token``.
-        reached: where asked for, per layer (position of the head, token, source, key and value reader), summed over
-            rows.
+        reached: where asked for, per layer (position of the head, token, source, kind and head), summed over rows; keys
+            of all heads first, then values.
     """
 
     edges: torch.Tensor
@@ -139,6 +139,8 @@ def _lost_to_scale(norm: torch.nn.Module, stream: torch.Tensor, direction: torch
     For n(x) = w * c(x) / s(x) + b with s the root mean square of the (centred) stream, the gradient of direction . n is
     the frozen map's minus c(x) (direction . w c(x)) / (d s^3); that is what is returned, with s^2 including epsilon.
     """
+    if "Norm" not in type(norm).__name__:  # an identity, say: no scale
+        return torch.zeros_like(stream)
     weight = getattr(norm, "weight", None)
     centred = isinstance(norm, torch.nn.LayerNorm) or "LayerNorm" in type(norm).__name__
     epsilon = float(getattr(norm, "variance_epsilon", getattr(norm, "eps", 1e-5)))

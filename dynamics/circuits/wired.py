@@ -40,7 +40,8 @@ class Gradients:
         readers: (reader, row, token, d_model), with respect to each reader's input.
         metric: (row,) the metric itself.
         reached: where asked for, per layer the gradients with respect to key and value inputs through each position at
-            which a head acts: (position of the head, key and value reader, row, token, d_model).
+            which a head acts, and by head also where heads share keys and values: (position of the head, kind and
+            head, row, token, d_model), keys of all heads first, then values.
     """
 
     readers: torch.Tensor
@@ -148,13 +149,24 @@ class Wired:
             for layer, z in enumerate(mixed):
                 leaf = state.read[self.graph.attention_readers(layer).start]
                 at_z = found[len(wanted) + layer]
-                through = []
-                for position in range(ids.shape[1]):
-                    only = torch.zeros_like(at_z)
-                    only[:, position] = at_z[:, position]
-                    through.append(torch.autograd.grad(z, leaf, only, retain_graph=True)[0][self.graph.heads :])
-                reached.append(torch.stack(through).detach())
+                through = [self._through(z, leaf, at_z, position) for position in range(ids.shape[1])]
+                reached.append(torch.stack(through))
         return Gradients(torch.cat([g.detach() for g in found[: len(wanted)]]), value.detach(), reached)
+
+    def _through(self, z: torch.Tensor, leaf: torch.Tensor, at_z: torch.Tensor, position: int) -> torch.Tensor:
+        """(kind and head, row, token, d_model) gradients at keys and values through heads that act at one position."""
+        g = self.graph
+        share = g.heads // g.kv_heads
+        found: list[torch.Tensor] = []
+        for member in range(share):  # heads of different groups do not share, so that they can be taken together
+            only = torch.zeros_like(at_z)
+            heads = at_z[:, position].unflatten(-1, (g.kv_heads, share, -1))  # type: ignore[no-untyped-call]
+            chosen = torch.zeros_like(heads)
+            chosen[:, :, member] = heads[:, :, member]
+            only[:, position] = chosen.flatten(1)
+            found.append(torch.autograd.grad(z, leaf, only, retain_graph=True)[0][g.heads :].detach())
+        kinds = torch.stack(found, dim=1).unflatten(0, (2, g.kv_heads))  # type: ignore[no-untyped-call]
+        return cast(torch.Tensor, kinds.flatten(0, 2))
 
     def output_matrices(self, layer: int) -> torch.Tensor:
         """(head, d_head, d_model) each head's rows of the output projection."""
@@ -170,16 +182,20 @@ class Wired:
         bias = None if biases[0] is None else torch.cat([b for b in biases if b is not None])
         return self._by_reader(weight), None if bias is None else self._by_reader(bias)
 
-    def unembedding(self) -> torch.Tensor:
-        """(vocab, d_model) from the final norm to logits.
+    def unembedding_module(self) -> torch.nn.Module:
+        """From the final norm to logits.
 
         Raises:
-            UserError: for a model that does not say which matrix that is.
+            UserError: for a model that does not say which module that is.
         """
         head = getattr(self.model, "get_output_embeddings", lambda: None)()
         if head is None:
             raise UserError("the model has no get_output_embeddings()", expected="a module whose weight is (vocab, d)")
-        return cast(torch.Tensor, head.weight)
+        return cast(torch.nn.Module, head)
+
+    def unembedding(self) -> torch.Tensor:
+        """(vocab, d_model) the matrix from the final norm to logits; raises as :meth:`unembedding_module`."""
+        return cast(torch.Tensor, self.unembedding_module().weight)
 
     def norm(self, layer: int) -> torch.nn.Module | None:
         """What attention of a layer reads through."""

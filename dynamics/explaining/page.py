@@ -1,0 +1,316 @@
+"""The page of an explanation, and a figure of one of its checkpoints.
+
+The page is one HTML text that needs nothing else: no network, no font, no library. Its policy
+(``Content-Security-Policy``) forbids every request and lets only the page's own script and style run, known by their
+hashes; whatever a prompt or a token holds, it is text. What does not change with the checkpoint is drawn here; the
+script shows, hides and weighs it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from math import sqrt
+from textwrap import wrap
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from checkpoints.errors import UserError
+
+from .display import number, percent, quoted, short_step, shorten, visible, visible_prose
+from .drawing import TOKEN_SIZE, Drawing, draw, says, sign_of, size_of, step_axis
+from .schema import Checkpoint, Explanation, Lens, check_explanation
+
+__all__ = ["explanation_page", "explanation_svg"]
+
+_SCRIPTS = ("flow.js", "panels.js", "page.js")
+"""Joined in this order into one function, so that they share names with each other and with nothing else."""
+
+_CHART_WIDTH, _CHART_HEIGHT = 460.0, 150.0
+_CHART_LEFT, _CHART_RIGHT, _CHART_TOP, _CHART_BOTTOM = 34.0, 12.0, 8.0, 34.0
+
+
+def explanation_page(explanation: Mapping[str, Any]) -> str:
+    """A self-contained HTML page with a slider over the checkpoints.
+
+    Args:
+        explanation: as in ``docs/explain-format.md``.
+
+    Raises:
+        UserError: when ``explanation`` does not follow the format.
+    """
+    checked = check_explanation(explanation)
+    drawing = draw(checked)
+    environment = _environment()
+    style = _source(environment, "page.css")
+    script = '"use strict";\n(() => {\n' + "\n".join(_source(environment, name) for name in _SCRIPTS) + "\n})();\n"
+    return environment.get_template("page.html.j2").render(
+        e=checked,
+        drawing=drawing,
+        chart=_chart(checked),
+        ticks=_slider_ticks(checked.checkpoints),
+        scale=_scale(drawing.strongest),
+        data=_inert_json(_payload(checked, drawing)),
+        style=Markup(style),
+        script=Markup(script),
+        style_hash=_hash(style),
+        script_hash=_hash(script),
+    )
+
+
+def explanation_svg(explanation: Mapping[str, Any], checkpoint: int) -> str:
+    """The flowchart of one checkpoint as an SVG picture for a paper.
+
+    Sign is told by colour, dashes and the numbers' signs, so that it survives a print in grey.
+
+    Args:
+        checkpoint: index into the explanation's checkpoints; negative ones count from the last.
+
+    Raises:
+        UserError: when ``explanation`` does not follow the format, or has no such checkpoint.
+    """
+    checked = check_explanation(explanation)
+    count = len(checked.checkpoints)
+    if not -count <= checkpoint < count:
+        raise UserError(
+            f"there is no checkpoint number {checkpoint}",
+            expected=f"a number from 0 to {count - 1}",
+            remedy="count the checkpoints of the explanation from 0",
+        )
+    place = checkpoint % count
+    drawing = draw(checked)
+    shown = checked.checkpoints[place]
+    scores = drawing.scores[place]
+    width = max(drawing.layout.width, 560.0)
+    strongest = max((size_of(score) for _, score in scores), default=0.0)
+    return (
+        _environment()
+        .get_template("figure.svg.j2")
+        .render(
+            e=checked,
+            drawing=drawing,
+            checkpoint=shown,
+            nodes=[(drawing.nodes[i], score) for i, score in shown.nodes],
+            edges=[
+                (drawing.edges[i], score, _stroke_width(score, drawing.strongest), _opacity(score, strongest))
+                for i, score in scores
+            ],
+            labels=[
+                (label, _edge_label(drawing.edges[label.edge].port, dict(scores)[label.edge]))
+                for label in drawing.labels[place]
+            ],
+            width=width,
+            message=wrap(says(shown), int(width / 9)),
+            caption=wrap(_caption(checked, shown), int(width / 5.4)),
+            scale=_scale(drawing.strongest),
+        )
+    )
+
+
+def _caption(e: Explanation, c: Checkpoint) -> str:
+    tokens = f", {_tokens(c.tokens)} tokens" if c.tokens is not None else ""
+    return (
+        f"{visible(e.run)}, step {c.step:,}{tokens}: {quoted(e.answer.text)} against {quoted(e.foil.text)}. {says(c)} "
+        f"Numbers: attribution in logits of {visible(e.metric)}. Corrupted: {visible(e.corrupted.note)}"
+    )
+
+
+def _edge_label(port: str, score: float | None) -> str:
+    return number(score, sign=True) + ("" if port == "in" else f" {port}")
+
+
+def _opacity(score: float | None, strongest: float) -> float:
+    """Weak edges are faded, on the checkpoint's own scale."""
+    return round(0.16 + 0.74 * sqrt(size_of(score) / (strongest or 1.0)), 2)
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("dynamics.explaining"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": number,
+        "percent": percent,
+        "prose": visible_prose,
+        "quoted": quoted,
+        "visible": visible,
+        "short_step": short_step,
+        "sign": sign_of,
+    }
+    environment.globals |= {"stroke_width": _stroke_width, "says": says, "token_size": TOKEN_SIZE}
+    return environment
+
+
+def _source(environment: Environment, name: str) -> str:
+    assert environment.loader is not None
+    return environment.loader.get_source(environment, name)[0]
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _inert_json(value: Any) -> Markup:
+    """JSON that cannot end the element that it stands in, nor begin another.
+
+    >>> print(_inert_json(["</script>&\\u2028"]))
+    ["\\u003c/script\\u003e\\u0026\\u2028"]
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+def _stroke_width(score: float | None, strongest: float) -> float:
+    """Width of an edge: proportional to its attribution on a scale that all checkpoints share, and never invisible."""
+    return round(0.7 + 5.3 * size_of(score) / (strongest or 1.0), 2)
+
+
+def _scale(strongest: float) -> tuple[float, ...]:
+    """Attributions that the legend shows the width of.
+
+    >>> _scale(3.17)
+    (0.3, 1.0, 3.0)
+    """
+    if not strongest:
+        return ()
+    digits = f"{strongest:.0e}"
+    top = float(digits) if float(digits) <= strongest else float(digits) - float("1e" + digits.partition("e")[2])
+    top = top or strongest
+    return tuple(float(f"{top / part:.1g}") for part in (10, 3, 1))
+
+
+def _payload(e: Explanation, drawing: Drawing) -> dict[str, Any]:
+    """What the script needs, as flat as it can be: lists of pairs are written one after the other."""
+    vocabulary: dict[str, int] = {}
+    checkpoints = [
+        _checkpoint(e, drawing, place, checkpoint, vocabulary) for place, checkpoint in enumerate(e.checkpoints)
+    ]
+    return {
+        "nodes": [[node.name, node.id] for node in drawing.nodes],
+        "edges": [[edge.source, edge.target, edge.port, edge.curve.path] for edge in drawing.edges],
+        "strongest": _short(drawing.strongest),
+        "checkpoints": checkpoints,
+        "positions": [f"{i} {quoted(token)}" for i, token in enumerate(e.tokens)],
+        "layers": e.layers,
+        "answer": quoted(e.answer.text),
+        "places": [round(x, 1) for x in _chart(e)["places"]],
+        "vocabulary": list(vocabulary),
+    }
+
+
+def _checkpoint(
+    e: Explanation, drawing: Drawing, place: int, c: Checkpoint, vocabulary: dict[str, int]
+) -> dict[str, Any]:
+    more = [f"{_tokens(c.tokens)} tokens"] if c.tokens is not None else []
+    more += [visible(c.stage)] if c.stage else []
+    more += [visible(c.label)] if c.label not in ("", f"step{c.step}") else []
+    kept = f"{c.edges_kept:,} of {c.edges_total:,}" if c.edges_kept is not None and c.edges_total is not None else "–"
+    return {
+        "title": f"step {c.step:,}",
+        "more": " · ".join(more),
+        "state": c.state,
+        "says": says(c),
+        "numbers": [
+            percent(c.answer_probability),
+            percent(c.foil_probability),
+            "–" if c.answer_rank is None else f"{c.answer_rank + 1:,}",
+            number(c.logit_difference, sign=True),
+            number(c.corrupted_difference, sign=True),
+            percent(c.faithfulness),
+            kept,
+        ],
+        "probabilities": [_place_of(c.answer_probability), _place_of(c.foil_probability)],
+        "top": [[visible(t.text), percent(t.probability), _short(t.probability)] for t in c.top],
+        "nodes": [_short(x) for pair in c.nodes for x in pair],
+        "edges": [_short(x) for pair in drawing.scores[place] for x in pair],
+        "labels": [x for label in drawing.labels[place] for x in (label.edge, label.x, label.y)],
+        "lens": _lens(c.lens, vocabulary) if c.lens is not None else None,
+    }
+
+
+def _lens(lens: Lens, vocabulary: dict[str, int]) -> dict[str, list[float | None]]:
+    """Both tables row by row; tokens as numbers in a list that all checkpoints share, because most of them recur."""
+    top: list[float | None] = []
+    for row in lens.top:
+        for text, probability in row:
+            top += [vocabulary.setdefault(shorten(visible(text), 24), len(vocabulary)), _thousandth(probability)]
+    return {"top": top, "answer": [_thousandth(p) for row in lens.answer for p in row]}
+
+
+def _thousandth(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
+
+
+def _short(value: float | None) -> float | None:
+    """Four digits are more than is ever shown."""
+    return value if value is None or isinstance(value, int) else float(f"{value:.4g}")
+
+
+def _tokens(count: int) -> str:
+    """A count of tokens.
+
+    >>> _tokens(512), _tokens(2097152), _tokens(300000000000)
+    ('512', '2.1 million', '300 billion')
+    """
+    for size, word in ((10**12, " trillion"), (10**9, " billion"), (10**6, " million")):
+        if count >= size:
+            return f"{count / size:.3g}{word}"
+    return f"{count:,}"
+
+
+def _slider_ticks(checkpoints: Sequence[Checkpoint]) -> list[tuple[float, str]]:
+    """Labelled places under the slider, where all checkpoints are equally far apart: (percent, step)."""
+    last = len(checkpoints) - 1
+    stride = max(1, -(-last // 8))
+    shown = [i for i in range(0, last + 1, stride) if i == last or last - i >= stride * 0.85] + [last]
+    return [(round(100 * i / max(last, 1), 2), short_step(checkpoints[i].step)) for i in dict.fromkeys(shown)]
+
+
+def _place_of(probability: float | None) -> float | None:
+    """Height of a probability in the chart."""
+    inside = _CHART_HEIGHT - _CHART_TOP - _CHART_BOTTOM
+    return None if probability is None else round(_CHART_TOP + (1 - probability) * inside, 1)
+
+
+def _chart(e: Explanation) -> dict[str, Any]:
+    """Probabilities of answer and foil over training, as paths; a line is interrupted where there is no number."""
+    axis = step_axis([c.step for c in e.checkpoints])
+    inside = _CHART_WIDTH - _CHART_LEFT - _CHART_RIGHT
+    places = [_CHART_LEFT + inside * x for x in axis.places]
+
+    def path(values: Sequence[float | None]) -> str:
+        parts, drawing = [], False
+        for x, value in zip(places, values, strict=True):
+            y = _place_of(value)
+            if y is not None:
+                parts.append(f"{'L' if drawing else 'M'}{x:.1f} {y:g}")
+            drawing = y is not None
+        return "".join(parts)
+
+    return {
+        "width": _CHART_WIDTH,
+        "height": _CHART_HEIGHT,
+        "left": _CHART_LEFT,
+        "right": _CHART_WIDTH - _CHART_RIGHT,
+        "bottom": _CHART_HEIGHT - _CHART_BOTTOM,
+        "places": places,
+        "levels": [(_place_of(p), text) for p, text in ((0.0, "0"), (0.5, "0.5"), (1.0, "1"))],
+        "ticks": [(round(_CHART_LEFT + inside * x, 1), text) for x, text in axis.ticks],
+        "answer": path([c.answer_probability for c in e.checkpoints]),
+        "foil": path([c.foil_probability for c in e.checkpoints]),
+        "points": [
+            (round(x, 1), _place_of(c.answer_probability))
+            for x, c in zip(places, e.checkpoints, strict=True)
+            if c.answer_probability is not None
+        ],
+    }

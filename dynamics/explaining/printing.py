@@ -1,0 +1,56 @@
+"""An explanation on the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from .computing import Explained
+from .display import quoted
+
+__all__ = ["print_explained"]
+
+_ROWS = 14
+_EDGES = 8
+
+
+def print_explained(explained: Explained) -> None:
+    """The checkpoints in a table, the strongest edges of the last one, and where the page is."""
+    content = explained.content
+    console = Console(highlight=False, soft_wrap=False)
+    console.print(
+        f"{quoted(content['prompt'])}: {quoted(content['answer']['text'])} rather than {quoted(content['foil']['text'])}"
+        + (" (guessed from the last checkpoint)" if content["guessed"] else ""),
+        markup=False,
+    )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("step", "p(answer)", "difference", "corrupted", "edges", "explained", ""):
+        table.add_column(title, justify="left" if not title else "right", overflow="fold")
+    checkpoints = content["checkpoints"]
+    stride = max(1, -(-len(checkpoints) // _ROWS))
+    shown = [c for i, c in enumerate(checkpoints) if i % stride == 0 or i == len(checkpoints) - 1]
+    for c in shown:
+        table.add_row(
+            str(c["step"]),
+            _number(c["answer_probability"]),
+            _number(c["logit_difference"]),
+            _number(c["corrupted_difference"]),
+            "–" if c["edges_kept"] is None else f"{c['edges_kept']} of {c['edges_total']}",
+            "–" if c["faithfulness"] is None else f"{c['faithfulness']:.0%}",
+            "" if c["state"] == "explained" else c["state"],
+        )
+    console.print(table)
+    last = checkpoints[-1]
+    if last["edges"]:
+        names = [node["id"] for node in content["nodes"]]
+        console.print(f"\nstrongest edges at step {last['step']} (logits; @ is the token's position):", markup=False)
+        for source, target, port, score in sorted(last["edges"], key=lambda e: -abs(e[3]))[:_EDGES]:
+            into = names[target] + ("" if port == "in" else f" ({port})")
+            console.print(f"  {score:+8.2f}  {names[source]} to {into}", markup=False)
+    elif last["reason"]:
+        console.print(f"\nstep {last['step']}: {last['state']}: {last['reason']}", markup=False)
+    console.print(f"\n{explained.folder / 'index.html'}", markup=False, soft_wrap=True)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"

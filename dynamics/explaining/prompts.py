@@ -1,0 +1,118 @@
+"""The question of an explanation: token ids of the prompt, of its twins, of answer and foil."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from checkpoints.errors import UserError
+
+from ..architecture import ModelShape
+from ..probes import Probe, tokenize
+
+__all__ = ["Question", "ask", "token_text"]
+
+TWINS = 8
+_PROBE = "explain"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be explained.
+
+    Attributes:
+        prompt: the text.
+        ids: (token,) its token ids.
+        tokens: their texts.
+        twins: (twin, token) corrupted prompts.
+        how: ``given`` or ``random tokens``.
+        texts: the twins as text.
+        answer, foil: token ids; None where they are still to be guessed.
+    """
+
+    prompt: str
+    ids: np.ndarray
+    tokens: tuple[str, ...]
+    twins: np.ndarray
+    how: str
+    texts: tuple[str, ...]
+    answer: int | None
+    foil: int | None
+
+
+def ask(
+    tokenizer: Any,
+    shape: ModelShape,
+    prompt: str,
+    *,
+    answer: str | None = None,
+    foil: str | None = None,
+    corrupted: str | None = None,
+    seed: int = 0,
+) -> Question:
+    """Tokenize a question.
+
+    Args:
+        answer, foil: continuations of one token, as they follow the prompt (``" Paris"``); None to have them guessed.
+        corrupted: a twin of the prompt with as many tokens; None for random tokens.
+        seed: of the random tokens.
+
+    Raises:
+        UserError: for an empty prompt, an unknown or unfitting token, an answer that equals its foil.
+    """
+    if not prompt.strip():
+        raise UserError("the prompt is empty", expected="a text to be continued")
+    given = {"answer": answer, "foil": foil}
+    columns = {name: None if text is None else (_written(tokenizer, prompt, text),) for name, text in given.items()}
+    probe = Probe(_PROBE, (prompt,), **columns, corrupted=None if corrupted is None else (corrupted,))  # type: ignore[arg-type]
+    found = tokenize(probe, tokenizer, vocab=shape.vocab, context=shape.context, causal=shape.causal)
+    ids = found.ids[0]
+    if len(ids) < 2:
+        raise UserError(f"the prompt {prompt!r} is one token long", expected="at least two, so that something can flow")
+    if found.corrupted_ids is not None:
+        if np.array_equal(found.corrupted_ids[0], ids):
+            raise UserError("the corrupted twin is the prompt itself", expected="a prompt that differs in what matters")
+        twins, how, texts = np.stack(found.corrupted_ids), "given", (str(corrupted),)
+    else:
+        twins, how = _random_twins(tokenizer, shape, ids, seed), "random tokens"
+        texts = tuple(tokenizer.decode(row.tolist()) for row in twins)
+    ends = [None if a is None else int(a[0]) for a in (found.answer_ids, found.foil_ids)]
+    if ends[0] is not None and ends[0] == ends[1]:
+        raise UserError(f"answer and foil are the same token {answer!r}", expected="two different continuations")
+    tokens = tuple(token_text(tokenizer, int(i)) for i in ids)
+    return Question(prompt, ids, tokens, twins, how, texts, ends[0], ends[1])
+
+
+def token_text(tokenizer: Any, token: int) -> str:
+    """The text of one token, with its space."""
+    text = str(tokenizer.decode([token]))
+    raw = tokenizer.convert_ids_to_tokens(token)
+    # sentencepiece drops a leading space when it decodes a token alone
+    return f" {text}" if isinstance(raw, str) and raw.startswith("▁") and not text.startswith(" ") else text
+
+
+def _written(tokenizer: Any, prompt: str, text: str) -> str:
+    """The continuation as it follows the prompt: with a space before it if that is what makes it a token of its own."""
+    if text.startswith(" "):
+        return text
+    spaced = f" {text}"
+    whole = tokenizer(prompt)["input_ids"]
+
+    def fits(candidate: str) -> bool:
+        own = tokenizer(candidate, add_special_tokens=False)["input_ids"]
+        joined = tokenizer(prompt + candidate)["input_ids"]
+        return len(own) == 1 and own[0] != tokenizer.unk_token_id and joined == [*whole, *own]
+
+    return spaced if not fits(text) and fits(spaced) else text
+
+
+def _random_twins(tokenizer: Any, shape: ModelShape, ids: np.ndarray, seed: int) -> np.ndarray:
+    """(twin, token) the prompt with every ordinary token drawn anew; special tokens stay where they are."""
+    special: Sequence[int] = tokenizer.all_special_ids
+    pool = np.setdiff1d(np.arange(min(len(tokenizer), shape.vocab)), np.asarray(special, dtype=np.int64))
+    rng = np.random.default_rng(seed)
+    drawn = rng.choice(pool, size=(TWINS, len(ids)))
+    return np.where(np.isin(ids, special)[None], ids[None], drawn)

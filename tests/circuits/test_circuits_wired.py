@@ -1,0 +1,181 @@
+"""Cutting edges and taking gradients, on every family: exact where it is exact, right to first order elsewhere."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers as hf
+
+from checkpoints import UserError
+from dynamics.architecture import Architecture, architecture
+from dynamics.circuits.attribution import direct_logits
+from dynamics.circuits.graph import Graph, graph_of
+from dynamics.circuits.wired import Wired
+from tests.test_sites import CONFIGS
+
+WIRED = [name for name in CONFIGS if not name.startswith("bert")]
+IDS = torch.tensor([[3, 9, 4, 7, 12, 30], [8, 8, 2, 41, 6, 17], [20, 3, 5, 5, 33, 2]])
+TWINS = torch.tensor([[3, 10, 4, 7, 13, 30], [8, 11, 2, 40, 6, 18], [21, 3, 5, 6, 34, 2]])
+LAST = torch.tensor([5, 4, 5])
+
+
+@cache
+def wired(family: str) -> Wired:
+    torch.manual_seed(0)
+    config: Any = CONFIGS[family]()
+    model = hf.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    for parameter in model.parameters():  # as initialised, most models hardly do anything
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.3)
+        else:
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    return Wired(model, architecture(config))
+
+
+def metric(logits: torch.Tensor) -> torch.Tensor:
+    return logits[:, 3] - logits[:, 4]
+
+
+@pytest.mark.parametrize("family", WIRED)
+def test_cutting_nothing_is_the_model_and_cutting_everything_is_the_other_run(family: str) -> None:
+    w = wired(family)
+    base, other = w.logits(IDS, LAST), w.logits(TWINS, LAST)
+    assert float((base - other).abs().max()) > 0.5
+    written = w.written(TWINS)
+    everything = torch.from_numpy(w.graph.edges).float()
+    torch.testing.assert_close(w.patched(IDS, LAST, written, 0 * everything), base, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(w.patched(IDS, LAST, written, everything), other, atol=1e-5, rtol=1e-5)
+    by_token = everything.expand(1, 6, -1, -1)
+    torch.testing.assert_close(w.patched(IDS, LAST, written, by_token), other, atol=1e-5, rtol=1e-5)
+    # the model is left as it was
+    torch.testing.assert_close(w.logits(IDS, LAST), base)
+    assert all(p.requires_grad for p in w.model.parameters())
+
+
+@pytest.mark.parametrize("family", WIRED)
+def test_rows_may_be_cut_differently(family: str) -> None:
+    w = wired(family)
+    written = w.written(TWINS)
+    some = torch.from_numpy(w.graph.edges).float()
+    some[:, ::2] = 0
+    cut = torch.stack([some, 0 * some, torch.from_numpy(w.graph.edges).float()])[:, None]
+    together = w.patched(IDS, LAST, written, cut)
+    torch.testing.assert_close(together[:1], w.patched(IDS, LAST, written, some)[:1], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(together[1], w.logits(IDS, LAST)[1], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(together[2], w.logits(TWINS, LAST)[2], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", WIRED)
+def test_what_is_written_adds_up_to_the_stream(family: str) -> None:
+    w = wired(family)
+    seen: list[torch.Tensor] = []
+    final = w.model.get_submodule(w.architecture.table.outside["ln_final"].module)
+    handle = final.register_forward_pre_hook(lambda _m, args: seen.append(args[0]))
+    with torch.no_grad():
+        w.model(input_ids=IDS)
+    handle.remove()
+    total = w.written(IDS).sum(0)
+    for layer in range(w.graph.layers):
+        block = w.model.get_submodule(w.architecture.table.block.format(layer))
+        bias = getattr(block.get_submodule(w.wiring.out), "bias", None)
+        total = total if bias is None else total + bias.detach()
+    torch.testing.assert_close(total, seen[0], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", WIRED)
+def test_gradients_are_those_of_the_patched_model(family: str) -> None:
+    """Against finite differences of real patching, for all edges at once and for a few alone."""
+    w = wired(family)
+    graph = w.graph
+    clean, twin = w.written(IDS), w.written(TWINS)
+    gradient = w.gradients(IDS, LAST, metric, clean[0])
+    small = 2e-2
+
+    def effect(cut: torch.Tensor) -> torch.Tensor:
+        up, down = (metric(w.patched(IDS, LAST, clean + s * (twin - clean), cut)) for s in (small, -small))
+        return (up - down) / (2 * small)
+
+    possible = torch.from_numpy(graph.edges)
+    linear = torch.einsum("srtd,krtd->skr", twin - clean, gradient.readers) * possible[:, :, None]
+    scale = float(linear.abs().max())
+    rng = np.random.default_rng(0)
+    alone = [tuple(edge) for edge in rng.permutation(np.argwhere(graph.edges))[:12]]
+    for source, reader in [(0, 0), *alone]:
+        cut = torch.zeros(graph.edges.shape)
+        cut[source, reader] = 1
+        torch.testing.assert_close(effect(cut), linear[source, reader], atol=0.02 * scale, rtol=0.05)
+
+
+@pytest.mark.parametrize("family", WIRED)
+def test_keys_and_values_taken_apart_by_position_add_up(family: str) -> None:
+    w = wired(family)
+    found = w.gradients(IDS, LAST, metric, w.written(IDS)[0], reach=True)
+    for layer, apart in enumerate(found.reached):
+        whole = found.readers[w.graph.attention_readers(layer)][w.graph.heads :]
+        shared = apart.sum(0).unflatten(0, (2, w.graph.kv_heads, -1)).sum(2).flatten(0, 1)
+        torch.testing.assert_close(shared, whole, atol=1e-4, rtol=1e-3)
+        later = apart[2][:, :, 3:]  # a head at token 2 reads nothing that comes later
+        assert float(later.abs().max()) == 0.0
+
+
+@pytest.mark.parametrize("family", [f for f in WIRED if f not in ("gpt2", "gpt2 upcast", "bloom")])
+def test_direct_attribution_adds_up_to_the_logit_difference(family: str) -> None:
+    """Families without biases: nothing is left over; the frozen norm is linear."""
+    w = wired(family)
+    answer, foil = torch.tensor([1, 2, 3]), torch.tensor([4, 5, 6])
+    shares, rest = direct_logits(w, IDS, LAST, answer, foil)
+    logits = w.logits(IDS, LAST)
+    rows = torch.arange(3)
+    difference = logits[rows, answer] - logits[rows, foil]
+    torch.testing.assert_close(shares.sum(1) + rest, difference, atol=1e-4, rtol=1e-4)
+    if not any(name.endswith("bias") for name, _ in w.model.named_parameters()):
+        torch.testing.assert_close(rest, torch.zeros(3), atol=1e-3, rtol=0)
+
+
+def test_a_model_that_fills_in_masks_is_refused() -> None:
+    config = CONFIGS["bert"]()
+    with pytest.raises(UserError, match="cannot|not known"):
+        graph_of(architecture(config).shape)
+
+
+def test_the_graph_has_the_edges_of_the_architecture() -> None:
+    parallel, sequential = Graph(2, 2, 2, True), Graph(2, 2, 2, False)
+    assert [s.name for s in parallel.sources] == ["embed", "L0H0", "L0H1", "L0M", "L1H0", "L1H1", "L1M"]
+    names = [r.name for r in parallel.readers]
+    assert names[:7] == ["L0H0.q", "L0H1.q", "L0H0.k", "L0H1.k", "L0H0.v", "L0H1.v", "L0M"] and names[-1] == "logits"
+    # 7 readers of layer 0 see the embedding, 7 of layer 1 four sources, the logits all seven
+    assert parallel.edges.sum() == 7 * 1 + 7 * 4 + 7
+    # where the MLP comes after attention, it sees its layer's heads too
+    assert sequential.edges.sum() == parallel.edges.sum() + 2 * 2
+    shared = Graph(1, 4, 2, False)
+    assert [r.name for r in shared.readers if r.role == "k"] == ["L0KV0.k", "L0KV1.k"]
+    index = [r.name for r in shared.readers].index("L0KV1.v")
+    assert [shared.sources[s].name for s in shared.heads_of(index)] == ["L0H2", "L0H3"]
+
+
+def test_edges_on_no_path_are_dropped() -> None:
+    graph = Graph(2, 1, 1, True)
+    sources, readers = [s.name for s in graph.sources], [r.name for r in graph.readers]
+
+    def kept(*edges: tuple[str, str]) -> np.ndarray:
+        result = np.zeros(graph.edges.shape, dtype=bool)
+        for source, reader in edges:
+            result[sources.index(source), readers.index(reader)] = True
+        return result
+
+    path = (("embed", "L0H0.v"), ("L0H0", "L1H0.k"), ("L1H0", "logits"))
+    np.testing.assert_array_equal(graph.connected(kept(*path)), kept(*path))
+    # an edge that nothing feeds, and one that leads nowhere
+    np.testing.assert_array_equal(graph.connected(kept(*path, ("L0M", "L1M"), ("embed", "L1M"))), kept(*path))
+    np.testing.assert_array_equal(graph.connected(kept(*path[:2])), kept())
+
+
+def test_a_wiring_that_does_not_fit_is_refused() -> None:
+    w = wired("gpt2")
+    other = wired("llama").architecture
+    with pytest.raises(UserError, match="not wired as its table says"):
+        Wired(w.model, Architecture(other.shape, other.table))
