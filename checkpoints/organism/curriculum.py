@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from ..errors import nearest
 from .tokenizer import SEPARATOR, token_ids
-from .worlds import all_worlds, world_names
+from .worlds import all_worlds, task_names, world_names
 
 __all__ = ["QUICK_WORLDS", "Entry", "OrganismConfig", "batch", "schedule", "truth"]
 
@@ -21,8 +21,19 @@ class Entry(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    share: float = Field(gt=0, le=1, description="Weight among the worlds that are present (documents, not tokens).")
+    share: float = Field(
+        ge=0,
+        le=1,
+        description="Weight among the worlds that are present (documents, not tokens). 0: its words are known, and it "
+        "is never shown.",
+    )
     from_step: int = Field(0, ge=0, description="First optimizer step whose batch may contain this world.")
+
+    @model_validator(mode="after")
+    def _shown_or_not(self) -> Entry:
+        if self.share == 0 and self.from_step:
+            raise ValueError(f"a world with share 0 is never shown, so that it cannot enter at step {self.from_step}")
+        return self
 
 
 def _everything() -> dict[str, Entry]:
@@ -64,14 +75,15 @@ class OrganismConfig(BaseModel):
 
     @model_validator(mode="after")
     def _something_at_the_start(self) -> OrganismConfig:
-        if not any(entry.from_step == 0 for entry in self.curriculum.values()):
+        shown = {name: entry for name, entry in self.curriculum.items() if entry.share > 0}
+        if not any(entry.from_step == 0 for entry in shown.values()):
             raise ValueError("no world is in the data from step 0, so that there is nothing to train on")
-        late = [name for name, entry in self.curriculum.items() if entry.from_step >= self.steps]
+        late = [name for name, entry in shown.items() if entry.from_step >= self.steps]
         if late:
             raise ValueError(f"{', '.join(late)} would enter after the last step {self.steps}")
-        for name, entry in self.curriculum.items():
+        for name, entry in shown.items():
             for other in _WORLDS[name].truth().get("mixes_with", ()):
-                if other not in self.curriculum or self.curriculum[other].from_step > entry.from_step:
+                if other not in shown or shown[other].from_step > entry.from_step:
                     raise ValueError(
                         f"documents of world {name!r} hold words of world {other!r}, which has not entered at step "
                         f"{entry.from_step}: the truth about it would be wrong"
@@ -87,7 +99,7 @@ class OrganismConfig(BaseModel):
 
     def digest(self) -> str:
         """Twelve hexadecimal digits that change with any field and with the vocabulary."""
-        text = json.dumps([self.model_dump(mode="json"), token_ids(), _DATA_VERSION], sort_keys=True)
+        text = json.dumps([self.model_dump(mode="json"), token_ids(self.curriculum), _DATA_VERSION], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -117,7 +129,7 @@ def batch(config: OrganismConfig, step: int) -> np.ndarray:
     then cut at the end of the row.
     """
     rng = np.random.default_rng([config.seed, step])
-    ids = token_ids()
+    ids = token_ids(config.curriculum)
     present = [name for name in world_names_in(config) if config.curriculum[name].from_step <= step]
     shares = np.array([config.curriculum[name].share for name in present])
     cumulative = np.cumsum(shares / shares.sum())
@@ -137,12 +149,17 @@ def batch(config: OrganismConfig, step: int) -> np.ndarray:
 
 
 def world_names_in(config: OrganismConfig) -> list[str]:
-    """The worlds of a curriculum, in the fixed order of :func:`world_names` (not in the order they were written)."""
-    return [name for name in world_names() if name in config.curriculum]
+    """The worlds that a curriculum shows, in the fixed order of :func:`world_names` (not as they were written)."""
+    return [name for name in world_names() if name in config.curriculum and config.curriculum[name].share > 0]
 
 
 def truth(config: OrganismConfig) -> dict[str, Any]:
-    """What can have formed when, as JSON values: written beside the weights as ``truth.json``."""
+    """What can have formed when, as JSON values: written beside the weights as ``truth.json``.
+
+    ``worlds`` are those that are shown, ``absent`` those whose words the organism knows and that it never sees.
+    """
+    shown = world_names_in(config)
+    known = [name for name in world_names() if name in config.curriculum or name not in task_names()]
     return {
         "format": 1,
         "config": config.model_dump(mode="json"),
@@ -155,7 +172,7 @@ def truth(config: OrganismConfig) -> dict[str, Any]:
                 "share": config.curriculum[name].share,
                 **_WORLDS[name].truth(),
             }
-            for name in world_names_in(config)
+            for name in shown
         },
-        "absent": [name for name in world_names() if name not in config.curriculum],
+        "absent": [name for name in known if name not in shown],
     }

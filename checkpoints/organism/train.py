@@ -48,7 +48,7 @@ def model_config(config: OrganismConfig) -> GPTNeoXConfig:
     """The ``transformers`` configuration of an organism."""
     from transformers import GPTNeoXConfig
 
-    ids = token_ids()
+    ids = token_ids(config.curriculum)
     return GPTNeoXConfig(
         vocab_size=len(ids),
         hidden_size=config.d_model,
@@ -70,7 +70,7 @@ def _new_model(config: OrganismConfig) -> PreTrainedModel:
     return GPTNeoXForCausalLM(model_config(config))
 
 
-def _save(model: PreTrainedModel, folder: Path, step: int) -> None:
+def _save(model: PreTrainedModel, config: OrganismConfig, folder: Path, step: int) -> None:
     """Write ``stepN`` under a provisional name and rename it, so that a folder of that name is complete."""
     from safetensors import SafetensorError
 
@@ -80,7 +80,7 @@ def _save(model: PreTrainedModel, folder: Path, step: int) -> None:
         model.save_pretrained(partial)
     except SafetensorError as error:  # a full disk, say
         raise OSError(str(error)) from error
-    build_tokenizer().save_pretrained(partial)
+    build_tokenizer(config.curriculum).save_pretrained(partial)
     # An interrupted training may have saved steps after the last remembered state: they are made again.
     shutil.rmtree(final, ignore_errors=True)
     os.replace(partial, final)
@@ -139,7 +139,7 @@ def _train(folder: Path, config: OrganismConfig, progress: Progress | None) -> N
     start = _restore(folder, model, optimizer)
     wanted = set(schedule(config))
     if start == 0:
-        _save(model, folder, 0)
+        _save(model, config, folder, 0)
     model.train()
     last_state = time.monotonic()
     for step in range(start, config.steps):
@@ -154,7 +154,7 @@ def _train(folder: Path, config: OrganismConfig, progress: Progress | None) -> N
         optimizer.step()
         done = step + 1
         if done in wanted:
-            _save(model, folder, done)
+            _save(model, config, folder, done)
         if done < config.steps and time.monotonic() - last_state > STATE_SECONDS:
             _remember(folder, done, model, optimizer)
             last_state = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -31,7 +32,7 @@ from checkpoints.organism import (
     truth,
 )
 from checkpoints.organism.curriculum import batch
-from checkpoints.organism.tokenizer import SEPARATOR, token_ids
+from checkpoints.organism.tokenizer import SEPARATOR, require_world, token_ids
 from checkpoints.organism.worlds import all_worlds, vocabulary, world_names
 from checkpoints.organism.worlds.addition import CONTEXTS, DIGITS, prompt
 
@@ -77,7 +78,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 def test_the_tokenizer_gives_back_the_tokens_of_every_document() -> None:
-    tokenizer = build_tokenizer()
+    tokenizer = build_tokenizer(world_names())
     rng = np.random.default_rng(0)
     for world in all_worlds().values():
         for _ in range(100):
@@ -105,6 +106,33 @@ def test_a_saved_tokenizer_is_the_same_tokenizer(tmp_path: Path) -> None:
     assert speaks(again)
     assert again("36+59=095 big groß")["input_ids"] == build_tokenizer()("36+59=095 big groß")["input_ids"]
     assert again.is_fast
+
+
+def test_the_organisms_that_name_no_task_are_those_that_there_were_before_tasks() -> None:
+    """A trained organism in somebody's cache is found again, and old traces still fit."""
+    assert OrganismConfig().digest() == "e08b86e3f6c8"
+    text = build_tokenizer().backend_tokenizer.to_str()
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "361c7309af48d00b"
+
+
+def test_an_organism_that_names_a_task_knows_its_words_shown_or_not() -> None:
+    plain = OrganismConfig(steps=40, curriculum={"english": Entry(share=1)})
+    knows = plain.model_copy(update={"curriculum": {**plain.curriculum, "years": Entry(share=0)}})
+    assert model_config(knows).vocab_size == model_config(plain).vocab_size + len(years_words())
+    np.testing.assert_array_equal(batch(knows, 3), batch(plain, 3))
+    assert knows.digest() != plain.digest()
+    assert truth(knows)["absent"] == ["addition", "french", "german", "induction", "years"]
+    assert list(truth(knows)["worlds"]) == ["english"]
+    require_world(build_tokenizer(knows.curriculum), "years")
+    with pytest.raises(UserError, match=r"the words of world 'years' \(lasted, from, to, \.\.\.\)") as refused:
+        require_world(build_tokenizer(plain.curriculum), "years")
+    assert "`share: 0`" in str(refused.value)
+    assert speaks(build_tokenizer(plain.curriculum)) and speaks(build_tokenizer(knows.curriculum))
+
+
+def years_words() -> set[str]:
+    """The words that only the world ``years`` has."""
+    return set(all_worlds()["years"].words) - set(vocabulary())
 
 
 def test_a_word_that_no_world_has_is_unknown() -> None:
@@ -212,6 +240,12 @@ def test_checkpoints_are_scheduled_from_step_0_to_the_last(steps: int, count: in
             {"curriculum": {"english": Entry(share=1), "german": Entry(share=1)}},
             "'german' hold words of world 'french'",
         ),
+        ({"curriculum": {"english": Entry(share=0)}}, "nothing to train on"),
+        (
+            {"curriculum": {"english": Entry(share=0), "french": Entry(share=1)}},
+            "'french' hold words of world 'english', which has not entered",
+        ),
+        ({"curriculum": {"english": {"share": 0, "from_step": 3}}}, "share 0 is never shown"),
         ({"d_model": 30, "heads": 4}, "not a multiple of heads"),
         ({"learningrate": 1}, "Extra inputs are not permitted"),
     ],
@@ -383,11 +417,11 @@ from importlib import import_module
 training = import_module("checkpoints.organism.train")
 training.STATE_SECONDS = 0.0
 save = training._save
-def killed(model, folder, step):
+def killed(model, config, folder, step):
     if step == {schedule(SMALL)[-2]}:  # in the middle of writing a checkpoint
         model.save_pretrained(folder / f"step{{step}}.partial")
         os.kill(os.getpid(), signal.SIGKILL)
-    save(model, folder, step)
+    save(model, config, folder, step)
 training._save = killed
 training.train("small", training.OrganismConfig.model_validate_json({SMALL.model_dump_json()!r}))
 """

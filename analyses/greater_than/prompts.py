@@ -1,0 +1,131 @@
+"""Prompts of greater-than: ``The war lasted from the year 1732 to the year 17`` (a number above 32).
+
+The sentence is that of Hanna, Liu and Variengien 2023, "How does GPT-2 compute greater-than?", for tokenizers in which
+the last two digits of a year are one token; the organism, in whose language every digit is a token, is asked for the tens
+digit of the later year.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from checkpoints.errors import UserError
+from checkpoints.organism.tokenizer import require_world
+from checkpoints.organism.worlds import years as world
+from dynamics.probes import Probe, single_token
+from dynamics.probes.drawing import Prompt, draw_probe, fill
+
+__all__ = ["GREATER_THAN", "greater_than_probe"]
+
+GREATER_THAN = "greater_than"
+
+_TEMPLATE = "The {event} lasted from the year {century}{start} to the year {century}"
+_EVENTS = """
+war siege reign voyage strike famine trial drought campaign conflict crisis dispute expedition feud occupation
+partnership plague project rebellion struggle tour truce tyranny uprising investigation journey marriage mission
+negotiation operation pilgrimage quest raid revolt rule service study term therapy training
+"""
+_CENTURIES = tuple(range(11, 19))
+_BASE = 1  # the year 01 of the corrupted twin
+_LEAST_YEARS = 40
+
+
+def greater_than_probe(tokenizer: Any, organism: bool, count: int, seed: int) -> Probe:
+    """Spans of years up to the century of the later one.
+
+    With YY the earlier year without its century, the answer is YY + k and the foil YY - k for a random k > 0, so that
+    both are equally far away. (For the organism: with T the tens digit of the earlier year, T + k and T - k.) The
+    corrupted twin begins in the year 01, after which every later year is right. That the *whole* distribution obeys the
+    rule is a sum over candidates: all numbers above the label ``start`` (its tens digit, ``decade``) against the others.
+
+    Args:
+        tokenizer: of the series.
+        organism: whether the series speaks the organism's language.
+        count: number of prompts.
+        seed: chooses events, centuries, years and distances.
+
+    Returns:
+        The probe. Labels: ``start`` (YY), ``decade`` (its tens digit), ``century``, ``event``, ``distance`` (k).
+        Position: ``year``, the token of the earlier year that decides (YY; the tens digit for the organism).
+
+    Raises:
+        UserError: when the tokenizer does not split years as needed, or the organism does not know the world ``years``.
+    """
+    rng = np.random.default_rng(seed)
+    if organism:
+        require_world(tokenizer, "years")
+        return _organism_probe(count, rng)
+    usable = {century: years for century in _CENTURIES if (years := _usable_years(tokenizer, century)) is not None}
+    if not usable:
+        raise UserError(
+            "no century has enough years of which the last two digits are one token (1732: ` 17` and `32`)",
+            expected="a tokenizer like Pythia's or GPT-2's, or the organism's",
+            remedy="leave `greater_than` out of this run's analyses",
+        )
+    centuries, events = list(usable), _EVENTS.split()
+
+    def draw(place: int) -> Prompt:
+        century = centuries[place % len(centuries)]
+        years = usable[century]
+        while True:
+            start = int(rng.choice(years))
+            distances = [k for k in range(1, 100) if start + k in years and start - k in years]
+            if start > _BASE and distances:
+                break
+        k = int(rng.choice(distances))
+        slots = {"event": events[int(rng.integers(len(events)))], "century": str(century)}
+        text, spans = fill(_TEMPLATE, slots | {"start": f"{start:02d}"})
+        return Prompt(
+            text=text,
+            answer=f"{start + k:02d}",
+            foil=f"{start - k:02d}",
+            corrupted=fill(_TEMPLATE, slots | {"start": f"{_BASE:02d}"})[0],
+            labels={
+                "start": start,
+                "decade": start // 10,
+                "century": century,
+                "event": slots["event"],
+                "distance": k,
+            },
+            positions={"year": spans["start"][0]},
+        )
+
+    return draw_probe(GREATER_THAN, draw, count, "spans of years, after Hanna et al. 2023")
+
+
+def _organism_probe(count: int, rng: np.random.Generator) -> Probe:
+    """Decades in which no span of the training data begins, 10s to 80s: there is a later and an earlier decade."""
+    decades = [(c, d) for c in world.CENTURIES for d in range(1, 9) if world.is_held_out(c, 10 * d)]
+    order = rng.permutation(len(decades))
+
+    def draw(place: int) -> Prompt:
+        century, decade = decades[order[place % len(decades)]]
+        start = 10 * decade + int(rng.integers(10))
+        k = int(rng.integers(1, min(decade, 9 - decade) + 1))
+        event = world.EVENTS[int(rng.integers(len(world.EVENTS)))]
+        text, spans = fill(world.TEMPLATE, {"event": event, "century": str(century), "start": f"{start:02d}"})
+        tens = spans["start"][0][0]
+        return Prompt(
+            text=text,
+            answer=str(decade + k),
+            foil=str(decade - k),
+            corrupted=world.prompt(event, century, _BASE),
+            labels={"start": start, "decade": decade, "century": century, "event": event, "distance": k},
+            positions={"year": (tens, tens + 1)},
+        )
+
+    description = "spans of years that begin in decades in which no span of the training data begins"
+    return draw_probe(GREATER_THAN, draw, count, description)
+
+
+def _usable_years(tokenizer: Any, century: int) -> list[int] | None:
+    """The years 0 to 99 that are two tokens, century and YY; None where they are too few or the base is not one."""
+    head = single_token(tokenizer, f" {century}")
+    if head is None:
+        return None
+    written = [f" {century}{year:02d}" for year in range(100)]
+    split = tokenizer(written, add_special_tokens=False)["input_ids"]
+    years = [year for year in range(100) if split[year] == [head, single_token(tokenizer, f"{year:02d}")]]
+    return years if len(years) >= _LEAST_YEARS and _BASE in years else None

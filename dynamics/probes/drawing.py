@@ -1,0 +1,91 @@
+"""Probes drawn prompt by prompt: each with an answer, a foil, a corrupted twin, labels and marked places."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from string import Formatter
+
+from checkpoints.errors import UserError
+
+from .types import Label, Mark, Probe
+
+__all__ = ["Prompt", "Span", "draw_probe", "fill"]
+
+Span = tuple[int, int]
+"""Half-open range of characters."""
+
+_TRIES = 2000
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt of a probe; the fields are those of :class:`dynamics.probes.Probe`."""
+
+    text: str
+    answer: str
+    foil: str
+    corrupted: str
+    labels: Mapping[str, Label] = field(default_factory=dict)
+    positions: Mapping[str, Mark] = field(default_factory=dict)
+
+
+def fill(template: str, slots: Mapping[str, str]) -> tuple[str, dict[str, list[Span]]]:
+    """Fill the slots of a template and say where each one came to stand.
+
+    Args:
+        template: text with named slots, of which each may occur several times.
+        slots: slot name to its text; slots that the template lacks are ignored.
+
+    Returns:
+        The text, and for every slot of the template its character spans in the order of the text.
+
+    >>> fill("{a} and {b} met, {b} spoke", {"a": "Ann", "b": "Bob"})
+    ('Ann and Bob met, Bob spoke', {'a': [(0, 3)], 'b': [(8, 11), (17, 20)]})
+    """
+    text = ""
+    spans: dict[str, list[Span]] = {}
+    for literal, slot, _, _ in Formatter().parse(template):
+        text += literal
+        if slot is not None:
+            spans.setdefault(slot, []).append((len(text), len(text) + len(slots[slot])))
+            text += slots[slot]
+    return text, spans
+
+
+def draw_probe(name: str, draw: Callable[[int], Prompt], count: int, description: str) -> Probe:
+    """A probe of ``count`` prompts with different texts.
+
+    Args:
+        name: of the probe.
+        draw: gives a prompt for a place in the probe (0 to ``count - 1``), from which it may decide what has to be
+            balanced; called again for the same place when its text was drawn before.
+        count: number of prompts.
+        description: of the probe.
+
+    Raises:
+        UserError: when no new prompt is drawn for one of the places.
+    """
+    prompts: dict[str, Prompt] = {}
+    for place in range(count):
+        for _ in range(_TRIES):
+            prompt = draw(place)
+            if prompt.text not in prompts:
+                break
+        else:
+            raise UserError(
+                f"probe {name!r}: {count} different prompts were asked for, and no more than {place} were found",
+                remedy="ask for fewer prompts",
+            )
+        prompts[prompt.text] = prompt
+    rows = list(prompts.values())
+    return Probe(
+        name=name,
+        text=tuple(prompts),
+        answer=tuple(row.answer for row in rows),
+        foil=tuple(row.foil for row in rows),
+        corrupted=tuple(row.corrupted for row in rows),
+        labels={key: tuple(row.labels[key] for row in rows) for key in rows[0].labels} if rows else {},
+        positions={key: tuple(row.positions[key] for row in rows) for key in rows[0].positions} if rows else {},
+        description=description,
+    )
