@@ -6,6 +6,8 @@ from .activations import Activations
 from .answers import Answers
 from .base import Accumulator, Batch, Intervention, Measurement, Observation, Variable
 from .circuit import Circuit, SourceEffects
+from .head_weights import HeadCopying, HeadSuccession, HeadWeights
+from .heads import HeadAttention, attention_scores
 from .repeats import RepeatAttention, TokenLoss, repeat_scores
 from .selectivity import Selectivity
 
@@ -15,6 +17,10 @@ __all__ = [
     "Answers",
     "Batch",
     "Circuit",
+    "HeadAttention",
+    "HeadCopying",
+    "HeadSuccession",
+    "HeadWeights",
     "Intervention",
     "Measurement",
     "Observation",
@@ -23,5 +29,6 @@ __all__ = [
     "SourceEffects",
     "TokenLoss",
     "Variable",
+    "attention_scores",
     "repeat_scores",
 ]

@@ -1,0 +1,137 @@
+"""What heads are looked at on: documents, repeated and unrepeated random words, single words, ordered lists."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any
+
+import numpy as np
+
+from checkpoints.errors import UserError
+from checkpoints.organism.worlds import all_worlds
+from dynamics.probes import Probe, single_token
+from dynamics.probes.plain import joined, plain_words
+
+from .texts import TEXTS
+
+__all__ = [
+    "CONTROL",
+    "DOCUMENTS",
+    "LISTS",
+    "REPEATS",
+    "WORDS",
+    "delimiter_ids",
+    "document_probe",
+    "list_probe",
+    "repeat_probes",
+    "word_probe",
+]
+
+DOCUMENTS, REPEATS, CONTROL, WORDS, LISTS = (
+    f"head_kinds_{name}" for name in ("documents", "repeats", "control", "words", "lists")
+)
+
+_ORDERED = {
+    "digits": "0 1 2 3 4 5 6 7 8 9",
+    "number words": "one two three four five six seven eight nine ten eleven twelve",
+    "days": "Monday Tuesday Wednesday Thursday Friday Saturday Sunday",
+    "months": "January February March April May June July August September October November December",
+    "letters": "A B C D E F G H I J K L M N O P Q R S T U V W X Y Z",
+}
+_SHORTEST_LIST = 5
+
+
+def document_probe(tokenizer: Any, organism: bool, count: int, seed: int) -> Probe:
+    """Ordinary text: documents of every world whose words the tokenizer knows, or short passages of English.
+
+    The organism's documents are drawn anew, as in its training; worlds without words of their own (random sequences) are
+    left out. Passages are taken in turn until ``count``, or until there are no more.
+    """
+    description = "ordinary documents, for where heads look"
+    if not organism:
+        return Probe(DOCUMENTS, TEXTS[:count], description=description)
+    known = tokenizer.get_vocab()
+    worlds = [w for w in all_worlds().values() if w.words and all(word in known for word in w.words)]
+    rng = np.random.default_rng(seed)
+    drawn = [(worlds[i % len(worlds)], rng) for i in range(count)]
+    return Probe(
+        DOCUMENTS,
+        tuple(" ".join(world.document(random)) for world, random in drawn),
+        labels={"world": tuple(world.name for world, _ in drawn)},
+        description=description,
+    )
+
+
+def delimiter_ids(tokenizer: Any, probe: Probe) -> tuple[int, ...]:
+    """Ids in the probe's prompts whose text is only punctuation, symbols or space, or that are special tokens."""
+    ids = {int(i) for row in tokenizer(list(probe.text))["input_ids"] for i in row}
+    special = set(tokenizer.all_special_ids)
+    return tuple(sorted(i for i in ids if i in special or _is_mark(tokenizer.decode([i]))))
+
+
+def _is_mark(text: str) -> bool:
+    return all(unicodedata.category(c)[0] in "PSZC" for c in text)
+
+
+def repeat_probes(tokenizer: Any, organism: bool, count: int, period: int, seed: int) -> tuple[Probe, Probe]:
+    """Distinct random words, twice; and the same first halves before unrelated second halves."""
+    pool = _pool(tokenizer, organism, 3 * period)
+    rng = np.random.default_rng(seed)
+    repeated, unrelated = [], []
+    for _ in range(count):
+        drawn = [pool[i] for i in rng.permutation(len(pool))[: 2 * period]]
+        repeated.append(joined(drawn[:period] * 2, organism))
+        unrelated.append(joined(drawn, organism))
+    labels = {"period": (period,) * count}
+    return (
+        Probe(REPEATS, tuple(repeated), labels=labels, description="random words, written twice"),
+        Probe(CONTROL, tuple(unrelated), labels=labels, description="random words without any repeat"),
+    )
+
+
+def word_probe(tokenizer: Any, organism: bool, count: int, seed: int) -> Probe:
+    """Single words to copy, and the digits that are one token."""
+    pool = [w for w in _pool(tokenizer, organism, count) if not w.strip().isdigit()]
+    rng = np.random.default_rng(seed)
+    chosen = [pool[i] for i in sorted(rng.permutation(len(pool))[:count])]
+    digits = _longest_run(tokenizer, _ORDERED["digits"].split())
+    texts = list(dict.fromkeys([*chosen, *digits]))
+    return Probe(WORDS, tuple(texts), description="single words and digits, for copying")
+
+
+def list_probe(tokenizer: Any) -> Probe | None:
+    """Members of ordered lists; None where the tokenizer has none of which five in a row are one token each."""
+    runs = {name: _longest_run(tokenizer, members.split()) for name, members in _ORDERED.items()}
+    rows = [
+        (text, name, place)
+        for name, run in runs.items()
+        if len(run) >= _SHORTEST_LIST
+        for place, text in enumerate(run)
+    ]
+    if not rows:
+        return None
+    text, series, place = zip(*rows, strict=True)
+    return Probe(LISTS, text, labels={"series": series, "place": place}, description="members of ordered lists")
+
+
+def _pool(tokenizer: Any, organism: bool, least: int) -> list[str]:
+    pool = plain_words(tokenizer, organism)
+    if len(pool) < least:
+        raise UserError(
+            f"the tokenizer has {len(pool)} plain words of one token",
+            expected=f"at least {least}",
+            remedy="lower the options `period` and `words` of analysis `head_kinds`",
+        )
+    return pool
+
+
+def _longest_run(tokenizer: Any, members: list[str]) -> list[str]:
+    """The most members in a row that are one token each, all of them with a space before them or all without."""
+    best: list[str] = []
+    for prefix in (" ", ""):
+        run: list[str] = []
+        for member in members:
+            fits = single_token(tokenizer, prefix + member) is not None
+            run = [*run, prefix + member] if fits else []
+            best = run if len(run) > len(best) else best
+    return best
