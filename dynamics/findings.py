@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
-from .emergence import Emergence, assess, unit_bootstrap
-from .emergence.types import Direction
+from .emergence import (
+    Agreement,
+    Direction,
+    Emergence,
+    Mirage,
+    Onset,
+    agreement_of,
+    assess,
+    definitions,
+    mirage,
+    onset_ends,
+    onset_intervals,
+    sign_flip_null,
+    unit_bootstrap,
+)
 
 if TYPE_CHECKING:
     from .store import Trace
@@ -52,6 +67,15 @@ class Finding:
         null_mean: (checkpoint,) mean of the null.
         emergence: the statistics, with the null's name and upper bound.
         definition: what exactly was computed.
+        onsets: the onset by every definition in use, the first of them that of ``emergence``.
+        onset_by: (draw,) for every bootstrap draw the step by which it was above its null; infinite where it never was,
+            NaN where the draw cannot be used; empty without draws. The interval begins at the measured checkpoint
+            before, see :meth:`onset_intervals`.
+        sample: name of what was resampled. Findings with the same name had the same units resampled together, so that
+            their draws can be compared one by one; empty where nobody knows.
+        twin: key of the finding that is the continuous twin of this one, a thresholded metric; else empty.
+        mirage: whether this curve's sharpness survives in its twin; None without one.
+        drawn: (checkpoint, draw) the bootstrap draws, while the analysis runs; they are not stored.
     """
 
     key: str
@@ -66,23 +90,53 @@ class Finding:
     null_mean: tuple[float, ...]
     emergence: Emergence
     definition: str = ""
+    onsets: tuple[Onset, ...] = ()
+    onset_by: tuple[float, ...] = ()
+    sample: str = ""
+    twin: str = ""
+    mirage: Mirage | None = None
+    drawn: np.ndarray | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def agreement(self) -> Agreement:
+        """How far the definitions agree."""
+        return agreement_of({onset.definition: onset for onset in self.onsets})
+
+    def onset_intervals(self) -> np.ndarray:
+        """(draw, 2) the onset (after, by] of every bootstrap draw, for :func:`dynamics.emergence.before`."""
+        valid = np.isfinite(self.values) & np.isfinite(self.emergence.null_upper)
+        return onset_intervals(self.onset_by, np.array(self.steps)[valid])
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values; NaN is null."""
-        data = {name: getattr(self, name) for name in ("key", "title", "metric", "unit", "headline", "definition")}
+        """As JSON values; NaN is null. Of ``onset_by``, null is "never" and "unusable" a draw that cannot be used."""
+        names = ("key", "title", "metric", "unit", "headline", "definition", "sample", "twin")
+        data: dict[str, Any] = {name: getattr(self, name) for name in names}
         data["steps"] = list(self.steps)
         for name in ("values", "low", "high", "null_mean"):
             data[name] = [None if np.isnan(v) else float(v) for v in getattr(self, name)]
-        return data | {"emergence": self.emergence.to_json()}
+        return data | {
+            "emergence": self.emergence.to_json(),
+            "onsets": [onset.to_json() for onset in self.onsets],
+            "definitions_agree": self.agreement.to_json() if self.onsets else None,
+            "onset_by": ["unusable" if math.isnan(v) else int(v) if v < math.inf else None for v in self.onset_by],
+            "mirage": None if self.mirage is None else self.mirage.to_json(),
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Finding:
         """The inverse of :meth:`to_json`."""
-        content = dict(data)
+        content = {
+            name: value for name, value in data.items() if name != "definitions_agree"
+        }  # follows from the onsets
         for name in ("values", "low", "high", "null_mean"):
             content[name] = tuple(np.nan if v is None else float(v) for v in content[name])
         content["steps"] = tuple(content["steps"])
         content["emergence"] = Emergence.from_json(content["emergence"])
+        # What is younger than the first reports may be missing.
+        content["onsets"] = tuple(Onset.from_json(onset) for onset in content.get("onsets", ()))
+        ends: dict[Any, float] = {None: math.inf, "unusable": math.nan}
+        content["onset_by"] = tuple(float(ends.get(v, v)) for v in content.get("onset_by", ()))
+        content["mirage"] = None if content.get("mirage") is None else Mirage.from_json(content["mirage"])
         return cls(**content)
 
 
@@ -94,7 +148,7 @@ class Summary:
         analysis: its name.
         title: its title.
         question: the question it answers, in a sentence or two.
-        findings: headline findings first.
+        findings: headline findings first. Where one names a continuous twin, its ``mirage`` is filled in here.
         definitions: every metric with its source.
         notes: what a reader must know to judge the figures, among them what could not be measured.
         data: arrays behind the figures (heat maps over layers and heads), over ``checkpoint`` with ``step``.
@@ -107,6 +161,17 @@ class Summary:
     definitions: tuple[Definition, ...] = ()
     notes: tuple[str, ...] = ()
     data: xr.Dataset = field(default_factory=xr.Dataset)
+
+    def __post_init__(self) -> None:
+        by_key = {finding.key: finding for finding in self.findings}
+        checked = []
+        for finding in self.findings:
+            if finding.twin and finding.mirage is None:
+                if finding.twin not in by_key:
+                    raise ValueError(f"{finding.key} names the twin {finding.twin!r}; there are: {', '.join(by_key)}")
+                finding = replace(finding, mirage=_mirage(finding, by_key[finding.twin]))
+            checked.append(replace(finding, drawn=None))
+        object.__setattr__(self, "findings", tuple(checked))
 
     def finding(self, key: str) -> Finding:
         """The finding ``<analysis>.<key>``; KeyError if there is none."""
@@ -140,6 +205,24 @@ class Summary:
         )
 
 
+def _mirage(finding: Finding, twin: Finding) -> Mirage:
+    """Whether the sharpness of a thresholded metric survives in its twin, both beyond what their nulls reached."""
+    values, loss = np.array(finding.values), finding.emergence.loss
+    if loss is not None and loss.after is not None:  # the sharpness of a transient rise is that of the rise
+        values[np.array(finding.steps) > loss.after] = np.nan
+    return mirage(
+        finding.steps,
+        values,
+        twin.values,
+        draws=finding.drawn,
+        twin_draws=twin.drawn,
+        direction=finding.emergence.direction,
+        twin_direction=twin.emergence.direction,
+        null=finding.null_mean,
+        twin_null=twin.null_mean,
+    )
+
+
 def from_draws(
     key: str,
     title: str,
@@ -156,6 +239,9 @@ def from_draws(
     definition: str = "",
     direction: Direction = "up",
     limits: tuple[float, float] | None = None,
+    sample: str = "",
+    twin: str = "",
+    reach: float | None = None,
 ) -> Finding:
     """A finding from a curve whose bootstrap draws are given.
 
@@ -166,10 +252,15 @@ def from_draws(
         null: (checkpoint, draw) draws of the same statistic under the null, with its sampling noise.
         null_name: what the null is, in words.
         limits: the metric's range, where it has one (see :func:`dynamics.emergence.assess`).
+        sample: name of what the draws resample, the same for findings whose draw d resampled the same units; see
+            :class:`Finding`.
+        twin: key of the continuous twin of a thresholded metric, in the same analysis, on the same questions.
+        reach: level of the definition "first passage", for metrics that the literature dates by one.
     """
-    emergence = assess(
-        steps, values, draws=draws, null=null, null_name=null_name, tokens=tokens, direction=direction, limits=limits
-    )
+    curve: dict[str, Any] = {"draws": draws, "null": null, "null_name": null_name, "tokens": tokens}
+    curve |= {"direction": direction, "limits": limits}
+    emergence = assess(steps, values, **curve)
+    onsets = definitions(steps, values, reach=reach, emergence=emergence, **curve)
     nothing = np.full(len(values), np.nan)
     low, high = nothing, nothing
     if draws is not None:
@@ -194,6 +285,11 @@ def from_draws(
         null_mean=tuple(null_mean.tolist()),
         emergence=emergence,
         definition=definition,
+        onsets=tuple(onsets.values()),
+        onset_by=() if draws is None else tuple(onset_ends(steps, values, draws, emergence).tolist()),
+        sample=sample,
+        twin=twin,
+        drawn=draws,
     )
 
 
@@ -210,46 +306,23 @@ def from_units(
 
     Args:
         units: (checkpoint, unit) what each unit contributes; NaN where it was not measured.
-        clusters: (unit,) units that share something and are resampled together.
+        clusters: (unit,) labels of what is resampled: units with one label are resampled together, and so are findings
+            of one analysis that have the same labels (their draws are paired).
         rest: as for :func:`from_draws`.
     """
+    rest.setdefault("sample", _sample(key, clusters))
     counts = np.isfinite(units).sum(axis=1)
     values = np.full(len(units), np.nan)
     values[counts > 0] = np.nanmean(units[counts > 0], axis=1)
     return from_draws(key, title, values=values, draws=unit_bootstrap(units, draws=draws, clusters=clusters), **rest)
 
 
-def sign_flip_null(
-    units: np.ndarray,
-    control: np.ndarray | None = None,
-    *,
-    direction: Direction = "up",
-    draws: int = 400,
-    seed: int = 1,
-) -> np.ndarray:
-    """(checkpoint, draw) null of paired differences: their deviations from the mean, with random signs.
-
-    Without an effect a unit's difference is noise about zero. The observed mean is taken off first, so that a large
-    effect does not widen its own null. The same signs are used at every checkpoint: a draw is a whole curve.
-
-    Args:
-        units: (checkpoint, unit) differences.
-        control: (checkpoint, unit) the same differences where there cannot be an effect. What they show (say, of the
-            position in the prompt) is added to the null where it goes in the curve's direction; where it goes against
-            it, it is ignored, because an effect may harm its own control.
-        direction: of the curve.
-    """
-    rng = np.random.default_rng(seed)
-
-    def noise(of: np.ndarray) -> np.ndarray:
-        signs = rng.choice([-1.0, 1.0], size=(draws, of.shape[1]))
-        return np.asarray((of - of.mean(axis=1, keepdims=True)) @ signs.T / of.shape[1])
-
-    null = noise(units)
-    if control is not None:
-        bias = control.mean(axis=1, keepdims=True)
-        null = null + noise(control) + (np.maximum(bias, 0) if direction == "up" else np.minimum(bias, 0))
-    return null
+def _sample(key: str, clusters: np.ndarray | None) -> str:
+    """A name for the units that :func:`unit_bootstrap` resamples: they are drawn in the order of sorted labels."""
+    if clusters is None:
+        return ""
+    labels = "\n".join(str(label) for label in np.unique(clusters))
+    return f"{key.split('.')[0]}:{hashlib.sha256(labels.encode()).hexdigest()[:12]}"
 
 
 def best_layer(
@@ -269,9 +342,10 @@ def best_layer(
     Args:
         units: (checkpoint, layer, unit) what each unit contributes.
         null: (checkpoint, layer, null draw).
-        clusters: (unit,) units that share something and are resampled together.
+        clusters: as for :func:`from_units`.
         rest: as for :func:`from_draws`.
     """
+    rest.setdefault("sample", _sample(key, clusters))
     drawn = [unit_bootstrap(units[:, layer], draws=draws, clusters=clusters) for layer in range(units.shape[1])]
     return from_draws(
         key, title, values=units.mean(-1).max(axis=1), draws=np.max(drawn, axis=0), null=null.max(axis=1), **rest

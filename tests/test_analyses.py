@@ -71,12 +71,47 @@ def test_induction_that_was_never_needed_does_not_emerge(summaries: dict[str, Su
     assert state(summaries["induction"], key) in ("not emerged", "not measurable")
 
 
+def test_every_headline_carries_its_definitions_and_the_thresholded_ones_their_twin(
+    summaries: dict[str, Summary],
+) -> None:
+    for summary in summaries.values():
+        for finding in summary.findings:
+            assert len(finding.onsets) >= 4, finding.key
+            assert finding.onsets[0].between == finding.emergence.onset
+    twins = {f.key: f.twin for s in summaries.values() for f in s.findings if f.twin}
+    assert twins == {
+        "addition.accuracy": "addition.logprob",
+        "shared_concepts.transfer": "shared_concepts.transfer.logprob",
+        "shared_concepts.accuracy": "shared_concepts.accuracy.logprob",
+        "shared_concepts.retrieval": "shared_concepts.cosine",
+        "shared_concepts.retrieval.word": "shared_concepts.cosine.word",
+    }
+    assert all(f.mirage is not None for s in summaries.values() for f in s.findings if f.twin)
+
+
+def test_what_was_measured_on_the_same_prompts_has_one_sample(summaries: dict[str, Summary]) -> None:
+    def sample(key: str) -> str:
+        return summaries[key.split(".")[0]].finding(key.partition(".")[2]).sample
+
+    assert sample("addition.accuracy") == sample("addition.digit.ones") == sample("addition.ones_across") != ""
+    assert sample("addition.accuracy") not in (sample("addition.accuracy.plain"), sample("addition.magnitude"))
+    assert sample("induction.prefix_matching") == sample("induction.copying") != ""
+    assert sample("shared_concepts.retrieval") == sample("shared_concepts.cosine") != sample("shared_concepts.accuracy")
+
+
+def test_heads_that_were_never_needed_are_not_found(summaries: dict[str, Summary]) -> None:
+    data = summaries["induction"].data
+    assert data["heads_found"].values[-1] <= 1
+    assert any("false discovery rate 5%" in note for note in summaries["induction"].notes)
+
+
 def test_every_finding_has_a_null_and_survives_json(summaries: dict[str, Summary]) -> None:
     for summary in summaries.values():
         text = json.dumps(summary.to_json(), allow_nan=False)
         again = Summary.from_json(json.loads(text), summary.data)
         for one, other in zip(summary.findings, again.findings, strict=True):
             assert one.emergence == other.emergence
+            assert (one.onsets, one.onset_by, one.mirage) == (other.onsets, other.onset_by, other.mirage)
             assert one.emergence.null
             np.testing.assert_array_equal(one.values, other.values)
             assert isinstance(one, Finding)
@@ -91,8 +126,12 @@ def test_a_report_is_made_again_from_stored_results_without_weights(english: tup
     assert pages[0] == pages[1]
     names = {p.stem for p in (tmp_path / "a/english/figures").glob("*.svg")}
     assert names == {p.stem for p in (tmp_path / "a/english/figures").glob("*.png")}
-    assert {"timeline", "addition-behaviour", "induction-heads", "shared_concepts-sharing"} <= names
+    assert {"timeline", "definitions", "addition-behaviour", "induction-heads", "shared_concepts-sharing"} <= names
+    assert first.content["format"] == 2
+    assert set(first.content["order"]) == {"level", "circuits", "pairs", "left_out"}
+    assert first.content["definitions"]["found"] > 0
     page = pages[0].decode()
+    assert "Do the definitions of emergence agree?" in page
     assert "<script" not in page
     assert "http://" not in page.replace("http://www.w3.org", "")
 
@@ -125,6 +164,41 @@ def test_the_largest_head_is_taken_of_every_resample() -> None:
     drawn = _largest(values, seed=0)
     np.testing.assert_allclose(drawn[0], 0.5)
     np.testing.assert_allclose(drawn[1], 0.0)
+
+
+def test_heads_are_found_by_their_own_control_and_not_by_a_threshold() -> None:
+    """Two heads look back where there is a repeat, one only weakly; a third looks back always, and is not one."""
+    from analyses.induction.prompts import CONTROL, REPEATS
+    from analyses.induction.summary import _heads_found
+
+    rng = np.random.default_rng(0)
+    checkpoints, prompts = 12, 40
+    scores = {name: 0.05 + 0.01 * rng.normal(size=(checkpoints, prompts, 2, 4)) for name in (REPEATS, CONTROL)}
+    scores[REPEATS][7:, :, 1, 2] += 0.6
+    scores[REPEATS][9:, :, 0, 1] += 0.05
+    for values in scores.values():
+        values[:, :, 0, 3] += 0.5
+    scores[REPEATS][3] = np.nan  # a checkpoint that failed
+
+    class Made:
+        steps = np.arange(12) * 10
+
+        def values(self, probe: str, name: str) -> np.ndarray:
+            return scores[probe]
+
+    (_, found), text = _heads_found(Made())  # type: ignore[arg-type]
+    expected = np.array([0, 0, 0, np.nan, 0, 0, 0, 1, 1, 2, 2, 2])
+    np.testing.assert_array_equal(found, expected)
+    assert text.startswith("2 of 8 heads match prefixes beyond their own score")
+    assert "half of them did by (60, 70]" in text
+
+
+def test_induction_resamples_prompts_as_the_engine_does() -> None:
+    """The draws of attention curves and of loss curves are paired: the same prompts, draw by draw."""
+    from dynamics.emergence import unit_bootstrap
+
+    values = np.random.default_rng(0).random((3, 30, 1, 1))
+    np.testing.assert_allclose(_largest(values, seed=0), unit_bootstrap(values[:, :, 0, 0], draws=400)[:, :200])
 
 
 def test_knowing_the_digits_before_is_not_adding() -> None:

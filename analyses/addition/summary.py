@@ -60,19 +60,22 @@ def _behaviour(trace: Trace, labels: dict[str, np.ndarray], contexts: list[str],
     groups = _asked_alike(labels)
     common: dict[str, Any] = {"steps": trace.steps, "tokens": trace.tokens}
 
-    exact, pair_context = _per_pair(hits, labels["pair"], labels["context"])
+    exact, pair, pair_context = _per_pair(hits, labels["pair"], labels["context"])
     exact_null = _exact_null(predicted, answers, labels, _DRAWS)
     result = [
         from_units(
             "addition.accuracy",
             "addition: held-out sums" if len(digits) > 1 else "addition: sums",
             exact,
+            clusters=pair,
             null=exact_null,
             null_name="answers of other sums",
             metric="accuracy (all digits right)",
             limits=(0.0, 1.0),
             unit="sums",
             headline=True,
+            twin="addition.logprob",
+            reach=0.5,
             definition="share of sums with every digit right, all contexts",
             **common,
         )
@@ -84,6 +87,7 @@ def _behaviour(trace: Trace, labels: dict[str, np.ndarray], contexts: list[str],
                 f"addition.accuracy.{context}",
                 f"addition in context '{context}'",
                 exact[:, mine],
+                clusters=pair[mine],
                 null=_exact_null(predicted, answers, labels, _DRAWS, context),
                 null_name="answers of other sums",
                 metric="accuracy (all digits right)",
@@ -101,6 +105,7 @@ def _behaviour(trace: Trace, labels: dict[str, np.ndarray], contexts: list[str],
                     f"addition.digit.{digit}",
                     f"addition: {digit} digit",
                     hits[:, rows],
+                    clusters=labels["pair"][rows],
                     null=shuffled_match_null(guesses[:, rows], answers[rows], groups=groups[rows], draws=_DRAWS),
                     null_name="digits of sums that begin alike",
                     metric="accuracy",
@@ -139,13 +144,13 @@ def _asked_alike(labels: dict[str, np.ndarray]) -> np.ndarray:
     return np.array([f"{c}/{d}/{b}" for c, d, b in zip(labels["context"], labels["digit"], before, strict=True)])
 
 
-def _per_pair(hits: np.ndarray, pair: np.ndarray, context: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(checkpoint, pair) whether every digit of a sum is right, and the context of each pair."""
+def _per_pair(hits: np.ndarray, pair: np.ndarray, context: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(checkpoint, pair) whether every digit of a sum is right, the pairs, and the context of each."""
     pairs, first, index = np.unique(pair, return_index=True, return_inverse=True)
     wrong = np.zeros((len(hits), len(pairs)))
     for row in range(hits.shape[1]):
         wrong[:, index[row]] += 1 - hits[:, row]  # NaN stays NaN
-    return np.where(np.isnan(wrong), np.nan, wrong == 0), context[first]
+    return np.where(np.isnan(wrong), np.nan, wrong == 0), pairs, context[first]
 
 
 def _exact_null(
@@ -221,6 +226,7 @@ def _decoding(
             "addition: ones digit of the sum decodable",
             within,
             nulls["within"],
+            clusters=labels["pair"][ones_rows],
             metric="decoding accuracy",
             limits=(0.0, 1.0),
             definition=f"linear classifier of (a + b) mod 10 from resid_post at {where}, trained and tested in one context, "
@@ -232,6 +238,7 @@ def _decoding(
             "addition: ones-digit code carries over between contexts",
             across,
             nulls["across"],
+            clusters=labels["pair"][ones_rows],
             metric="decoding accuracy in other contexts",
             limits=(0.0, 1.0),
             headline=True,
@@ -243,6 +250,7 @@ def _decoding(
             "addition: sum decodable before the answer",
             sums,
             nulls["sums"],
+            clusters=labels["pair"][sum_rows],
             metric="cross-validated R²",
             definition="linear read-out of a + b from resid_post at the last token of the question, best layer; the sum is "
             "linear in the operands, which an untrained network passes on too",
@@ -299,6 +307,7 @@ def _structure(trace: Trace, arrays: dict[str, tuple[tuple[str, ...], np.ndarray
                 null_name="renamed digits, best layer",
                 metric="R² above renamed digits",
                 unit="numbers",
+                sample="addition.numbers",
                 headline=True,
                 definition=f"share of the variance of the representations of 10 to 99 (resid_post at the number's last "
                 f"token) explained by {what}, minus the mean for renamed digits, best layer",

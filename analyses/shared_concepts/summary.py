@@ -73,7 +73,7 @@ def _behaviour(trace: Trace) -> tuple[list[Finding], list[str]]:
     splits = list(dict.fromkeys(split.tolist()))
     names = {"trained": "antonyms answered", "held out": "held-out transfer", "natural": "antonyms answered"}
 
-    def accuracy(key: str, title: str, rows: np.ndarray, headline: bool, definition: str) -> Finding:
+    def accuracy(key: str, title: str, rows: np.ndarray, headline: bool, definition: str, *, twin: str = "") -> Finding:
         return from_units(
             f"shared_concepts.{key}",
             title,
@@ -89,6 +89,8 @@ def _behaviour(trace: Trace) -> tuple[list[Finding], list[str]]:
             limits=(0.0, 1.0),
             unit="concepts",
             headline=headline,
+            twin=twin,
+            reach=0.5,
             definition=definition,
         )
 
@@ -100,7 +102,10 @@ def _behaviour(trace: Trace) -> tuple[list[Finding], list[str]]:
             "held out": "antonyms never met within the language of the question",
             "trained": "antonyms met in training",
         }.get(kind, "antonyms")
-        result.append(accuracy(key, f"concepts: {names[kind]}", rows, True, f"accuracy on {what}, all languages"))
+        twin = f"shared_concepts.{key}.logprob"
+        result.append(
+            accuracy(key, f"concepts: {names[kind]}", rows, True, f"accuracy on {what}, all languages", twin=twin)
+        )
         for name in dict.fromkeys(language.tolist()):
             mine = rows & (language == name)
             if mine.sum() >= 8:
@@ -115,7 +120,7 @@ def _behaviour(trace: Trace) -> tuple[list[Finding], list[str]]:
                 )
         result.append(
             from_units(
-                f"shared_concepts.{key}.logprob",
+                twin,
                 f"concepts: log-probability of the answer ({kind})",
                 logprob[:, rows],
                 clusters=cluster[rows],
@@ -207,6 +212,7 @@ def _similarity(
                     metric=metric,
                     unit="concepts",
                     headline=headline,
+                    twin=f"shared_concepts.cosine{suffix}" if key.startswith("retrieval") else "",
                     definition=definition,
                 )
             )

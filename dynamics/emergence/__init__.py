@@ -6,15 +6,15 @@ Numerics on plain arrays only; labels are added one layer above. :func:`assess` 
 
 from __future__ import annotations
 
-from dynamics.emergence.agreement import Agreement, agreement
+from dynamics.emergence.agreement import Agreement, agreement_of
 from dynamics.emergence.assess import assess
-from dynamics.emergence.bootstrap import shuffled_match_null, unit_bootstrap
+from dynamics.emergence.bootstrap import shuffled_match_null, sign_flip_null, unit_bootstrap
 from dynamics.emergence.bound import Bound, draws_needed, simultaneous_bound
 from dynamics.emergence.definitions import Onset, definitions
-from dynamics.emergence.discovery import count_onset, discover, p_values
+from dynamics.emergence.discovery import count_onset, discover, found_since, p_values
 from dynamics.emergence.many import Many, assess_many
 from dynamics.emergence.mirage import Mirage, mirage
-from dynamics.emergence.order import Order, before, onset_draws, simultaneous_bands
+from dynamics.emergence.order import Order, before, onset_draws, onset_ends, onset_intervals, simultaneous_bands
 from dynamics.emergence.runs import Runs, scan
 from dynamics.emergence.types import STATES, Direction, Emergence, Interval, State, tokens_of
 
@@ -31,7 +31,7 @@ __all__ = [
     "Order",
     "Runs",
     "State",
-    "agreement",
+    "agreement_of",
     "assess",
     "assess_many",
     "before",
@@ -39,11 +39,15 @@ __all__ = [
     "definitions",
     "discover",
     "draws_needed",
+    "found_since",
     "mirage",
     "onset_draws",
+    "onset_ends",
+    "onset_intervals",
     "p_values",
     "scan",
     "shuffled_match_null",
+    "sign_flip_null",
     "simultaneous_bands",
     "simultaneous_bound",
     "tokens_of",

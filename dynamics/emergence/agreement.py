@@ -10,11 +10,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 from dynamics.emergence.definitions import Onset
 from dynamics.emergence.types import Interval
 
-__all__ = ["Agreement", "agreement"]
+__all__ = ["Agreement", "agreement_of"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Agreement:
         states: which say that it emerged (or was there from the start, or was transient), and which that it did not.
         agreeing: pairs whose intervals overlap.
         disagreeing: pairs whose intervals do not.
+        earliest, latest: the definitions with the earliest and the latest estimate; empty with fewer than two.
         spread_decades: log10(step + 1) of the latest onset minus that of the earliest; None with fewer than two.
         sentence: the same in words.
     """
@@ -32,11 +34,29 @@ class Agreement:
     states: Mapping[str, str]
     agreeing: tuple[tuple[str, str], ...]
     disagreeing: tuple[tuple[str, str], ...]
+    earliest: str
+    latest: str
     spread_decades: float | None
     sentence: str
 
+    @property
+    def unanimous(self) -> bool:
+        """Whether every definition that can be applied finds an onset, and no two of them contradict each other."""
+        states = set(self.states.values()) - {"not measurable"}
+        return bool(states) and "not emerged" not in states and not self.disagreeing
 
-def agreement(onsets: Mapping[str, Onset]) -> Agreement:
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values; the states are with the onsets."""
+        return {
+            "unanimous": self.unanimous,
+            "agreeing": [list(pair) for pair in self.agreeing],
+            "disagreeing": [list(pair) for pair in self.disagreeing],
+            "spread_decades": self.spread_decades,
+            "sentence": self.sentence,
+        }
+
+
+def agreement_of(onsets: Mapping[str, Onset]) -> Agreement:
     """Compare the definitions of one curve, see :func:`dynamics.emergence.definitions`."""
     there = {n: o for n, o in onsets.items() if o.state not in ("not emerged", "not measurable") and o.between}
     agreeing: list[tuple[str, str]] = []
@@ -44,23 +64,34 @@ def agreement(onsets: Mapping[str, Onset]) -> Agreement:
     for one, other in combinations(there, 2):
         pair = (one, other)
         (agreeing if _overlap(_span(there[one]), _span(there[other])) else disagreeing).append(pair)
-    places = [place for onset in there.values() if (place := _place(onset)) is not None]
-    spread = max(places) - min(places) if len(places) > 1 else None
+    places = {name: place for name, onset in there.items() if (place := _place(onset)) is not None}
+    ordered = sorted(places, key=lambda name: places[name]) if len(places) > 1 else []
+    earliest, latest = (ordered[0], ordered[-1]) if ordered else ("", "")
+    spread = places[latest] - places[earliest] if ordered else None
     absent = [name for name, onset in onsets.items() if onset.state == "not emerged"]
+    pairs = len(agreeing) + len(disagreeing)
     if not there:
-        sentence = "no definition finds an onset"
+        parts = ["no definition finds an onset"]
     elif not disagreeing and not absent:
-        sentence = f"all {len(there)} definitions agree"
+        parts = [f"all {len(there)} definitions agree"]
     else:
         parts = [f"{len(there)} of {len(onsets)} definitions find an onset"]
-        if disagreeing:
-            parts.append("apart: " + ", ".join(f"{one} and {other}" for one, other in disagreeing))
         if absent:
             parts.append("not found by " + ", ".join(absent))
-        sentence = "; ".join(parts)
+        if disagreeing:
+            parts.append(f"{len(agreeing)} of {pairs} pairs agree")
     if spread is not None:
-        sentence += f"; estimates within {spread:.2f} decades"
-    return Agreement({n: o.state for n, o in onsets.items()}, tuple(agreeing), tuple(disagreeing), spread, sentence)
+        where = f" ({earliest} first, {latest} last)" if disagreeing else ""
+        parts.append(f"estimates within {spread:.2f} decades{where}")
+    return Agreement(
+        states={n: o.state for n, o in onsets.items()},
+        agreeing=tuple(agreeing),
+        disagreeing=tuple(disagreeing),
+        earliest=earliest,
+        latest=latest,
+        spread_decades=spread,
+        sentence="; ".join(parts),
+    )
 
 
 def _span(onset: Onset) -> Interval:

@@ -296,7 +296,7 @@ def _onset_range(
         return _interval(at, first, last)
     noise = noise_of(v[:until], draws[:until])
     x = np.log10(at[:until] + 1.0)
-    fitted = [(mean, noise.scale(mean, least[:until])) for mean, _, _ in plausible(x, v[:until], noise)]
+    fitted = [(mean, noise.scale(mean, least[:until])) for mean, _, _ in plausible(x, v[:until], noise, upper[:until])]
     earliest, latest = first_above_range(v[:until], upper[:until], fitted, noise.residuals, RANGE)
     return _interval(at, min(first, earliest - 1), max(last, latest if latest < until else at.size))
 

@@ -8,8 +8,9 @@
 - :func:`shuffled_match_null`: the permutation null of accuracy (Fisher 1935). Answers are dealt out anew among the
   prompts (of a group), again once for all checkpoints. A model that always says the most frequent answer scores
   exactly its null.
+- :func:`sign_flip_null`: the sign-flip null of paired differences (Fisher 1935).
 
-Both are deterministic in ``seed``.
+All are deterministic in ``seed``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["shuffled_match_null", "unit_bootstrap"]
+from dynamics.emergence.types import Direction
+
+__all__ = ["shuffled_match_null", "sign_flip_null", "unit_bootstrap"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -118,6 +121,39 @@ def shuffled_match_null(
     for checkpoint in np.flatnonzero(made.any(axis=1)):  # one at a time: bounds memory by (draw, unit)
         where = made[checkpoint]
         null[checkpoint] = (shuffled[:, where] == guess[checkpoint, where]).mean(axis=1)
+    return null
+
+
+def sign_flip_null(
+    units: FloatArray,
+    control: FloatArray | None = None,
+    *,
+    direction: Direction = "up",
+    draws: int = 400,
+    seed: int = 1,
+) -> FloatArray:
+    """(checkpoint, draw) null of paired differences: their deviations from the mean, with random signs.
+
+    Without an effect a unit's difference is noise about zero. The observed mean is taken off first, so that a large
+    effect does not widen its own null. The same signs are used at every checkpoint: a draw is a whole curve.
+
+    Args:
+        units: (checkpoint, unit) differences.
+        control: (checkpoint, unit) the same differences where there cannot be an effect. What they show (say, of the
+            position in the prompt) is added to the null where it goes in the curve's direction; where it goes against
+            it, it is ignored, because an effect may harm its own control.
+        direction: of the curve.
+    """
+    rng = np.random.default_rng(seed)
+
+    def noise(of: FloatArray) -> FloatArray:
+        signs = rng.choice([-1.0, 1.0], size=(draws, of.shape[1]))
+        return np.asarray((of - of.mean(axis=1, keepdims=True)) @ signs.T / of.shape[1])
+
+    null = noise(units)
+    if control is not None:
+        bias = control.mean(axis=1, keepdims=True)
+        null = null + noise(control) + (np.maximum(bias, 0) if direction == "up" else np.minimum(bias, 0))
     return null
 
 

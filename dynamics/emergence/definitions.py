@@ -38,7 +38,8 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,7 +50,7 @@ from dynamics.emergence.crossing import summit
 from dynamics.emergence.noise import Noise, noise_of
 from dynamics.emergence.rises import half_rise, rise_p_values
 from dynamics.emergence.shapes import Fit, Shape, fit_shape
-from dynamics.emergence.types import Direction, Emergence, Interval, State, TokenPair, tokens_of
+from dynamics.emergence.types import Direction, Emergence, Interval, State, TokenPair, finite_ends, tokens_of
 
 __all__ = ["NAMES", "Onset", "definitions"]
 
@@ -77,6 +78,7 @@ class Onset:
         p_value: of "there is no rise" against the null draws; None where the definition has no test of its own.
         weights: share of the evidence for each shape of the curve (Akaike weights of the BIC), for fitted shapes.
         overdispersion: variance of the curve about the fit, in variances of the draws, if above chance; else 1.
+        reach: the level of a first passage, in the curve's units; None for the others.
         reason: why there is no onset; else empty.
     """
 
@@ -92,7 +94,28 @@ class Onset:
     p_value: float | None = None
     weights: Mapping[str, float] = field(default_factory=dict)
     overdispersion: float = 1.0
+    reach: float | None = None
     reason: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object that strict parsers accept; an end of ``width_range`` that is open is null."""
+        data = {name: value for name, value in vars(self).items() if not isinstance(value, Interval)}
+        data |= {name: asdict(value) for name, value in vars(self).items() if isinstance(value, Interval)}
+        data["tokens"] = None if self.tokens is None else list(self.tokens)
+        data["width_range"] = None if self.width_range is None else finite_ends(self.width_range)
+        return data | {"weights": dict(self.weights)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Onset:
+        """The inverse of :meth:`to_json`."""
+        values = dict(data)
+        for name in ("between", "range", "loss"):
+            values[name] = None if values[name] is None else Interval.from_json(values[name])
+        values["tokens"] = None if values["tokens"] is None else tuple(values["tokens"])
+        if values["width_range"] is not None:
+            low, high = values["width_range"]
+            values["width_range"] = (low, np.inf if high is None else high)
+        return cls(**values)
 
 
 def definitions(
@@ -107,12 +130,14 @@ def definitions(
     direction: Direction = "up",
     limits: tuple[float, float] | None = None,
     reach: float | None = None,
+    emergence: Emergence | None = None,
 ) -> dict[str, Onset]:
     """The onset of one curve by every definition.
 
     Args:
         steps, values, draws, null, null_name, tokens, level, direction, limits: as of :func:`assess`.
         reach: level of the first passage, in the curve's units; left out without one.
+        emergence: what :func:`assess` says of the same arguments, where the caller has it.
 
     Returns:
         By name, in the order of :data:`NAMES`.
@@ -120,7 +145,7 @@ def definitions(
     Raises:
         ValueError: as :func:`assess`.
     """
-    emergence = assess(
+    emergence = emergence or assess(
         steps,
         values,
         draws=draws,
@@ -257,15 +282,16 @@ def _first_passage(at: IntArray, values: FloatArray, reach: float, direction: Di
     """The first checkpoint at or beyond a level."""
     finite = np.isfinite(values)
     at, v = at[finite], values[finite]
+    nowhere = Onset("first passage", "not emerged", reach=reach)
     if v.size < 2:
-        return Onset("first passage", "not measurable", reason=f"{v.size} finite values; at least 2 are needed")
+        return replace(nowhere, state="not measurable", reason=f"{v.size} finite values; at least 2 are needed")
     there = np.flatnonzero(v >= reach if direction == "up" else v <= reach)
     if not there.size:
-        return Onset("first passage", "not emerged", between=Interval(int(at[-1]), None))
+        return replace(nowhere, between=Interval(int(at[-1]), None), reason=f"never reached {reach:g}")
     first = int(there[0])
     if first == 0:
-        return Onset("first passage", "present from start", between=Interval(None, int(at[0])))
-    return Onset("first passage", "emerged", between=Interval(int(at[first - 1]), int(at[first])))
+        return replace(nowhere, state="present from start", between=Interval(None, int(at[0])))
+    return replace(nowhere, state="emerged", between=Interval(int(at[first - 1]), int(at[first])))
 
 
 def _neighbours(at: IntArray, x: FloatArray, place: float) -> Interval:

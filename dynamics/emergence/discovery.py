@@ -7,7 +7,7 @@ null statistics that are as large (Phipson and Smyth 2010). n draws give none be
 among 10,000 need either thousands of draws or, where all curves have the same null, statistics pooled over curves
 (:func:`p_values`; Storey and Tibshirani 2003).
 
-:func:`count_onset` dates a *set*: published onsets of induction heads by the best head's score and by the number of
+:func:`found_since` and :func:`count_onset` date a *set*: published onsets of induction heads by the best head's score and by the number of
 heads differ tenfold. A unit counts at a checkpoint if it was discovered and its lasting run above its own null has
 begun there.
 """
@@ -26,10 +26,11 @@ from dynamics.emergence.many import assess_many
 from dynamics.emergence.runs import CODES
 from dynamics.emergence.types import Interval, State, tokens_of
 
-__all__ = ["count_onset", "discover", "p_values"]
+__all__ = ["count_onset", "discover", "found_since", "p_values"]
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
 
 
 def p_values(statistic: npt.ArrayLike, null: npt.ArrayLike, *, pooled: bool = False) -> FloatArray:
@@ -70,15 +71,40 @@ def discover(p: npt.ArrayLike, *, rate: float = 0.05, method: Literal["bh", "by"
     return found
 
 
-def count_onset(
+def found_since(
     steps: npt.ArrayLike,
     units: npt.NDArray[np.floating],
     *,
     null: npt.ArrayLike | Callable[[slice], npt.ArrayLike],
-    share: float = 0.5,
-    of: Literal["found", "all"] = "found",
     rate: float = 0.05,
     method: Literal["bh", "by"] = "bh",
+    chunk: int = 1000,
+) -> IntArray:
+    """(unit,) number of the checkpoint from which each unit stays above its own null, for units that are found.
+
+    The number of checkpoints stands for "never": the unit was not found, or was lost again.
+
+    Args:
+        steps: (checkpoint,) optimizer steps.
+        units: (unit, checkpoint) the curve of each.
+        null, chunk: as of :func:`assess_many`: (checkpoint, null_draw) for all, or a callback to
+            (unit, checkpoint, null_draw).
+        rate, method: of :func:`discover`.
+    """
+    many = assess_many(steps, units, null=null, chunk=chunk)
+    lasting = np.isin(many.state, [CODES.index("emerged"), CODES.index("present from start")])
+    found = discover(
+        np.where(many.state == CODES.index("not measurable"), np.nan, many.p_value), rate=rate, method=method
+    )
+    return np.asarray(np.where(lasting & found, many.start, units.shape[1]))
+
+
+def count_onset(
+    steps: npt.ArrayLike,
+    since: npt.ArrayLike,
+    *,
+    share: float = 0.5,
+    of: Literal["found", "all"] = "found",
     tokens: npt.ArrayLike | None = None,
     draws: int = 1000,
     seed: int = 0,
@@ -86,13 +112,10 @@ def count_onset(
     """When a share of the units (heads, features) had risen above their own nulls for good.
 
     Args:
-        steps: (checkpoint,) optimizer steps.
-        units: (unit, checkpoint) the curve of each.
-        null: as of :func:`assess_many`: (checkpoint, null_draw) for all, or a callback to
-            (unit, checkpoint, null_draw).
+        steps: (checkpoint,) optimizer steps, measured ones only.
+        since: (unit,) of :func:`found_since`.
         share: of the units that has to be above.
         of: a share of the units that are ever ``found``, or of ``all``.
-        rate, method: of :func:`discover`.
         tokens: (checkpoint,) tokens seen.
         draws: bootstrap draws over units, for the interval.
         seed: of them.
@@ -102,15 +125,9 @@ def count_onset(
     """
     if not 0.0 < share <= 1.0:
         raise ValueError(f"share is {share}; expected a number above 0 and at most 1")
-    at = np.asarray(steps)
-    many = assess_many(at, units, null=null)
-    lasting = np.isin(many.state, [CODES.index("emerged"), CODES.index("present from start")])
-    found = discover(
-        np.where(many.state == CODES.index("not measurable"), np.nan, many.p_value), rate=rate, method=method
-    )
-    since = np.where(lasting & found, many.start, at.size)
+    at, begun = np.asarray(steps), np.asarray(since, dtype=np.int64)
 
-    def onset(since: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def onset(since: IntArray) -> IntArray:
         """(draw,) first checkpoint at which enough of the units (draw, unit) have begun."""
         ordered = np.sort(since, axis=1)
         total = (since < at.size).sum(axis=1) if of == "found" else np.full(len(since), since.shape[1])
@@ -120,8 +137,8 @@ def count_onset(
     def interval(before: int, by: int) -> Interval:
         return Interval(None if before < 0 else int(at[before]), int(at[by]) if by < at.size else None)
 
-    first = int(onset(since[None])[0])
-    resampled = onset(since[np.random.default_rng(seed).integers(0, len(since), size=(draws, len(since)))])
+    first = int(onset(begun[None])[0])
+    resampled = onset(begun[np.random.default_rng(seed).integers(0, begun.size, size=(draws, begun.size))])
     low, high = (int(np.quantile(resampled, q, method="closest_observation")) for q in (0.025, 0.975))
     between = interval(first - 1, first)
     state: State = "not emerged" if first >= at.size else "present from start" if first == 0 else "emerged"
@@ -131,7 +148,5 @@ def count_onset(
         between=between,
         range=interval(min(low, first) - 1, max(high, first)),
         tokens=tokens_of(between, at, tokens),
-        reason=""
-        if first < at.size
-        else f"{int(found.sum())} of {len(units)} units found, {int((lasting & found).sum())} last",
+        reason="" if first < at.size else f"{int((begun < at.size).sum())} of {begun.size} units found and not lost",
     )

@@ -16,8 +16,9 @@ costs a hundredth of the test inversion of :func:`assess`, and is coarser: use t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,8 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
 Table = npt.NDArray[np.float32]
+Lazy = Any
+"""A dask array: it has no types of its own, and is not imported for curves that are in memory."""
 
 CLEARLY = 1.645
 WORD = 64
@@ -66,10 +69,10 @@ class Many:
 
 def assess_many(
     steps: npt.ArrayLike,
-    values: npt.NDArray[np.floating],
+    values: npt.NDArray[np.floating] | Lazy,
     *,
     null: npt.ArrayLike | Callable[[slice], npt.ArrayLike],
-    errors: npt.NDArray[np.floating] | Callable[[slice], npt.NDArray[np.floating]] | None = None,
+    errors: npt.NDArray[np.floating] | Lazy | Callable[[slice], npt.NDArray[np.floating]] | None = None,
     draws: Callable[[slice], npt.NDArray[np.floating]] | None = None,
     count: int = 200,
     level: float = 0.95,
@@ -80,20 +83,24 @@ def assess_many(
 
     Args:
         steps: (checkpoint,) optimizer steps, increasing.
-        values: (curve, checkpoint), NaN where not measured; may be memory-mapped, it is read chunk by chunk.
+        values: (curve, checkpoint), NaN where not measured; may be memory-mapped, it is read chunk by chunk. A dask
+            array is worked on block by block of its curves, in parallel, by the scheduler that is in force (threads
+            unless the caller chose another), and never is in memory as a whole.
         null: (checkpoint, null_draw), one null for all, or a callback from a slice of curves to
             (curve, checkpoint, null_draw). It carries the sampling noise.
-        errors: standard errors (curve, checkpoint), or (checkpoint,) for all, or a callback from a slice. A rate over n
-            units has sqrt(p (1 - p) / n) with p away from 0 and 1, e.g. (successes + 1/2) / (n + 1).
+        errors: standard errors (curve, checkpoint), or (checkpoint,) for all, or a callback from a slice; a dask array
+            where ``values`` is one. A rate over n units has sqrt(p (1 - p) / n) with p away from 0 and 1, e.g.
+            (successes + 1/2) / (n + 1).
         draws: instead of ``errors``, a callback from a slice of curves to bootstrap draws (curve, checkpoint, draw);
             they are centred, and serve as noise about the smoothed curve.
         count: draws of each curve, for ``errors``.
         level: of the bound.
-        chunk: curves at a time: memory is about 16 bytes x chunk x checkpoints x (draws / 8 + 40), and the grid's.
+        chunk: curves at a time (of a dask array: within a block): memory is about 16 bytes x chunk x checkpoints x
+            (draws / 8 + 40), and the grid's, for each thread.
         seed: of the noise.
 
     Returns:
-        Arrays over curves. The result does not depend on ``chunk``.
+        Arrays over curves. The result depends neither on ``chunk`` nor on the blocks of a dask array.
 
     Raises:
         ValueError: shapes do not fit, or both ``errors`` and ``draws`` are given.
@@ -110,23 +117,84 @@ def assess_many(
         raise ValueError(f"null has {shared.bound.upper.shape[1]} checkpoints; expected {at.size}")
     noise = np.random.default_rng(seed).standard_normal((at.size, count), dtype=np.float32)
     x = np.log10(at + 1.0)
-    parts = []
-    for begin in range(0, len(values), chunk):
-        piece = slice(begin, min(begin + chunk, len(values)))
-        v = np.asarray(values[piece], dtype=np.float64)
-        against = shared or _Null.of(np.asarray(null(piece), dtype=np.float64), level)  # type: ignore[operator]
-        error, table = None, noise
-        if draws is not None:
-            given = np.asarray(draws(piece), dtype=np.float32)
-            table = given - given.mean(axis=2, keepdims=True)
-            error = table.std(axis=2, ddof=1).astype(np.float64)
-        elif errors is not None:
-            error = np.asarray(errors(piece) if callable(errors) else errors, dtype=np.float64)
-            error = np.broadcast_to(error if error.ndim == 1 else error if callable(errors) else error[piece], v.shape)
-        parts.append(_chunk(x, v, against, error, table))
-    if not parts:
+    pieces = _Pieces(x, shared, null, draws, noise, level)
+    if hasattr(values, "__dask_graph__"):
+        return _lazily(pieces, values, errors, chunk)
+    if not len(values):
         raise ValueError("there are no curves; expected at least one")
+    cuts = _cut(len(values), chunk)
+    return _joined([pieces.assess(values[piece], piece, _errors_of(errors, piece)) for piece in cuts])
+
+
+@dataclass(frozen=True)
+class _Pieces:
+    """What every piece of the curves is assessed with."""
+
+    x: FloatArray
+    shared: _Null | None
+    null: Any
+    draws: Callable[[slice], npt.NDArray[np.floating]] | None
+    noise: Table
+    level: float
+
+    def assess(self, values: npt.NDArray[np.floating], piece: slice, errors: npt.NDArray[np.floating] | None) -> Many:
+        """The curves ``piece`` of all: their values (curve, checkpoint), and their errors if they have any."""
+        v = np.asarray(values, dtype=np.float64)
+        against = self.shared or _Null.of(np.asarray(self.null(piece), dtype=np.float64), self.level)
+        if self.draws is not None:
+            given = np.asarray(self.draws(piece), dtype=np.float32)
+            table = given - given.mean(axis=2, keepdims=True)
+            return _chunk(self.x, v, against, table.std(axis=2, ddof=1).astype(np.float64), table)
+        error = None if errors is None else np.broadcast_to(np.asarray(errors, dtype=np.float64), v.shape)
+        return _chunk(self.x, v, against, error, self.noise)
+
+
+def _errors_of(errors: Any, piece: slice) -> Any:
+    """The errors of some curves."""
+    if errors is None or callable(errors):
+        return None if errors is None else errors(piece)
+    return errors if errors.ndim == 1 else errors[piece]
+
+
+def _cut(curves: int, chunk: int) -> list[slice]:
+    """Slices of at most ``chunk`` curves."""
+    return [slice(first, min(first + chunk, curves)) for first in range(0, curves, chunk)]
+
+
+def _joined(parts: Sequence[Many]) -> Many:
     return Many(**{field.name: np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Many)})
+
+
+def _lazily(pieces: _Pieces, values: Lazy, errors: Any, chunk: int) -> Many:
+    """The curves of a dask array: a block is made, assessed and dropped, by the scheduler that is in force."""
+    from dask.base import compute
+    from dask.delayed import delayed
+
+    values = values.rechunk({1: -1})
+    sizes = [int(size) for size in values.chunks[0] if size == size]
+    if len(sizes) < values.numblocks[0]:
+        raise ValueError("the sizes of the blocks are not known; call compute_chunk_sizes() on the array first")
+    lazy = hasattr(errors, "__dask_graph__") and errors.ndim == 2
+    blocks = values.to_delayed(optimize_graph=False)[:, 0]  # keys as they are: errors made from the values share them
+    with_errors = errors.rechunk(values.chunks).to_delayed(optimize_graph=False)[:, 0] if lazy else [None] * len(blocks)
+
+    def assess(values: npt.NDArray[np.floating], error: npt.NDArray[np.floating] | None, first: int) -> Many:
+        parts = []
+        for cut in _cut(len(values), chunk):
+            piece = slice(first + cut.start, first + cut.stop)
+            known = _errors_of(errors, piece) if error is None else error[cut]
+            parts.append(pieces.assess(values[cut], piece, known))
+        return _joined(parts)
+
+    starts = np.cumsum([0, *sizes]).tolist()
+    tasks = [
+        delayed(assess)(block, error, first)
+        for block, error, first, size in zip(blocks, with_errors, starts, sizes, strict=False)
+        if size
+    ]
+    if not tasks:
+        raise ValueError("there are no curves; expected at least one")
+    return _joined(compute(*tasks))  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)

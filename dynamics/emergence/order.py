@@ -19,12 +19,15 @@ import numpy.typing as npt
 from dynamics.emergence.crossing import crossing, first_above
 from dynamics.emergence.noise import noise_of
 from dynamics.emergence.shapes import plausible
-from dynamics.emergence.types import Direction
+from dynamics.emergence.types import Direction, Emergence
 
-__all__ = ["Order", "before", "onset_draws", "simultaneous_bands"]
+__all__ = ["Order", "before", "onset_draws", "onset_ends", "onset_intervals", "simultaneous_bands"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+
+FEWEST_DRAWS = 20
+"""Bootstrap draws below which nothing is said about onsets in draws."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +64,10 @@ def onset_draws(
         raise ValueError(f"{valid.sum()} valid checkpoints; expected at least 2")
     at, v, bound, table = at[valid], v[valid], bound[valid], table[valid]
     usable = np.isfinite(table).all(axis=0)
-    if usable.sum() < 20:
-        raise ValueError(f"{usable.sum()} draws without NaN; expected at least 20")
+    if usable.sum() < FEWEST_DRAWS:
+        raise ValueError(f"{usable.sum()} draws without NaN; expected at least {FEWEST_DRAWS}")
     noise = noise_of(v, table)
-    mean, scale, _ = plausible(np.log10(at + 1.0), v, noise)[0]
+    mean, scale, _ = plausible(np.log10(at + 1.0), v, noise, bound)[0]
     found = crossing((mean + noise.residuals.T * scale - bound) / scale)
     first = first_above(found).argmin(axis=1)
     # The fitted curve need not have the onset of the measured one: the draws are moved to it.
@@ -76,6 +79,42 @@ def onset_draws(
     result = np.full((usable.size, 2), np.nan)
     result[usable] = np.stack([ends[first], ends[first + 1]], axis=1)
     return result
+
+
+def onset_ends(steps: npt.ArrayLike, values: npt.ArrayLike, draws: npt.ArrayLike, emergence: Emergence) -> FloatArray:
+    """(draw,) steps by which each draw was above its null, as :func:`onset_intervals` takes them.
+
+    Args:
+        steps, values, draws: as of :func:`onset_draws`.
+        emergence: of the curve. What comes after a loss says nothing about the rise, and is left out.
+
+    Returns:
+        Infinite for a draw that never was above, NaN for one that cannot be used; empty where nothing can be said (too
+        few draws or checkpoints, no null).
+    """
+    at, v, table = np.asarray(steps), np.asarray(values, dtype=np.float64), np.asarray(draws, dtype=np.float64)
+    upper = np.array(emergence.null_upper)
+    if emergence.loss is not None and emergence.loss.after is not None:
+        upper[at > emergence.loss.after] = np.nan
+    valid = np.isfinite(v) & np.isfinite(upper)
+    if valid.sum() < 2 or np.isfinite(table[valid]).all(axis=0).sum() < FEWEST_DRAWS:
+        return np.empty(0)
+    return np.asarray(onset_draws(at, v, table, upper, direction=emergence.direction)[:, 1])
+
+
+def onset_intervals(by: npt.ArrayLike, steps: npt.ArrayLike) -> FloatArray:
+    """(draw, 2) onset intervals, as of :func:`onset_draws`, from their ends alone, which is how they are stored.
+
+    Args:
+        by: (draw,) steps by which each draw was above its null; infinite for never, NaN for a draw that cannot be used.
+        steps: (checkpoint,) the valid checkpoints of the curve: an interval starts at the one before its end.
+
+    >>> onset_intervals([0, 20, np.inf], [0, 10, 20]).tolist()
+    [[-inf, 0.0], [10.0, 20.0], [20.0, inf]]
+    """
+    end, at = np.asarray(by, dtype=np.float64), np.asarray(steps, dtype=np.float64)
+    starts = np.concatenate([[-np.inf], at])[np.searchsorted(at, end, side="left")]
+    return np.stack([np.where(np.isnan(end), np.nan, starts), end], axis=1)
 
 
 def before(draws_a: npt.ArrayLike, draws_b: npt.ArrayLike, *, shared: bool) -> Order:

@@ -185,13 +185,23 @@ def fit_shape(
     )
 
 
-def plausible(x: FloatArray, values: FloatArray, noise: Noise) -> list[tuple[FloatArray, FloatArray, float]]:
+def plausible(
+    x: FloatArray, values: FloatArray, noise: Noise, base: FloatArray | None = None
+) -> list[tuple[FloatArray, FloatArray, float]]:
     """Curves that the measured one may be a sample of, to simulate from: (mean, noise, place of half its rise).
 
     Mean and noise are (checkpoint,), the place is in x. Both shapes where they fit; where neither does (the misfit
     is no sampling error, because the curve is measured well and has another shape), the isotonic regression of the
     values, which then are close to the truth themselves.
+
+    Args:
+        x: (checkpoint,) log10(step + 1).
+        values: (checkpoint,) the curve.
+        noise: of the curve.
+        base: (checkpoint,) what the curve rises above, such as the bound of its null: the isotonic regression is of the
+            height above it, because a curve may move with its null before it rises.
     """
+    base = np.zeros(values.shape) if base is None else base
     found = []
     for shape in ("logistic", "ramp"):
         fit = fit_shape(shape, x, values, noise, ranges=False)
@@ -199,7 +209,7 @@ def plausible(x: FloatArray, values: FloatArray, noise: Noise) -> list[tuple[Flo
             half = fit.location + (0.5 * fit.scale if shape == "ramp" else 0.0)
             found.append((fit.mean, noise.scale(fit.mean), half))
     if not found:
-        mean = np.asarray(isotonic_regression(values, weights=1.0 / noise.scale(values) ** 2).x)
+        mean = base + np.asarray(isotonic_regression(values - base, weights=1.0 / noise.scale(values) ** 2).x)
         floor, plateau = half_level(mean[None])
         place = crossing(mean[None] - 0.5 * (floor + plateau)[:, None]).position[0]
         found.append((mean, noise.scale(mean), float(np.interp(place, np.arange(x.size), x))))

@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["STATES", "Direction", "Emergence", "Interval", "State", "TokenPair", "tokens_of"]
+__all__ = ["STATES", "Direction", "Emergence", "Interval", "State", "TokenPair", "finite_ends", "tokens_of"]
 
 State = Literal["emerged", "present from start", "not emerged", "transient", "not measurable"]
 STATES: tuple[State, ...] = get_args(State)
@@ -169,6 +169,15 @@ class Emergence:
             values["onset_tokens"] = tuple(values["onset_tokens"])
         values["null_upper"] = tuple(math.nan if value is None else value for value in values["null_upper"])
         return cls(**values)
+
+
+def finite_ends(ends: tuple[float, float]) -> list[float | None]:
+    """The two ends of an interval as JSON values: an end that is open (infinite or NaN) is null.
+
+    >>> finite_ends((0.5, math.inf))
+    [0.5, None]
+    """
+    return [float(end) if math.isfinite(end) else None for end in ends]
 
 
 def tokens_of(interval: Interval | None, steps: npt.ArrayLike, tokens: npt.ArrayLike | None) -> TokenPair | None:

@@ -17,6 +17,7 @@ from checkpoints.errors import UserError
 from ..analyser import analyse, open_run_trace
 from ..figures import timeline
 from ..lookup import find_run
+from ..onset_figures import onsets_by_definition, order_matrix
 from ..progress import Reporter
 from .content import headlines, report_content, row
 
@@ -67,6 +68,10 @@ def report(
         reporter.say("drawing figures ...")
         main = headlines(results)
         pictures = {"timeline": _save(timeline(main), folder, "timeline")} if main else {}
+        if any(f.onsets for f in main):
+            pictures["definitions"] = _save(onsets_by_definition(main), folder, "definitions")
+        if len(content["order"]["circuits"]) > 1:
+            pictures["order"] = _save(order_matrix(content["order"]), folder, "order")
         sections = []
         for result, summary in zip(results, content["analyses"], strict=True):
             images = {

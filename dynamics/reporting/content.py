@@ -9,12 +9,16 @@ from typing import Any
 import numpy as np
 
 from ..analyser import Result
-from ..emergence import Emergence, Interval
+from ..emergence import Emergence, Interval, Onset
 from ..findings import Finding
 from ..store import Trace
 from ..wording import steps_text
+from .ordering import order_content
 
 __all__ = ["headlines", "report_content", "row"]
+
+FORMAT = 2
+"""Of ``report.json``: 2 adds ``order``, and to every finding its onsets by all definitions and its continuous twin."""
 
 
 def headlines(results: Sequence[Result]) -> list[Finding]:
@@ -22,8 +26,8 @@ def headlines(results: Sequence[Result]) -> list[Finding]:
     return [f for result in results for f in result.summary.findings if f.headline]
 
 
-def row(finding: Finding) -> dict[str, str]:
-    """One line of the emergence table, as text."""
+def row(finding: Finding) -> dict[str, Any]:
+    """One line of the emergence table, as text; ``onsets`` has one for each definition."""
     e = finding.emergence
     happened = e.state in ("emerged", "transient")
     value, bound = finding.values[-1], e.null_upper[-1] if e.null_upper else float("nan")
@@ -41,7 +45,32 @@ def row(finding: Finding) -> dict[str, str]:
         "metric": finding.metric,
         "null": e.null,
         "note": _note(finding),
+        "onsets": [_onset(onset) for onset in finding.onsets],
+        "definitions_agree": finding.agreement.sentence if finding.onsets else "",
+        "mirage": _mirage(finding),
     }
+
+
+def _onset(onset: Onset) -> dict[str, str]:
+    """One definition's onset, as text."""
+    there = onset.state not in ("not emerged", "not measurable")
+    name = onset.definition if onset.reach is None else f"{onset.definition} of {onset.reach:g}"
+    return {
+        "definition": name,
+        "state": onset.state,
+        "between": str(onset.between) if there and onset.between is not None else "–",
+        "range": str(onset.range) if there and onset.range is not None else "–",
+        "estimate": f"{onset.step:.0f}" if there and onset.step is not None else "–",
+        "width": f"{onset.width_decades:.2f}" if there and onset.width_decades is not None else "–",
+        "reason": onset.reason,
+    }
+
+
+def _mirage(finding: Finding) -> dict[str, Any] | None:
+    """What its continuous twin says of a rise; None where there is none of either."""
+    if finding.mirage is None or finding.emergence.state not in ("emerged", "transient"):
+        return None
+    return {name: getattr(finding.mirage, name) for name in ("verdict", "sentence", "width", "twin_width")}
 
 
 def _interval(interval: Interval | None) -> str:
@@ -81,7 +110,9 @@ def report_content(name: str, trace: Trace, results: Sequence[Result]) -> dict[s
     """The whole report as JSON values.
 
     Keys: ``format``, ``run``, ``series`` (steps and status of every checkpoint), ``counts``, ``problems``,
-    ``problem_texts`` (the same, steps of one reason together), ``emergence`` (headline rows), ``analyses`` (summaries), ``probes``, ``provenance``, ``truth``.
+    ``problem_texts`` (the same, steps of one reason together), ``emergence`` (headline rows), ``order`` (see
+    :func:`order_content`), ``definitions`` (see :func:`_definitions`), ``analyses`` (summaries), ``probes``,
+    ``provenance``, ``truth``.
     """
     attributes = trace.attributes
     config = attributes.get("model_config", {})
@@ -110,7 +141,7 @@ def report_content(name: str, trace: Trace, results: Sequence[Result]) -> dict[s
             }
         )
     return {
-        "format": 1,
+        "format": FORMAT,
         "run": name,
         "description": attributes.get("run_config", {}).get("description", ""),
         "series": {
@@ -129,6 +160,8 @@ def report_content(name: str, trace: Trace, results: Sequence[Result]) -> dict[s
             if config.get(k) is not None
         },
         "emergence": [{**row(f), "key": f.key} for f in headlines(results)],
+        "order": order_content(headlines(results)),
+        "definitions": _definitions(headlines(results)),
         "analyses": [result.summary.to_json() for result in results],
         "probes": [_probe(trace, probe) for probe in trace.probes],
         "truth": _truth(attributes),
@@ -137,6 +170,24 @@ def report_content(name: str, trace: Trace, results: Sequence[Result]) -> dict[s
             for k in ("versions", "platform", "commit", "dirty", "tokenizer_digest", "dtype", "fingerprint")
         },
         "run_config": attributes.get("run_config"),
+    }
+
+
+def _definitions(findings: Sequence[Finding]) -> dict[str, Any]:
+    """How far the definitions of emergence agree over the findings that any of them dates.
+
+    Keys: ``found`` (how many those are), ``agree`` (titles of those on which all agree), ``apart`` (title and sentence
+    of the others, those that lie farthest apart first).
+    """
+    agreements = {f.title: f.agreement for f in findings if f.onsets}
+    found = {t: a for t, a in agreements.items() if set(a.states.values()) - {"not emerged", "not measurable"}}
+    apart = sorted((t for t, a in found.items() if not a.unanimous), key=lambda t: -(found[t].spread_decades or 0.0))
+    return {
+        "found": len(found),
+        "agree": [title for title, a in found.items() if a.unanimous],
+        "apart": [
+            {"title": t, "sentence": found[t].sentence, "spread_decades": found[t].spread_decades} for t in apart
+        ],
     }
 
 
@@ -164,7 +215,10 @@ def _probe(trace: Trace, name: str) -> dict[str, Any]:
 
 
 def _truth(attributes: dict[str, Any]) -> list[dict[str, Any]]:
-    """For an organism: from which step each world was in the data (what can have formed when)."""
+    """For an organism: from which step each world was in the data (what can have formed when); None: never shown."""
     series = attributes.get("run_config", {}).get("series", {})
     curriculum = series.get("curriculum", {}) if series.get("kind") == "organism" else {}
-    return [{"world": w, "from_step": e["from_step"], "share": e["share"]} for w, e in curriculum.items()]
+    return [
+        {"world": w, "from_step": e["from_step"] if e["share"] else None, "share": e["share"]}
+        for w, e in curriculum.items()
+    ]

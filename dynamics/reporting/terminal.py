@@ -57,5 +57,42 @@ def print_report(content: dict[str, Any], console: Console | None = None) -> Non
     for note, titles in notes.items():
         who = ", ".join(titles) if len(titles) < 4 else f"{len(titles)} circuits"
         console.print(Text(f"  {who}: {note}"))
+    for line in (_definitions(content["definitions"]), _mirages(content["emergence"]), _order(content["order"])):
+        if line:
+            console.print(Text(f"  {line}"))
     for text in content["problem_texts"]:
         console.print(Text(f"  {text}", style="yellow"))
+
+
+def _definitions(definitions: dict[str, Any]) -> str:
+    """How many circuits are dated alike by all definitions, and which are dated most differently."""
+    if not definitions["found"]:
+        return ""
+    text = f"definitions of emergence agree on {len(definitions['agree'])} of {definitions['found']} circuits"
+    far = [f"{a['title']} ({10 ** a['spread_decades']:.1f} x)" for a in definitions["apart"] if a["spread_decades"]][:3]
+    return text + (f"; their steps differ most for {', '.join(far)}" if far else "")
+
+
+def _order(order: dict[str, Any]) -> str:
+    """How many pairs of circuits can be put in order."""
+    pairs = order["pairs"]
+    if not pairs:
+        return ""
+    known = sum(pair["order"] != "cannot be ordered" for pair in pairs)
+    return f"order: {known} of {len(pairs)} pairs of circuits can be ordered with {order['level']:.0%} probability"
+
+
+def _mirages(rows: list[dict[str, Any]]) -> str:
+    """How many sharp rises are as sharp in their continuous twins, and which are not."""
+    checked = [row for row in rows if row["mirage"] and row["mirage"]["width"] is not None]
+    if not checked:
+        return ""
+    kept = sum(row["mirage"]["verdict"] == "survives" for row in checked)
+    text = f"sharpness survives in the continuous twin of {kept} of {len(checked)} thresholded curves"
+    others = [
+        f"{row['title']}, {row['mirage']['verdict']} ({row['mirage']['width']:.2f} against "
+        f"{row['mirage']['twin_width']:.2f} decades)"
+        for row in checked
+        if row["mirage"]["verdict"] != "survives"
+    ]
+    return text + (f"; {'; '.join(others)}" if others else "")

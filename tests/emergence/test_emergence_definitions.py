@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
-from dynamics.emergence import Interval, agreement, definitions
+from dynamics.emergence import Interval, Onset, agreement_of, definitions
 from dynamics.emergence.alternatives import compare_shapes
 from dynamics.emergence.definitions import NAMES
 from dynamics.emergence.noise import noise_of
@@ -32,7 +34,7 @@ def test_a_planted_step_is_one_moment_by_every_definition() -> None:
         where = case.truth.get(name, case.steps[entry])
         assert onsets[name].range.after <= where <= onsets[name].range.by, name
     assert onsets["excess over null"].between == onsets["half rise"].between == between
-    said = agreement(onsets)
+    said = agreement_of(onsets)
     assert not said.disagreeing
     assert said.sentence.startswith("all 5 definitions agree")
 
@@ -100,7 +102,7 @@ def test_without_a_null_nothing_is_measurable_and_without_draws_there_is_no_inte
     case = planted("step")
     nothing = definitions(case.steps, case.values, null=None, null_name="none")
     assert {o.state for o in nothing.values()} == {"not measurable"}
-    assert agreement(nothing).sentence == "no definition finds an onset"
+    assert agreement_of(nothing).sentence == "no definition finds an onset"
     bare = definitions(case.steps, case.values, null=case.null, null_name="chance")
     assert {o.state for o in bare.values()} == {"emerged"}
     assert all(o.range is None for o in bare.values())
@@ -134,3 +136,28 @@ def test_a_step_is_found_where_the_library_ruptures_finds_it() -> None:
         onset = found(case)["change point"]
         index = ruptures.Dynp(model="l2", min_size=1, jump=1).fit(case.values).predict(n_bkps=1)[0]
         assert onset.range.after < case.steps[index] and onset.range.by > case.steps[index - 1]
+
+
+def test_the_sentence_says_who_is_first_and_who_finds_nothing() -> None:
+    def at(name: str, after: int, by: int) -> Onset:
+        return Onset(name, "emerged", between=Interval(after, by), range=Interval(after, by))
+
+    never = Onset("sigmoid", "not emerged", between=Interval(1000, None))
+    said = agreement_of({"a": at("a", 10, 20), "b": at("b", 90, 99), "c": at("c", 15, 30), "sigmoid": never})
+    assert (said.agreeing, said.disagreeing) == ((("a", "c"),), (("a", "b"), ("b", "c")))
+    assert (said.earliest, said.latest) == ("a", "b")
+    assert said.spread_decades == pytest.approx(np.log10(100 / 21))
+    assert said.sentence == (
+        "3 of 4 definitions find an onset; not found by sigmoid; 1 of 3 pairs agree; estimates within 0.68 decades "
+        "(a first, b last)"
+    )
+    assert not said.unanimous
+    assert agreement_of({"a": at("a", 10, 20), "c": at("c", 15, 30)}).unanimous
+    assert not agreement_of({"a": at("a", 10, 20), "c": never}).unanimous
+    assert not agreement_of({"c": never}).unanimous
+
+
+def test_onsets_survive_json() -> None:
+    onsets = found(planted("sigmoid"), reach=0.3) | {"open": Onset("open", "emerged", width_range=(0.5, np.inf))}
+    for onset in onsets.values():
+        assert Onset.from_json(json.loads(json.dumps(onset.to_json(), allow_nan=False))) == onset

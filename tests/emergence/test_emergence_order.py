@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
-from dynamics.emergence import assess, before, mirage, onset_draws, simultaneous_bands, unit_bootstrap
+from dynamics.emergence import (
+    Mirage,
+    assess,
+    before,
+    mirage,
+    onset_draws,
+    onset_ends,
+    onset_intervals,
+    simultaneous_bands,
+    unit_bootstrap,
+)
+from dynamics.emergence.noise import noise_of
+from dynamics.emergence.shapes import plausible
 from dynamics.emergence.synthetic import schedule
 
 STEPS = schedule("log", 40, np.random.default_rng(0))
@@ -88,6 +102,74 @@ def test_a_twin_that_does_not_move_is_not_measurable() -> None:
     flat, rise = 0.01 * rng.normal(size=X.size), (X > 3) + 0.01 * rng.normal(size=X.size)
     assert mirage(STEPS, rise, flat).sentence == "the continuous twin does not rise"
     assert mirage(STEPS[:4], rise[:4], flat[:4]).verdict == "not measurable"
+
+
+def test_a_width_that_is_not_known_proves_nothing() -> None:
+    smooth = 1 / (1 + np.exp(-(X - 2.5) / 0.9))
+    noise = 0.01 * np.random.default_rng(0).normal(size=(2, X.size))
+    late = mirage(STEPS, smooth**60 + noise[0], smooth + noise[1])  # its rise has hardly begun at the end
+    assert late.twin_width > 2 * late.width
+    assert late.verdict != "survives"
+
+
+def test_what_the_null_explains_too_is_not_the_twins_way() -> None:
+    """Log-probability rises early because the format is learned, of right and wrong answers alike; accuracy does not."""
+    x = np.linspace(0, 5, 60)
+    steps = np.round(10**x - 1).astype(int)
+    steps, x = np.unique(steps, return_index=True)[0], x[np.unique(steps, return_index=True)[1]]
+    rng = np.random.default_rng(0)
+    format_known, sum_known = 1 / (1 + np.exp(-(x - 1) / 0.1)), 1 / (1 + np.exp(-(x - 3.5) / 0.12))
+    right = -5 + 3 * format_known + 1.9 * sum_known + 0.02 * rng.normal(size=x.size)
+    others = -5 + 3 * format_known - 6 * sum_known  # they become improbable once the sum is known
+    accuracy, chance = 0.1 * format_known + 0.9 * sum_known, 0.1 * format_known
+    accuracy = accuracy + 0.01 * rng.normal(size=x.size)
+    raw = mirage(steps, accuracy, right)
+    assert raw.moved_before > 0.55
+    assert raw.verdict != "survives"
+    beyond = mirage(steps, accuracy, right, null=chance, twin_null=others)
+    assert beyond.verdict == "survives"
+    assert beyond.moved_before < 0.2
+    assert beyond.twin_width == pytest.approx(2 * np.log(9) * 0.12, rel=0.25)
+    loss = mirage(steps, accuracy, -right, twin_direction="down", null=chance, twin_null=-others)
+    assert loss.twin_width == pytest.approx(beyond.twin_width)
+
+
+def test_a_check_survives_json() -> None:
+    smooth = 1 / (1 + np.exp(-(X - 3) / 0.3))
+    found = mirage(STEPS, smooth, smooth)
+    assert Mirage.from_json(json.loads(json.dumps(found.to_json(), allow_nan=False))) == found
+    flat = mirage(STEPS, smooth, 0 * smooth)
+    assert Mirage.from_json(flat.to_json()) == flat
+
+
+def test_intervals_are_made_again_from_their_ends() -> None:
+    rng = np.random.default_rng(0)
+    correct = rng.random((X.size, 80)) < (0.1 + 0.6 / (1 + np.exp(-(X - 2.5) / 0.2)))[:, None]
+    correct = correct.astype(float)
+    correct[5] = np.nan  # a checkpoint that was not measured bounds no interval
+    null = rng.binomial(80, 0.1, size=(X.size, 200)) / 80
+    values, draws = correct.mean(axis=1), unit_bootstrap(correct)
+    found = assess(STEPS, values, draws=draws, null=null, null_name="chance")
+    ends = onset_ends(STEPS, values, draws, found)
+    valid = np.isfinite(values)
+    np.testing.assert_array_equal(
+        onset_intervals(ends, STEPS[valid]), onset_draws(STEPS, values, draws, found.null_upper)
+    )
+    assert onset_ends(STEPS, values, draws[:, :5], found).size == 0
+
+
+def test_a_curve_that_moves_with_its_null_is_simulated_as_rising_where_it_leaves_it() -> None:
+    """The largest head's score has a hump early on, with and without a repeat; no shape fits it."""
+    rng = np.random.default_rng(0)
+    hump = 0.06 + 0.15 * np.exp(-(((X - 1.7) / 0.3) ** 2))
+    upper = hump + 0.007
+    values = hump + 0.9 / (1 + np.exp(-(X - 3) / 0.05)) + 0.002 * rng.normal(size=X.size)
+    noise = noise_of(values, values[:, None] + 0.002 * rng.normal(size=(X.size, 200)))
+    first = int(np.argmax(values > upper))
+    ((beyond, _, _),) = plausible(X, values, noise, upper)
+    ((alone, _, _),) = plausible(X, values, noise)
+    np.testing.assert_array_equal(beyond > upper, np.arange(X.size) >= first)
+    assert (alone > upper)[:first].any()  # what the hump would have done
 
 
 def test_mistakes_are_named() -> None:

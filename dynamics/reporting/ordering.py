@@ -1,0 +1,80 @@
+"""Which circuits came before which: every pair of headline findings, with bootstrap probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from ..emergence import before
+from ..findings import Finding
+
+__all__ = ["LEVEL", "order_content"]
+
+LEVEL = 0.95
+"""Probability from which two circuits are said to be in order, each pair on its own."""
+
+_ORDERED = ("emerged", "transient", "present from start")
+
+
+def order_content(findings: Sequence[Finding]) -> dict[str, Any]:
+    """The order of findings, as JSON values.
+
+    A before B is the share of bootstrap draws in which the onset interval of A ends where or before that of B begins.
+    Two onsets between the same checkpoints are a tie, which counts for neither; a draw that is never above its null is
+    later than all that are, and ties with another that never is. Findings on one sample are compared draw by draw,
+    others every draw with every draw (:func:`dynamics.emergence.before`).
+
+    Returns:
+        ``level``; ``circuits``, those that can be compared, by their onset; ``pairs`` of them (``first`` stands before
+        ``second`` in that order; ``before``, ``after`` and ``tied`` add up to 1; ``order`` is ``"before"``, ``"after"``
+        or ``"cannot be ordered"``; ``paired`` says how draws were compared); ``left_out``, with reasons.
+    """
+    left_out = [{"key": f.key, "title": f.title, "reason": reason} for f in findings if (reason := _unfit(f))]
+    kept = sorted((f for f in findings if not _unfit(f)), key=_place)
+    draws = {f.key: f.onset_intervals() for f in kept}
+    pairs = []
+    for one, other in combinations(kept, 2):
+        paired = bool(one.sample) and one.sample == other.sample
+        a, b = draws[one.key], draws[other.key]
+        if paired:
+            n = min(len(a), len(b))
+            a, b = a[:n], b[:n]
+        found = before(a, b, shared=paired)
+        order = "cannot be ordered"
+        if max(found.before, found.after) >= LEVEL:
+            order = "before" if found.before > found.after else "after"
+        pairs.append(
+            {
+                "first": one.key,
+                "second": other.key,
+                "before": round(found.before, 6),
+                "after": round(found.after, 6),
+                "tied": round(found.not_distinguishable, 6),
+                "order": order,
+                "paired": paired,
+            }
+        )
+    return {
+        "level": LEVEL,
+        "circuits": [{"key": f.key, "title": f.title} for f in kept],
+        "pairs": pairs,
+        "left_out": left_out,
+    }
+
+
+def _unfit(finding: Finding) -> str:
+    """Why a finding cannot be put in order; empty if it can."""
+    state = finding.emergence.state
+    if state not in _ORDERED:
+        return state
+    return "" if np.isfinite(finding.onset_by).any() else "no bootstrap draws of its onset"
+
+
+def _place(finding: Finding) -> tuple[float, float]:
+    """Onset, then midpoint; what was there from the start is first."""
+    e = finding.emergence
+    by = e.onset.by if e.onset is not None and e.onset.by is not None else np.inf
+    return (-1.0 if e.state == "present from start" else float(by), np.inf if e.midpoint is None else e.midpoint)
