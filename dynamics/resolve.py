@@ -29,7 +29,7 @@ from .probes.types import LAST
 from .provenance import provenance
 from .store import WEIGHTS, Group, TraceDeclaration
 
-__all__ = ["Model", "Resolved", "describe_model", "plan_run", "resolve", "trace_path"]
+__all__ = ["Model", "Resolved", "describe_model", "open_model", "plan_run", "resolve", "trace_path"]
 
 Say = Callable[[str], None]
 
@@ -111,10 +111,28 @@ def resolve(
     if isinstance(run.series, OrganismConfig) and not train and not is_trained(name, run.series):
         per_step = run.series.tokens_per_step
         planned = tuple(Checkpoint(s, f"step{s}", per_step * s) for s in schedule(run.series))
-        untrained = describe_model(model_config(run.series), build_tokenizer(), run.sites)
+        untrained = describe_model(model_config(run.series), build_tokenizer(run.series.curriculum), run.sites)
         return plan_run(name, run, None, planned, untrained, "not trained yet", say)
     series = series or open_series(name, run.series, pins=pins, training=training)
     return plan_run(name, run, series, series.checkpoints, _model(series, run, adapter), series.origin, say)
+
+
+def open_model(
+    name: str, run: Run, *, training: Callable[[int, int, float], None] | None = None
+) -> tuple[Series, Model]:
+    """A run's series and what is known of its model, without planning anything.
+
+    Raises:
+        UserError: as :func:`resolve`.
+    """
+    if isinstance(run.series, LiveConfig):
+        raise UserError(
+            f"run {name!r} was collected while the model was trained (`kind: live`): there are no weights to go back to",
+            expected="a series of stored checkpoints",
+        )
+    adapter = None if run.adapter is None else find_adapter(run.adapter)
+    series = open_series(name, run.series, training=training)
+    return series, _model(series, run, adapter)
 
 
 def plan_run(
@@ -128,7 +146,8 @@ def plan_run(
 ) -> Resolved:
     """All analyses' and the user's probes, tokenized, and the trace that they need; see :func:`resolve`."""
     context_files = {probe: read_probe(probe, entry.file) for probe, entry in run.probes.items()}
-    context = Context(model.tokenizer, speaks(model.tokenizer), context_files)
+    wired = model.architecture.shape.parallel is not None
+    context = Context(model.tokenizer, speaks(model.tokenizer), context_files, wired)
     requests: list[Request] = []
     fitting = []
     for entry in run.analyses:

@@ -14,6 +14,14 @@ period L:
   use tokens 500 and 50 of 512, the same shares. Null: as for copying.
 - *Heads above 0.3 / 0.4*: how many heads pass the thresholds in use. The published step of one circuit moves by a
   factor of ten with this choice, so that both are shown beside the curve of the largest head.
+- *Heads found*: how many have risen for good above their own score without a repeat, at a false discovery rate of 5%
+  over all heads (Benjamini and Hochberg 1995); no threshold is chosen.
+
+The circuit (``analyses.induction.pairs`` has the prompts): words of which one comes again, and twins in which its first
+occurrence was another word, so that the match is destroyed and not what is copied. *Represented*: which word came before
+can be read off the stream at the word after it. *Used* and *done* as in ``dynamics.circuits.summary``. *K-composition*:
+EAP-IG attribution of the edge from a head to another head's keys that is strongest in the end. Null: the other edges from
+heads to keys.
 """
 
 from __future__ import annotations
@@ -23,10 +31,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from dynamics.circuits.task import circuit_request
 from dynamics.measurements import RepeatAttention, TokenLoss
 from dynamics.plan import Context, Request
 
+from .circuit import with_circuit
 from .figures import figures as _figures
+from .pairs import pair_probe
 from .prompts import repeat_probes
 from .summary import summarise as _summarise
 
@@ -50,19 +61,24 @@ class Options(BaseModel):
 
     prompts: int = Field(64, ge=8, description="Random sequences, and as many controls.")
     period: int | None = Field(None, ge=4, description="Tokens in one copy; 10 for the organism, 25 otherwise if None.")
+    pairs: int = Field(100, ge=20, description="Prompts by which the circuit is found.")
     seed: int = Field(0, ge=0, description="Chooses the tokens.")
 
 
 def plan(context: Context, options: Options) -> Sequence[Request]:
-    """Repeats and controls, each with attention scores per head and loss per token."""
+    """Repeats and controls, each with attention scores per head and loss per token; prompts to find the circuit."""
     period = options.period or (10 if context.organism else 25)
     probes = repeat_probes(context.tokenizer, context.organism, options.prompts, period, options.seed)
-    return [Request(probe, (RepeatAttention(), TokenLoss())) for probe in probes]
+    requests = [Request(probe, (RepeatAttention(), TokenLoss())) for probe in probes]
+    if context.wired:
+        pairs = pair_probe(context.tokenizer, context.organism, options.pairs, period, options.seed)
+        requests.append(circuit_request(pairs, position="successor"))
+    return requests
 
 
 def summarise(trace: Trace, options: Options) -> Summary:
     """Curves and findings from the trace alone."""
-    return _summarise(trace)
+    return with_circuit(_summarise(trace), trace)
 
 
 def figures(summary: Summary) -> Mapping[str, Figure]:

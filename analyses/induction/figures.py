@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
+from dynamics.circuits.figures import circuit_figures
 from dynamics.figures import COLOURS, curve_grid, heat_maps, new_figure, step_axis
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def figures(summary: Summary) -> dict[str, Figure]:
         (title, data[name].values.reshape(len(data["step"]), -1).T)
         for name, title in (("prefix_matching", "Prefix matching"), ("previous_token", "Previous token"))
     ]
+    circuit = circuit_figures(summary, "circuit_") if "circuit_done" in found else {}
     return {
         "behaviour": curve_grid(panels),
         "heads": heat_maps(
@@ -44,6 +46,7 @@ def figures(summary: Summary) -> dict[str, Figure]:
             limits=(0.0, 1.0),
         ),
         "counts": _counts(summary),
+        **circuit,
     }
 
 
@@ -57,6 +60,10 @@ def _counts(summary: Summary) -> Figure:
         values = data[name].values
         seen = np.isfinite(values)
         axes.step(steps[seen], values[seen], where="post", color=colour, label=f"score > {name[-3:].replace('_', '.')}")
+    found = data["heads_found"].values
+    seen = np.isfinite(found)
+    label = "above its own control (FDR 5%)"
+    axes.step(steps[seen], found[seen], where="post", color=COLOURS[2], label=label)
     step_axis(axes, steps.tolist())
     axes.set_ylabel("prefix-matching heads")
     axes.set_ylim(bottom=0)

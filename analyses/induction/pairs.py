@@ -19,14 +19,17 @@ from .prompts import words_to_draw
 __all__ = ["PAIRS", "pair_probe"]
 
 PAIRS = "induction_pairs"
-_PREVIOUS = 10
+_PREVIOUS = 5
+"""Words that the sequence begins with, in any order; the last of them is A. Which words came before says nothing."""
 
 
 def pair_probe(tokenizer: Any, organism: bool, prompts: int, period: int, seed: int) -> Probe:
     """Random words, the first of them again up to one whose successor is to be predicted.
 
-    Labels: ``previous``, the word A, one of ten, to be decoded at B, where only a head that looks one word back can have
-    put it. Positions: ``successor`` (B where it first occurs).
+    Every sequence begins with the same five words in another order, A being the last of them, so that only a head that
+    looks one word back can have put A where B stands: an average of what came before is the same for all.
+
+    Labels: ``previous``, the word A, to be decoded at B. Positions: ``successor`` (B where it first occurs).
     """
     pool = words_to_draw(tokenizer, organism)
     if len(pool) < 2 * period + _PREVIOUS:
@@ -40,15 +43,14 @@ def pair_probe(tokenizer: Any, organism: bool, prompts: int, period: int, seed: 
     firsts, rest = shuffled[:_PREVIOUS], shuffled[_PREVIOUS:]
     text, answer, foil, corrupted, previous = [], [], [], [], []
     marks: list[Mark] = []
-    for number in range(prompts):
-        drawn = [rest[i] for i in rng.permutation(len(rest))[: period + 1]]
-        other = drawn.pop()
-        at = (period // 4, period // 2)[number // _PREVIOUS % 2]  # two lengths: prompts of one length share a batch
-        drawn[at] = firsts[number % _PREVIOUS]
+    at = _PREVIOUS - 1
+    for _ in range(prompts):
+        start = [firsts[i] for i in rng.permutation(_PREVIOUS)]
+        *others, other = [rest[i] for i in rng.permutation(len(rest))[: period - at]]
+        drawn = [*start, *others]
         twin = [*drawn[:at], other, *drawn[at + 1 :]]
         again = drawn[: at + 1]
-        choices = [i for i in range(period) if i not in (at, at + 1)]
-        wrong = drawn[choices[int(rng.integers(len(choices)))]]
+        wrong = others[int(rng.integers(1, len(others)))]
         text.append(_join([*drawn, *again], organism))
         corrupted.append(_join([*twin, *again], organism))
         space = " " if organism else ""

@@ -10,7 +10,7 @@ from checkpoints.errors import UserError
 from checkpoints.organism.worlds import vocabulary
 from dynamics.probes import Probe
 
-__all__ = ["CONTROL", "REPEATS", "repeat_probes"]
+__all__ = ["CONTROL", "REPEATS", "repeat_probes", "words_to_draw"]
 
 REPEATS, CONTROL = "induction_repeats", "induction_control"
 
@@ -21,7 +21,7 @@ def repeat_probes(tokenizer: Any, organism: bool, prompts: int, period: int, see
     Tokens are words that keep their identity when written side by side, so that the text means the same tokens to
     anyone who reads the trace.
     """
-    pool = vocabulary() if organism else _words(tokenizer)
+    pool = words_to_draw(tokenizer, organism)
     if len(pool) < 3 * period:
         raise UserError(
             f"the tokenizer has {len(pool)} words to make random sequences of",
@@ -40,6 +40,11 @@ def repeat_probes(tokenizer: Any, organism: bool, prompts: int, period: int, see
         Probe(REPEATS, tuple(repeated), labels=labels, description="random tokens, written twice"),
         Probe(CONTROL, tuple(unrelated), labels=labels, description="random tokens without any repeat"),
     )
+
+
+def words_to_draw(tokenizer: Any, organism: bool) -> list[str]:
+    """Words that are one token each, also side by side; with their leading space where the tokenizer has one."""
+    return vocabulary() if organism else _words(tokenizer)
 
 
 def _join(words: list[str], organism: bool) -> str:

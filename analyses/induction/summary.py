@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from dynamics.emergence import count_onset, found_since
 from dynamics.findings import Definition, Finding, Summary, from_draws, from_units, sign_flip_null
 from dynamics.store import Trace
 
@@ -14,7 +15,11 @@ from .prompts import CONTROL, REPEATS
 
 __all__ = ["summarise"]
 
-_DRAWS = 200
+_DRAWS, _HEAD_DRAWS = 200, 1000
+_RATE = 0.05
+_SAMPLE = "induction.repeats"
+"""Every curve here resamples the repeated sequences, with one seed: a draw of one is the same prompts as of another."""
+
 _SCORES = {
     "prefix_matching": ("induction: prefix-matching head", True),
     "previous_token": ("induction: previous-token head", False),
@@ -44,6 +49,8 @@ def summarise(trace: Trace) -> Summary:
                 metric="attention probability (largest head)",
                 unit="prompts",
                 headline=headline,
+                sample=_SAMPLE,
+                reach=0.4 if headline else None,
                 definition=f"mean {score.replace('_', ' ')} score of the head in which it is largest",
                 **common,
             )
@@ -56,6 +63,7 @@ def summarise(trace: Trace) -> Summary:
             ("checkpoint",),
             np.where(np.isfinite(prefix).all((1, 2)), (prefix > threshold).sum((1, 2)), np.nan),
         )
+    arrays["heads_found"], found = _heads_found(trace)
     findings.sort(key=lambda f: not f.headline)
     _, layers, heads = prefix.shape
     data = xr.Dataset(
@@ -65,7 +73,8 @@ def summarise(trace: Trace) -> Summary:
     last = int(np.flatnonzero(trace.complete)[-1]) if trace.complete.any() else 0
     notes = [
         f"{len(trace.label(REPEATS, 'period'))} sequences of {period} random tokens, written twice, and as many controls "
-        f"whose second half is unrelated."
+        f"whose second half is unrelated.",
+        found,
     ]
     if np.isfinite(prefix[last]).all():
         layer, head = np.unravel_index(prefix[last].argmax(), (layers, heads))
@@ -98,6 +107,41 @@ def _largest(values: np.ndarray, *, seed: int, share: float = 1.0) -> np.ndarray
     return np.stack([(counts @ flat[c]).max(-1) for c in range(n)]) if n else np.empty((0, _DRAWS))
 
 
+def _heads_found(trace: Trace) -> tuple[tuple[tuple[str, ...], np.ndarray], str]:
+    """How many heads match prefixes beyond their own control, for good, and a sentence about it.
+
+    Each head is held against its own scores on sequences without a repeat, and the false discovery rate is controlled
+    over all heads: the largest head says when the first one forms, this says when most of them have.
+    """
+    values, control = trace.values(REPEATS, "prefix_matching"), trace.values(CONTROL, "prefix_matching")
+    n, prompts = control.shape[:2]
+    measured = np.isfinite(values).all((1, 2, 3)) & np.isfinite(control).all((1, 2, 3))
+    heads = values.mean(1).reshape(n, -1)[measured].T
+    number = np.full(n, np.nan)
+    if measured.sum() < 2:
+        return (("checkpoint",), number), "Heads cannot be counted: fewer than two checkpoints have finite scores."
+    flat = control[measured].reshape(int(measured.sum()), prompts, -1)
+    size = max(1, round(0.5 * prompts))  # half: the noise of curve and control together
+    counts = np.random.default_rng(1).multinomial(size, np.full(prompts, 1 / prompts), size=_HEAD_DRAWS) / size
+
+    def null(piece: slice) -> np.ndarray:
+        """(head, checkpoint, draw)"""
+        return np.moveaxis(np.stack([counts @ at[:, piece] for at in flat]), 2, 0)
+
+    steps = trace.steps[measured]
+    since = found_since(steps, heads, null=null, rate=_RATE, chunk=16)
+    number[measured] = (since[:, None] <= np.arange(len(steps))).sum(0)
+    total = int((since < len(steps)).sum())
+    text = (
+        f"{total} of {len(heads)} heads match prefixes beyond their own score without a repeat to the end (false discovery "
+        f"rate {_RATE:.0%} over all heads)"
+    )
+    if total:
+        onset = count_onset(steps, since)
+        text += f"; half of them did by {onset.between}, 95% over resampled heads {onset.range}"
+    return (("checkpoint",), number), text + "."
+
+
 def _excess(values: np.ndarray, common: dict[str, Any]) -> Finding:
     """The largest head's prefix matching beyond the same head's at the first checkpoint: what training added."""
     first = _untrained(values)
@@ -116,6 +160,7 @@ def _excess(values: np.ndarray, common: dict[str, Any]) -> Finding:
         null_name="resamples of the first checkpoint",
         metric="attention probability above the first checkpoint",
         unit="prompts",
+        sample=_SAMPLE,
         definition="prefix-matching score minus the same head's at the first measured checkpoint, largest head",
         **common,
     )
@@ -159,6 +204,7 @@ def _losses(trace: Trace, common: dict[str, Any]) -> list[Finding]:
             metric="loss saved on the second copy (nat)",
             unit="prompts",
             headline=True,
+            sample=_SAMPLE,
             definition="mean loss on the first copy minus mean loss on the second, without each copy's first token",
             **common,
         ),
@@ -170,6 +216,7 @@ def _losses(trace: Trace, common: dict[str, Any]) -> list[Finding]:
             null_name="no difference, or that of unrelated halves",
             metric="loss late minus early (nat)",
             unit="prompts",
+            sample=_SAMPLE,
             direction="down",
             definition=f"loss at token {late} minus loss at token {early} of {length} (Olsson et al.: 500 and 50 of 512)",
             **common,
@@ -196,6 +243,12 @@ _DEFINITIONS = (
         "Loss on the first copy minus loss on the second copy, in nats. Null: no difference, or the difference that "
         "unrelated halves show (position alone can change the loss), with the noise of both.",
         "Olsson et al. 2022",
+    ),
+    Definition(
+        "heads found",
+        "How many heads have risen for good above their own prefix-matching score on sequences without a repeat; which "
+        "heads count is decided at a false discovery rate of 5% over all heads.",
+        "Benjamini and Hochberg 1995",
     ),
     Definition(
         "in-context score",

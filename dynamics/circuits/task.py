@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..findings import Definition, Summary
 from ..measurements import Activations, Circuit, SourceEffects
@@ -11,7 +12,7 @@ from ..probes import LAST, Probe
 from ..store import Trace
 from .summary import DEFINITIONS, CircuitTask, circuit_parts, dataset_of
 
-__all__ = ["circuit_request", "task_summary"]
+__all__ = ["add_circuit", "circuit_request", "task_summary", "was_measured"]
 
 
 def circuit_request(probe: Probe, *, position: str | None = LAST, steps: int = 5, threshold: float = 0.8) -> Request:
@@ -24,6 +25,34 @@ def circuit_request(probe: Probe, *, position: str | None = LAST, steps: int = 5
     """
     activations = () if position is None else (Activations("resid_post", (position,)),)
     return Request(probe, (Circuit(steps=steps, threshold=threshold), SourceEffects(), *activations))
+
+
+def was_measured(trace: Trace, probe: str) -> bool:
+    """Whether a trace holds the circuit of a probe (not where the architecture's wiring is not known)."""
+    return probe in trace.probes and "edge_score" in trace.probe(probe)
+
+
+def add_circuit(summary: Summary, trace: Trace, *tasks: CircuitTask) -> Summary:
+    """A summary with its circuits' findings, notes and arrays added; with a note instead for those not measured."""
+    missing = [task.name for task in tasks if not was_measured(trace, task.probe)]
+    found = [circuit_parts(trace, task) for task in tasks if was_measured(trace, task.probe)]
+    notes = list(summary.notes)
+    if missing:
+        notes.append(
+            f"{', '.join(missing)}: not patched, because what reads and writes where in this model is not known."
+        )
+    data = summary.data
+    for parts in found:
+        notes += parts.notes
+        data = data.merge(dataset_of(parts))
+    findings = [*summary.findings, *(finding for parts in found for finding in parts.findings)]
+    return replace(
+        summary,
+        findings=tuple(sorted(findings, key=lambda f: not f.headline)),
+        definitions=(*summary.definitions, *(DEFINITIONS if found else ())),
+        notes=tuple(notes),
+        data=data,
+    )
 
 
 def task_summary(

@@ -1,0 +1,63 @@
+"""When does the verb agree with its subject, whatever stands between? ``The keys near the cabinet`` (are, is).
+
+Linzen et al. 2016; Finlayson et al. 2021. Answer: the verb in the subject's number, foil: in the other; corrupted: the
+subject in the other number. The noun between them has the subject's number in half of the prompts. *Represented*: the
+subject's number can be read off the stream at the last token. The rest as in ``dynamics.circuits.summary``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dynamics.circuits.figures import circuit_figures
+from dynamics.circuits.summary import CircuitTask
+from dynamics.circuits.task import circuit_request, task_summary
+from dynamics.plan import Context, Request
+
+from .prompts import ATTRACTED, agreement_probe
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from dynamics.findings import Summary
+    from dynamics.store import Trace
+
+__all__ = ["PLANTED", "TITLE", "Options", "figures", "plan", "summarise"]
+
+TITLE = "Subject-verb agreement"
+PLANTED = {"agreement": "agreement.done"}
+"""Worlds of the organism, and the finding by which each shows; for `dynamics validate`."""
+
+_TASK = CircuitTask("agreement", ATTRACTED, "subject-verb agreement", label="number", meaning="the subject's number")
+
+
+class Options(BaseModel):
+    """Options of this analysis."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prompts: int = Field(120, ge=20, description="Prompts, half of them to find the circuit, half to check it.")
+    seed: int = Field(0, ge=0, description="Chooses the prompts.")
+
+
+def plan(context: Context, options: Options) -> Sequence[Request]:
+    """Prompts with corrupted twins, and everything that intervenes on them."""
+    return [circuit_request(agreement_probe(context.tokenizer, context.organism, options.prompts, options.seed))]
+
+
+def summarise(trace: Trace, options: Options) -> Summary:
+    """Curves and findings from the trace alone."""
+    return task_summary(
+        trace,
+        _TASK,
+        title=TITLE,
+        question="When does the verb agree with its subject, from which parts, and do they stay the same?",
+    )
+
+
+def figures(summary: Summary) -> Mapping[str, Figure]:
+    """Onsets, identity, sources and faithfulness."""
+    return circuit_figures(summary)

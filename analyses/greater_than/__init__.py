@@ -1,0 +1,64 @@
+"""When does the model know that a later year is larger? ``The war lasted from the year 1732 to the year 17``.
+
+The circuit of Hanna et al. 2023. Answer: a year after the start, foil: one as far before it; corrupted: a start at the
+beginning of the century, after which both are possible. The metric is the logit difference between the two, the same for all
+circuits here; the paper's is the probability of all later years minus that of all others. *Represented*: the decade
+of the start can be read off the stream at the last token. The rest as in ``dynamics.circuits.summary``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dynamics.circuits.figures import circuit_figures
+from dynamics.circuits.summary import CircuitTask
+from dynamics.circuits.task import circuit_request, task_summary
+from dynamics.plan import Context, Request
+
+from .prompts import GREATER_THAN, greater_than_probe
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from dynamics.findings import Summary
+    from dynamics.store import Trace
+
+__all__ = ["PLANTED", "TITLE", "Options", "figures", "plan", "summarise"]
+
+TITLE = "Greater than"
+PLANTED = {"years": "greater_than.done"}
+"""Worlds of the organism, and the finding by which each shows; for `dynamics validate`."""
+
+_TASK = CircuitTask("greater_than", GREATER_THAN, "greater than", label="decade", meaning="the start's decade")
+
+
+class Options(BaseModel):
+    """Options of this analysis."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prompts: int = Field(120, ge=20, description="Prompts, half of them to find the circuit, half to check it.")
+    seed: int = Field(0, ge=0, description="Chooses the prompts.")
+
+
+def plan(context: Context, options: Options) -> Sequence[Request]:
+    """Prompts with corrupted twins, and everything that intervenes on them."""
+    return [circuit_request(greater_than_probe(context.tokenizer, context.organism, options.prompts, options.seed))]
+
+
+def summarise(trace: Trace, options: Options) -> Summary:
+    """Curves and findings from the trace alone."""
+    return task_summary(
+        trace,
+        _TASK,
+        title=TITLE,
+        question="When does the model say a later year, from which parts, and do they stay the same?",
+    )
+
+
+def figures(summary: Summary) -> Mapping[str, Figure]:
+    """Onsets, identity, sources and faithfulness."""
+    return circuit_figures(summary)

@@ -1,0 +1,64 @@
+"""When does the model know to whom something is given? ``When Mary and John went to the store, John gave a drink to``.
+
+The circuit of Wang et al. 2023: duplicate-token, S-inhibition and name-mover heads. Answer: the name that came once;
+foil: the one that came twice; corrupted: three other names, so that none comes twice (their distribution p_ABC).
+*Represented*: the answer's name can be read off the stream at the last token. *Used*, *done*, faithfulness and identity
+as in ``dynamics.circuits.summary``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dynamics.circuits.figures import circuit_figures
+from dynamics.circuits.summary import CircuitTask
+from dynamics.circuits.task import circuit_request, task_summary
+from dynamics.plan import Context, Request
+
+from .prompts import IOI, ioi_probe
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from dynamics.findings import Summary
+    from dynamics.store import Trace
+
+__all__ = ["PLANTED", "TITLE", "Options", "figures", "plan", "summarise"]
+
+TITLE = "Indirect object"
+PLANTED = {"names": "ioi.done"}
+"""Worlds of the organism, and the finding by which each shows; for `dynamics validate`."""
+
+_TASK = CircuitTask("ioi", IOI, "indirect object", label="answer_name", meaning="the name to be said")
+
+
+class Options(BaseModel):
+    """Options of this analysis."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prompts: int = Field(120, ge=20, description="Prompts, half of them to find the circuit, half to check it.")
+    seed: int = Field(0, ge=0, description="Chooses the prompts.")
+
+
+def plan(context: Context, options: Options) -> Sequence[Request]:
+    """Prompts with corrupted twins, and everything that intervenes on them."""
+    return [circuit_request(ioi_probe(context.tokenizer, context.organism, options.prompts, options.seed))]
+
+
+def summarise(trace: Trace, options: Options) -> Summary:
+    """Curves and findings from the trace alone."""
+    return task_summary(
+        trace,
+        _TASK,
+        title=TITLE,
+        question="When does the model say the name that came once, from which parts, and do they stay the same?",
+    )
+
+
+def figures(summary: Summary) -> Mapping[str, Figure]:
+    """Onsets, identity, sources and faithfulness."""
+    return circuit_figures(summary)
