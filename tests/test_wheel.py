@@ -35,6 +35,8 @@ def test_it_holds_every_module_of_the_three_packages_and_nothing_else(wheel: zip
     assert "dynamics/reporting/templates/report.html.j2" in names
     data = {str(p.relative_to(ROOT)) for p in (ROOT / "checkpoints/catalogue/data").glob("*.yaml")}
     assert len(data) > 10 and data <= names
+    page = {str(p.relative_to(ROOT)) for p in (ROOT / "dynamics/explaining/templates").iterdir()}
+    assert len(page) > 5 and page <= names
     assert not [n for n in names if "test" in n.lower() or "__pycache__" in n]
 
 
