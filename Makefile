@@ -8,7 +8,7 @@ TORCH_INDEX ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 READY := $(VENV)/.ready
 
-.PHONY: demo test check format controls clean help
+.PHONY: demo test check format controls tasks clean help
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -26,6 +26,10 @@ demo: $(READY) ## train the organism, trace its training, write reports/organism
 
 controls: $(READY) ## the same for the negative control, the late language and another seed (about 15 minutes)
 	for run in organism-control organism-late organism-seed1; do \
+	  $(BIN)/dynamics collect $$run && $(BIN)/dynamics report $$run || exit 1; done
+
+tasks: $(READY) ## four more circuits in an organism of their own, and its control (about 30 minutes)
+	for run in organism-tasks organism-tasks-control; do \
 	  $(BIN)/dynamics collect $$run && $(BIN)/dynamics report $$run || exit 1; done
 
 test: $(READY) ## run the tests

@@ -127,7 +127,8 @@ def _inputs(trace: Trace, analysis: str, module: Any, options: BaseModel) -> dic
     source = Path(module.__file__)
     files = sorted(source.parent.glob("*.py")) if source.name == "__init__.py" else [source]
     engine = Path(__file__).parent
-    files += [*sorted((engine / "numerics").glob("*.py")), *sorted((engine / "emergence").glob("*.py"))]
+    for package in ("numerics", "emergence", "circuits"):
+        files += sorted((engine / package).glob("*.py"))
     files += [engine / "findings.py", engine / "store" / "reader.py"]
     weights = "".join(str(d) for d in trace.tree.to_dataset()["weights_digest"].values[trace.complete])
     code = hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:16]

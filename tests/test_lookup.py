@@ -45,7 +45,8 @@ def test_a_folder_is_collected_analysed_and_reported_by_its_path(tiny_series: Pa
     assert trace_name("./my-training") == tiny_series.name
     trace = Trace(tmp_path / "traces" / f"{tiny_series.name}.zarr")
     planned = [entry["name"] for entry in trace.attributes["run_config"]["analyses"]]
-    assert planned == built_in()  # the organism's tokenizer fits them all
+    without = {"agreement", "gender", "greater_than", "ioi"}  # their words are not in this organism's vocabulary
+    assert planned == [name for name in built_in() if name not in without]
     found, run = find_run(tiny_series.name)  # by the name of its trace, too
     assert isinstance(run.series, FolderConfig)
     assert found == tiny_series.name

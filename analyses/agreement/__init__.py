@@ -41,11 +41,13 @@ class Options(BaseModel):
 
     prompts: int = Field(120, ge=20, description="Prompts, half of them to find the circuit, half to check it.")
     seed: int = Field(0, ge=0, description="Chooses the prompts.")
+    patch_at: tuple[str, ...] = Field((), description="Named positions at which parts are also patched alone.")
 
 
 def plan(context: Context, options: Options) -> Sequence[Request]:
     """Prompts with corrupted twins, and everything that intervenes on them."""
-    return [circuit_request(agreement_probe(context.tokenizer, context.organism, options.prompts, options.seed))]
+    probe = agreement_probe(context.tokenizer, context.organism, options.prompts, options.seed)
+    return [circuit_request(probe, patch_at=options.patch_at)]
 
 
 def summarise(trace: Trace, options: Options) -> Summary:

@@ -75,9 +75,9 @@ def attribute(
     reached: list[torch.Tensor] = []
     for k in range(1, steps + 1):
         start = other[0] + (k / steps) * (clean[0] - other[0])
-        found = wired.gradients(ids, positions, metric, start, reach=reach)
+        found = wired.gradients(ids, positions, metric, start, reach=difference if reach else None)
         mean = found.readers.float() if mean is None else mean.add_(found.readers.float())
-        layers = [layer.float() / steps for layer in found.reached]
+        layers = [layer / steps for layer in found.reached]
         reached = [a + b for a, b in zip(reached, layers, strict=True)] if reached else layers
     assert mean is not None
     mean /= steps
@@ -90,11 +90,7 @@ def attribute(
             edges[:, :seen, readers] = torch.einsum("srtd,krtd->tsk", difference[:seen], mean[readers])
         else:
             edges[:seen, readers] = difference[:seen].flatten(1) @ mean[readers].flatten(1).T
-    apart = []
-    for layer, gradient in enumerate(reached):
-        seen = graph.seen_by(graph.attention_readers(layer))
-        apart.append(torch.einsum("srtd,pkrtd->ptsk", difference[:seen], gradient))
-    return Attribution(edges, apart)
+    return Attribution(edges, reached)
 
 
 def direct_logits(

@@ -27,7 +27,7 @@ _ONSETS = (
 
 
 def circuit_figures(summary: Summary, part: str = "", title: str = "") -> dict[str, Figure]:
-    """``<part>onsets``, ``<part>identity``, ``<part>sources``, ``<part>faithfulness``.
+    """``<part>onsets``, ``<part>identity``, ``<part>sources``, ``<part>faithfulness``; ``<part>positions`` where measured.
 
     Args:
         summary: with the arrays and findings of ``circuit_parts``.
@@ -44,12 +44,20 @@ def circuit_figures(summary: Summary, part: str = "", title: str = "") -> dict[s
         (before + "effect of patching (logits)", data[f"{part}source_effect"].values.T),
         (before + "direct effect on the logits", data[f"{part}direct_effect"].values.T),
     ]
-    return {
+    found_figures = {
         f"{part}onsets": curve_grid(panels),
         f"{part}identity": _identity(summary, part, before),
         f"{part}sources": heat_maps(maps, steps, rows=sources, row_title="source", value_title="logits"),
         f"{part}faithfulness": _faithfulness(summary, part, before),
     }
+    if f"{part}source_effect_at" in data:
+        at = data[f"{part}source_effect_at"]
+        places = [str(v) for v in data[f"{part}patched_at"].values]
+        panels_at = [(f"{before}patched at {name!r} alone", at.values[:, i].T) for i, name in enumerate(places)]
+        found_figures[f"{part}positions"] = heat_maps(
+            panels_at, steps, rows=sources, row_title="source", value_title="logits"
+        )
+    return found_figures
 
 
 def _identity(summary: Summary, part: str, before: str) -> Figure:

@@ -248,10 +248,18 @@ def _arrays(trace: Trace, task: CircuitTask, same: Identity) -> tuple[dict[str, 
         f"{p}faithfulness": (("checkpoint", "size"), faithful),
         f"{p}completeness": (("checkpoint", "size"), complete),
         f"{p}found_faithfulness": ("checkpoint", found),
+        f"{p}area": ("checkpoint", _area(faithful, dataset["size"].values)),
         f"{p}final_circuit": (("source", "reader"), same.kept.astype(np.int64)),
     }
+    if "source_effect_at" in dataset:
+        at = np.full((len(trace.steps), *dataset["source_effect_at"].shape[2:]), np.nan)
+        for index, values in trace.each(task.probe, "source_effect_at"):
+            at[index] = values.mean(0)
+        arrays[f"{p}source_effect_at"] = (("checkpoint", f"{p}patched_at", "source"), at)
     names: dict[str, Any] = {k: [str(v) for v in dataset[k].values] for k in ("source", "reader")}
     coords = {"step": ("checkpoint", trace.steps), **names, "size": dataset["size"].values}
+    if "source_effect_at" in dataset:
+        coords[f"{p}patched_at"] = [str(v) for v in dataset["source_effect_at"]["position"].values]
     return arrays, coords
 
 
@@ -264,7 +272,7 @@ def _notes(trace: Trace, task: CircuitTask, same: Identity, clean: np.ndarray) -
     step = int(trace.steps[same.final])
     order = np.argsort(-np.abs(_final_scores(trace, task, same)[same.kept]))[:6]
     edges = np.argwhere(same.kept)[order]
-    area = float(np.trapezoid(np.clip(faithful[same.final], 0, 1), np.log(sizes)) / np.log(sizes[-1] / sizes[0]))
+    area = _area(faithful, sizes)[same.final]
     notes = [
         f"{task.name}: at step {step} {int(same.kept.sum())} of {sizes[-1]} edges reach a faithfulness of "
         f"{found[same.final]:.2f} (checked by cutting all others, on prompts that did not choose them); the area under "
@@ -280,6 +288,12 @@ def _notes(trace: Trace, task: CircuitTask, same: Identity, clean: np.ndarray) -
         "what two samples of prompts agree on."
     )
     return notes
+
+
+def _area(faithful: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """(checkpoint,) area under faithfulness over the logarithm of the number of edges, 1 for a circuit of one edge."""
+    width = np.log(sizes[-1] / sizes[0]) if len(sizes) > 1 else np.nan
+    return np.asarray(np.trapezoid(np.clip(faithful, 0, 1), np.log(sizes), axis=1) / width)
 
 
 def _stable(clean: np.ndarray, index: int) -> str:

@@ -15,16 +15,24 @@ from .summary import DEFINITIONS, CircuitTask, circuit_parts, dataset_of
 __all__ = ["add_circuit", "circuit_request", "task_summary", "was_measured"]
 
 
-def circuit_request(probe: Probe, *, position: str | None = LAST, steps: int = 5, threshold: float = 0.8) -> Request:
+def circuit_request(
+    probe: Probe,
+    *,
+    position: str | None = LAST,
+    patch_at: tuple[str, ...] = (),
+    steps: int = 5,
+    threshold: float = 0.8,
+) -> Request:
     """The circuit of a probe with answers, foils and corrupted twins.
 
     Args:
         probe: the prompts.
         position: where a label is decoded; None where none is.
+        patch_at: named positions at which sources are also patched alone.
         steps, threshold: as in ``Circuit``.
     """
     activations = () if position is None else (Activations("resid_post", (position,)),)
-    return Request(probe, (Circuit(steps=steps, threshold=threshold), SourceEffects(), *activations))
+    return Request(probe, (Circuit(steps=steps, threshold=threshold), SourceEffects(patch_at), *activations))
 
 
 def was_measured(trace: Trace, probe: str) -> bool:

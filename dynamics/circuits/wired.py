@@ -39,9 +39,10 @@ class Gradients:
     Attributes:
         readers: (reader, row, token, d_model), with respect to each reader's input.
         metric: (row,) the metric itself.
-        reached: where asked for, per layer the gradients with respect to key and value inputs through each position at
-            which a head acts, and by head also where heads share keys and values: (position of the head, kind and
-            head, row, token, d_model), keys of all heads first, then values.
+        reached: where asked for, per layer what a difference written by each source does to the metric, to first order,
+            through keys and values at each position at which a head acts, and by head also where heads share keys and
+            values: (position of the head, token, source, kind and head), summed over rows; keys of all heads first,
+            then values.
     """
 
     readers: torch.Tensor
@@ -127,7 +128,13 @@ class Wired:
             return self._forward(ids, positions)
 
     def gradients(
-        self, ids: torch.Tensor, positions: torch.Tensor, metric: Metric, start: torch.Tensor, *, reach: bool = False
+        self,
+        ids: torch.Tensor,
+        positions: torch.Tensor,
+        metric: Metric,
+        start: torch.Tensor,
+        *,
+        reach: torch.Tensor | None = None,
     ) -> Gradients:
         """Gradients of the metric's sum over rows with respect to every reader's input.
 
@@ -136,21 +143,24 @@ class Wired:
             positions: (row,) where the logits are wanted.
             metric: what to differentiate; rows must not depend on each other.
             start: (row, token, d_model) the stream to begin with.
-            reach: also take key and value gradients apart by the position at which heads act.
+            reach: (source, row, token, d_model) differences; key and value gradients are also taken apart by the position
+                at which heads act, and multiplied with these (the gradients themselves would fill the memory).
         """
         state = _Pass(start=start, leaves=True)
         with torch.enable_grad(), self._hooked(state):
             value = metric(self._forward(ids, positions).float())
             order = sorted(state.read)
             wanted = [state.read[first] for first in order]
-            mixed = [state.mixed[layer] for layer in range(self.graph.layers)] if reach else []
-            found = torch.autograd.grad(value.sum(), [*wanted, *mixed], retain_graph=reach)
+            mixed = [] if reach is None else [state.mixed[layer] for layer in range(self.graph.layers)]
+            found = torch.autograd.grad(value.sum(), [*wanted, *mixed], retain_graph=reach is not None)
             reached = []
             for layer, z in enumerate(mixed):
-                leaf = state.read[self.graph.attention_readers(layer).start]
-                at_z = found[len(wanted) + layer]
-                through = [self._through(z, leaf, at_z, position) for position in range(ids.shape[1])]
-                reached.append(torch.stack(through))
+                assert reach is not None
+                readers = self.graph.attention_readers(layer)
+                difference = reach[: self.graph.seen_by(readers)].float()
+                leaf, at_z = state.read[readers.start], found[len(wanted) + layer]
+                through = (self._through(z, leaf, at_z, position).float() for position in range(ids.shape[1]))
+                reached.append(torch.stack([torch.einsum("srtd,krtd->tsk", difference, part) for part in through]))
         return Gradients(torch.cat([g.detach() for g in found[: len(wanted)]]), value.detach(), reached)
 
     def _through(self, z: torch.Tensor, leaf: torch.Tensor, at_z: torch.Tensor, position: int) -> torch.Tensor:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from checkpoints.errors import UserError
+from checkpoints.errors import UserError, nearest
 
 from ..architecture import Architecture, ModelShape
 from ..circuits.graph import Graph, graph_of
-from ..names import PROMPT
+from ..names import POSITION, PROMPT
 from ..probes import LAST, TokenizedProbe
 from .base import Variable
 
@@ -196,41 +196,72 @@ class SourceEffects:
 
     Variables: ``source_effect`` (prompt, source), what the logit difference loses when a source is taken from the
     twin's run everywhere and all that follows is computed anew (activation patching, exact); ``direct_effect``
-    (prompt, source), what the source itself adds to the logit difference (direct logit attribution).
+    (prompt, source), what the source itself adds to the logit difference (direct logit attribution). With ``positions``
+    also ``source_effect_at`` (prompt, position, source), the same as ``source_effect`` at one token alone.
+
+    Attributes:
+        positions: named positions of the probe at which sources are also patched alone.
     """
 
+    positions: tuple[str, ...] = ()
+
     def declare(self, probe: TokenizedProbe, shape: ModelShape) -> list[Variable]:
-        """Two variables; needs answers, foils and corrupted twins."""
+        """The variables; needs answers, foils and corrupted twins, and the positions."""
         _require_pairs(probe)
+        for name in self.positions:
+            if name not in probe.positions:
+                raise UserError(
+                    f"probe {probe.probe.name!r} has no position {name!r}", remedy=nearest(name, probe.positions)
+                )
         graph = graph_of(shape)
         coords = {"source": tuple(s.name for s in graph.sources)}
-        size = (len(probe.ids), len(graph.sources))
-        return [
-            Variable(name, (PROMPT, "source"), size, "float", words, "logits", coords=coords)
+        n, sources = len(probe.ids), len(graph.sources)
+        found = [
+            Variable(name, (PROMPT, "source"), (n, sources), "float", words, "logits", coords=coords)
             for name, words in (
                 ("source_effect", "effect of taking the source from the twin's run"),
                 ("direct_effect", "direct logit attribution"),
             )
         ]
+        if self.positions:
+            found.append(
+                Variable(
+                    "source_effect_at",
+                    (PROMPT, POSITION, "source"),
+                    (n, len(self.positions), sources),
+                    "float",
+                    "effect of taking the source from the twin's run at one position",
+                    "logits",
+                    coords={**coords, POSITION: self.positions},
+                )
+            )
+        return found
 
     def run(
         self, model: Any, architecture: Architecture, probe: TokenizedProbe, batch_tokens: int
     ) -> dict[str, np.ndarray]:
         """See the class."""
+        import torch
+
         from ..circuits.attribution import direct_logits
         from ..circuits.patching import source_effects
         from ..circuits.wired import Wired
 
         wired = Wired(model, architecture)
-        size = (len(probe.ids), len(wired.graph.sources))
-        effect, direct = np.full(size, np.nan), np.full(size, np.nan)
-        for rows, batch in _prompts(wired, probe, batch_tokens, np.arange(len(probe.ids))):
+        n, sources = len(probe.ids), len(wired.graph.sources)
+        effect, direct = np.full((n, sources), np.nan), np.full((n, sources), np.nan)
+        at = np.full((n, len(self.positions), sources), np.nan)
+        for rows, batch in _prompts(wired, probe, batch_tokens, np.arange(n)):
             answer, foil = _pair(wired, probe, rows)
-            effect[rows] = _values(
-                source_effects(wired, batch.ids, batch.corrupted, batch.positions, batch.metric, other=batch.other)
-            )
+            run = (wired, batch.ids, batch.corrupted, batch.positions, batch.metric)
+            effect[rows] = _values(source_effects(*run, other=batch.other))
             direct[rows] = _values(direct_logits(wired, batch.ids, batch.positions, answer, foil)[0])
-        return {"source_effect": effect, "direct_effect": direct}
+            for index, name in enumerate(self.positions):
+                where = torch.zeros(batch.ids.shape, device=wired.device)
+                where[torch.arange(len(rows)), torch.from_numpy(probe.positions[name][rows]).to(wired.device)] = 1
+                at[rows, index] = _values(source_effects(*run, tokens=where, other=batch.other))
+        result = {"source_effect": effect, "direct_effect": direct}
+        return result | ({"source_effect_at": at} if self.positions else {})
 
 
 def _require_pairs(probe: TokenizedProbe) -> None:

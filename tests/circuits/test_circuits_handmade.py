@@ -79,9 +79,12 @@ def test_the_lookup_is_recovered_exactly() -> None:
     assert edges_of(measured, toy) == {("embed", "L0M"), ("L0M", "logits")}
     half = discovery_half(len(probe.ids), 0)
     np.testing.assert_allclose(measured["found_difference"][~half], 5.0, atol=1e-5)
-    effects = SourceEffects().run(toy, described(toy), probe, 8192)
+    probe.positions["first"] = np.zeros(20, dtype=int)
+    effects = SourceEffects((LAST, "first")).run(toy, described(toy), probe, 8192)
     # embed and MLP each carry all of it (5 for the answer, 5 against the foil); heads nothing
     np.testing.assert_allclose(effects["source_effect"], [[10.0, 0.0, 0.0, 10.0]] * 20, atol=1e-5)
+    np.testing.assert_allclose(effects["source_effect_at"][:, 0], effects["source_effect"], atol=1e-5)
+    np.testing.assert_allclose(effects["source_effect_at"][:, 1], 0.0, atol=1e-5)
     np.testing.assert_allclose(effects["direct_effect"], [[0.0, 0.0, 0.0, 5.0]] * 20, atol=1e-5)
 
 
