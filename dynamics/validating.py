@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from checkpoints.organism import OrganismConfig
 from checkpoints.organism.curriculum import QUICK_WORLDS, Entry
+from checkpoints.organism.worlds import task_names
 
 from .analyser import analyse
 from .config import AnalysisEntry, Run
@@ -144,6 +145,8 @@ def _traced(name: str, config: OrganismConfig, traces: Path, reporter: Reporter)
     signs: dict[str, str] = {}
     for analysis in built_in():
         signs |= dict(getattr(find_analysis(analysis)[0], "PLANTED", {}))
+    # a world with words of its own cannot be asked about where they are not in the vocabulary
+    signs = {world: key for world, key in signs.items() if world not in task_names() or world in config.curriculum}
     wanted = sorted({key.split(".")[0] for key in signs.values()})
     run = Run(series=config, analyses=tuple(AnalysisEntry(name=analysis) for analysis in wanted))
     collect(name, run=run, traces=traces, reporter=reporter)
