@@ -12,6 +12,7 @@ and completeness is the same for the circuit's complement: what the model still 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,22 +84,34 @@ def circuit_at(wired: Wired, order: npt.NDArray[np.int64], count: int) -> BoolAr
 
 
 def sweep(
-    wired: Wired, prompts: list[Prompts], order: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], *, both: bool
+    wired: Wired,
+    prompts: Callable[[], Iterable[Prompts]],
+    order: npt.NDArray[np.int64],
+    counts: npt.NDArray[np.int64],
+    *,
+    both: bool,
 ) -> Curve:
-    """The metric of circuits of ``counts`` edges, and with ``both`` also of their complements (else NaN)."""
+    """The metric of circuits of ``counts`` edges, and with ``both`` also of their complements (else NaN).
+
+    Args:
+        prompts: makes the batches, one in memory at a time: what sources wrote is large.
+        order: flat indices of edges, the first to be kept first.
+    """
     circuits = [circuit_at(wired, order, int(count)) for count in counts]
-    circuit = np.stack([_with_only(wired, prompts, kept) for kept in circuits], axis=1)
-    complement = np.full_like(circuit, np.nan)
+    cuts = [wired.graph.edges & ~kept for kept in circuits]
     if both:
-        complement = np.stack([_with_only(wired, prompts, wired.graph.edges & ~kept) for kept in circuits], axis=1)
+        cuts += circuits
+    values = np.concatenate([_metrics(wired, batch, cuts) for batch in prompts()])
+    circuit, complement = values[:, : len(circuits)], values[:, len(circuits) :]
+    if not both:
+        complement = np.full_like(circuit, np.nan)
     return Curve(counts, np.array([kept.sum() for kept in circuits]), circuit, complement)
 
 
-def _with_only(wired: Wired, prompts: list[Prompts], kept: BoolArray) -> FloatArray:
-    """(prompt,) the metric with all edges cut but these."""
-    cut = torch.from_numpy(wired.graph.edges & ~kept)
+def _metrics(wired: Wired, batch: Prompts, cuts: list[BoolArray]) -> FloatArray:
+    """(prompt, cut) the metric with each of several sets of edges cut."""
     values = []
-    for batch in prompts:
-        logits = wired.patched(batch.ids, batch.positions, batch.other, cut.to(batch.ids.device))
+    for cut in cuts:
+        logits = wired.patched(batch.ids, batch.positions, batch.other, torch.from_numpy(cut).to(batch.ids.device))
         values.append(batch.metric(logits.float()).double().cpu().numpy())
-    return np.concatenate(values)
+    return np.stack(values, axis=1)

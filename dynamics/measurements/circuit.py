@@ -163,9 +163,12 @@ class Circuit:
         if not abs(errors) >= NOISE or not np.isfinite(score[0][graph.edges]).all():
             return result
         order = np.argsort(-np.abs(np.where(graph.edges, score[0], 0)).reshape(-1), kind="stable")[: graph.edges.sum()]
-        parts = list(_prompts(wired, probe, batch_tokens, np.flatnonzero(~half)))
-        checked = np.concatenate([rows for rows, _ in parts])
-        batches = [batch for _, batch in parts]
+        checking = np.flatnonzero(~half)
+        checked = np.concatenate(_rows(wired, probe, batch_tokens, checking))
+
+        def batches() -> Iterator[Prompts]:
+            return (batch for _, batch in _prompts(wired, probe, batch_tokens, checking))
+
         curve = sweep(wired, batches, order, sizes, both=True)
         result["circuit_difference"][checked], result["complement_difference"][checked] = (
             curve.circuit,
@@ -283,6 +286,17 @@ def _pair(wired: Wired, probe: TokenizedProbe, rows: np.ndarray) -> tuple[Any, A
     return tuple(torch.from_numpy(ids[rows]).to(wired.device) for ids in (probe.answer_ids, probe.foil_ids))  # type: ignore[return-value]
 
 
+def _rows(
+    wired: Wired, probe: TokenizedProbe, batch_tokens: int, chosen: np.ndarray, *, gradients: bool = False
+) -> list[np.ndarray]:
+    """The chosen prompts in batches of equal length that keep to :data:`MEMORY`."""
+    graph, d_model = wired.graph, wired.architecture.shape.d_model
+    # with gradients every reader's input, its norm and its gradient exist at once
+    per_token = 4 * d_model * (3 * len(graph.sources) + (6 if gradients else 1) * len(graph.readers))
+    batches = probe.batches(max(1, min(batch_tokens, MEMORY // per_token)))
+    return [rows for same in batches if len(rows := same[np.isin(same, chosen)])]
+
+
 def _prompts(
     wired: Wired, probe: TokenizedProbe, batch_tokens: int, chosen: np.ndarray, *, gradients: bool = False
 ) -> Iterator[tuple[np.ndarray, Prompts]]:
@@ -293,13 +307,7 @@ def _prompts(
     from ..circuits.search import Prompts
 
     assert probe.corrupted_ids is not None
-    graph, d_model = wired.graph, wired.architecture.shape.d_model
-    # with gradients every reader's input, its norm and its gradient exist at once
-    per_token = 4 * d_model * (3 * len(graph.sources) + (6 if gradients else 1) * len(graph.readers))
-    for same in probe.batches(max(1, min(batch_tokens, MEMORY // per_token))):
-        rows = same[np.isin(same, chosen)]
-        if not len(rows):
-            continue
+    for rows in _rows(wired, probe, batch_tokens, chosen, gradients=gradients):
         ids = torch.from_numpy(np.stack([probe.ids[r] for r in rows])).to(wired.device)
         twins = torch.from_numpy(np.stack([probe.corrupted_ids[r] for r in rows])).to(wired.device)
         positions = torch.from_numpy(probe.positions[LAST][rows]).to(wired.device)

@@ -1,0 +1,95 @@
+"""Adaptive collection against collecting everything: are the onsets the same, and how many checkpoints did it take?
+
+    python benchmarks/adaptive.py [--coarse 12] [--share 0.25] [--traces FOLDER]
+
+Trains the organism with 154 checkpoints, collects all of them, and then replays the rounds of ``schedule: adaptive`` on
+that trace: the analyses see only what has been visited so far. What a checkpoint gives does not depend on which others
+were visited, so that the replay finds what a collection of its own would find. After every round it prints the share of
+checkpoints visited and how many headline onsets are exactly those of the dense trace, and how many are within one
+checkpoint of it; with the findings that differ at the end of the budget.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+import dynamics
+from checkpoints.organism import OrganismConfig
+from dynamics.adaptive import next_checkpoints
+from dynamics.config import AnalysisEntry, Run
+from dynamics.findings import Finding
+from dynamics.plan import find_analysis
+from dynamics.progress import Reporter
+from dynamics.resolve import trace_path
+from dynamics.schedule import scheduled
+from dynamics.store import Trace
+
+NAME = "benchmark-dense"
+ANALYSES = ("addition", "shared_concepts", "induction")
+
+
+def headlines(trace: Trace) -> list[Finding]:
+    """Headline findings of all analyses, from what the trace calls complete."""
+    found: list[Finding] = []
+    with threadpool_limits(1, user_api="blas"):
+        for name in ANALYSES:
+            module, options = find_analysis(name)
+            found += [f for f in module.summarise(trace, options).findings if f.headline]
+    return found
+
+
+def place(finding: Finding) -> int | None:
+    """Index of the checkpoint by which it had happened."""
+    onset = finding.emergence.onset
+    return None if onset is None or onset.by is None else finding.steps.index(onset.by)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--coarse", type=int, default=12, help="checkpoints of the coarse grid")
+    parser.add_argument("--share", type=float, default=0.25, help="the budget, as a share of the checkpoints")
+    parser.add_argument("--traces", type=Path, default=Path("traces"))
+    options = parser.parse_args()
+    run = Run(series=OrganismConfig(checkpoints=154), analyses=tuple(AnalysisEntry(name=a) for a in ANALYSES))
+    dynamics.collect(NAME, run=run, traces=options.traces, reporter=Reporter())
+    path = trace_path(options.traces, NAME)
+    whole = Trace(path)
+    n = len(whole.steps)
+    dense = {f.key: f for f in headlines(whole)}
+    visited = set(scheduled(whole.steps.tolist(), "log", options.coarse))
+    budget = int(options.share * n)
+    print(f"{n} checkpoints, {len(dense)} headline curves; a coarse grid of {len(visited)}, a budget of {budget}")
+    print(f"{'round':>5} {'visited':>8} {'share':>6} {'same onset':>11} {'within one':>11}")
+    number = 0
+    while True:
+        part = Trace(path)
+        part.complete = np.array([i in visited for i in range(n)]) & whole.complete
+        found = headlines(part)
+        same = [str(f.emergence.onset) == str(dense[f.key].emergence.onset) for f in found]
+        near = []
+        for f in found:
+            mine, every = place(f), place(dense[f.key])
+            near.append(mine == every if mine is None or every is None else abs(mine - every) <= 1)
+        print(
+            f"{number:>5} {len(visited):>8} {len(visited) / n:>6.0%} {sum(same):>5} of {len(same):<3}"
+            f"{sum(near):>5} of {len(near):<3}"
+        )
+        wanted = next_checkpoints(found, visited, range(n))[: max(0, budget - len(visited))]
+        if not wanted:
+            break
+        visited |= {w.index for w in wanted}
+        number += 1
+    for finding, equal in zip(found, same, strict=True):
+        if not equal:
+            every = dense[finding.key].emergence
+            print(
+                f"  {finding.title}: {finding.emergence.state} {finding.emergence.onset}; all: {every.state} {every.onset}"
+            )
+
+
+if __name__ == "__main__":
+    main()
