@@ -1,7 +1,8 @@
 """Three onsets of one circuit kept apart: represented, used, done; and whether it stays the same circuit.
 
-- *represented*: a label can be read off the stream by a linear classifier (cross-validated, best layer). Null: shuffled
-  labels, best layer.
+- *represented*: a label can be read off the stream by a linear classifier (cross-validated, best layer) better than at
+  the first checkpoint: random attention mixes what came before, so that a good deal can be read off an untrained model.
+  Null: the first checkpoint, or shuffled labels where that is more; not measurable where the first is perfect.
 - *used*: mean loss of logit difference when one of the final circuit's heads and MLPs is taken from the corrupted
   twin's run (activation patching, exact). Null: no effect, or that of the sources outside the circuit where it is
   larger.
@@ -191,15 +192,29 @@ def _represented(trace: Trace, task: CircuitTask, clusters: Any, common: dict[st
         f"{task.analysis}.{task.part}represented",
         f"{task.name}: represented",
         hits,
-        null,
+        np.fmax(null, _first(hits, _SHUFFLES)) if np.isfinite(hits).any() else null,
         clusters=clusters,
-        null_name="shuffled labels, best layer",
+        null_name="the first checkpoint, or shuffled labels, best layer",
         metric="decoding accuracy",
+        limits=(0.0, 1.0),
         unit="prompts",
         headline=task.headline,
         definition=f"cross-validated accuracy of a linear classifier of {task.meaning} from resid_post, best layer",
         **common,
     )
+
+
+def _first(hits: np.ndarray, draws: int) -> np.ndarray:
+    """(checkpoint, layer, draw) resamples of the first measured checkpoint; NaN where a checkpoint was not measured.
+
+    At half their size, so that the draws carry the noise of this sample and of the curve's.
+    """
+    measured = np.isfinite(hits).all((1, 2))
+    first = hits[int(np.flatnonzero(measured)[0])] if measured.any() else np.full(hits.shape[1:], np.nan)
+    n = hits.shape[2]
+    size = max(1, n // 2)
+    counts = np.random.default_rng(3).multinomial(size, np.full(n, 1 / n), size=draws) / size
+    return np.where(measured[:, None, None], (first @ counts.T)[None], np.nan)
 
 
 def _identity(task: CircuitTask, same: Identity, common: dict[str, Any]) -> Finding:

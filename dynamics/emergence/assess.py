@@ -142,6 +142,10 @@ def assess(
 
     at, v = series.steps[valid], series.values[valid]
     bound = simultaneous_bound(series.null[valid], level, family=len(valid))
+    if limits is not None and (bound.upper >= _ceiling(series, limits)).all():
+        limit = max(limits) if series.sign > 0 else min(limits)
+        reason = f"no room above the null: its bound is at the metric's limit {limit:g} throughout"
+        return Emergence(state="not measurable", reason=reason, null_upper=(math.nan,) * len(series.steps), **known)
     resampled = None if series.draws is None else series.draws[valid]
     noise = bound.scale if resampled is None else _standard_error(resampled)
     runs = _above(v[None, :], bound.upper, noise)
@@ -252,17 +256,22 @@ def _unmeasurable(series: _Series, valid: BoolArray, needed: int, limits: tuple[
     if valid.sum() < 2:
         return f"{valid.sum()} of {valid.size} checkpoints have a finite value and null; at least 2 are needed"
     if limits is not None:
-        ceiling = max(series.sign * limits[0], series.sign * limits[1])
-        if np.nanmin(series.null[valid]) >= ceiling - ROUNDING * max(1.0, abs(ceiling)):
-            return (
-                f"floor and ceiling coincide: the null is at the metric's limit {series.signed(ceiling):g} throughout"
-            )
+        ceiling = _ceiling(series, limits)
+        if np.nanmin(series.null[valid]) >= ceiling:
+            limit = max(limits) if series.sign > 0 else min(limits)
+            return f"floor and ceiling coincide: the null is at the metric's limit {limit:g} throughout"
         return ""
     everything = np.concatenate([series.values[valid], series.null[valid].ravel()])
     low, high = np.nanmin(everything), np.nanmax(everything)
     if high - low <= ROUNDING * max(abs(low), abs(high)):
         return f"floor and ceiling coincide: the curve and its null are {series.signed(low):g} throughout"
     return ""
+
+
+def _ceiling(series: _Series, limits: tuple[float, float]) -> float:
+    """The best value that the metric can take, in the curve's own sign, up to rounding."""
+    ceiling = max(series.sign * limits[0], series.sign * limits[1])
+    return ceiling - ROUNDING * max(1.0, abs(ceiling))
 
 
 def _standard_error(draws: FloatArray) -> FloatArray:
