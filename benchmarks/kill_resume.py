@@ -5,6 +5,7 @@ process with SIGKILL at a random moment and starting it anew, until it finishes;
 compared with the uninterrupted one's. Only the journal, which tells when what happened, may differ.
 
     python benchmarks/kill_resume.py --kills 20
+    python benchmarks/kill_resume.py --growing
 
 Each process is forked from one that has imported everything and computed nothing, so that a restart is cheap.
 """
@@ -12,10 +13,13 @@ Each process is forked from one that has imported everything and computed nothin
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
+import itertools
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -25,10 +29,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Kill", "kill_and_resume"]
+__all__ = ["Kill", "kill_and_resume", "kill_while_growing"]
 
 Kill = dict[str, Any]
-"""What was there at one kill: ``after`` (seconds), ``complete`` checkpoints, whether one was ``half_written``."""
+"""What was there at one kill: ``after`` (seconds) or ``at`` (a call), ``complete`` checkpoints, whether one was
+``half_written``; how many ``checkpoints`` a growing trace had."""
 
 
 def kill_and_resume(kills: int, folder: Path, *, seed: int = 0) -> tuple[list[Kill], list[str]]:
@@ -43,7 +48,7 @@ def kill_and_resume(kills: int, folder: Path, *, seed: int = 0) -> tuple[list[Ki
     os.environ["HF_HUB_OFFLINE"] = "1"
     collect = _prepared(folder)
     started = time.perf_counter()
-    _finish(_fork(lambda: collect(folder / "reference")))
+    _finish(_fork(lambda: collect(traces=folder / "reference")))
     whole = time.perf_counter() - started
     reference = _snapshot(folder / "reference")
     moments = random.Random(seed)
@@ -55,16 +60,80 @@ def kill_and_resume(kills: int, folder: Path, *, seed: int = 0) -> tuple[list[Ki
         traces = folder / f"attempt{attempt}"
         while len(found) < kills:
             delay = moments.uniform(0, whole)
-            child = _fork(lambda traces=traces: collect(traces))  # type: ignore[misc]
+            child = _fork(lambda traces=traces: collect(traces=traces))  # type: ignore[misc]
             if not _kill(child, delay):
                 break
             found.append({"after": round(delay, 3)} | _look(traces / "killed.zarr"))
-        _finish(_fork(lambda traces=traces: collect(traces)))  # type: ignore[misc]
+        _finish(_fork(lambda traces=traces: collect(traces=traces)))  # type: ignore[misc]
         differences += [f"{traces.name}: {line}" for line in _compare(reference, _snapshot(traces))]
     return found, differences
 
 
-def _prepared(folder: Path) -> Callable[[Path], object]:
+def kill_while_growing(folder: Path) -> tuple[list[Kill], list[str]]:
+    """Kill a collection at every step of making a trace longer, and in the first checkpoint after; see above.
+
+    Args:
+        folder: an empty folder for weights and traces.
+    """
+    os.environ["DYNAMICS_CACHE"] = str(folder / "cache")
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    collect = _prepared(folder)
+    series = Path(collect.keywords["run"].series.path)  # type: ignore[attr-defined]
+    later = sorted((p for p in series.glob("step*")), key=lambda p: int(p.name.removeprefix("step")))[3:]
+    (folder / "later").mkdir()
+    for place in later:
+        place.rename(folder / "later" / place.name)
+    _finish(_fork(lambda: collect(traces=folder / "short")))
+    for place in later:
+        (folder / "later" / place.name).rename(place)
+    for name in ("reference", *(f"at{n}" for n in range(len(_GROWING)))):
+        shutil.copytree(folder / "short", folder / name)
+    _finish(_fork(lambda: collect(traces=folder / "reference")))
+    reference = _snapshot(folder / "reference")
+    found: list[Kill] = []
+    differences: list[str] = []
+    for number, (module, name, call) in enumerate(_GROWING):
+        traces = folder / f"at{number}"
+        child = _fork(lambda t=traces, m=module, n=name, c=call: _kill_at(m, n, c) or collect(traces=t))  # type: ignore[misc]
+        _, status = os.waitpid(child, 0)
+        if os.waitstatus_to_exitcode(status) != -signal.SIGKILL:
+            raise RuntimeError(f"call {call} of {name} did not come")
+        # whoever reads meanwhile finds the old trace or the new one
+        steps = import_module("dynamics.store").Trace(traces / "killed.zarr").steps.tolist()
+        found.append({"at": f"{name} {call}", "checkpoints": len(steps)} | _look(traces / "killed.zarr"))
+        _finish(_fork(lambda t=traces: collect(traces=t)))  # type: ignore[misc]
+        differences += [f"{traces.name}: {line}" for line in _compare(reference, _snapshot(traces))]
+    return found, differences
+
+
+_GROWING = (
+    *(("zarr", "Array.resize", call) for call in (1, 2, 7, 20)),
+    ("zarr", "Array.__setitem__", 1),
+    ("dynamics.store.create", "consolidate", 1),
+    ("dynamics.store.create", "put_attributes", 1),
+    ("dynamics.store.create", "os.replace", 1),
+    ("dynamics.store.writer", "TraceWriter.commit", 1),
+)
+"""Where to kill: module, function, and before which of its calls."""
+
+
+def _kill_at(module: str, name: str, call: int) -> None:
+    """From now on this process kills itself before that call."""
+    owner: Any = import_module(module)
+    *path, last = name.split(".")
+    for part in path:
+        owner = getattr(owner, part)
+    original, calls = getattr(owner, last), itertools.count(1)
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        if next(calls) == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*arguments, **named)
+
+    setattr(owner, last, counted)
+
+
+def _prepared(folder: Path) -> functools.partial[object]:
     """Train the series in a process of its own, import what collecting needs, and return how to collect."""
     for module in ("transformers.models.gpt_neox.modeling_gpt_neox", "analyses.induction", "dynamics.forward"):
         import_module(module)
@@ -88,7 +157,7 @@ def _prepared(folder: Path) -> Callable[[Path], object]:
     )
     # a commit made while this runs is no difference between traces
     import_module("dynamics.resolve").__dict__["provenance"] = lambda: {"versions": {}, "commit": None}
-    return lambda traces: collecting.collect("killed", run=run, traces=traces)
+    return functools.partial(collecting.collect, "killed", run=run)
 
 
 def _fork(work: Callable[[], object]) -> int:
@@ -154,18 +223,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--growing", action="store_true", help="kill at every step of making a trace longer instead")
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        kills, differences = kill_and_resume(options.kills, Path(folder), seed=options.seed)
+        if options.growing:
+            kills, differences = kill_while_growing(Path(folder))
+        else:
+            kills, differences = kill_and_resume(options.kills, Path(folder), seed=options.seed)
         seconds = time.perf_counter() - started
     if options.json:
         print(json.dumps({"kills": kills, "differences": differences, "seconds": round(seconds, 1)}))
     else:
         for kill in kills:
             half = ", one half written" if kill["half_written"] else ""
-            print(f"killed after {kill['after']:.3f} s: {kill['complete']} checkpoints complete{half}")
+            when = f"before {kill['at']}" if options.growing else f"after {kill['after']:.3f} s"
+            print(f"killed {when}: {kill['complete']} checkpoints complete{half}")
         for line in differences:
             print(line)
         verdict = f"{len(differences)} differences" if differences else "every file equals the uninterrupted trace's"

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from checkpoints.ahead import ReadAhead
-from checkpoints.audit import SAMPLE, AuditFinding, Sketch, audit_weights, neighbours, sketch
+from checkpoints.audit import AuditFinding, neighbours, sketch
 from checkpoints.errors import CheckpointError, UserError
 from checkpoints.hub import HubSeries
 from checkpoints.organism import OrganismConfig, is_trained
-from checkpoints.paths import cache_folder
 from checkpoints.series import Checkpoint, Series, WeightFile
 from checkpoints.sources import open_series
 
@@ -27,7 +23,7 @@ from .lookup import find_run
 from .preflight import list_weights, listing_findings
 from .progress import Reporter
 from .resolve import trace_path
-from .store import WEIGHTS, Trace
+from .sketches import Known, compare, keep, kept_file, kept_sketches, traced_sketches
 
 __all__ = ["Audit", "audit"]
 
@@ -44,7 +40,7 @@ class Audit:
         weights: how many checkpoints' weights were compared, besides the listing.
         table: column name to (compared checkpoint,) values: ``step``, ``norm``, ``nonfinite`` and the cosines of
             their weights with the ``previous``, the ``next`` and the ``first``. Empty when no weights were compared.
-        unreadable: step to reason, where the weights could not be had.
+        unreadable: step to reason, where the files could not be listed or the weights not be had.
     """
 
     name: str
@@ -68,14 +64,15 @@ def audit(
     """Compare what a series serves with what its labels say.
 
     The listing needs no weights: files that several steps share, steps without weights, steps that are missing. A
-    trace knows its checkpoints' weights by a sketch, so that they are compared too once they have been collected.
+    trace knows its checkpoints' weights by a sketch, and so does the cache what an earlier audit has read: those are
+    compared too.
 
     Args:
         name: a run, a published series, or a folder.
         runs: the runs file.
         traces: folder of traces.
         run: the run itself, instead of reading the runs file.
-        weights: fetch and read every checkpoint that no trace knows, one after the other (two on disk at most).
+        weights: fetch and read every other checkpoint too, one after the other (two on disk at most).
         reporter: who tells the user.
 
     Raises:
@@ -91,24 +88,28 @@ def audit(
     series = open_series(name, run.series)
     listed = _hashed(series, list_weights(series), reporter)
     findings = listing_findings(series, listed)
-    known = _from_trace(trace_path(traces, name), series)
-    unreadable: dict[int, str] = {}
+    files = {c.step: held for c, held in listed.items()}
+    traced = traced_sketches(trace_path(traces, name), series.checkpoints)
+    known = kept_sketches(series, listed)
+    known |= {step: one for step, one in traced.items() if _still(one.digest, files.get(step, ()))}
+    unlisted = series.unlisted if isinstance(series, HubSeries) else {}
+    unreadable = {c.step: error.observed for c, error in unlisted.items()}
     if weights:
         missing = [c for c in series.checkpoints if c.step not in known and listed.get(c)]
-        unreadable = _read(series, run, missing, known, listed, reporter)
+        unreadable |= _read(series, run, missing, known, listed, reporter)
     steps = sorted(known)
     table: dict[str, np.ndarray] = {}
     if steps:
-        values = np.stack([known[s][0].values for s in steps])
-        norms = np.array([known[s][0].norm for s in steps])
-        nonfinite = np.array([known[s][0].nonfinite for s in steps])
-        at = np.array(steps)
+        sketches = [known[s].sketch for s in steps]
+        absent = {f.step for f in findings if f.mask and f.label} | {*unreadable}
         seen = {(f.step, f.kind) for f in findings}
-        by_weights = audit_weights(
-            at, values, norms, nonfinite, ["" if known[s][0].nonfinite else known[s][1] for s in steps]
-        )
-        findings = [*findings, *(f for f in by_weights if (f.step, f.kind) not in seen)]
-        table = {"step": at, "norm": norms, "nonfinite": nonfinite, **neighbours(at, values)}
+        findings = [*findings, *(f for f in compare(known, absent) if (f.step, f.kind) not in seen)]
+        table = {
+            "step": np.array(steps),
+            "norm": np.array([s.norm for s in sketches]),
+            "nonfinite": np.array([s.nonfinite for s in sketches]),
+            **neighbours(steps, np.stack([s.values for s in sketches])),
+        }
     findings = sorted(findings, key=lambda f: (f.step, f.kind))
     return Audit(name, series.origin, len(series.checkpoints), tuple(findings), len(steps), table, unreadable)
 
@@ -140,42 +141,26 @@ def _sha256(file: Path) -> str | None:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _from_trace(path: Path, series: Series) -> dict[int, tuple[Sketch, str]]:
-    """Step to (sketch, digest) of every checkpoint whose data a trace holds, and which is still the same commit."""
-    if not path.exists():
-        return {}
-    trace = Trace(path)
-    if WEIGHTS not in trace.tree.children:
-        return {}
-    data: Any = trace.tree[WEIGHTS].to_dataset()
-    present = {c.step: c.revision for c in series.checkpoints}
-    return {
-        int(step): (
-            Sketch(data["sketch"][i].values, float(data["norm"][i]), int(data["nonfinite"][i])),
-            digest,
-        )
-        for i, (checkpoint, digest) in enumerate(zip(trace.checkpoints(), trace.digests, strict=True))
-        if digest and present.get(step := checkpoint.step) == checkpoint.revision
-    }
+def _still(digest: str, files: tuple[WeightFile, ...]) -> bool:
+    """Whether a checkpoint still has the files that were collected, as far as their checksums are known."""
+    found = [f.sha256 for f in files]
+    if not found or None in found:
+        return True
+    together = hashlib.sha256("\n".join(map(str, found)).encode()).hexdigest()
+    return digest == (found[0] if len(found) == 1 else together)
 
 
 def _read(
     series: Series,
     run: Run,
     checkpoints: list[Checkpoint],
-    known: dict[int, tuple[Sketch, str]],
+    known: dict[int, Known],
     listed: Mapping[Checkpoint, tuple[WeightFile, ...]],
     reporter: Reporter,
 ) -> dict[int, str]:
-    """Sketch every checkpoint into ``known``; what was sketched before is kept in the cache. Step to what failed."""
+    """Sketch checkpoints into ``known``, and keep the sketches in the cache. Step to what failed."""
     failed: dict[int, str] = {}
-    todo = []
-    for checkpoint in checkpoints:
-        stored = _load(_kept(listed[checkpoint]))
-        if stored is not None:
-            known[checkpoint.step] = stored
-        else:
-            todo.append(checkpoint)
+    todo = {checkpoint: kept_file(series, checkpoint, listed[checkpoint]) for checkpoint in checkpoints}
     if not todo:
         return failed
 
@@ -186,48 +171,18 @@ def _read(
     if isinstance(series, HubSeries):
         series.sweep([c.revision for c in todo])
     with (
-        ReadAhead(series, todo, series.read) as ahead,
+        ReadAhead(series, list(todo), series.read) as ahead,
         reporter.bar(f"reading {series.name}", len(todo), unit="checkpoints") as bar,
     ):
-        for place, checkpoint in enumerate(todo):
+        for place, (checkpoint, file) in enumerate(todo.items()):
             try:
                 prepared = ahead.take()
                 made = sketch(dict(resident.install(prepared).named_parameters()))
-                known[checkpoint.step] = made, prepared.digest
-                _keep(_kept(listed[checkpoint]), made, prepared.digest)
+                known[checkpoint.step] = Known(made, prepared.digest)
+                keep(file, known[checkpoint.step])
                 del prepared
             except CheckpointError as error:
                 failed[checkpoint.step] = error.observed
             ahead.let_go()
             bar.update(place + 1, f"step {checkpoint.step}")
     return failed
-
-
-def _kept(files: tuple[WeightFile, ...]) -> Path | None:
-    """Where the sketch of these files is kept; None where their content is not known."""
-    if not files or any(f.sha256 is None for f in files):
-        return None
-    content = "\n".join([f"sketch of {SAMPLE} by parameters", *(f"{f.name} {f.sha256}" for f in files)])
-    name = hashlib.sha256(content.encode()).hexdigest()
-    return cache_folder() / "sketches" / f"{name}.npz"
-
-
-def _load(file: Path | None) -> tuple[Sketch, str] | None:
-    """What was kept; None where there is nothing that can be read."""
-    if file is None or not file.is_file():
-        return None
-    try:
-        with np.load(file) as stored:
-            made = Sketch(stored["values"], float(stored["norm"]), int(stored["nonfinite"]))
-            return made, str(stored["digest"])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        return None
-
-
-def _keep(file: Path | None, made: Sketch, digest: str) -> None:
-    if file is None:
-        return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial.npz")
-    np.savez(partial, values=made.values, norm=made.norm, nonfinite=made.nonfinite, digest=digest)
-    os.replace(partial, file)

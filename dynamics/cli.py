@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 
 from checkpoints.errors import UserError
+from checkpoints.hub import HubConfig
 from checkpoints.local import FolderConfig
+from checkpoints.paths import cache_folder
 
 from .config import Run
 from .progress import Reporter
@@ -75,10 +78,10 @@ def audit(run: str, runs: Path | None, traces: Path, weights: bool) -> None:
 @click.argument("run", required=False)
 @_RUNS
 @_TRACES
-@click.option("--dry-run", is_flag=True, help="Say how many checkpoints, GB and hours; write and download nothing.")
+@click.option("--dry-run", is_flag=True, help="Say how many checkpoints, GB and hours; no weights, no trace.")
 @click.option("--device", help="cpu, cuda, cuda:N or mps, instead of what the run says.")
 @click.option("--schedule", type=click.Choice(["dense", "log", "adaptive"]), help="Instead of what the run says.")
-@click.option("--keep-going", is_flag=True, help="Record checkpoints with bad files as failed, collect the others.")
+@click.option("--keep-going", is_flag=True, help="Record local checkpoints with bad files as failed.")
 @click.option("--include-masked", is_flag=True, help="Also checkpoints that are known or found to be wrong.")
 @click.option("--watch", type=click.Path(path_type=Path), metavar="FOLDER", help="Follow a training job's checkpoints.")
 @click.option("--poll", type=click.FloatRange(min=0.1), default=10.0, show_default=True, help="Seconds between looks.")
@@ -109,6 +112,7 @@ def collect(
 
     if run is None and watch is None:
         raise click.UsageError("Missing argument 'RUN'.")
+    _require_watch(watch, dry_run)
     wanted = [a.strip() for a in analyses.split(",") if a.strip()] if analyses else []
     if run is None:
         assert watch is not None
@@ -137,14 +141,29 @@ def collect(
         f"{done.trace}: {total} checkpoints complete ({len(done.collected)} now, {duration(done.seconds)}), "
         f"{len(done.failed)} failed, {len(done.masked)} masked"
     )
-    for step, reason in sorted(done.failed.items()):
-        click.echo(f"  step {step} failed: {reason}")
+    for steps, reason in grouped(done.failed):
+        click.echo(f"  {steps} failed: {reason}")
     for steps, reason in grouped(done.masked):
         click.echo(f"  {steps} masked: {reason}")
     for step, count in done.nonfinite.items():
         click.echo(f"  step {step}: the model returned {count} values that are not finite; they are kept as they are")
     if done.failed:
         sys.exit(1)
+
+
+def _require_watch(watch: Path | None, dry_run: bool) -> None:
+    """Options that would be ignored are refused."""
+    given = click.get_current_context().get_parameter_source
+    options = [f"--{name}" for name in ("poll", "until", "patience") if given(name) is ParameterSource.COMMANDLINE]
+    if watch is None and options:
+        raise UserError(
+            f"{' and '.join(options)} without --watch", expected="--watch FOLDER with them, or none of them"
+        )
+    if watch is not None and dry_run:
+        raise UserError(
+            "--dry-run and --watch together",
+            expected="one of the two: what a training job will still write cannot be known",
+        )
 
 
 def _dry_run(name: str, run: Run, traces: Path) -> None:
@@ -164,6 +183,8 @@ def _dry_run(name: str, run: Run, traces: Path) -> None:
         click.echo(f"time for collecting: unknown ({guess.basis or 'there is no checkpoint to time yet'})")
     else:
         click.echo(f"time for collecting: {duration(guess.seconds)} ({guess.basis})")
+    if isinstance(run.series, HubConfig):
+        click.echo(f"what the hub lists, its config and tokenizer are kept in {cache_folder() / 'hub'}")
     if guess.download_bytes:
         rate = f"{ASSUMED_BANDWIDTH / 1e6:.0f} MB/s"
         click.echo(f"time for downloading: {duration(guess.download_seconds)} at {rate}, while the model computes")
@@ -227,8 +248,34 @@ def report(run: str, runs: Path | None, traces: Path, reports: Path) -> None:
     from .reporting import report as function
 
     written = function(run, runs=runs, traces=traces, reports=reports, reporter=Reporter())
-    print_report(written.content)
+    if written.content["emergence"]:
+        print_report(written.content)
+    else:
+        click.echo(f"{run}: no curves, because the run names no analyses; what was measured is in its trace")
     click.echo(f"\n{written.folder / 'index.html'}")
+
+
+@cli.command()
+@click.argument("run")
+@click.argument("prompt")
+@_RUNS
+@_TRACES
+@click.option(
+    "--reports", type=click.Path(path_type=Path), default=Path("reports"), show_default=True, help="Folder of reports."
+)
+@click.option("--answer", help="What should follow, one token.  [default: the final checkpoint's first choice]")
+@click.option("--foil", help="What it is compared with, one token.  [default: the second choice]")
+@click.option("--corrupted", help="A twin of the prompt, as many tokens long.  [default: random tokens]")
+@click.option("--share", type=float, default=0.8, show_default=True, help="Share of the logit difference to explain.")
+@click.option("--checkpoints", type=int, help="At most this many.  [default: all that the trace holds]")
+@click.option("--figure-step", type=int, help="Checkpoint of the SVG figure.  [default: the last]")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the random tokens.")
+def explain(run: str, prompt: str, **options: Any) -> None:
+    """Draw what the model of RUN computes on PROMPT, at every checkpoint, as one page."""
+    from .explaining import explain as function
+    from .explaining import print_explained
+
+    print_explained(function(run, prompt, reporter=Reporter(), **options))
 
 
 @cli.command()
@@ -244,18 +291,20 @@ def verify(run: str, runs: Path | None, traces: Path, repair: bool) -> None:
 
     damage = function(run, traces=traces, repair=repair)
     for item in damage:
-        click.echo(f"  step {item.step} {item.variable}: {item.problem}")
+        of = "" if item.step is None else f"step {item.step} "
+        click.echo(f"  {of}{item.variable}: {item.problem}")
+    steps = {item.step for item in damage if item.step is not None}
     if not damage:
-        click.echo(f"{run}: every chunk of every complete checkpoint is intact")
-    elif repair:
-        steps = {item.step for item in damage}
+        click.echo(f"{run}: every coordinate and every chunk of every complete checkpoint is intact")
+    elif repair and steps:
         name, declared = find_run(run, runs=runs, traces=traces)
         done = recollect(name, run=declared, traces=traces, only=steps, reporter=Reporter())
         click.echo(f"{run}: measured {len(done.collected)} checkpoints again")
-        if done.failed:
+        if done.failed or len(steps) < len({item.step for item in damage}):
             sys.exit(1)
     else:
-        click.echo(f"{run}: {len(damage)} damaged; `dynamics verify {run} --repair` measures them again")
+        remedy = f"`dynamics verify {run} --repair` measures them again" if steps else "collect it anew, or restore it"
+        click.echo(f"{run}: {len(damage)} damaged; {remedy}")
         sys.exit(1)
 
 

@@ -6,7 +6,7 @@ import errno
 import re
 import shutil
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,19 +14,21 @@ from typing import TYPE_CHECKING
 from checkpoints.ahead import ReadAhead
 from checkpoints.errors import CheckpointError, StoppedError, UserError
 from checkpoints.hub import HubConfig, HubSeries
+from checkpoints.hub.files import is_commit
 from checkpoints.organism import OrganismConfig, is_trained
 from checkpoints.paths import cache_folder
 from checkpoints.series import Checkpoint, Series
 
-from .architecture import model_shape
+from .architecture import architecture
 from .config import Run
 from .journal import write_journal
-from .masking import apply_masks, masks_before
+from .masking import Before, apply_masks, before_loading
 from .measuring import usable_device, write_checkpoint
 from .preflight import preflight
 from .progress import Reporter
-from .resolve import Resolved, resolve, trace_path
+from .resolve import Model, Resolved, resolve, trace_path
 from .schedule import scheduled
+from .sketches import files_state
 from .store import Trace, TraceWriter, writer_lock
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
     from checkpoints.loading import Prepared, ResidentModel
 
-__all__ = ["Collected", "collect_once", "open_run", "resident_model", "visited"]
+__all__ = ["Collected", "collect_once", "open_run", "resident_for", "resident_model", "told", "visited"]
 
 
 @dataclass
@@ -92,7 +94,10 @@ def collect_once(
         resolved = open_run(name, run, trace, reporter, series=series)
         assert resolved.series is not None
         checkpoints = resolved.declaration.checkpoints
-        reasons = masks_before(resolved)
+        before = before_loading(resolved)
+        for step, reason in before.unlisted.items():
+            reporter.say(f"step {step}: its files could not be listed: {reason}")
+        reasons = before.reasons
         indices = visited(resolved, growing=series is not None)
         if only is not None:
             indices = [i for i, c in enumerate(checkpoints) if c.step in only and c.step not in run.exclude]
@@ -118,7 +123,7 @@ def collect_once(
         _require_space(trace, resolved, len(indices))
         try:
             writer = TraceWriter(trace, resolved.declaration, durable=run.durable)
-            return _visit(resolved, writer, indices, bad, reasons, reporter)
+            return _visit(resolved, writer, indices, bad, before, reporter)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
                 raise
@@ -131,16 +136,25 @@ def collect_once(
 def open_run(
     name: str, run: Run, trace: Path, reporter: Reporter, *, train: bool = True, series: Series | None = None
 ) -> Resolved:
-    """Resolve a run beside what its trace already says: collected commits stay pinned."""
+    """Resolve a run beside what its trace already says: collected commits stay pinned, unless they were masked."""
     pins: dict[int, Checkpoint] = {}
+    masked: set[int] = set()
     if isinstance(run.series, HubConfig) and trace.exists():
         before = Trace(trace)
         pins = {c.step: c for c, d in zip(before.checkpoints(), before.digests, strict=True) if d}
+        masked = {s for s, state in zip(before.steps.tolist(), before.status, strict=True) if state == "masked"}
     if not train or not isinstance(run.series, OrganismConfig) or is_trained(name, run.series):
         resolved = resolve(name, run, series=series, pins=pins, train=train, say=reporter.say)
         if isinstance(resolved.series, HubSeries):
-            for checkpoint in resolved.series.moved:
-                reporter.say(f"step {checkpoint.step}: the hub has another commit by now; the collected one is kept")
+            moved = {c.step: c.revision for c in resolved.series.moved}
+            # what was out of place may have been put right
+            if anew := {s for s, revision in moved.items() if is_commit(revision)} & masked - {*run.exclude}:
+                pins = {step: pin for step, pin in pins.items() if step not in anew}
+                resolved = resolve(name, run, pins=pins, train=train)
+            for step in sorted(moved):
+                what = "it was masked, so that one is taken" if step in anew else "the collected one is kept"
+                reporter.say(f"step {step}: the hub has another commit by now; {what}")
+            assert isinstance(resolved.series, HubSeries)
             for checkpoint in resolved.series.vanished:
                 reporter.say(f"step {checkpoint.step}: the hub does not list it any more; what was collected is kept")
         return resolved
@@ -172,21 +186,24 @@ def visited(resolved: Resolved, *, growing: bool = False) -> list[int]:
 
 def resident_model(resolved: Resolved) -> ResidentModel:
     """The model of a run, still without weights."""
+    return resident_for(resolved.run, resolved.model)
+
+
+def resident_for(run: Run, model: Model) -> ResidentModel:
+    """The same of a run that has not been planned. Weights of another architecture are a ``CheckpointError``."""
     from checkpoints.loading import ResidentModel
 
-    adapter, shape = resolved.model.adapter, resolved.model.architecture.shape
+    adapter, shape = model.adapter, model.architecture.shape
 
     def check(config: PretrainedConfig) -> None:
-        mine = asdict(model_shape(config))
+        mine = asdict(architecture(config, run.sites).shape)
         wrong = [f"{k} {mine[k]}, not {v}" for k, v in asdict(shape).items() if k != "context" and mine[k] != v]
         if wrong:
             raise CheckpointError(
                 f"its config is that of another model: {', '.join(wrong)}", expected="one architecture in a series"
             )
 
-    return ResidentModel(
-        usable_device(resolved.run.device), resolved.run.dtype, None if adapter is None else adapter.build, check
-    )
+    return ResidentModel(usable_device(run.device), run.dtype, None if adapter is None else adapter.build, check)
 
 
 def _require_space(trace: Path, resolved: Resolved, count: int) -> None:
@@ -204,13 +221,14 @@ def _visit(
     writer: TraceWriter,
     indices: list[int],
     bad: dict[Checkpoint, str],
-    reasons: dict[int, str],
+    before: Before,
     reporter: Reporter,
 ) -> Collected:
     series, checkpoints = resolved.series, resolved.declaration.checkpoints
     assert series is not None
     done = Collected(writer.path)
-    done.masked = apply_masks(resolved, writer, reasons)
+    _forget_replaced(writer, checkpoints, before)
+    done.masked = apply_masks(resolved, writer, before)
     status = writer.status()
     done.already = [checkpoints[i].step for i in indices if status[i] == "complete"]
     for checkpoint, reason in bad.items():
@@ -228,10 +246,22 @@ def _visit(
         started = time.perf_counter()
         _collect(resolved, writer, todo, done, reporter)
         done.seconds = time.perf_counter() - started
-        done.masked = apply_masks(resolved, writer, reasons)  # by now their neighbours are there to compare with
+        done.masked = apply_masks(resolved, writer, before)  # by now their neighbours are there to compare with
     done.collected = [step for step in done.collected if step not in done.masked]
     done.already = [step for step in done.already if step not in done.masked]
     return done
+
+
+def _forget_replaced(writer: TraceWriter, checkpoints: Sequence[Checkpoint], before: Before) -> None:
+    """What was measured on weights that were masked, and are others by now, is to be measured again."""
+    status, digests, revisions = writer.status(), writer.digests(), writer.revisions()
+    for index, checkpoint in enumerate(checkpoints):
+        if status[index] != "masked" or not digests[index] or checkpoint.step in before.reasons:
+            continue
+        kept = before.kept.get(checkpoint.step)
+        if revisions[index] != checkpoint.revision or (kept is not None and kept.digest != digests[index]):
+            writer.clear(index)
+            writer.mark(index, "pending")
 
 
 def _collect(resolved: Resolved, writer: TraceWriter, todo: list[int], done: Collected, reporter: Reporter) -> None:
@@ -241,6 +271,7 @@ def _collect(resolved: Resolved, writer: TraceWriter, todo: list[int], done: Col
         # a download that was cut off goes on, whichever of them it was
         series.sweep([checkpoints[i].revision for i in todo])
     resident = resident_model(resolved)
+    states = {index: files_state(series, checkpoints[index]) for index in todo}  # before they are read
     with (
         ReadAhead(series, [checkpoints[i] for i in todo], series.read) as ahead,
         reporter.bar(f"collecting {resolved.name}", len(todo), unit="checkpoints") as bar,
@@ -252,7 +283,7 @@ def _collect(resolved: Resolved, writer: TraceWriter, todo: list[int], done: Col
             try:
                 installed = _install(resident, ahead)
             except CheckpointError as error:
-                failure = _told(error.observed, series)
+                failure = told(error.observed, series)
             ahead.let_go()
             if installed is not None:
                 digest, stored_dtype = installed
@@ -261,6 +292,8 @@ def _collect(resolved: Resolved, writer: TraceWriter, todo: list[int], done: Col
                 )
                 if broken:
                     done.nonfinite[step] = broken
+                if (state := states[index]) is not None:
+                    _digests[state] = digest
                 done.collected.append(step)
                 write_journal(writer.path, "complete", step=step, seconds=time.perf_counter() - began)
             elif failure is not None:
@@ -271,7 +304,7 @@ def _collect(resolved: Resolved, writer: TraceWriter, todo: list[int], done: Col
             bar.update(place + 1, f"step {step}")
 
 
-def _told(reason: str, series: Series) -> str:
+def told(reason: str, series: Series) -> str:
     """A reason without the folder of the cache, which is gone when it is read."""
     if not isinstance(series, HubSeries):
         return reason
@@ -293,11 +326,20 @@ def _install(resident: ResidentModel, ahead: ReadAhead[Prepared]) -> tuple[str, 
     return prepared.digest, prepared.stored_dtype
 
 
+_digests: dict[tuple[str, ...], str] = {}
+"""Digests of files that this process has read, by their state: whoever follows a training job looks again and again."""
+
+
 def _same_weights(writer: TraceWriter, index: int, series: Series, checkpoint: Checkpoint) -> None:
     """Refuse to go on with other weights than the trace was begun with; two hashes stand for all."""
     if isinstance(series, HubSeries):  # a commit is pinned and cannot change
         return
-    known, found = writer.digest(index), series.read(series.fetch(checkpoint)).digest
+    known, state = writer.digest(index), files_state(series, checkpoint)
+    found = _digests.get(state, "") if state is not None else ""
+    if not found:
+        found = series.read(series.fetch(checkpoint)).digest
+        if state is not None:
+            _digests[state] = found
     if known and known != found:
         raise UserError(
             f"the weights in {series.fetch(checkpoint)} are not those that {writer.path} was collected from",

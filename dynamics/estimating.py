@@ -16,7 +16,7 @@ from checkpoints.series import Checkpoint
 from .collector import open_run, resident_model, visited
 from .config import Run
 from .journal import read_journal
-from .masking import masks_before
+from .masking import Before, before_loading, expected_masks
 from .measuring import measure_all, usable_device
 from .progress import Reporter
 from .resolve import Resolved, trace_path
@@ -77,12 +77,13 @@ def estimate(name: str, run: Run, *, traces: Path = Path("traces"), reporter: Re
     trace = trace_path(traces, name)
     resolved = open_run(name, run, trace, reporter, train=False)
     checkpoints = resolved.declaration.checkpoints
-    masked = masks_before(resolved) if resolved.series is not None else {}
+    before = before_loading(resolved) if resolved.series is not None else Before()
+    masked = expected_masks(trace, resolved, before)
     indices = [i for i in visited(resolved) if checkpoints[i].step not in masked]
     complete: set[int] = set()
     if trace.exists():
-        before = Trace(trace)
-        complete = {int(s) for s in before.steps[before.complete]}
+        done = Trace(trace)
+        complete = {int(s) for s in done.steps[done.complete]}
     todo = [checkpoints[i] for i in indices if checkpoints[i].step not in complete]
     seconds, basis = _seconds(resolved, trace)
     download = 0

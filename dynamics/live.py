@@ -174,8 +174,7 @@ class LiveCollector:
         try:
             if self._active and self._writer is not None:
                 # a label cannot be wrong here: what looks odd is the training's own doing, and stays
-                steps = [c.step for c in self._resolved.declaration.checkpoints]
-                for finding in weight_findings(self._writer, steps):
+                for finding in weight_findings(self._writer, self._resolved.declaration.checkpoints):
                     self._say(f"dynamics: step {finding.step}: {finding.reason}")
         except Exception as error:
             self._say(f"dynamics: {error}")

@@ -118,9 +118,13 @@ def resolve(
 
 
 def open_model(
-    name: str, run: Run, *, training: Callable[[int, int, float], None] | None = None
+    name: str,
+    run: Run,
+    *,
+    training: Callable[[int, int, float], None] | None = None,
+    pins: Mapping[int, Checkpoint] | None = None,
 ) -> tuple[Series, Model]:
-    """A run's series and what is known of its model, without planning anything.
+    """A run's series and what is known of its model, without planning anything; arguments as of :func:`resolve`.
 
     Raises:
         UserError: as :func:`resolve`.
@@ -131,7 +135,7 @@ def open_model(
             expected="a series of stored checkpoints",
         )
     adapter = None if run.adapter is None else find_adapter(run.adapter)
-    series = open_series(name, run.series, training=training)
+    series = open_series(name, run.series, pins=pins, training=training)
     return series, _model(series, run, adapter)
 
 

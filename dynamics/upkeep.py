@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import zarr
+from zarr.codecs import Crc32cCodec
 
 from .analyser import open_run_trace
 from .config import Run
@@ -17,7 +18,7 @@ from .names import CHECKPOINT
 from .resolve import trace_path
 from .schedule import scheduled
 from .store import WEIGHTS, Trace, writer_lock
-from .store.writer import delete_slab, open_group, slab_files
+from .store.writer import check_format, delete_slab, open_group, slab_files
 
 __all__ = ["Damage", "RunStatus", "status", "verify"]
 
@@ -58,6 +59,9 @@ def status(name: str, *, runs: Path | None = None, traces: Path = Path("traces")
         return RunStatus(None)
     trace = Trace(path)
     wanted = set(scheduled(trace.steps.tolist(), run.schedule, run.checkpoints))
+    last: Any = trace.attributes.get("run_config") or {}  # with what the command line said instead
+    if {"schedule", "checkpoints"} <= last.keys():
+        wanted |= set(scheduled(trace.steps.tolist(), last["schedule"], last["checkpoints"]))
     steps: dict[str, list[int]] = {}
     for index, (step, state) in enumerate(zip(trace.steps.tolist(), trace.status, strict=True)):
         known = state if state != "pending" or index in wanted else "not scheduled"
@@ -93,31 +97,48 @@ def _locked(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class Damage:
-    """One chunk that is missing or does not match its checksum."""
+    """One chunk that is missing or does not match its checksum.
 
-    step: int
+    Attributes:
+        step: of the checkpoint; None for what is not of one checkpoint: a coordinate, or an array of the root.
+        variable: the array, as ``group/name``.
+        problem: what is wrong with it.
+    """
+
+    step: int | None
     variable: str
     problem: str
 
 
 def verify(name: str, *, traces: Path = Path("traces"), repair: bool = False) -> list[Damage]:
-    """Read every chunk of every complete checkpoint and compare its checksum.
+    """Read every coordinate and every chunk of every complete checkpoint, and compare their checksums.
+
+    Coordinates without a checksum, as earlier versions wrote them, are only read.
 
     Args:
         name: the run's name.
         traces: folder of traces.
         repair: delete the damaged checkpoints' data and set them back to pending, so that ``collect`` measures them
-            again.
+            again. Coordinates are not repaired.
 
     Returns:
-        What is damaged, at most one entry per checkpoint and variable.
+        What is damaged, at most one entry per checkpoint and variable. Nothing else is looked at where arrays of the
+        root are.
     """
-    trace = open_run_trace(trace_name(name), traces)
+    path = trace_path(traces, trace_name(name))
     found: list[Damage] = []
+    if path.exists():
+        root = open_group(path, mode="r")
+        check_format(dict(root.attrs), path)
+        found = _coordinates(path, root)
+    if found:
+        return found
+    trace = open_run_trace(trace_name(name), traces)
     root = open_group(trace.path, mode="r")
     for probe in _measured(trace):
         group = root[probe]
         assert isinstance(group, zarr.Group)
+        found += _coordinates(trace.path / probe, group, probe)
         for variable, array in group.arrays():
             if array.metadata.dimension_names[0] != CHECKPOINT or variable == "step":  # type: ignore[union-attr,index]
                 continue
@@ -125,8 +146,31 @@ def verify(name: str, *, traces: Path = Path("traces"), repair: bool = False) ->
                 problem = _problem(trace.path / probe / variable, array, int(index))
                 if problem:
                     found.append(Damage(int(trace.steps[index]), f"{probe}/{variable}", problem))
-    if repair and found:
-        _reset(trace, sorted({d.step for d in found}))
+    damaged = sorted({d.step for d in found if d.step is not None})
+    if repair and damaged:
+        _reset(trace, damaged)
+    return found
+
+
+def _coordinates(folder: Path, group: zarr.Group, name: str = "") -> list[Damage]:
+    """What is wrong with the arrays of a group that are not one slab a checkpoint; those of the root are none."""
+    found = []
+    for key, array in group.arrays():
+        along = array.metadata.dimension_names[0] == CHECKPOINT  # type: ignore[union-attr,index]
+        if name and along and key != "step":
+            continue
+        problem = ""
+        # arrays without a checksum are of a time when what was empty was not written
+        summed = any(isinstance(codec, Crc32cCodec) for codec in array.metadata.codecs)  # type: ignore[union-attr]
+        flag = not name and array.chunks == (1,)  # in which only what was said has a chunk
+        if summed and not flag and not any(p.is_file() for p in (folder / key / "c").rglob("*")):
+            problem = "its chunk is missing"
+        try:
+            array[:]
+        except (ValueError, RuntimeError, OSError) as error:
+            problem = (str(error).splitlines() or ["it cannot be read"])[0]
+        if problem:
+            found.append(Damage(None, f"{name}/{key}".removeprefix("/"), problem))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 __all__ = ["duration", "grouped", "steps_text"]
@@ -31,12 +32,17 @@ def steps_text(steps: list[int]) -> str:
 
 
 def grouped(reasons: Mapping[int, str]) -> list[tuple[str, str]]:
-    """(steps, reason) with the steps of one reason together.
+    """(steps, reason) with the steps of one reason together, also where it names each of them by its label.
 
     >>> grouped({1: "a", 2: "b", 3: "a"})
     [('2 steps 1, 3', 'a'), ('step 2', 'b')]
+    >>> grouped({1: "step1 of x holds 1 file", 2: "step2 of x holds 1 file", 8: "cannot read x/checkpoint-8"})
+    [('2 steps 1, 2', 'stepN of x holds 1 file'), ('step 8', 'cannot read x/checkpoint-8')]
     """
     steps: dict[str, list[int]] = {}
     for step, reason in sorted(reasons.items()):
-        steps.setdefault(reason, []).append(step)
-    return [(steps_text(members), reason) for reason, members in steps.items()]
+        steps.setdefault(re.sub(rf"(?<=[a-z])([-_]?){step}(?!\d)", r"\1N", reason), []).append(step)
+    return [
+        (steps_text(members), reasons[members[0]] if len({reasons[s] for s in members}) == 1 else reason)
+        for reason, members in steps.items()
+    ]

@@ -307,6 +307,69 @@ def test_a_dry_run_writes_nothing_and_says_how_much(dynamics: Dynamics, project:
     assert files(project) == before and not (project / "traces").exists()
 
 
+@pytest.mark.parametrize("option", [("--until", "5"), ("--patience", "1"), ("--poll", "2")])
+def test_options_of_watching_are_refused_without_it(dynamics: Dynamics, project: Path, option: tuple[str, str]) -> None:
+    refused(dynamics("collect", "mine", *option), f"{option[0]} without --watch")
+    refused(dynamics("collect", "--watch", "job", "--dry-run"), "--dry-run and --watch together")
+    assert not (project / "job").exists() and not (project / "traces").exists()
+
+
+def test_a_refused_collection_leaves_no_file(dynamics: Dynamics, project: Path) -> None:
+    (project / "series/step3/model.safetensors").write_bytes(b"cut off")
+    before = files(project)
+    refused(dynamics("collect", "mine"), "cannot be used")
+    assert files(project) == before
+
+
+def test_other_analyses_than_the_traces_are_named(dynamics: Dynamics, project: Path) -> None:
+    assert dynamics("collect", "./series", "--analyses", "induction").code == 0
+    refused(
+        dynamics("collect", "./series", "--analyses", "addition,induction"),
+        "it was collected for induction, and now addition, induction is asked for",
+    )
+
+
+def test_a_report_without_analyses_says_so(dynamics: Dynamics, project: Path) -> None:
+    (project / "p.jsonl").write_text('{"text": "2 + 3 =", "answer": " 5"}\n')
+    (project / "runs.yaml").write_text("own: {series: {kind: folder, path: series}, probes: {p: {file: p.jsonl}}}\n")
+    assert dynamics("collect", "own").code == 0
+    said = dynamics("report", "own")
+    assert said.code == 0 and "no curves, because the run names no analyses" in said.out
+    assert "when circuits emerged" not in said.out
+
+
+def test_a_schedule_from_the_command_line_is_recorded_and_counts(dynamics: Dynamics, project: Path) -> None:
+    with (project / "runs.yaml").open("a") as stream:
+        stream.write("  schedule: log\n  checkpoints: 3\n")
+    assert dynamics("collect", "mine").code == 0
+    root = zarr.open_group(project / "traces/mine.zarr", mode="r")
+    config: Any = root.attrs["run_config"]
+    assert config["schedule"] == "log"
+    assert "not scheduled    3" in dynamics("status", "mine").out
+    (project / "series/step2/model.safetensors").write_bytes(b"cut off")
+    assert dynamics("collect", "mine", "--schedule", "dense", "--keep-going").code == 1
+    config = zarr.open_group(project / "traces/mine.zarr", mode="r").attrs["run_config"]
+    assert (config["schedule"], config["checkpoints"]) == ("dense", 3)
+    assert zarr.open_group(project / "traces/mine.zarr", mode="r").metadata.consolidated_metadata is not None
+    said = dynamics("status", "mine").out
+    assert "not scheduled" not in said and "failed           1  steps 2" in said
+
+
+def test_verify_finds_a_damaged_coordinate(dynamics: Dynamics, collected: Path) -> None:
+    trace = collected / "traces/mine.zarr"
+    for place, name in (("induction_repeats", "text"), ("", "tokens"), ("", "label")):
+        (file,) = [p for p in (trace / place / name / "c").rglob("*") if p.is_file()]
+        whole = file.read_bytes()
+        for content in (whole[:9] + bytes([whole[9] ^ 1]) + whole[10:], None):
+            file.unlink() if content is None else file.write_bytes(content)
+            said = dynamics("verify", "mine")
+            assert said.code == 1 and "Traceback" not in said.err, said
+            assert f"  {place}/{name}: ".replace(" /", " ") in said.out, said.out
+            assert "1 damaged; collect it anew" in said.out
+        file.write_bytes(whole)
+    assert dynamics("verify", "mine").code == 0
+
+
 def test_a_good_run_goes_from_collect_to_report_with_exit_code_zero(dynamics: Dynamics, project: Path) -> None:
     said = dynamics("status", "mine")
     assert said.code == 0 and "not started" in said.out and "dynamics collect mine" in said.out

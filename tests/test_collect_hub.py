@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from checkpoints.series import Checkpoint
 from dynamics.cli import cli
 from dynamics.config import ProbeEntry, Run
 from dynamics.estimating import estimate
+from dynamics.progress import Reporter
 from dynamics.store import Trace
 from tests.loopback import Hub, connected
 
@@ -395,3 +397,91 @@ def test_a_repository_that_is_not_there_is_a_wrong_request(hub: Hub, tmp_path: P
         result = CliRunner().invoke(cli, [*verb, "--runs", str(runs), "--traces", str(tmp_path)])
         assert result.exit_code != 0
         assert "there is no repository 'nobody/nothing'" in str(result.exception)
+
+
+def test_a_step_stored_anew_beside_masked_steps_is_found_without_an_audit(hub: Hub, tmp_path: Path) -> None:
+    """Its neighbours hold the final weights: what is between two equal steps is never loaded, and they are masked."""
+    weights = published(hub, tmp_path)
+    repo = hub.repo(REPO)
+    for step in (256, 1000, 3000):
+        repo.branch(f"step{step}", files(weights[STEPS[-1]]))
+    repo.branch("step2000", files({n: v.half().float() for n, v in weights[512].items()}))
+    wanted = run(tmp_path)
+    done = dynamics.collect("beside", run=wanted, traces=tmp_path)
+    assert set(done.masked) == {256, 512, 1000, 2000, 3000}
+    assert done.masked[2000] == done.masked[512]
+    assert done.masked[512] == (
+        "steps 512 and 2000 hold the same weights up to rounding, and at most one label can be right"
+    )
+    audited = dynamics.audit("beside", run=wanted, traces=tmp_path, weights=True)
+    assert {f.step for f in audited.findings if f.mask} == set(done.masked)
+    repo.branch("step2000", files(weights[2000]))  # put right: what was masked is not pinned
+    again = dynamics.collect("beside", run=wanted, traces=tmp_path)
+    assert set(again.masked) == {256, 1000, 3000}
+    assert again.collected == [2000]
+    revisions = Trace(again.trace).tree.to_dataset()["revision"].values.tolist()
+    assert revisions[STEPS.index(2000)] == repo.branches["step2000"]
+    assert Trace(again.trace).status[STEPS.index(512)] == "complete"
+
+
+def test_what_an_audit_of_the_weights_found_is_masked_by_the_next_collection(hub: Hub, tmp_path: Path) -> None:
+    """Steps between a copy and its origin cannot be had when they are collected, but could be read by the audit."""
+    weights = published(hub, tmp_path)
+    repo = hub.repo(REPO)
+    repo.branch("step3000", files({n: v.half().float() for n, v in weights[256].items()}))
+    missing = (512, 1000, 2000)
+
+    def unavailable() -> None:
+        for step in missing:
+            hub.fail(REPO, f"step{step}", 503, what=("file",))
+
+    def state(step: int) -> str:
+        return Trace(tmp_path / "kept.zarr").status[STEPS.index(step)]
+
+    wanted = run(tmp_path)
+    unavailable()
+    first = dynamics.collect("kept", run=wanted, traces=tmp_path)
+    assert set(first.failed) == set(missing)
+    assert set(first.masked) == {256, 3000}  # one of the two, and nobody can say which
+    hub.heal()
+    audited = dynamics.audit("kept", run=wanted, traces=tmp_path, weights=True)
+    assert {f.step for f in audited.findings if f.mask} == {3000}
+    unavailable()
+    assert set(estimate("kept", wanted, traces=tmp_path).masked) == {3000}
+    second = dynamics.collect("kept", run=wanted, traces=tmp_path)
+    assert second.masked == {3000: "holds the weights of step 256 up to rounding"}
+    assert (state(256), state(3000)) == ("complete", "masked")
+    every = wanted.model_copy(update={"include_masked": True})
+    assert dynamics.collect("kept", run=every, traces=tmp_path).masked == {}
+    assert state(3000) == "complete"
+    assert set(dynamics.collect("kept", run=wanted, traces=tmp_path).masked) == {3000}
+
+    shutil.rmtree(tmp_path / "cache" / "sketches")  # nobody knows any more what lies between
+    assert set(dynamics.collect("kept", run=wanted, traces=tmp_path).masked) == {256, 3000}
+    repo.branch("step3000", files(weights[3000]))
+    last = dynamics.collect("kept", run=wanted, traces=tmp_path)
+    assert (last.masked, last.collected) == ({}, [3000])
+    assert (state(256), state(3000)) == ("complete", "complete")
+
+
+def test_what_an_audit_found_is_masked_before_it_is_downloaded(hub: Hub, tmp_path: Path) -> None:
+    weights = published(hub, tmp_path)
+    hub.repo(REPO).branch("step1000", files({n: v.half().float() for n, v in weights[STEPS[-1]].items()}))
+    dynamics.audit("before", run=run(tmp_path), traces=tmp_path, weights=True)
+    asked = len(hub.asked(".safetensors"))
+    done = dynamics.collect("before", run=run(tmp_path), traces=tmp_path)
+    assert set(done.masked) == {1000}
+    assert len(hub.asked(".safetensors")) - asked == 2 * (len(STEPS) - 1)  # each is asked for, and sent elsewhere
+
+
+def test_checkpoints_that_cannot_be_listed_are_told(hub: Hub, tmp_path: Path) -> None:
+    published(hub, tmp_path)
+    hub.fail(REPO, "step64", 503, what=("tree",))
+    said: list[str] = []
+    reporter = Reporter(quiet=True)
+    reporter.say = said.append  # type: ignore[method-assign]
+    done = dynamics.collect("told", run=run(tmp_path), traces=tmp_path, reporter=reporter)
+    assert [line for line in said if line.startswith("step 64: its files could not be listed: ")]
+    assert set(done.failed) == {64}
+    found = dynamics.audit("told", run=run(tmp_path), traces=tmp_path)
+    assert set(found.unreadable) == {64}

@@ -12,6 +12,8 @@ from click.testing import CliRunner
 import dynamics
 from checkpoints import FolderConfig, UserError
 from checkpoints.hub import HubConfig
+from checkpoints.loading import Prepared
+from checkpoints.local import FolderSeries
 from dynamics.cli import cli
 from dynamics.config import ProbeEntry, Run
 from dynamics.store import Trace
@@ -124,6 +126,25 @@ def test_a_series_that_got_longer_makes_its_trace_grow(tiny_series: Path, tmp_pa
     assert (grown.values("sums", "resid_post") == at_once.values("sums", "resid_post")).all()
     assert grown.steps.tolist() == at_once.steps.tolist()
     assert dynamics.verify("longer", traces=tmp_path) == []
+
+
+def test_a_look_does_not_read_again_what_was_read_before(
+    tiny_series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, sources = tmp_path / "job", saved(tiny_series)
+    reads: list[str] = []
+    read = FolderSeries.read
+
+    def counted(self: FolderSeries, fetched: Path) -> Prepared:
+        reads.append(fetched.name)
+        return read(self, fetched)
+
+    monkeypatch.setattr(FolderSeries, "read", counted)
+    actions: list[Callable[[], None]] = []
+    for source in sources[:4]:
+        actions += [lambda s=source: give(job, s, tiny_series), lambda: None, lambda: None]  # type: ignore[misc]
+    watch("cheap", run(tmp_path, job), traces=tmp_path, poll=1, patience=4, sleep=script(*actions))
+    assert reads == [s.name for s in sources[:4]]
 
 
 def test_only_a_folder_can_be_watched(tmp_path: Path) -> None:

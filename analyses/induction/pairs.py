@@ -43,9 +43,10 @@ def pair_probe(tokenizer: Any, organism: bool, prompts: int, period: int, seed: 
     firsts, rest = shuffled[:_PREVIOUS], shuffled[_PREVIOUS:]
     text, answer, foil, corrupted, previous = [], [], [], [], []
     marks: list[Mark] = []
-    at = _PREVIOUS - 1
+    firsts = firsts[: min(_PREVIOUS, period - 2)]  # short sequences need room for B and the foil
+    at = len(firsts) - 1
     for _ in range(prompts):
-        start = [firsts[i] for i in rng.permutation(_PREVIOUS)]
+        start = [firsts[i] for i in rng.permutation(len(firsts))]
         *others, other = [rest[i] for i in rng.permutation(len(rest))[: period - at]]
         drawn = [*start, *others]
         twin = [*drawn[:at], other, *drawn[at + 1 :]]

@@ -99,7 +99,6 @@ class Judge:
             whose.append(f"the last step, {self.last}")
         told = f"serves the weights of {' and of '.join(whose)}"
         told += f"; the last step, {self.last}, does not" if equals_main and self.main_differs else ""
-        told += f" (one of {len(wrong)}: {self._named(wrong)})" if len(wrong) > 1 else ""
         return "stale", told
 
     def _shared(self, members: Collection[int], believed: Collection[int]) -> tuple[Kind, str]:

@@ -2,11 +2,12 @@
 
 Works on sketches (:mod:`.sketch`) after loading, and so finds what the digests of files cannot show: weights of another
 step or another run that were stored in another dtype, divided into other files, or that no listed step holds. How:
-:mod:`.order`. What it cannot find: a checkpoint in the place of a neighbour that hardly differs from it (where the
-learning rate is almost zero), a wrong first or last checkpoint (unless it is a step far from there; a jump is remarked),
-and a series that is another one from some step on. Of several wrong ones it takes the explanation with the fewest wrong
-labels: where more steps in a row are another run's than honest ones come before or after them, it blames those. A training
-that truly returns (all weights confined to one basin, a learning rate restarted from high values) looks like a fault; if
+:mod:`.order`. Weights of the step just before are remarked and not blamed, as training may have stood still. What it cannot
+find: a checkpoint in the place of a neighbour that hardly differs from it (where the learning rate is almost zero), a wrong
+first or last checkpoint (unless it is a step far from there; a jump is remarked), and a series that is another one from
+some step on. Of several wrong ones it takes the explanation with the fewest wrong labels: where more steps in a row are
+another run's than honest ones come before or after them, it blames those. A training that truly returns (all weights
+confined to one basin, a learning rate restarted from high values) looks like a fault; if
 it does so much, that is said instead.
 """
 
@@ -38,6 +39,9 @@ NORM_JUMP = 0.1
 
 It also has to be :data:`JUMP` times what is usual in the series. Training that only grows, however fast, gives zero."""
 
+BFLOAT16_BITS, FLOAT16_TINY = 8, 2.0**-24
+"""Significant bits of bfloat16, and the smallest number above zero in float16: a number nearer to zero is lost there."""
+
 CROWD, CROWD_SHARE = 8, 0.25
 """So many places off the path, and such a share of all, are no accident of a few labels: nobody can say what is wrong."""
 
@@ -55,7 +59,8 @@ def audit_weights(
 
     Args:
         steps: (checkpoint,) increasing.
-        sketches: (checkpoint, sample) weights at the same coordinates; a row with a NaN is left out.
+        sketches: (checkpoint, sample) weights at the same coordinates; a row with a NaN is left out, but is known to be
+            between others.
         norms: (checkpoint,) norms of all weights, NaN where there is none.
         nonfinite: (checkpoint,) how many weights are NaN or infinite.
         digests: (checkpoint,) digests of the weights; empty where there is none.
@@ -81,6 +86,7 @@ def audit_weights(
     found += _copies(rows, digests, {rows.steps[rows.valid[n]] for place in result.out for n in place.rows})
     known = {f.step for f in found if f.mask}
     found += [f for f in _out_of_order(rows, result) if f.step not in known]
+    found += _stored_anew(rows, sketches, {f.step for f in found if f.mask}, {f.step for f in found})
     masked = {f.step for f in found if f.mask}
     found += _jumps(rows, [n for n, row in enumerate(rows.valid) if rows.steps[row] not in masked])
     found += _norm_jumps(rows, norms, masked)
@@ -154,6 +160,52 @@ def _copies(rows: _Rows, digests: Sequence[str], out_of_order: set[int]) -> list
             told = f"{name_steps(members, rows.steps)} hold the same weights: training stood still, or a label is wrong"
             found += [rows.finding(row, "shared weights", told) for row in at]
     return found
+
+
+def _stored_anew(rows: _Rows, sketches: Floats, masked: set[int], said: set[int]) -> list[AuditFinding]:
+    """Steps in a row that are the same but for rounding, where those beside them are farther away than that.
+
+    Angles cannot tell rounding from a step of training that was as small; single weights can, as no rounding to nearest
+    in float16 or bfloat16 changes any of them by more than half a unit in bfloat16's last place (and once more the eighth
+    of that, where both are rounded), and training does not spare the small ones. Where other steps are in between, which
+    have no sketch or are masked, it is no standing still: as with equal digests, at most one label can be right.
+
+    Args:
+        rows: the checkpoints.
+        sketches: (checkpoint, sample).
+        masked: steps that are passed over.
+        said: steps of which something was said already, masked or not.
+    """
+    kept = [n for n in range(len(rows.valid)) if rows.step(n) not in masked]
+    values = sketches[rows.valid].astype(np.float64)
+    groups: list[list[int]] = []
+    for here, place in enumerate(kept):
+        if groups and _rounded(values[kept[groups[-1][0]]], values[place]):
+            groups[-1].append(here)
+        else:
+            groups.append([here])
+    found: list[AuditFinding] = []
+    judge = Judge(dict(zip(rows.steps, rows.labels, strict=True)), max(rows.steps, default=-1))
+    for group in groups:
+        members = [rows.step(kept[n]) for n in group]
+        beside = [(n, m) for n, m in ((group[0], group[0] - 1), (group[-1], group[-1] + 1)) if 0 <= m < len(kept)]
+        apart = bool(beside) and all(rows.angle[kept[n], kept[m]] > SAME for n, m in beside)
+        if len(group) < 2 or not apart or judge.designed(members) is not None or said & {*members}:
+            continue
+        at = [rows.steps.index(step) for step in members]
+        between = at[-1] - at[0] >= len(at)
+        told = f"{name_steps(members, rows.steps)} hold the same weights up to rounding"
+        told += ", and at most one label can be right" if between else ": training stood still, or a label is wrong"
+        wrong = {*members} - {rows.steps[-1]} if between else set[int]()
+        found += [rows.finding(row, "shared weights", told, mask=rows.steps[row] in wrong) for row in at]
+    return found
+
+
+def _rounded(one: Floats, other: Floats) -> bool:
+    """Whether two sketches, (sample,) each, are no farther apart than two roundings of the same weights."""
+    size = np.maximum(np.abs(one), np.abs(other))
+    unit = np.ldexp(1.0, np.frexp(size)[1] - BFLOAT16_BITS)
+    return bool((np.abs(one - other) <= 0.5 * (1 + 1 / 8) * unit + FLOAT16_TINY).all())
 
 
 def _out_of_order(rows: _Rows, result: Order) -> list[AuditFinding]:

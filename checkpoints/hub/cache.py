@@ -14,8 +14,8 @@ Files are stored under their own names, once, with no blobs and links beside the
 its folder, and a download that was cut off is ``NAME.part`` in the same folder.
 
 Two locks per commit, both released by the operating system when a process dies. ``COMMIT.lock`` is held while its
-folder is being changed (downloading, deleting). ``COMMIT.*.use`` is held, one per user, from fetching to releasing: as
-long as any other one is held, nobody deletes the folder.
+folder is being changed (downloading, deleting); its file goes with the last folder of the commit. ``COMMIT.*.use`` is
+held, one per user, from fetching to releasing: as long as any other one is held, nobody deletes the folder.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from .files import HubFile, is_commit, is_repository
 __all__ = ["RepositoryCache", "checksums"]
 
 _COMPLETE = ".complete.json"
+_KINDS = ("commits", "config", "tokenizer")
 
 
 class RepositoryCache:
@@ -138,6 +139,9 @@ class RepositoryCache:
         try:
             yield lock.is_locked
         finally:
+            if lock.is_locked and not any((self.root / kind / commit).exists() for kind in _KINDS):
+                with suppress(OSError):  # whoever waits for it notices that its name is gone, and makes a new one
+                    Path(lock.lock_file).unlink()
             lock.release()
 
     def use(self, commit: str) -> None:

@@ -14,15 +14,26 @@ __all__ = ["is_trained", "open_organism", "read_truth"]
 
 
 def is_trained(name: str, config: OrganismConfig) -> bool:
-    """Whether all weights of this organism are in the cache."""
-    folder = organism_folder(name, config)
-    return saved_steps(folder, config) == schedule(config) and (folder / "truth.json").is_file()
+    """Whether all weights of this organism are in the cache, trained for this run or for another one."""
+    return _trained(name, config) is not None
 
 
 def open_organism(name: str, config: OrganismConfig, *, progress: Progress | None = None) -> FolderSeries:
-    """Train the organism if needed and open its folder, exactly as anybody's local series is opened."""
-    folder = train(name, config, progress=progress)
+    """Train the organism if needed and open its folder, exactly as anybody's local series is opened.
+
+    Runs of one configuration share their weights: the folder has the name of the run that trained them first.
+    """
+    folder = _trained(name, config) or train(name, config, progress=progress)
     return FolderSeries(FolderConfig(path=folder, tokens_per_step=config.tokens_per_step, tokenizer=None), name=name)
+
+
+def _trained(name: str, config: OrganismConfig) -> Path | None:
+    """The folder with all weights of this configuration: the run's own, else any other's."""
+    own = organism_folder(name, config)
+    for folder in (own, *sorted(own.parent.glob(f"*-{config.digest()}"))):
+        if saved_steps(folder, config) == schedule(config) and (folder / "truth.json").is_file():
+            return folder
+    return None
 
 
 def read_truth(folder: Path) -> dict[str, Any] | None:

@@ -21,7 +21,7 @@ from ..measurements import Variable
 from ..names import CHECKPOINT
 from .declaration import FORMAT, FORMAT_VERSION, TraceDeclaration, chunk_shape
 
-__all__ = ["consolidate", "create_trace", "grow_trace", "put_coordinate"]
+__all__ = ["consolidate", "create_trace", "grow_trace", "put_attributes", "put_coordinate"]
 
 _COORDINATE_CHUNK = 1024
 """Entries in one chunk of a coordinate along checkpoints: a chunk may be larger than its array, which then can grow."""
@@ -71,6 +71,7 @@ def _fill(path: Path, declaration: TraceDeclaration) -> None:
             dtype=dtype,
             fill_value=fill,
             dimension_names=(CHECKPOINT,),
+            compressors=[Crc32cCodec()],
             attributes={"long_name": meaning},
         )
     root.attrs.update(
@@ -130,9 +131,10 @@ def grow_trace(path: Path, declaration: TraceDeclaration) -> None:
                 array.resize((n, *array.shape[1:]))
                 if name in about:
                     values = about[name][0]
-                    array[:] = np.array(values, dtype=object) if isinstance(values[0], str) else np.asarray(values)
+                    filled = np.array(values, dtype=object) if isinstance(values[0], str) else np.asarray(values)
+                    _whole(array)[:] = filled
         consolidate(path)
-        _put_attributes(path, {"fingerprint": declaration.fingerprint(), "declared": declaration.summary()})
+        put_attributes(path, {"fingerprint": declaration.fingerprint(), "declared": declaration.summary()})
     except OSError as error:
         raise UserError(
             f"the trace {path} cannot grow to {n} checkpoints: {error.strerror or error}",
@@ -140,7 +142,7 @@ def grow_trace(path: Path, declaration: TraceDeclaration) -> None:
         ) from error
 
 
-def _put_attributes(path: Path, changed: Mapping[str, Any]) -> None:
+def put_attributes(path: Path, changed: Mapping[str, Any]) -> None:
     """Change attributes of the root in one move; zarr would drop the consolidated metadata that lies beside them."""
     file = path / "zarr.json"
     content = json.loads(file.read_text(encoding="utf-8"))
@@ -196,9 +198,10 @@ def put_coordinate(
             chunks=chunks,
             dtype="string",
             dimension_names=(dim,),
+            compressors=[ZstdCodec(level=0), Crc32cCodec()],
             attributes=dict(attrs),
         )
-        stored[:] = np.array([str(v) for v in values], dtype=object)
+        _whole(stored)[:] = np.array([str(v) for v in values], dtype=object)
         return
     array = array.astype({"b": "bool", "i": "int64", "f": "float64"}[array.dtype.kind])
     stored = node.create_array(
@@ -208,10 +211,15 @@ def put_coordinate(
         dtype=array.dtype,
         fill_value=np.nan if array.dtype.kind == "f" else None,
         dimension_names=(dim,),
-        compressors=None,
+        compressors=[Crc32cCodec()],
         attributes=dict(attrs),
     )
-    stored[:] = array
+    _whole(stored)[:] = array
+
+
+def _whole(array: zarr.Array[Any]) -> zarr.Array[Any]:
+    """The same array, of which every chunk is written, so that one that is missing shows."""
+    return array.with_config({"write_empty_chunks": True})
 
 
 def consolidate(path: Path) -> None:

@@ -1,4 +1,8 @@
-"""One writer per trace: a lock that the operating system releases when its owner dies."""
+"""One writer per trace: a lock that the operating system releases when its owner dies.
+
+The file of the lock stays beside its trace. It is deleted, while it is held, only where there is no trace: whoever opened
+it before then holds a file without a name, which ``filelock`` notices and tries again.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import json
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -46,6 +50,9 @@ def writer_lock(trace: Path) -> Iterator[None]:
         yield
     finally:
         owner.unlink(missing_ok=True)
+        if not trace.exists():  # a request that was refused leaves nothing
+            with suppress(OSError):  # where a locked file cannot be deleted, it stays
+                file.unlink()
         lock.release()
 
 

@@ -14,10 +14,13 @@ import zarr
 from checkpoints.errors import UserError
 
 from ..names import Status
-from .create import create_trace, grow_trace
+from .create import create_trace, grow_trace, put_attributes
 from .declaration import FORMAT, FORMAT_VERSION, WEIGHTS, TraceDeclaration
 
 __all__ = ["TraceWriter", "check_format", "delete_slab", "open_group", "remark", "slab_files"]
+
+_VISITS = ("schedule", "checkpoints", "budget", "exclude", "include_masked")
+"""What a run may change from one collection to the next: which checkpoints are visited, not what is measured on them."""
 
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
 
@@ -96,10 +99,11 @@ class TraceWriter:
             differences = declaration.differences(attributes) or ["another version of this program declared it"]
             raise UserError(
                 f"{path} was collected with other settings:\n    " + "\n    ".join(differences[:6]),
-                expected="the settings that the trace was declared with",
+                expected="the settings that the trace was declared with" + _other_analyses(attributes, declaration),
                 remedy="undo the change (a trace grows at its end only), or move the trace away and collect again "
                 "(nothing was deleted)",
             )
+        self._record_visits()
         self._sweep()
 
     def status(self) -> list[Status]:
@@ -120,6 +124,10 @@ class TraceWriter:
     def digests(self) -> list[str]:
         """:meth:`digest` of every checkpoint."""
         return [str(value) for value in np.asarray(self._array("weights_digest")[:])]
+
+    def revisions(self) -> list[str]:
+        """What every checkpoint was pinned to when it was measured, or listed."""
+        return [str(value) for value in np.asarray(self._array("revision")[:])]
 
     def reason(self, index: int) -> str:
         """Why a checkpoint failed or is masked."""
@@ -189,9 +197,30 @@ class TraceWriter:
         assert isinstance(array, zarr.Array)
         return array.with_config({"write_empty_chunks": True})
 
+    def _record_visits(self) -> None:
+        """The run as it is now, where it differs from the one that began the trace in what it visits alone."""
+        before, now = self.attributes.get("run_config"), self._declaration.attributes.get("run_config")
+        if not isinstance(before, Mapping) or not isinstance(now, Mapping):
+            return
+        changed = {key: now[key] for key in _VISITS if key in now and now[key] != before.get(key)}
+        if changed:
+            self.attributes["run_config"] = {**before, **changed}
+            put_attributes(self.path, {"run_config": self.attributes["run_config"]})
+
     def _sweep(self) -> None:
         for orphan in self.path.rglob("*.partial"):
             orphan.unlink(missing_ok=True)
+
+
+def _other_analyses(attributes: Mapping[str, Any], declaration: TraceDeclaration) -> str:
+    """What to say where the run asks for other analyses than the trace was collected for."""
+    configs = (attributes.get("run_config"), declaration.attributes.get("run_config"))
+    had, wanted = ([a["name"] for a in (config or {}).get("analyses", ())] for config in configs)
+    if set(had) == set(wanted):
+        return ""
+    return (
+        f": it was collected for {', '.join(had) or 'no analyses'}, and now {', '.join(wanted) or 'none'} is asked for"
+    )
 
 
 def open_group(path: Path, *, mode: Any) -> zarr.Group:

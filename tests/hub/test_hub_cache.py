@@ -229,6 +229,43 @@ def test_leftovers_of_a_killed_run_are_deleted_unless_they_are_of_use(hub: Hub, 
     assert stored(cache)[commits[1]] == {"model.safetensors.part"}
 
 
+def test_no_lock_outlives_the_folders_that_it_guards(hub: Hub, opened: Opened, cache: Path) -> None:
+    series_of(hub, 1, 2)
+    series = opened()
+    for checkpoint in series.checkpoints:
+        series.fetch(checkpoint)
+    locks = cache / "owner--model" / "locks"
+    assert len(list(locks.iterdir())) == 4
+    for checkpoint in series.checkpoints:
+        series.release(checkpoint)
+    assert list(locks.iterdir()) == []
+    kept = opened(keep=True)
+    kept.fetch(kept.checkpoints[0])
+    kept.release(kept.checkpoints[0])
+    assert [p.suffix for p in locks.iterdir()] == [".lock"]
+
+
+def test_a_lock_whose_file_was_deleted_meanwhile_still_excludes(hub: Hub, opened: Opened, cache: Path) -> None:
+    commit = series_of(hub, 1)[1]
+    one, two = RepositoryCache(REPO), RepositoryCache(REPO)
+    inside: list[int] = []
+    most: list[int] = []
+
+    def often(mine: RepositoryCache) -> None:
+        for _ in range(50):
+            with mine.changing(commit):
+                inside.append(1)
+                most.append(len(inside))
+                inside.pop()
+
+    threads = [threading.Thread(target=often, args=(c,)) for c in (one, two)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(most) == 100 and max(most) == 1
+
+
 # --- two at a time
 
 

@@ -120,6 +120,7 @@ class Hub:
         self.page, self.ranges = 1000, True
         self.tokens: dict[str, set[str]] = {}
         self._faults: list[Fault] = []
+        self._healed = threading.Event()
         self._lock = threading.Lock()
         self._servers = (_Server(self), _Server(self))
         self.url, self.store = (f"http://127.0.0.1:{server.server_address[1]}" for server in self._servers)
@@ -139,6 +140,7 @@ class Hub:
 
     def stop(self) -> None:
         """Close it, and every connection to it; nobody is there any more."""
+        self._healed.set()
         while self._threads:
             server = self._servers[len(self._threads) - 1]
             server.shutdown()
@@ -176,10 +178,16 @@ class Hub:
         """Serve other bytes than listed: these, or as many of others."""
         self._add(Fault("corrupt", repo, self._of(repo, label), ("content",), file, times, content=content))
 
+    def stall(self, repo: str, label: str, file: str, *, after: int, times: int | None = None) -> None:
+        """Send nothing more from a byte of the file on, and keep the connection, until :meth:`heal`."""
+        self._healed.clear()
+        self._add(Fault("stall", repo, self._of(repo, label), ("content",), file, times, after=after))
+
     def heal(self) -> None:
         """No more faults."""
         with self._lock:
             self._faults.clear()
+        self._healed.set()
 
     def asked(self, part: str, *, method: str = "GET") -> list[Request]:
         """Requests whose path contains this."""
@@ -254,6 +262,7 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     wbufsize = -1
     server: _Server
+    _stalls = False
 
     def do_GET(self) -> None:
         self._answer()
@@ -267,6 +276,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         hub = self.server.hub
         after = None
+        self._stalls = False
         try:
             status, headers, body, after = self._route(hub)
         except _Refuse as error:
@@ -282,6 +292,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body if after is None else body[:after])
         self.wfile.flush()
+        if self._stalls:
+            hub._healed.wait()
         if after is not None:
             self.close_connection = True
 
@@ -384,6 +396,9 @@ class _Handler(BaseHTTPRequestHandler):
             status = 206
             headers = headers | {"Content-Range": f"bytes {start}-{size - 1}/{size}"}
         fault = hub.fault("truncate", repo, commit, "content", file) if self.command == "GET" else None
+        if fault is None and self.command == "GET":
+            fault = hub.fault("stall", repo, commit, "content", file)
+            self._stalls = fault is not None
         return status, headers, blob[start:], None if fault is None else max(0, fault.after - start)
 
 
