@@ -31,6 +31,8 @@ DIMENSIONS = {
     "reader": "what reads from it: heads' inputs L0H0.q, L0H0.k, L0H0.v, MLPs L0M, logits",
     "half": "0 is the prompts that rank edges, 1 those that check the circuit",
     "size": "numbers of edges that were kept",
+    "donor": "prompts whose parts are put into another prompt's run, by what they are to it",
+    "exchanged": "named token positions at which parts are exchanged",
     "sample": "a fixed sample of the weights' coordinates",
 }
 """Dimension name to meaning."""

@@ -81,6 +81,11 @@ def test_every_headline_carries_its_definitions_and_the_thresholded_ones_their_t
     twins = {f.key: f.twin for s in summaries.values() for f in s.findings if f.twin}
     assert twins == {
         "addition.accuracy": "addition.logprob",
+        "addition.exchange_said": "addition.exchange",
+        "addition.exchange_own_said": "addition.exchange_own",
+        "shared_concepts.exchange": "shared_concepts.exchange.gain",
+        "shared_concepts.exchange_own": "shared_concepts.exchange_own.gain",
+        "shared_concepts.exchange.word": "shared_concepts.exchange.word.gain",
         "shared_concepts.transfer": "shared_concepts.transfer.logprob",
         "shared_concepts.accuracy": "shared_concepts.accuracy.logprob",
         "shared_concepts.retrieval": "shared_concepts.cosine",

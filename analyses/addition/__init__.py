@@ -15,6 +15,8 @@ Definitions
   linear term, and what periods 2, 5 and 10 add (Zhou et al. 2024; Kantamneni and Tegmark 2025). Null: renamed digits.
 - *Shared neurons*: overlap between contexts of the neurons most selective for the ones digit of the sum (the
   "6 + 9 ends in 5" circuit of Lindsey et al. 2025 in citations and sums alike). Null: shuffled labels.
+- *Same parts* and *ones digit exchanged*: the causal half, see :mod:`analyses.addition.causal`. It is left out where the
+  prompts do not fit the tokenizer, or the architecture's wiring is not known.
 """
 
 from __future__ import annotations
@@ -24,10 +26,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dynamics.measurements import Activations, Answers, Selectivity
+from checkpoints.errors import UserError
+from dynamics.measurements import Activations, Answers, Circuit, Interchange, Selectivity, SourceEffects
 from dynamics.plan import Context, Request
+from dynamics.probes import tokenize
 
 from .figures import figures as _figures
+from .pairs import DONORS, exchange_probe, pair_probes
 from .prompts import number_probe, sum_probe
 from .summary import summarise as _summarise
 
@@ -53,6 +58,10 @@ class Options(BaseModel):
     seed: int = Field(0, ge=0, description="Chooses the sums.")
     permutations: int = Field(20, ge=19, description="Shuffled labels behind the shared-neurons null.")
     top: float = Field(0.02, gt=0, lt=0.5, description="Share of all neurons that counts as most selective.")
+    pairs_per_context: int = Field(32, ge=8, description="Sums with twins in each context, for its circuit.")
+    exchanged: int = Field(
+        12, ge=4, description="Sums that are asked in every context, to exchange parts between them."
+    )
 
 
 def plan(context: Context, options: Options) -> Sequence[Request]:
@@ -60,10 +69,26 @@ def plan(context: Context, options: Options) -> Sequence[Request]:
     digit = "ones" if context.organism else "sum"
     sums = sum_probe(context.tokenizer, context.organism, options.per_context, options.seed)
     selectivity = Selectivity("ones", "context", ("digit", digit), permutations=options.permutations, top=options.top)
-    return [
+    requests = [
         Request(sums, (Answers(candidates=True), Activations("resid_post"), selectivity)),
         Request(number_probe(), (Activations("resid_post", ("number",)),)),
     ]
+    return [*requests, *_causal(context, options)]
+
+
+def _causal(context: Context, options: Options) -> list[Request]:
+    """Circuits per context, and exchanges between contexts; nothing where that cannot be asked."""
+    if not context.wired:
+        return []
+    pairs = pair_probes(context.organism, options.pairs_per_context, options.seed)
+    exchange = exchange_probe(context.organism, options.exchanged, options.seed)
+    try:
+        for probe in (*pairs, exchange):
+            tokenize(probe, context.tokenizer)
+    except UserError:  # the summary says that it is left out
+        return []
+    circuits = (Circuit(points=8), SourceEffects())
+    return [*(Request(probe, circuits) for probe in pairs), Request(exchange, (Interchange(DONORS),))]
 
 
 def summarise(trace: Trace, options: Options) -> Summary:

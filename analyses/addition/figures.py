@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from dynamics.figures import curve_grid, heat_maps
+import numpy as np
+
+from dynamics.circuits.figures import circuit_figures
+from dynamics.figures import COLOURS, curve_grid, heat_maps, new_figure, step_axis
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from dynamics.findings import Summary
+    from dynamics.findings import Finding, Summary
 
 __all__ = ["figures"]
 
 
 def figures(summary: Summary) -> dict[str, Figure]:
-    """``behaviour``, ``structure`` and ``layers``."""
+    """``behaviour``, ``structure`` and ``layers``; of the causal half ``same_parts``, ``exchange`` and each context's circuit."""
     found = {f.key.removeprefix("addition."): f for f in summary.findings}
     contexts = [(k.removeprefix("accuracy."), f) for k, f in found.items() if k.startswith("accuracy.")]
     digits = [(name, found[f"digit.{name}"]) for name in ("carry", "tens", "ones") if f"digit.{name}" in found]
@@ -43,6 +48,7 @@ def figures(summary: Summary) -> dict[str, Figure]:
         ("Sum before the answer (R²)", data["sum_by_layer"].values.T),
         ("Periods 2, 5, 10 (raw R², null not taken off)", data["fourier_by_layer"].values.T),
     ]
+    causal = _causal(summary, found) if "same_parts" in found else {}
     return {
         "behaviour": curve_grid(panels),
         "structure": curve_grid(structure),
@@ -54,4 +60,91 @@ def figures(summary: Summary) -> dict[str, Figure]:
             value_title="accuracy or R²",
             limits=(0.0, 1.0),
         ),
+        **causal,
     }
+
+
+def _causal(summary: Summary, found: Mapping[str, Finding]) -> dict[str, Figure]:
+    """Circuits per context and what they share; parts exchanged between contexts."""
+    data = summary.data
+    steps = data["step"].values.tolist()
+    contexts = [k.removesuffix("_done") for k in found if k.endswith("_done")]
+    exchanges = [
+        (
+            "Ones digit moves with the largest part",
+            [("another context", found["exchange"]), ("own context", found["exchange_own"])],
+        ),
+        (
+            "The donor's digit is said then",
+            [("another context", found["exchange_said"]), ("own context", found["exchange_own_said"])],
+        ),
+    ]
+    rows = [str(s) for s in data["source"].values[1:]]
+    donors = (("other", "another context"), ("own", "own context"), ("same", "control: same ones digit"))
+    maps = [(f"From {words}", data[f"exchange_{donor}"].values[:, 1:].T) for donor, words in donors]
+    streams = [(f"Donor's digit, from {words}", data[f"exchange_{donor}_layers"].values.T) for donor, words in donors]
+    figures = {
+        "same_parts": _same_parts(summary),
+        "circuits": curve_grid(
+            [
+                ("Ones digit right, by context", [(c, found[f"{c}_done"]) for c in contexts]),
+                ("Parts of the final circuit used", [(c, found[f"{c}_used"]) for c in contexts]),
+            ]
+        ),
+        "circuit_sources": heat_maps(
+            [(f"In context '{c}'", data[f"{c}_source_effect"].values[:, 1:].T) for c in contexts],
+            steps,
+            rows=rows,
+            row_title="head or MLP",
+            value_title="effect of patching (logits)",
+            columns=3,
+        ),
+        "exchange": curve_grid(exchanges),
+        "exchange_parts": heat_maps(
+            maps, steps, rows=rows, row_title="head or MLP", value_title="gain of the donor's digit (logits)", columns=3
+        ),
+        "exchange_layers": heat_maps(
+            streams,
+            steps,
+            rows=[str(layer) for layer in data["layer"].values],
+            row_title="stream after layer",
+            value_title="share",
+            limits=(0.0, 1.0),
+            columns=3,
+        ),
+    }
+    for context in contexts:
+        own = circuit_figures(summary, f"{context}_", context)
+        figures |= {f"{context}_{name}": own[f"{context}_{name}"] for name in ("identity", "faithfulness")}
+    return figures
+
+
+def _same_parts(summary: Summary) -> Figure:
+    """Overlap of the contexts' circuits between its null and its ceiling; nodes and edges of the smallest circuits."""
+    data = summary.data
+    steps = data["step"].values
+    figure = new_figure(8.6, 2.9)
+    left, right = figure.subplots(1, 2, sharey=True)
+
+    def line(axes: Axes, values: np.ndarray, colour: str, label: str, style: str = "-", width: float = 1.6) -> None:
+        seen = np.isfinite(values)
+        axes.plot(steps[seen], values[seen], color=colour, ls=style, lw=width, label=label)
+
+    line(left, np.array(summary.finding("same_parts").values), COLOURS[0], "mean of pairs of contexts")
+    for i, name in enumerate(data["contexts"].values):
+        line(left, data["same_parts_by_pair"].values[:, i], COLOURS[i + 1], str(name), width=0.9)
+    line(left, data["same_parts_ceiling"].values, "#888888", "two samples of one context", "--")
+    line(left, np.array(summary.finding("same_parts").emergence.null_upper), COLOURS[0], "bound of the null", ":")
+    left.set_title("Same parts: edge scores", loc="left")
+    left.set_ylabel("overlap")
+    for i, name in enumerate(("edges", "nodes")):
+        line(right, data[f"same_{name}"].values, COLOURS[i], name)
+        line(right, data[f"same_{name}_null"].values, COLOURS[i], f"{name}, 95% of circuits dealt anew", ":")
+    right.set_title("Same parts: smallest circuits (Jaccard)", loc="left")
+    for axes in (left, right):
+        axes.set_ylim(0, 1.02)
+        step_axis(axes, steps.tolist())
+        axes.legend(frameon=False, fontsize=7)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+    return figure

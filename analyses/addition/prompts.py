@@ -15,7 +15,7 @@ from checkpoints.errors import UserError
 from checkpoints.organism.worlds import addition as world
 from dynamics.probes import Label, Mark, Probe, single_token
 
-__all__ = ["NUMBERS", "SUMS", "number_probe", "sum_probe"]
+__all__ = ["NUMBERS", "SUMS", "asked", "number_probe", "sum_probe"]
 
 SUMS, NUMBERS = "addition_sums", "addition_numbers"
 
@@ -27,6 +27,15 @@ _NATURAL: dict[str, Callable[[int, int], tuple[str, str]]] = {
         f" {1900 + a + b}",
     ),
 }
+
+
+def asked(a: int, b: int, context: str, organism: bool) -> tuple[str, str]:
+    """A sum up to its ones digit, or to the whole sum where that is one token, and the right answer.
+
+    >>> asked(36, 59, "plain", organism=True), asked(36, 59, "plain", organism=False)
+    (('36+59=09', '5'), ('36+59=', '95'))
+    """
+    return world.prompt(a, b, context, "ones") if organism else _NATURAL[context](a, b)
 
 
 def sum_probe(tokenizer: Any, organism: bool, per_context: int, seed: int) -> Probe:

@@ -14,6 +14,7 @@ from dynamics.numerics import MAGNITUDE, decode_classes, decode_number, folds_of
 from dynamics.probes import LAST
 from dynamics.store import Trace
 
+from .causal import causal_parts
 from .prompts import NUMBERS, SUMS
 
 __all__ = ["summarise"]
@@ -31,9 +32,12 @@ def summarise(trace: Trace) -> Summary:
     findings += _decoding(trace, labels, contexts, digits, arrays)
     findings += _structure(trace, arrays)
     findings += _shared_neurons(trace, contexts)
+    causal = causal_parts(trace)
+    findings += causal.findings
     findings.sort(key=lambda f: not f.headline)
     layers = next(v.shape[1] for k, (_, v) in arrays.items() if k == "ones_by_layer")
-    data = xr.Dataset(arrays, coords={"step": ("checkpoint", trace.steps), "layer": np.arange(layers)})
+    coords = {"step": ("checkpoint", trace.steps), "layer": np.arange(layers)}
+    data = xr.Dataset(arrays | causal.arrays, coords=coords | causal.coords)
     notes = []
     held = "never occur in training in any context or order" if len(digits) > 1 else "may occur in training"
     notes.append(
@@ -45,8 +49,8 @@ def summarise(trace: Trace) -> Summary:
         question="When does the model learn to add two-digit numbers, which digit first, and do a plain sum, a sum in "
         "words and a citation (founding year plus volume gives a year) use the same components?",
         findings=tuple(findings),
-        definitions=_DEFINITIONS,
-        notes=tuple(notes),
+        definitions=(*_DEFINITIONS, *causal.definitions),
+        notes=(*notes, *causal.notes),
         data=data,
     )
 

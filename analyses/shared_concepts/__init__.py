@@ -9,8 +9,11 @@ Definitions
   centred per language, by layer. Null: the same neighbours held against shuffled translations, best layer.
 - *Concept cosine*: centred cosine of translations minus that of mismatched concepts. Null: shuffled translations.
 
+- *Concept exchanged*: the causal test, see :mod:`analyses.shared_concepts.causal`; left out where too few prompts fit the
+  tokenizer, or the architecture's wiring is not known.
+
 Source: after Lindsey et al. 2025 ("On the Biology of a Large Language Model", multilingual circuits) and Dumas et al.
-2025 ("Separating Tongue from Thought"), whose causal test is not part of this analysis yet.
+2024 ("Separating Tongue from Thought").
 """
 
 from __future__ import annotations
@@ -18,10 +21,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from dynamics.measurements import Activations, Answers
+from checkpoints.errors import UserError
+from dynamics.measurements import Activations, Answers, Interchange
 from dynamics.plan import Context, NoOptions, Request
-from dynamics.probes import LAST
+from dynamics.probes import LAST, tokenize
 
+from .causal import DONORS, PLACES, exchange_probe
 from .figures import figures as _figures
 from .prompts import antonym_probe, word_probe
 from .summary import summarise as _summarise
@@ -41,11 +46,19 @@ Options = NoOptions
 
 
 def plan(context: Context, options: NoOptions) -> Sequence[Request]:
-    """Antonyms with answers; words with activations at the word and where the answer is predicted."""
-    return [
+    """Antonyms with answers; words with activations at the word and where the answer is predicted; questions with donors."""
+    requests = [
         Request(antonym_probe(context.tokenizer, context.organism), (Answers(candidates=True),)),
         Request(word_probe(context.organism), (Activations("resid_post", ("word", LAST)),)),
     ]
+    exchange = exchange_probe(context.tokenizer, context.organism) if context.wired else None
+    if exchange is None:
+        return requests
+    try:
+        tokenize(exchange, context.tokenizer)
+    except UserError:  # the summary says that it is left out
+        return requests
+    return [*requests, Request(exchange, (Interchange(DONORS, PLACES),))]
 
 
 def summarise(trace: Trace, options: NoOptions) -> Summary:

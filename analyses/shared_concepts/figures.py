@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from dynamics.figures import curve_grid, heat_maps
 
@@ -15,7 +18,7 @@ __all__ = ["figures"]
 
 
 def figures(summary: Summary) -> dict[str, Figure]:
-    """``behaviour``, ``sharing`` and ``layers``."""
+    """``behaviour``, ``sharing``, ``layers``; of the causal half ``exchange``, ``exchange_parts``, ``exchange_layers``."""
     found = {f.key.removeprefix("shared_concepts."): f for f in summary.findings}
 
     def by_language(prefix: str) -> list[tuple[str, Finding]]:
@@ -59,4 +62,42 @@ def figures(summary: Summary) -> dict[str, Figure]:
         value_title="share or cosine",
         limits=(0.0, 1.0),
     )
-    return figures
+    return figures | (_exchange(summary, found) if "exchange" in found else {})
+
+
+def _exchange(summary: Summary, found: Mapping[str, Finding]) -> dict[str, Figure]:
+    """Concepts from another language: how often the answer follows, and after which layer."""
+    data = summary.data
+    kinds = (("", "in the question's language"), ("_tongue", "in the donor's language"), ("_control", "control"))
+
+    def maps(part: str, position: str) -> list[tuple[str, np.ndarray]]:
+        return [
+            (f"{words}, at the {position} token", data[f"exchange{kind}_by_{part}"].sel(position=position).values.T)
+            for kind, words in kinds
+        ]
+
+    common: dict[str, Any] = {"value_title": "share", "limits": (0.0, 1.0), "columns": 3}
+    steps = data["step"].values.tolist()
+    names = (
+        ("exchange", "another language, a part at the last token"),
+        ("exchange_own", "same language, a part at the last token"),
+        ("exchange.word", "another language, the stream at the word"),
+    )
+    return {
+        "exchange": curve_grid(
+            [
+                ("The donor's concept is answered", [(label, found[key]) for key, label in names]),
+                ("Gain of its antonym", [(label, found[f"{key}.gain"]) for key, label in names]),
+            ]
+        ),
+        "exchange_parts": heat_maps(
+            maps("source", "last"), steps, rows=data["source"].values.tolist(), row_title="head or MLP", **common
+        ),
+        "exchange_layers": heat_maps(
+            [*maps("layer", "last"), *maps("layer", "word")],
+            steps,
+            rows=[str(layer) for layer in data["layer"].values],
+            row_title="stream after layer",
+            **common,
+        ),
+    }

@@ -7,9 +7,10 @@ from typing import Any
 from checkpoints.organism.worlds import concepts as world
 from dynamics.probes import Label, Mark, Probe, single_token
 
-__all__ = ["ANTONYMS", "WORDS", "antonym_probe", "word_probe"]
+__all__ = ["ANTONYMS", "LANGUAGES", "WORDS", "antonym_of", "antonym_probe", "ask", "concepts_of", "word_probe"]
 
 ANTONYMS, WORDS = "concept_antonyms", "concept_words"
+LANGUAGES = world.LANGUAGES
 
 _NATURAL = {
     "english": ("The opposite of {} is", "He did not say {}, he said"),
@@ -59,11 +60,9 @@ def word_probe(organism: bool) -> Probe:
     for language, concept, side, template in _cases():
         if template != 0:
             continue
-        sentence = _templates(organism)[language][0]
-        word = world.PAIRS[language][concept][side]
-        start = sentence.index("{}")
-        text.append(sentence.format(word))
-        marks.append((start, start + len(word)))
+        asked, span = ask(language, concept, side, organism)
+        text.append(asked)
+        marks.append(span)
         row: tuple[Label, ...] = (language, concept, side)
         for key, value in zip(labels, row, strict=True):
             labels[key].append(value)
@@ -74,6 +73,32 @@ def word_probe(organism: bool) -> Probe:
         positions={"word": tuple(marks)},
         description="the same concepts in three languages, each in an antonym question",
     )
+
+
+def concepts_of(language: str) -> int:
+    """How many concepts there are."""
+    return len(world.PAIRS[language])
+
+
+def antonym_of(language: str, concept: int, side: int) -> str:
+    """The right answer, as it follows a question.
+
+    >>> antonym_of("french", 0, 0)
+    ' petit'
+    """
+    return f" {world.PAIRS[language][concept][1 - side]}"
+
+
+def ask(language: str, concept: int, side: int, organism: bool) -> tuple[str, tuple[int, int]]:
+    """A question in the first template, and where in it the word stands.
+
+    >>> ask("french", 0, 0, organism=True)
+    ('le contraire de grand est', (16, 21))
+    """
+    sentence = _templates(organism)[language][0]
+    word = world.PAIRS[language][concept][side]
+    start = sentence.index("{}")
+    return sentence.format(word), (start, start + len(word))
 
 
 def _cases() -> list[tuple[str, int, int, int]]:

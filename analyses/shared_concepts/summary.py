@@ -13,6 +13,8 @@ from dynamics.numerics import centred_cosines, concept_margins, nearest_other
 from dynamics.probes import LAST
 from dynamics.store import Trace
 
+from .causal import DEFINITIONS as CAUSAL_DEFINITIONS
+from .causal import exchanged
 from .prompts import ANTONYMS, WORDS
 
 __all__ = ["summarise"]
@@ -27,11 +29,19 @@ def summarise(trace: Trace) -> Summary:
     findings, splits = _behaviour(trace)
     similarity, arrays = _similarity(trace, languages)
     findings += similarity
+    causal, more, coords, told = exchanged(trace)
+    findings += causal
+    arrays |= more
     findings.sort(key=lambda f: not f.headline)
     layers = trace.probe(WORDS).sizes["layer"]
     data = xr.Dataset(
         arrays,
-        coords={"step": ("checkpoint", trace.steps), "layer": np.arange(layers), "position": ["word", "last"]},
+        coords={
+            "step": ("checkpoint", trace.steps),
+            "layer": np.arange(layers),
+            "position": ["word", "last"],
+            **coords,
+        },
     )
     asked = trace.label(ANTONYMS, "language")
     notes = [
@@ -49,8 +59,8 @@ def summarise(trace: Trace) -> Summary:
         question="When do languages come to share concepts, in which layers, and can the model answer in one language "
         "what it only met in the others?",
         findings=tuple(findings),
-        definitions=_DEFINITIONS,
-        notes=tuple(notes),
+        definitions=(*_DEFINITIONS, *(CAUSAL_DEFINITIONS if causal else ())),
+        notes=(*notes, *told),
         data=data,
     )
 

@@ -8,6 +8,7 @@ from .base import Accumulator, Batch, Intervention, Measurement, Observation, Va
 from .circuit import Circuit, SourceEffects
 from .head_weights import HeadCopying, HeadSuccession, HeadWeights
 from .heads import HeadAttention, attention_scores
+from .interchange import Interchange, donor_label, target_label
 from .repeats import RepeatAttention, TokenLoss, repeat_scores
 from .selectivity import Selectivity
 
@@ -21,6 +22,7 @@ __all__ = [
     "HeadCopying",
     "HeadSuccession",
     "HeadWeights",
+    "Interchange",
     "Intervention",
     "Measurement",
     "Observation",
@@ -30,5 +32,7 @@ __all__ = [
     "TokenLoss",
     "Variable",
     "attention_scores",
+    "donor_label",
     "repeat_scores",
+    "target_label",
 ]

@@ -1,0 +1,161 @@
+"""Sums in pairs: with a twin that differs in the ones digit alone, and with donors from the other contexts.
+
+In a pair, the second operand's ones digit is another one, so that everything but the ones digit of the sum stays: the
+digits that are written already (carry, tens) are right for both, and the twin's ones digit is the foil. The twin of
+every twin is thus the prompt.
+
+For exchanges every sum is asked in every context. A donor is another sum, in the same context (``own``) or in another
+one (``other``); of a control (``same``) the ones digit is the prompt's own, so that nothing should move.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from checkpoints.errors import UserError
+from checkpoints.organism.worlds import addition as world
+from dynamics.measurements import donor_label, target_label
+from dynamics.probes import Label, Probe
+
+from .prompts import asked
+
+__all__ = ["CONTEXTS", "DONORS", "EXCHANGE", "exchange_probe", "pair_probe_name", "pair_probes"]
+
+CONTEXTS = world.CONTEXTS
+EXCHANGE = "addition_exchange"
+DONORS = ("own", "other", "same")
+
+Triple = tuple[int, int, int]
+"""First operand, second operand, second operand of the twin."""
+
+
+def pair_probe_name(context: str) -> str:
+    """The name of a context's probe."""
+    return f"addition_pairs_{context}"
+
+
+def pair_probes(organism: bool, per_context: int, seed: int) -> list[Probe]:
+    """Sums with their twins, one probe per context, on different operands in each.
+
+    For the organism neither a sum nor its twin occurs in training, in any context or order.
+
+    Labels: ``operand_a``, ``operand_b``, ``operand_twin``, ``ones`` (last digit of the sum).
+    """
+    rng = np.random.default_rng(seed + 2)
+    triples = _triples(organism, per_context * len(CONTEXTS), rng)
+    probes = []
+    for number, context in enumerate(CONTEXTS):
+        mine = triples[number :: len(CONTEXTS)]
+        right = [asked(a, b, context, organism) for a, b, _ in mine]
+        twins = [asked(a, twin, context, organism) for a, _, twin in mine]
+        labels: dict[str, tuple[Label, ...]] = {
+            "operand_a": tuple(a for a, _, _ in mine),
+            "operand_b": tuple(b for _, b, _ in mine),
+            "operand_twin": tuple(twin for _, _, twin in mine),
+            "ones": tuple((a + b) % 10 for a, b, _ in mine),
+        }
+        probes.append(
+            Probe(
+                pair_probe_name(context),
+                tuple(text for text, _ in right),
+                answer=tuple(answer for _, answer in right),
+                foil=tuple(answer for _, answer in twins),
+                corrupted=tuple(text for text, _ in twins),
+                labels=labels,
+                description=f"sums in context {context}; in the twin the second operand ends in another digit",
+            )
+        )
+    return probes
+
+
+def exchange_probe(organism: bool, sums: int, seed: int) -> Probe:
+    """Sums, each in every context, with donors for ``Interchange``.
+
+    The target is what the donor's sum is answered in the context of the prompt; that of the control ``same`` is the one
+    of ``other``, so that both look for the same answer.
+
+    Labels: ``context``, ``pair`` (number of the sum), ``ones``, and donors and targets of :data:`DONORS`.
+    """
+    rng = np.random.default_rng(seed + 3)
+    chosen = _twice(organism, sums, rng)
+    outcome = np.array([_outcome(a, b, organism) for a, b in chosen])
+    rows = [(item, context) for item in range(len(chosen)) for context in CONTEXTS]
+    number = {row: i for i, row in enumerate(rows)}
+    found: dict[str, list[Label]] = {f(d): [] for d in DONORS for f in (donor_label, target_label)}
+    for item, context in rows:
+        others = [c for c in CONTEXTS if c != context]
+        elsewhere = others[(item + CONTEXTS.index(context)) % len(others)]  # each in turn
+        moved = int(rng.choice(np.flatnonzero(outcome != outcome[item])))
+        alike = int(rng.choice(np.setdiff1d(np.flatnonzero(outcome == outcome[item]), [item])))
+        donors = {"own": number[moved, context], "other": number[moved, elsewhere], "same": number[alike, elsewhere]}
+        for donor, who in donors.items():
+            found[donor_label(donor)].append(who)
+            found[target_label(donor)].append(number[moved, context])
+    prompts = [asked(*chosen[item], context, organism) for item, context in rows]
+    labels: dict[str, tuple[Label, ...]] = {
+        "context": tuple(context for _, context in rows),
+        "pair": tuple(item for item, _ in rows),
+        "ones": tuple(sum(chosen[item]) % 10 for item, _ in rows),
+    }
+    return Probe(
+        EXCHANGE,
+        tuple(text for text, _ in prompts),
+        answer=tuple(answer for _, answer in prompts),
+        labels=labels | {k: tuple(v) for k, v in found.items()},
+        description="sums in every context, with donors of another ones digit and of the same",
+    )
+
+
+def _outcome(a: int, b: int, organism: bool) -> int:
+    """What the answer token says: the ones digit, or the whole sum where that is one token."""
+    return (a + b) % 10 if organism else a + b
+
+
+def _pool(organism: bool) -> list[tuple[int, int]]:
+    """Operands in both orders."""
+    if organism:
+        return list(world.held_out_pairs())
+    return [(a, b) for a in range(10, 90) for b in range(10, 100 - a)]
+
+
+def _triples(organism: bool, count: int, rng: np.random.Generator) -> list[Triple]:
+    """Sums and twins, no two of which share operands, in no order."""
+    pool = _pool(organism)
+    known = set(pool)
+    every = [
+        (a, b, twin)
+        for a, b in pool
+        for twin in range(b - b % 10, b - b % 10 + 10)
+        if twin != b and (a, twin) in known and (a + twin) // 10 == (a + b) // 10
+    ]
+    used: set[tuple[int, int]] = set()
+    chosen: list[Triple] = []
+    for i in rng.permutation(len(every)):
+        a, b, twin = every[i]
+        pairs = {(min(a, x), max(a, x)) for x in (b, twin)}
+        if len(pairs) == 2 and not pairs & used:
+            used |= pairs
+            chosen.append((a, b, twin))
+        if len(chosen) == count:
+            return chosen
+    raise UserError(
+        f"{count} sums with twins were asked for, there are {len(chosen)}", remedy="lower `pairs_per_context`"
+    )
+
+
+def _twice(organism: bool, count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+    """Operands, at least two of every outcome."""
+    by_outcome: dict[int, list[tuple[int, int]]] = {}
+    for a, b in _pool(organism):
+        if a <= b:
+            by_outcome.setdefault(_outcome(a, b, organism), []).append((a, b))
+    usable = [o for o, pairs in sorted(by_outcome.items()) if len(pairs) >= 2]
+    outcomes = rng.permutation(usable)[: max(2, count // 2)]
+    chosen = []
+    for i, outcome in enumerate(outcomes):
+        size = count // len(outcomes) + (i < count % len(outcomes))
+        pairs = by_outcome[int(outcome)]
+        if size > len(pairs):
+            raise UserError(f"{count} sums to exchange were asked for, there are fewer", remedy="lower `exchanged`")
+        chosen += [pairs[i] for i in rng.permutation(len(pairs))[: max(2, size)]]
+    return chosen
