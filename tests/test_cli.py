@@ -302,7 +302,7 @@ def test_a_trace_that_another_process_writes_is_refused(dynamics: Dynamics, coll
 def test_a_dry_run_writes_nothing_and_says_how_much(dynamics: Dynamics, project: Path) -> None:
     before = files(project)
     said = dynamics("collect", "mine", "--dry-run", "--schedule", "log")
-    assert said.code == 0 and "6 of 6 checkpoints, 6 still to do, 16 prompts each" in said.out
+    assert said.code == 0 and "6 of 6 checkpoints, 6 still to do, 116 prompts each" in said.out
     assert "GB" in said.out and "time for collecting" in said.out
     assert files(project) == before and not (project / "traces").exists()
 

@@ -305,6 +305,8 @@ def test_broken_weights_are_complete_counted_reported_and_never_a_plausible_numb
         assert f["low"][3] is None and f["high"][3] is None and f["null_mean"][3] is None, f["key"]
     for result in analyse("mine", run=run, traces=tmp_path / "traces", fresh=False):
         for name, array in result.summary.data.data_vars.items():
+            if "checkpoint" not in array.dims:  # the final circuit, say
+                continue
             assert np.isnan(array.isel(checkpoint=3)).all(), name
             assert np.isnan(array.isel(checkpoint=1)).all(), name
     problems = [p for p in written.content["problems"] if p["status"] == "complete"]
@@ -321,7 +323,7 @@ def test_activations_too_large_for_float16_are_counted_and_said(series: Path, tm
     run_collect(tmp_path, run)
     trace = Trace(tmp_path / "traces/mine.zarr")
     overflowed = trace.tree["overflowed"].values
-    assert overflowed[0] == 0 and overflowed[-1] == 2 * len(PROMPTS)
+    assert overflowed[0] == 0 and overflowed[-1] == 2 * (len(PROMPTS) + 100)
     assert trace.tree["nonfinite"].values[-1] == 0
     assert np.isinf(trace.values("sums", "resid_post")[-1, :, 0, :, 0]).all()
     assert trace.probe("sums")["resid_post"].dtype == np.float16
@@ -384,7 +386,7 @@ def test_a_full_disk_stops_with_a_remedy_and_the_same_command_goes_on(
     run = make_run(tmp_path, tiny_series, exclude=STEPS[3:])
     run_collect(tmp_path, run, "reference")
     with monkeypatch.context() as patch:
-        _Breaks(patch, 4, OSError(code, os.strerror(code)))
+        _Breaks(patch, 5, OSError(code, os.strerror(code)))
         with pytest.raises(StoppedError, match=f"{os.strerror(code)}(.|\n)*run the same command again"):
             run_collect(tmp_path, run)
     trace = Trace(tmp_path / "traces/mine.zarr")
@@ -454,7 +456,7 @@ def test_an_estimate_writes_nothing_and_is_right_about_sizes(tiny_series: Path, 
     guess = estimate("mine", run)
     assert sorted(tmp_path.rglob("*")) == before
     assert (guess.checkpoints, guess.of, guess.to_train) == (3, 6, 0)
-    assert guess.prompts == len(PROMPTS) + 2 * 8 and guess.seconds is not None and guess.seconds > 0
+    assert guess.prompts == len(PROMPTS) + 2 * 8 + 100 and guess.seconds is not None and guess.seconds > 0
     run_collect(tmp_path, run)
     trace = Trace(tmp_path / "traces/mine.zarr")
     groups = [trace.tree[name].to_dataset() for name in (*trace.probes, "weights")]

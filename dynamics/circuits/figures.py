@@ -75,7 +75,7 @@ def _identity(summary: Summary, part: str, before: str) -> Figure:
         _line(left, steps, data[part + name].values, colour, label, style)
     upper = np.array(summary.finding(part + "identity").emergence.null_upper)
     _line(left, steps, upper, COLOURS[0], "bound of the null", ":")
-    for index in np.flatnonzero(data[f"{part}turnover"].values):
+    for index in np.flatnonzero(data[f"{part}turnover"].values == 1):
         left.axvline(steps[index], color=COLOURS[3], lw=1, alpha=0.7, label="turnover")
     left.set_ylim(0, 1)
     left.set_ylabel("weighted overlap of edges")

@@ -252,7 +252,7 @@ def _arrays(trace: Trace, task: CircuitTask, same: Identity) -> tuple[dict[str, 
             "edges",
         )
     }
-    turned = np.zeros(len(trace.steps))
+    turned = np.where(np.isfinite(same.with_previous), 0.0, np.nan)
     turned[list(same.turnover)] = 1
     arrays = {
         **curves,

@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from checkpoints.ahead import ReadAhead
-from checkpoints.errors import CheckpointError, UserError
+from checkpoints.errors import CheckpointError, StoppedError, UserError
+from checkpoints.hub import HubConfig, HubSeries
+from checkpoints.organism import OrganismConfig, is_trained
 from checkpoints.series import Checkpoint, Series
 
+from ..circuits.graph import graph_of
+from ..collector import resident_for, told
 from ..config import Run
 from ..lookup import find_run
+from ..masking import known_before
 from ..progress import Reporter
 from ..resolve import Model, open_model, trace_path
 from ..schedule import scheduled
 from ..store import Trace
-from .flow import Flow, Place, find_flow
+from .checkpoint import explain_checkpoint, failed, guess, node
 from .page import explanation_page, explanation_svg
 from .prompts import Question, ask, token_text
 from .schema import FORMAT, KIND, check_explanation
 
 if TYPE_CHECKING:
     from ..circuits.wired import Wired
+    from .flow import Flow
 
 __all__ = ["Explained", "explain"]
-
-NOISE = 0.1
-"""Logits: a difference between prompt and twin that is smaller is nothing to explain."""
-
-ERRORS = 2.0
-"""Standard errors of the twins' mean that the difference must exceed."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,8 @@ def explain(
     Raises:
         UserError: for a prompt, answer or twin that does not fit the tokenizer, or a model whose wiring is not known.
     """
+    import torch
+
     reporter = reporter or Reporter(quiet=True)
     if not 0 < share <= 1:
         raise UserError(f"the share is {share}", expected="more than 0, at most 1")
@@ -92,44 +95,89 @@ def explain(
         raise UserError(f"{checkpoints} checkpoints were asked for", expected="at least 1")
     if run is None:
         name, run = find_run(name, runs=runs, traces=traces)
-    series, model = open_model(name, run)
+    series, model = _open(name, run, trace_path(traces, name), reporter)
+    graph_of(model.architecture.shape)  # a model that cannot be explained is refused whatever it is asked
     question = ask(
         model.tokenizer, model.architecture.shape, prompt, answer=answer, foil=foil, corrupted=corrupted, seed=seed
     )
     chosen = _chosen(name, run, series, traces, checkpoints)
     if figure_step is not None and figure_step not in [c.step for c in chosen]:
         raise UserError(f"step {figure_step} is not among those explained", expected=f"{[c.step for c in chosen]}")
-    content = _explanation(name, run, series, model, question, chosen, share, reporter)
+    folder = reports / name / f"explain-{_slug(prompt, answer, foil, corrupted, share, seed)}"
+    _require_writable(folder)
+    try:
+        content = _explanation(name, run, series, model, question, chosen, share, reporter)
+    except torch.OutOfMemoryError as error:
+        raise StoppedError(
+            f"out of memory: {str(error).splitlines()[0]}",
+            remedy="free memory on the device, choose another one, or ask a shorter prompt",
+        ) from error
     check_explanation(content)
     steps = [c["step"] for c in content["checkpoints"]]
     index = len(steps) - 1 if figure_step is None else steps.index(figure_step)
-    folder = reports / name / f"explain-{_slug(prompt)}"
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    files = {
+        "explanation.json": text + "\n",
+        "index.html": explanation_page(content),
+        "explanation.svg": explanation_svg(content, index),
+    }
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        for file, written in (
-            ("explanation.json", text + "\n"),
-            ("index.html", explanation_page(content)),
-            ("explanation.svg", explanation_svg(content, index)),
-        ):
-            partial = folder / f"{file}.partial"
-            partial.write_text(written, encoding="utf-8")
-            partial.replace(folder / file)
+        _write(folder, files)
     except OSError as error:
-        raise UserError(
-            f"the explanation cannot be written to {folder}: {error.strerror or error}",
-            expected="a folder that you may write to",
-            remedy="name another one with --reports",
-        ) from error
+        raise _unwritable(folder, error.strerror or str(error)) from error
     return Explained(folder, content)
 
 
-def _slug(prompt: str) -> str:
-    """A folder name that tells prompts apart."""
-    import hashlib
-
+def _slug(prompt: str, *settings: object) -> str:
+    """A folder name that tells questions apart: another answer is another explanation."""
     words = "-".join(re.findall(r"[A-Za-z0-9]+", prompt))[:40].strip("-").lower()
-    return f"{words or 'prompt'}-{hashlib.sha256(prompt.encode()).hexdigest()[:6]}"
+    identity = json.dumps([prompt, *settings])
+    return f"{words or 'prompt'}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+
+
+def _require_writable(folder: Path) -> None:
+    """What cannot be written is said before it is computed."""
+    place = folder
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise _unwritable(folder, f"{place} is a file")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise _unwritable(folder, f"{place} is read-only")
+
+
+def _unwritable(folder: Path, why: str) -> UserError:
+    return UserError(
+        f"the explanation cannot be written to {folder}: {why}",
+        expected="a folder that you may write to",
+        remedy="name another one with --reports",
+    )
+
+
+def _write(folder: Path, files: dict[str, str]) -> None:
+    """Write all, then put all in place: a page that was there stays whole until the new one is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = {folder / name: folder / f"{name}.partial" for name in files}
+    try:
+        for (_, path), text in zip(partial.items(), files.values(), strict=True):
+            path.write_text(text, encoding="utf-8")
+        for final, path in partial.items():
+            path.replace(final)
+    finally:
+        for path in partial.values():
+            path.unlink(missing_ok=True)
+
+
+def _open(name: str, run: Run, trace: Path, reporter: Reporter) -> tuple[Series, Model]:
+    """Series and model: the commits that the trace was collected from, an organism trained where it is not yet."""
+    if isinstance(run.series, OrganismConfig) and not is_trained(name, run.series):
+        with reporter.bar(f"training {name}", run.series.steps, unit="steps") as bar:
+            return open_model(name, run, training=lambda done, _total, loss: bar.update(done, f"loss {loss:.2f}"))
+    pins: dict[int, Checkpoint] = {}
+    if isinstance(run.series, HubConfig) and trace.exists():
+        found = Trace(trace)
+        pins = {c.step: c for c, digest in zip(found.checkpoints(), found.digests, strict=True) if digest}
+    return open_model(name, run, pins=pins)
 
 
 def _chosen(name: str, run: Run, series: Series, traces: Path, count: int | None) -> list[Checkpoint]:
@@ -139,12 +187,23 @@ def _chosen(name: str, run: Run, series: Series, traces: Path, count: int | None
         trace = Trace(path)
         held = {int(step) for step in trace.steps[trace.complete]}
         found = [c for c in series.checkpoints if c.step in held]
+        if not found:
+            raise UserError(
+                f"the trace of run {name!r} has no complete checkpoint of its series",
+                expected="at least one, or no trace at all",
+                remedy=f"dynamics collect {name}",
+            )
     else:
         schedule = "log" if run.schedule == "adaptive" else run.schedule
         visited = scheduled([c.step for c in series.checkpoints], schedule, run.checkpoints)
-        found = [series.checkpoints[i] for i in visited if series.checkpoints[i].step not in run.exclude]
-    if not found:
-        raise UserError(f"run {name!r} has no checkpoint to explain", remedy=f"dynamics collect {name}")
+        masked = known_before(run, series).reasons
+        found = [series.checkpoints[i] for i in visited if series.checkpoints[i].step not in masked]
+        if not found:
+            raise UserError(
+                f"run {name!r} has no checkpoint to explain: "
+                + "; ".join(f"step {step}: {reason}" for step, reason in list(masked.items())[:3]),
+                expected="at least one that is not masked",
+            )
     if count is None:
         return found
     if count == 1:
@@ -162,31 +221,29 @@ def _explanation(
     share: float,
     reporter: Reporter,
 ) -> dict[str, Any]:
-    from ..circuits.graph import graph_of
-
-    shape = model.architecture.shape
-    graph = graph_of(shape)
-    guessed = question.answer is None or question.foil is None
+    graph = graph_of(model.architecture.shape)
+    guessed = [name for name, given in (("answer", question.answer), ("foil", question.foil)) if given is None]
     answer, foil = question.answer, question.foil
     parts: list[dict[str, Any]] = []
     flows: list[Flow | None] = []
     # the last one first: it says what is to be explained
     order = [chosen[-1], *chosen[:-1]]
-    for checkpoint, wired in _models(run, series, model, order, name, reporter):
-        if isinstance(wired, str):
+    with closing(_models(run, series, model, order, name, reporter)) as models:
+        for checkpoint, wired in models:
+            if isinstance(wired, str):
+                if answer is None or foil is None:
+                    raise UserError(
+                        f"step {checkpoint.step}, by which answer and foil are guessed, cannot be loaded: {wired}",
+                        remedy="give --answer and --foil",
+                    )
+                parts.append(failed(checkpoint, wired))
+                flows.append(None)
+                continue
             if answer is None or foil is None:
-                raise UserError(
-                    f"step {checkpoint.step}, by which answer and foil are guessed, cannot be loaded: {wired}",
-                    remedy="give --answer and --foil",
-                )
-            parts.append(_failed(checkpoint, wired))
-            flows.append(None)
-            continue
-        if answer is None or foil is None:
-            answer, foil = _guess(wired, question, answer, foil)
-        part, flow = _one(wired, model.tokenizer, question, answer, foil, checkpoint, share)
-        parts.append(part)
-        flows.append(flow)
+                answer, foil = guess(wired, question, answer, foil)
+            part, flow = explain_checkpoint(wired, model.tokenizer, question, answer, foil, checkpoint, share)
+            parts.append(part)
+            flows.append(flow)
     assert answer is not None and foil is not None
     parts, flows = [*parts[1:], parts[0]], [*flows[1:], flows[0]]
     places = sorted({place for flow in flows if flow is not None for place in flow.nodes})
@@ -217,23 +274,19 @@ def _explanation(
         "layers": graph.layers,
         "heads": graph.heads,
         "parallel": graph.parallel,
-        "step_counts": series.entry.counts if hasattr(series, "entry") else "optimizer steps",
-        "nodes": [_node(graph.sources, place) for place in places],
+        "step_counts": series.entry.counts if isinstance(series, HubSeries) else "optimizer steps",
+        "nodes": [node(graph.sources, place) for place in places],
         "checkpoints": parts,
     }
 
 
 def _models(
     run: Run, series: Series, model: Model, order: list[Checkpoint], name: str, reporter: Reporter
-) -> Iterator[tuple[Checkpoint, Wired | str]]:
+) -> Generator[tuple[Checkpoint, Wired | str], None, None]:
     """Each checkpoint with its model, or the reason why it cannot be had."""
-    from checkpoints.loading import ResidentModel
-
     from ..circuits.wired import Wired
-    from ..measuring import usable_device
 
-    build = None if model.adapter is None else model.adapter.build
-    resident = ResidentModel(usable_device(run.device), run.dtype, build)
+    resident = resident_for(run, model)
     with (
         ReadAhead(series, order, series.read) as ahead,
         reporter.bar(f"explaining {name}", len(order), unit="checkpoints") as bar,
@@ -243,140 +296,7 @@ def _models(
             try:
                 resident.install(ahead.take())
             except CheckpointError as error:
-                failure = error.observed
+                failure = told(error.observed, series)
             ahead.let_go()
             yield checkpoint, failure or Wired(resident.model, model.architecture)
             bar.update(place + 1, f"step {checkpoint.step}")
-
-
-def _guess(wired: Wired, question: Question, answer: int | None, foil: int | None) -> tuple[int, int]:
-    """The model's first and second choice, for what was not given."""
-    import torch
-
-    ids = torch.from_numpy(question.ids)[None].to(wired.device)
-    logits = wired.logits(ids, torch.tensor([ids.shape[1] - 1], device=wired.device))[0].float()
-    if not bool(torch.isfinite(logits).all()):
-        raise UserError(
-            "the final checkpoint's logits are not finite, so that nothing can be guessed",
-            remedy="give --answer and --foil",
-        )
-    order = [int(i) for i in logits.argsort(descending=True)[:3]]
-    answer = next(i for i in order if i != foil) if answer is None else answer
-    foil = next(i for i in order if i != answer) if foil is None else foil
-    return answer, foil
-
-
-def _one(
-    wired: Wired, tokenizer: Any, question: Question, answer: int, foil: int, checkpoint: Checkpoint, share: float
-) -> tuple[dict[str, Any], Flow | None]:
-    """One checkpoint without its nodes and edges, and the flowchart that they come from."""
-    import torch
-
-    from ..circuits.attribution import logit_difference
-    from .lens import logit_lens
-
-    ids = torch.from_numpy(question.ids)[None].to(wired.device)
-    twins = torch.from_numpy(question.twins).to(wired.device)
-    last = torch.full((len(twins),), ids.shape[1] - 1, device=wired.device)
-    pair = [torch.tensor([token], device=wired.device) for token in (answer, foil)]
-    metric = logit_difference(*(token.expand(len(twins)) for token in pair))
-    logits = wired.logits(ids, last[:1]).float()
-    if not bool(torch.isfinite(logits).all()):
-        return _failed(checkpoint, "the model's logits are not finite"), None
-    probabilities = logits.softmax(-1)[0]
-    base = float(logits[0, answer] - logits[0, foil])
-    other = metric(wired.logits(twins, last).float()).double().cpu().numpy()
-    low = float(other.mean())
-    lens = logit_lens(wired, ids)
-    best, place = lens.max(-1)
-    part = {
-        **_about(checkpoint),
-        "state": "not measurable",
-        "reason": _too_close(base, other),
-        "answer_probability": float(probabilities[answer]),
-        "foil_probability": float(probabilities[foil]),
-        "answer_rank": int((logits[0] > logits[0, answer]).sum()),
-        "top": [
-            {"text": token_text(tokenizer, int(i)), "probability": float(probabilities[i])}
-            for i in logits[0].argsort(descending=True)[:5]
-        ],
-        "logit_difference": base,
-        "corrupted_difference": low,
-        "faithfulness": None,
-        "edges_kept": None,
-        "edges_total": None,
-        "nodes": [],
-        "edges": [],
-        "lens": {
-            "top": [
-                [[token_text(tokenizer, int(t)), float(p)] for t, p in zip(row_t, row_p, strict=True)]
-                for row_t, row_p in zip(place.cpu(), best.cpu(), strict=True)
-            ],
-            "answer": [[float(p) for p in row] for row in lens[:, :, answer].cpu()],
-        },
-    }
-    if part["reason"]:
-        return part, None
-    flow = find_flow(wired, ids, twins, metric, difference=base - low, low=low, share=share)
-    reason = (
-        ""
-        if flow.reached
-        else f"the {len(flow.edges)} strongest edges explain {flow.faithfulness:.0%} of the difference, not {share:.0%}"
-    )
-    return part | {
-        "state": "explained" if flow.reached else "not reached",
-        "reason": reason,
-        "faithfulness": flow.faithfulness,
-        "edges_kept": len(flow.edges),
-        "edges_total": flow.total,
-    }, flow
-
-
-def _too_close(base: float, other: np.ndarray) -> str:
-    """Why prompt and twins cannot be told apart; empty if they can."""
-    difference = abs(base - float(other.mean()))
-    error = float(other.std(ddof=1) / np.sqrt(len(other))) if len(other) > 1 else 0.0
-    if difference > max(NOISE, ERRORS * error):
-        return ""
-    bound = (
-        f"{NOISE} logits" if error * ERRORS <= NOISE else f"{ERRORS:g} standard errors ({ERRORS * error:.2f} logits)"
-    )
-    return f"prompt and corrupted prompts differ by {difference:.2f} logits, which is within {bound}"
-
-
-def _about(checkpoint: Checkpoint) -> dict[str, Any]:
-    return {
-        "step": checkpoint.step,
-        "tokens": checkpoint.tokens,
-        "stage": checkpoint.stage,
-        "label": checkpoint.label or f"step {checkpoint.step}",
-    }
-
-
-def _failed(checkpoint: Checkpoint, reason: str) -> dict[str, Any]:
-    nothing = ("answer_probability", "foil_probability", "answer_rank", "logit_difference", "corrupted_difference")
-    empty = ("faithfulness", "edges_kept", "edges_total", "lens")
-    return {
-        **_about(checkpoint),
-        "state": "failed",
-        "reason": reason,
-        **dict.fromkeys((*nothing, *empty)),
-        "top": [],
-        "nodes": [],
-        "edges": [],
-    }
-
-
-def _node(sources: Sequence[Any], place: Place) -> dict[str, Any]:
-    source, position = place
-    if source == len(sources):
-        return {"id": f"logits@{position}", "kind": "logits", "layer": None, "head": None, "position": position}
-    about = sources[source]
-    kind = "embed" if about.layer is None else "mlp" if about.head is None else "head"
-    return {
-        "id": f"{about.name}@{position}",
-        "kind": kind,
-        "layer": about.layer,
-        "head": about.head,
-        "position": position,
-    }

@@ -8,13 +8,33 @@ them, and because XML and UTF-8 cannot hold some of them.
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 
-__all__ = ["number", "percent", "quoted", "short_step", "shorten", "text_width", "visible", "visible_prose"]
+__all__ = [
+    "guessed_in_words",
+    "number",
+    "percent",
+    "quoted",
+    "short_step",
+    "shorten",
+    "text_width",
+    "visible",
+    "visible_prose",
+]
 
 _KEPT = "\u200c\u200d"
 """Joiners: they shape letters and emoji, and hide nothing."""
 
 _SIGNS = {"\n": "↵", "\r": "␍", "\t": "⇥", "\u00a0": "⍽"}
+
+
+def guessed_in_words(guessed: Sequence[str]) -> str:
+    """Which of answer and foil were not given.
+
+    >>> guessed_in_words(["foil"]), guessed_in_words(["answer", "foil"])
+    ('foil guessed from the final checkpoint', 'both guessed from the final checkpoint')
+    """
+    return ("both" if len(guessed) > 1 else guessed[0]) + " guessed from the final checkpoint"
 
 
 def visible(token: str) -> str:

@@ -9,7 +9,7 @@ positions that look there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +27,12 @@ Place = tuple[int, int]
 MOST = 300
 """Edges that a flowchart shows at most."""
 
+MEMORY = 2**30
+"""Bytes that inputs and gradients of one batch of twins may take."""
+
 _STEPS = 5
+_ROUNDING = 1e-5
+"""Of a share, so that all of it can be asked for."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +52,9 @@ class Flow:
     Attributes:
         edges: strongest first.
         nodes: total attribution of every place in the flowchart, in logits.
-        total: how many edges there are at all.
-        faithfulness: share of the difference between prompt and twins that the kept edges restore, measured.
+        total: how many edges there are at all, as many at every checkpoint.
+        faithfulness: share of the difference between prompt and twins that the kept edges restore, measured; NaN where
+            the attribution is not finite, so that no edges can be chosen.
         reached: whether that is the share asked for.
     """
 
@@ -74,36 +80,36 @@ def find_flow(
         share: of the difference that is to be explained.
     """
     graph = wired.graph
-    rows = ids.expand(len(twins), -1)
-    last = torch.full((len(twins),), ids.shape[1] - 1, device=ids.device)
-    written, other = wired.written(ids).expand(-1, len(twins), -1, -1), wired.written(twins)
-    found = attribute(
-        wired, rows, twins, last, metric, steps=_STEPS, by_token=True, reach=True, sources=(written, other)
-    )
-    by_token = (found.edges / len(twins)).cpu().numpy()
-    edges = sorted(
-        _edges(graph, by_token, [(r / len(twins)).cpu().numpy() for r in found.reached]), key=lambda e: -abs(e.score)
-    )
-    total = len(edges)
-    edges = edges[:MOST]
+    total = _count(graph, ids.shape[1])
+    written = wired.written(ids)
+    size = _rows_at_once(wired, ids.shape[1])
+    chunks = [twins[start : start + size] for start in range(0, len(twins), size)]
+    parts = [(chunk, wired.written(chunk)) for chunk in chunks]
+    by_token, reached = _attributed(wired, ids, parts, metric, written)
+    if not all(np.isfinite(scores).all() for scores in (by_token, *reached)):
+        return Flow((), {}, total, float("nan"), False)
+    edges = _strongest(graph, by_token, reached, MOST)
 
     def measured(count: int) -> tuple[list[Edge], float]:
         kept = _connected(edges[:count], len(graph.sources))
-        cut = torch.from_numpy(_cut(graph, kept, ids.shape[1])).to(ids.device)
-        value = metric(wired.patched(rows, last, other, cut[None]).float()).mean()
-        return kept, (float(value) - low) / difference
+        cut = torch.from_numpy(_cut(graph, kept, ids.shape[1])).to(ids.device)[None]
+        values = []
+        for part, other in parts:
+            rows, last = _repeated(ids, len(part))
+            values.append(metric(wired.patched(rows, last, other, cut).float()))
+        return kept, (float(torch.cat(values).mean()) - low) / difference
 
     # growing in small proportions and then halving: faithfulness is not monotonic, and the first that reaches counts
     counts = sorted({min(len(edges), round(x)) for x in np.geomspace(1, max(1, len(edges)), 24)})
-    below, faithful = 0, 0.0
+    below, faithful, enough = 0, 0.0, share - _ROUNDING
     kept: list[Edge] = []
     for count in counts:
         kept, faithful = measured(count)
-        if faithful >= share:
+        if faithful >= enough:
             while count - below > 1:
                 middle = (count + below) // 2
                 fewer, less = measured(middle)
-                if less >= share:
+                if less >= enough:
                     count, kept, faithful = middle, fewer, less
                 else:
                     below = middle
@@ -111,7 +117,41 @@ def find_flow(
         below = count
     places = {place for edge in kept for place in (edge.source, edge.target)}
     nodes = {place: _strength(by_token, place, difference, graph) for place in sorted(places)}
-    return Flow(tuple(kept), nodes, total, faithful, faithful >= share)
+    return Flow(tuple(kept), nodes, total, faithful, faithful >= enough)
+
+
+def _repeated(ids: torch.Tensor, times: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(row, token) the prompt for every twin, and (row,) the last position."""
+    return ids.expand(times, -1), torch.full((times,), ids.shape[1] - 1, device=ids.device)
+
+
+def _rows_at_once(wired: Wired, tokens: int) -> int:
+    """How many twins can be attributed together: inputs, norms and gradients of all readers exist at once."""
+    graph = wired.graph
+    per_row = 4 * tokens * wired.architecture.shape.d_model * (3 * len(graph.sources) + 6 * len(graph.readers))
+    return max(1, MEMORY // per_row)
+
+
+def _attributed(
+    wired: Wired,
+    ids: torch.Tensor,
+    parts: list[tuple[torch.Tensor, torch.Tensor]],
+    metric: Metric,
+    written: torch.Tensor,
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Mean scores over twins: (token, source, reader), and per layer (position, token, source, kind and head)."""
+    count = sum(len(part) for part, _ in parts)
+    by_token: np.ndarray | None = None
+    reached: list[np.ndarray] = []
+    for part, other in parts:
+        rows, last = _repeated(ids, len(part))
+        sources = (written.expand(-1, len(part), -1, -1), other)
+        found = attribute(wired, rows, part, last, metric, steps=_STEPS, by_token=True, reach=True, sources=sources)
+        first, *layers = [(scores / count).cpu().numpy() for scores in (found.edges, *found.reached)]
+        by_token = first if by_token is None else by_token + first
+        reached = [a + b for a, b in zip(reached, layers, strict=True)] if reached else layers
+    assert by_token is not None
+    return by_token, reached
 
 
 def _strength(by_token: np.ndarray, place: Place, difference: float, graph: Graph) -> float:
@@ -120,29 +160,58 @@ def _strength(by_token: np.ndarray, place: Place, difference: float, graph: Grap
     return difference if source == len(graph.sources) else float(by_token[token, source].sum())
 
 
-def _edges(graph: Graph, by_token: np.ndarray, reached: list[np.ndarray]) -> Iterable[Edge]:
-    """Every edge with a score, between places.
+def _count(graph: Graph, tokens: int) -> int:
+    """Edges of the flowchart of a prompt: keys and values are read by every head at this and every later position."""
+    crossing = sum(
+        graph.seen_by(graph.attention_readers(layer)) * 2 * graph.heads * tokens * (tokens + 1) // 2
+        for layer in range(graph.layers)
+    )
+    staying = sum(
+        int(graph.edges[:, reader].sum()) * (1 if about.role == "logits" else tokens)
+        for reader, about in enumerate(graph.readers)
+        if about.role not in ("k", "v")
+    )
+    return crossing + staying
+
+
+def _strongest(graph: Graph, by_token: np.ndarray, reached: list[np.ndarray], most: int) -> list[Edge]:
+    """The edges with the largest scores, the largest first; none that is zero.
 
     Args:
         by_token: (token, source, reader).
         reached: per layer (position of the head, token, source, kind and head).
+        most: how many.
     """
-    tokens = by_token.shape[0]
-    for reader, about in enumerate(graph.readers):
-        if about.role in ("k", "v"):
-            continue
-        port = "q" if about.role == "q" else "in"
+    found = sorted(
+        _candidates(graph, by_token, reached, most), key=lambda e: (-abs(e.score), e.source, e.target, e.port)
+    )
+    return found[:most]
+
+
+def _candidates(graph: Graph, by_token: np.ndarray, reached: list[np.ndarray], most: int) -> Iterator[Edge]:
+    last = by_token.shape[0] - 1
+    here = np.where(graph.edges, by_token, 0.0)
+    here[..., [about.role in ("k", "v") for about in graph.readers]] = 0.0
+    here[:last, :, graph.logits_reader] = 0.0  # the metric is read at the last token alone
+    for token, source, reader in _largest(here, most):
+        about = graph.readers[reader]
         target = len(graph.sources) if about.role == "logits" else graph.heads_of(reader)[0]
-        for token in range(tokens) if about.role != "logits" else (tokens - 1,):
-            for source in np.flatnonzero(graph.edges[:, reader] & (by_token[token, :, reader] != 0)):
-                score = float(by_token[token, source, reader])
-                yield Edge((int(source), token), (target, token), port, score)
+        port = "q" if about.role == "q" else "in"
+        yield Edge((source, token), (target, token), port, float(here[token, source, reader]))
     for layer, scores in enumerate(reached):
         first = graph.attention_sources(layer).start
-        for position, token, source, index in np.argwhere(scores != 0):
-            kind, head = divmod(int(index), graph.heads)
+        for position, token, source, index in _largest(scores, most):
+            kind, head = divmod(index, graph.heads)
             score = float(scores[position, token, source, index])
-            yield Edge((int(source), int(token)), (first + head, int(position)), "kv"[kind], score)
+            yield Edge((source, token), (first + head, position), "kv"[kind], score)
+
+
+def _largest(scores: np.ndarray, most: int) -> list[tuple[int, ...]]:
+    """Indices of the values that are largest without their sign and not zero, in no order."""
+    sizes = np.abs(scores).reshape(-1)
+    chosen = np.argpartition(sizes, -most)[-most:] if len(sizes) > most else np.arange(len(sizes))
+    places = np.unravel_index(chosen[sizes[chosen] > 0], scores.shape)
+    return [tuple(int(i) for i in place) for place in zip(*places, strict=True)]
 
 
 def _connected(edges: list[Edge], logits: int) -> list[Edge]:

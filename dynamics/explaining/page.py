@@ -21,7 +21,7 @@ from markupsafe import Markup
 
 from checkpoints.errors import UserError
 
-from .display import number, percent, quoted, short_step, shorten, visible, visible_prose
+from .display import guessed_in_words, number, percent, quoted, short_step, shorten, visible, visible_prose
 from .drawing import TOKEN_SIZE, Drawing, draw, says, sign_of, size_of, step_axis
 from .schema import Checkpoint, Explanation, Lens, check_explanation
 
@@ -137,6 +137,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "guessed": guessed_in_words,
         "number": number,
         "percent": percent,
         "prose": visible_prose,

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .computing import Explained
-from .display import quoted
+from .display import guessed_in_words, quoted
 
 __all__ = ["print_explained"]
 
@@ -20,7 +20,7 @@ def print_explained(explained: Explained) -> None:
     console = Console(highlight=False, soft_wrap=False)
     console.print(
         f"{quoted(content['prompt'])}: {quoted(content['answer']['text'])} rather than {quoted(content['foil']['text'])}"
-        + (" (guessed from the last checkpoint)" if content["guessed"] else ""),
+        + (f" ({guessed_in_words(content['guessed'])})" if content["guessed"] else ""),
         markup=False,
     )
     table = Table(box=None, pad_edge=False, header_style="bold")

@@ -65,9 +65,16 @@ def ask(
     """
     if not prompt.strip():
         raise UserError("the prompt is empty", expected="a text to be continued")
+    for what, text in (("prompt", prompt), ("answer", answer), ("foil", foil), ("corrupted twin", corrupted)):
+        if text is not None and any("\ud800" <= character <= "\udfff" for character in text):
+            raise UserError(f"the {what} {text!r} is no text: it holds half characters", expected="valid UTF-8")
+        if text == "":
+            raise UserError(f"the {what} is empty", expected="at least one token, or nothing at all")
     given = {"answer": answer, "foil": foil}
     columns = {name: None if text is None else (_written(tokenizer, prompt, text),) for name, text in given.items()}
     probe = Probe(_PROBE, (prompt,), **columns, corrupted=None if corrupted is None else (corrupted,))  # type: ignore[arg-type]
+    if corrupted is not None:
+        _require_known(tokenizer, corrupted)
     found = tokenize(probe, tokenizer, vocab=shape.vocab, context=shape.context, causal=shape.causal)
     ids = found.ids[0]
     if len(ids) < 2:
@@ -88,10 +95,24 @@ def ask(
 
 def token_text(tokenizer: Any, token: int) -> str:
     """The text of one token, with its space."""
+    raw = tokenizer.convert_ids_to_tokens(token) if token < len(tokenizer) else None
+    if raw is None:  # embeddings are often padded to a round number
+        return f"token {token}"
     text = str(tokenizer.decode([token]))
-    raw = tokenizer.convert_ids_to_tokens(token)
     # sentencepiece drops a leading space when it decodes a token alone
-    return f" {text}" if isinstance(raw, str) and raw.startswith("▁") and not text.startswith(" ") else text
+    return f" {text}" if raw.startswith("▁") and not text.startswith(" ") else text
+
+
+def _require_known(tokenizer: Any, text: str) -> None:
+    """What a twin holds; the prompt, answer and foil are checked as every probe's are."""
+    unknown = tokenizer.unk_token_id
+    encoded = tokenizer(text, return_offsets_mapping=True)
+    if unknown is not None and unknown in encoded["input_ids"] and tokenizer.unk_token not in text:
+        start, end = encoded["offset_mapping"][encoded["input_ids"].index(unknown)]
+        raise UserError(
+            f"the corrupted twin holds {text[start:end]!r}, which is unknown to the tokenizer",
+            expected="tokens that the model was trained with",
+        )
 
 
 def _written(tokenizer: Any, prompt: str, text: str) -> str:

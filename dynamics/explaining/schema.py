@@ -162,7 +162,7 @@ class Explanation(_Strict):
     tokens: tuple[str, ...]
     answer: Token
     foil: Token
-    guessed: bool
+    guessed: tuple[Literal["answer", "foil"], ...]
     corrupted: Corrupted
     metric: str
     share: Probability

@@ -67,7 +67,7 @@ def explanation(
         "tokens": list(tokens),
         "answer": {"text": words[0], "id": 12},
         "foil": {"text": words[1], "id": 13},
-        "guessed": True,
+        "guessed": ["answer", "foil"],
         "corrupted": {
             "how": "random tokens",
             "texts": ["".join(rng.choice(words) for _ in tokens) for _ in range(3)],

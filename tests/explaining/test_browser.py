@@ -472,3 +472,16 @@ def test_a_print_shows_the_checkpoint_without_controls_on_white(opened: Any, nam
         assert page.tab.locator(shown).is_visible()
     (paper,) = style(page, "body", "backgroundColor")
     assert contrast(paper, "rgb(255, 255, 255)") == 1
+
+
+def test_what_is_said_about_the_lens_does_not_scroll_away(opened: Any) -> None:
+    """The table is scrolled to its end when the page opens; a sentence in it would be cut off."""
+    page = opened()
+    about, outside = page.tab.evaluate(
+        """() => {
+            const about = document.getElementById("lens-about"), scroll = document.getElementById("lens-scroll");
+            const box = about.getBoundingClientRect(), section = about.closest("section").getBoundingClientRect();
+            return [about.innerText, !scroll.contains(about) && box.left >= section.left && box.right <= section.right];
+        }"""
+    )
+    assert about.startswith("After each block") and outside

@@ -1,0 +1,174 @@
+"""One checkpoint of an explanation: probabilities, logit lens, and the flowchart's numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from checkpoints.errors import UserError
+from checkpoints.series import Checkpoint
+
+from ..circuits.graph import Source
+from .prompts import Question, token_text
+
+if TYPE_CHECKING:
+    from ..circuits.wired import Wired
+    from .flow import Flow, Place
+
+__all__ = ["explain_checkpoint", "failed", "guess", "node"]
+
+NOISE = 0.1
+"""Logits: a difference between prompt and twin that is smaller is nothing to explain."""
+
+ERRORS = 2.0
+"""Standard errors of the twins' mean that the difference must exceed."""
+
+
+def guess(wired: Wired, question: Question, answer: int | None, foil: int | None) -> tuple[int, int]:
+    """The model's first and second choice, for what was not given.
+
+    Raises:
+        UserError: where its logits are not finite.
+    """
+    import torch
+
+    ids = torch.from_numpy(question.ids)[None].to(wired.device)
+    logits = wired.logits(ids, torch.tensor([ids.shape[1] - 1], device=wired.device))[0].float()
+    if not bool(torch.isfinite(logits).all()):
+        raise UserError(
+            "the final checkpoint's logits are not finite, so that nothing can be guessed",
+            remedy="give --answer and --foil",
+        )
+    order = [int(i) for i in logits.argsort(descending=True)[:3]]
+    answer = next(i for i in order if i != foil) if answer is None else answer
+    foil = next(i for i in order if i != answer) if foil is None else foil
+    return answer, foil
+
+
+def explain_checkpoint(
+    wired: Wired, tokenizer: Any, question: Question, answer: int, foil: int, checkpoint: Checkpoint, share: float
+) -> tuple[dict[str, Any], Flow | None]:
+    """One checkpoint without its nodes and edges, and the flowchart that they come from, if there is one."""
+    import torch
+
+    from .flow import find_flow
+    from .lens import logit_lens
+
+    ids = torch.from_numpy(question.ids)[None].to(wired.device)
+    twins = torch.from_numpy(question.twins).to(wired.device)
+    last = torch.full((len(twins),), ids.shape[1] - 1, device=wired.device)
+
+    def difference_of(logits: torch.Tensor) -> torch.Tensor:
+        return logits[:, answer] - logits[:, foil]
+
+    logits = wired.logits(ids, last[:1]).float()
+    if not bool(torch.isfinite(logits).all()):
+        return failed(checkpoint, "the model's logits are not finite"), None
+    probabilities = logits.softmax(-1)[0]
+    base = float(logits[0, answer] - logits[0, foil])
+    other = difference_of(wired.logits(twins, last).float()).double().cpu().numpy()
+    if not np.isfinite(other).all():
+        return failed(checkpoint, "the model's logits for the corrupted prompts are not finite"), None
+    low = float(other.mean())
+    lens = logit_lens(wired, ids, answer)
+    part = {
+        **_about(checkpoint),
+        "state": "not measurable",
+        "reason": _too_close(base, other),
+        "answer_probability": float(probabilities[answer]),
+        "foil_probability": float(probabilities[foil]),
+        "answer_rank": int((logits[0] > logits[0, answer]).sum()),
+        "top": [
+            {"text": token_text(tokenizer, int(i)), "probability": float(probabilities[i])}
+            for i in logits[0].argsort(descending=True)[:5]
+        ],
+        "logit_difference": base,
+        "corrupted_difference": low,
+        "faithfulness": None,
+        "edges_kept": None,
+        "edges_total": None,
+        "nodes": [],
+        "edges": [],
+        "lens": {
+            "top": [
+                [[token_text(tokenizer, t), _finite(p)] for t, p in zip(row_t, row_p, strict=True)]
+                for row_t, row_p in zip(lens.token.tolist(), lens.probability.tolist(), strict=True)
+            ],
+            "answer": [[_finite(p) for p in row] for row in lens.answer.tolist()],
+        },
+    }
+    if part["reason"]:
+        return part, None
+    flow = find_flow(wired, ids, twins, difference_of, difference=base - low, low=low, share=share)
+    if not np.isfinite(flow.faithfulness):
+        return failed(checkpoint, "the attribution of the model's logits is not finite"), None
+    reason = (
+        ""
+        if flow.reached
+        else f"the {len(flow.edges)} strongest edges explain {flow.faithfulness:.0%} of the difference, not {share:.0%}"
+    )
+    return part | {
+        "state": "explained" if flow.reached else "not reached",
+        "reason": reason,
+        "faithfulness": flow.faithfulness,
+        "edges_kept": len(flow.edges),
+        "edges_total": flow.total,
+    }, flow
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def _too_close(base: float, other: np.ndarray) -> str:
+    """Why prompt and twins cannot be told apart; empty if they can."""
+    difference = abs(base - float(other.mean()))
+    error = float(other.std(ddof=1) / np.sqrt(len(other))) if len(other) > 1 else 0.0
+    if difference > max(NOISE, ERRORS * error):
+        return ""
+    bound = (
+        f"{NOISE} logits" if error * ERRORS <= NOISE else f"{ERRORS:g} standard errors ({ERRORS * error:.2f} logits)"
+    )
+    return f"prompt and corrupted prompts differ by {difference:.2f} logits, which is within {bound}"
+
+
+def _about(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {
+        "step": checkpoint.step,
+        "tokens": checkpoint.tokens,
+        "stage": checkpoint.stage,
+        "label": checkpoint.label or f"step {checkpoint.step}",
+    }
+
+
+def failed(checkpoint: Checkpoint, reason: str) -> dict[str, Any]:
+    """A checkpoint of which nothing is known."""
+    nothing = ("answer_probability", "foil_probability", "answer_rank", "logit_difference", "corrupted_difference")
+    empty = ("faithfulness", "edges_kept", "edges_total", "lens")
+    return {
+        **_about(checkpoint),
+        "state": "failed",
+        "reason": reason,
+        **dict.fromkeys((*nothing, *empty)),
+        "top": [],
+        "nodes": [],
+        "edges": [],
+    }
+
+
+def node(sources: Sequence[Source], place: Place) -> dict[str, Any]:
+    """A place of the flowchart."""
+    source, position = place
+    if source == len(sources):
+        return {"id": f"logits@{position}", "kind": "logits", "layer": None, "head": None, "position": position}
+    about = sources[source]
+    kind = "embed" if about.layer is None else "mlp" if about.head is None else "head"
+    return {
+        "id": f"{about.name}@{position}",
+        "kind": kind,
+        "layer": about.layer,
+        "head": about.head,
+        "position": position,
+    }
