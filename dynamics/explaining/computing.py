@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +59,7 @@ def explain(
     answer: str | None = None,
     foil: str | None = None,
     corrupted: str | None = None,
+    random_tokens: bool = False,
     share: float = 0.8,
     checkpoints: int | None = None,
     figure_step: int | None = None,
@@ -74,14 +75,16 @@ def explain(
     Args:
         name: the run.
         prompt: the text whose continuation is explained.
-        answer, foil: one-token continuations; guessed where missing: the final checkpoint's first and second choice.
-        corrupted: a twin of the prompt, as many tokens long, in which what matters is different; by default eight
-            prompts of random tokens.
+        answer, foil: one-token continuations; guessed where missing: the final checkpoint's first choice for the prompt, and
+            for the twin.
+        corrupted: a twin of the prompt, as many tokens long, in which what matters is different; by default the prompt
+            that differs in one token and after which the final checkpoint is surest of another answer, of those tried.
+        random_tokens: compare with eight prompts of random tokens instead; the foil is then the second choice.
         share: of the difference between prompt and twins that the flowchart must explain, in (0, 1].
         checkpoints: at most this many, evenly on a log scale of steps; by default all that the run's trace holds, or its
             schedule visits.
         figure_step: the checkpoint of ``explanation.svg``; the last one by default.
-        seed: of the random tokens.
+        seed: of the tokens that are tried or drawn.
 
     Raises:
         UserError: for a prompt, answer or twin that does not fit the tokenizer, or a model whose wiring is not known.
@@ -98,15 +101,22 @@ def explain(
     series, model = _open(name, run, trace_path(traces, name), reporter)
     graph_of(model.architecture.shape)  # a model that cannot be explained is refused whatever it is asked
     question = ask(
-        model.tokenizer, model.architecture.shape, prompt, answer=answer, foil=foil, corrupted=corrupted, seed=seed
+        model.tokenizer,
+        model.architecture.shape,
+        prompt,
+        answer=answer,
+        foil=foil,
+        corrupted=corrupted,
+        random_tokens=random_tokens,
+        seed=seed,
     )
     chosen = _chosen(name, run, series, traces, checkpoints)
     if figure_step is not None and figure_step not in [c.step for c in chosen]:
         raise UserError(f"step {figure_step} is not among those explained", expected=f"{[c.step for c in chosen]}")
-    folder = reports / name / f"explain-{_slug(prompt, answer, foil, corrupted, share, seed)}"
+    folder = reports / name / f"explain-{_slug(prompt, answer, foil, corrupted, random_tokens, share, seed)}"
     _require_writable(folder)
     try:
-        content = _explanation(name, run, series, model, question, chosen, share, reporter)
+        content = _explanation(name, run, series, model, question, chosen, share, seed, reporter)
     except torch.OutOfMemoryError as error:
         raise StoppedError(
             f"out of memory: {str(error).splitlines()[0]}",
@@ -219,8 +229,11 @@ def _explanation(
     question: Question,
     chosen: list[Checkpoint],
     share: float,
+    seed: int,
     reporter: Reporter,
 ) -> dict[str, Any]:
+    from .counterpart import closest_twin
+
     graph = graph_of(model.architecture.shape)
     guessed = [name for name, given in (("answer", question.answer), ("foil", question.foil)) if given is None]
     answer, foil = question.answer, question.foil
@@ -236,9 +249,13 @@ def _explanation(
                         f"step {checkpoint.step}, by which answer and foil are guessed, cannot be loaded: {wired}",
                         remedy="give --answer and --foil",
                     )
+                if question.how == "one token" and not question.tried:  # nobody to say which twin: take random ones
+                    question = replace(question, how="random tokens")
                 parts.append(failed(checkpoint, wired))
                 flows.append(None)
                 continue
+            if question.how == "one token" and not question.tried:
+                question, answer, foil = closest_twin(wired, model.tokenizer, question, answer, foil, seed)
             if answer is None or foil is None:
                 answer, foil = guess(wired, question, answer, foil)
             part, flow = explain_checkpoint(wired, model.tokenizer, question, answer, foil, checkpoint, share)
@@ -252,7 +269,6 @@ def _explanation(
         if flow is not None:
             part["nodes"] = [[index[place], score] for place, score in flow.nodes.items()]
             part["edges"] = [[index[e.source], index[e.target], e.port, e.score] for e in flow.edges]
-    random = question.how == "random tokens"
     return {
         "format": FORMAT,
         "kind": KIND,
@@ -265,9 +281,7 @@ def _explanation(
         "corrupted": {
             "how": question.how,
             "texts": list(question.texts),
-            "note": f"The prompt was compared with {len(question.twins)} prompts of as many random tokens."
-            if random
-            else "The prompt was compared with one twin, given by the user.",
+            "note": _note(question),
         },
         "metric": "logit(answer) - logit(foil)",
         "share": share,
@@ -278,6 +292,18 @@ def _explanation(
         "nodes": [node(graph.sources, place) for place in places],
         "checkpoints": parts,
     }
+
+
+def _note(question: Question) -> str:
+    """What the prompt was compared with."""
+    if question.how == "random tokens":
+        return f"The prompt was compared with {len(question.twins)} prompts of as many random tokens."
+    if question.how == "one token":
+        return (
+            f"Of {question.tried} prompts that differ from it in one token, this is the one after which the last "
+            "checkpoint is surest of another answer."
+        )
+    return "The prompt was compared with one twin, given by the user."
 
 
 def _models(

@@ -101,15 +101,20 @@ def find_flow(
 
     # growing in small proportions and then halving: faithfulness is not monotonic, and the first that reaches counts
     counts = sorted({min(len(edges), round(x)) for x in np.geomspace(1, max(1, len(edges)), 24)})
-    below, faithful, enough = 0, 0.0, share - _ROUNDING
+    below, faithful, within = 0, 0.0, 1 - share + _ROUNDING
+
+    def enough(value: float) -> bool:
+        """As near to all of it from above as from below: twice the difference explains as little as none."""
+        return abs(1 - value) <= within
+
     kept: list[Edge] = []
     for count in counts:
         kept, faithful = measured(count)
-        if faithful >= enough:
+        if enough(faithful):
             while count - below > 1:
                 middle = (count + below) // 2
                 fewer, less = measured(middle)
-                if less >= enough:
+                if enough(less):
                     count, kept, faithful = middle, fewer, less
                 else:
                     below = middle
@@ -117,7 +122,7 @@ def find_flow(
         below = count
     places = {place for edge in kept for place in (edge.source, edge.target)}
     nodes = {place: _strength(by_token, place, difference, graph) for place in sorted(places)}
-    return Flow(tuple(kept), nodes, total, faithful, faithful >= enough)
+    return Flow(tuple(kept), nodes, total, faithful, enough(faithful))
 
 
 def _repeated(ids: torch.Tensor, times: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,7 +13,7 @@ from checkpoints.errors import UserError
 from ..architecture import ModelShape
 from ..probes import Probe, tokenize
 
-__all__ = ["Question", "ask", "token_text"]
+__all__ = ["Question", "ask", "ordinary_tokens", "token_text"]
 
 TWINS = 8
 _PROBE = "explain"
@@ -28,9 +28,10 @@ class Question:
         ids: (token,) its token ids.
         tokens: their texts.
         twins: (twin, token) corrupted prompts.
-        how: ``given`` or ``random tokens``.
+        how: ``given``, ``one token`` (to be found by :mod:`.counterpart`) or ``random tokens``.
         texts: the twins as text.
         answer, foil: token ids; None where they are still to be guessed.
+        tried: of how many prompts that differ in one token the twin was chosen.
     """
 
     prompt: str
@@ -41,6 +42,7 @@ class Question:
     texts: tuple[str, ...]
     answer: int | None
     foil: int | None
+    tried: int = 0
 
 
 def ask(
@@ -51,13 +53,15 @@ def ask(
     answer: str | None = None,
     foil: str | None = None,
     corrupted: str | None = None,
+    random_tokens: bool = False,
     seed: int = 0,
 ) -> Question:
     """Tokenize a question.
 
     Args:
         answer, foil: continuations of one token, as they follow the prompt (``" Paris"``); None to have them guessed.
-        corrupted: a twin of the prompt with as many tokens; None for random tokens.
+        corrupted: a twin of the prompt with as many tokens; None to have one found.
+        random_tokens: compare with prompts of random tokens instead.
         seed: of the random tokens.
 
     Raises:
@@ -84,7 +88,8 @@ def ask(
             raise UserError("the corrupted twin is the prompt itself", expected="a prompt that differs in what matters")
         twins, how, texts = np.stack(found.corrupted_ids), "given", (str(corrupted),)
     else:
-        twins, how = _random_twins(tokenizer, shape, ids, seed), "random tokens"
+        twins = _random_twins(tokenizer, shape, ids, seed)
+        how = "random tokens" if random_tokens else "one token"
         texts = tuple(tokenizer.decode(row.tolist()) for row in twins)
     ends = [None if a is None else int(a[0]) for a in (found.answer_ids, found.foil_ids)]
     if ends[0] is not None and ends[0] == ends[1]:
@@ -130,10 +135,14 @@ def _written(tokenizer: Any, prompt: str, text: str) -> str:
     return spaced if not fits(text) and fits(spaced) else text
 
 
+def ordinary_tokens(tokenizer: Any, shape: ModelShape) -> np.ndarray:
+    """Token ids that are no special tokens, sorted."""
+    special: Sequence[int] = tokenizer.all_special_ids
+    return np.setdiff1d(np.arange(min(len(tokenizer), shape.vocab)), np.asarray(special, dtype=np.int64))
+
+
 def _random_twins(tokenizer: Any, shape: ModelShape, ids: np.ndarray, seed: int) -> np.ndarray:
     """(twin, token) the prompt with every ordinary token drawn anew; special tokens stay where they are."""
-    special: Sequence[int] = tokenizer.all_special_ids
-    pool = np.setdiff1d(np.arange(min(len(tokenizer), shape.vocab)), np.asarray(special, dtype=np.int64))
-    rng = np.random.default_rng(seed)
-    drawn = rng.choice(pool, size=(TWINS, len(ids)))
-    return np.where(np.isin(ids, special)[None], ids[None], drawn)
+    pool = ordinary_tokens(tokenizer, shape)
+    drawn = np.random.default_rng(seed).choice(pool, size=(TWINS, len(ids)))
+    return np.where(np.isin(ids, pool)[None], drawn, ids[None])

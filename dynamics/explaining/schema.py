@@ -71,7 +71,7 @@ class TopToken(_Strict):
 class Corrupted(_Strict):
     """The prompts in which the information was destroyed: where they come from, and what was done in words."""
 
-    how: Literal["given", "random tokens"]
+    how: Literal["given", "one token", "random tokens"]
     texts: tuple[str, ...]
     note: str
 

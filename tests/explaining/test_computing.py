@@ -650,3 +650,17 @@ def test_the_model_is_the_runs(project: Dynamics) -> None:
             own = model(torch.tensor([tokenizer(SUM)["input_ids"]])).logits[0, -1].softmax(-1)
         assert found["top"][0]["probability"] == pytest.approx(float(own.max()), rel=1e-4)
         assert found["lens"]["top"][-1][-1][1] == pytest.approx(float(own.max()), rel=1e-4)
+
+
+def test_the_counterpart_is_found_by_changing_one_token(tmp_path: Path) -> None:
+    """Of an induction prompt: the word that is to be said, where it first stood; the foil is what then is said."""
+    run = toy_run(tmp_path, {0: induction_toy(), 30: induction_toy()})
+    done = explain("toys", PROMPT, run=run, traces=tmp_path, reports=tmp_path / "out")
+    content = done.content
+    assert content["corrupted"]["how"] == "one token" and content["guessed"] == ["answer", "foil"]
+    (twin,) = content["corrupted"]["texts"]
+    changed = [i for i, (a, b) in enumerate(zip(PROMPT.split(), twin.split(), strict=True)) if a != b]
+    answer, foil = content["answer"]["text"].strip(), content["foil"]["text"].strip()
+    assert len(changed) == 1 and PROMPT.split()[changed[0]] == answer and twin.split()[changed[0]] == foil
+    other = explain("toys", PROMPT, run=run, random_tokens=True, traces=tmp_path, reports=tmp_path / "out")
+    assert other.content["corrupted"]["how"] == "random tokens" and other.folder != done.folder
