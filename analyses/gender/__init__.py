@@ -7,21 +7,18 @@ Names are used as they are used in English text, where most have one pronoun; no
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from dynamics.circuits.figures import circuit_figures
+from dynamics.circuits.figures import circuit_figures as figures
 from dynamics.circuits.summary import CircuitTask
+from dynamics.circuits.task import TaskOptions as Options
 from dynamics.circuits.task import circuit_request, task_summary
 from dynamics.plan import Context, Request
 
 from .prompts import GENDER, gender_probe
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from dynamics.findings import Summary
     from dynamics.store import Trace
 
@@ -32,16 +29,6 @@ PLANTED = {"gender": "gender.done"}
 """Worlds of the organism, and the finding by which each shows; for `dynamics validate`."""
 
 _TASK = CircuitTask("gender", GENDER, "pronoun", label="gender", meaning="the name's gender")
-
-
-class Options(BaseModel):
-    """Options of this analysis."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    prompts: int = Field(120, ge=20, description="Prompts, half of them to find the circuit, half to check it.")
-    seed: int = Field(0, ge=0, description="Chooses the prompts.")
-    patch_at: tuple[str, ...] = Field((), description="Named positions at which parts are also patched alone.")
 
 
 def plan(context: Context, options: Options) -> Sequence[Request]:
@@ -58,8 +45,3 @@ def summarise(trace: Trace, options: Options) -> Summary:
         title=TITLE,
         question="When does the pronoun follow the name, from which parts, and do they stay the same?",
     )
-
-
-def figures(summary: Summary) -> Mapping[str, Figure]:
-    """Onsets, identity, sources and faithfulness."""
-    return circuit_figures(summary)

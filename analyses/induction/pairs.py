@@ -13,8 +13,7 @@ import numpy as np
 
 from checkpoints.errors import UserError
 from dynamics.probes import Mark, Probe
-
-from .prompts import words_to_draw
+from dynamics.probes.plain import joined, plain_words
 
 __all__ = ["PAIRS", "pair_probe"]
 
@@ -31,7 +30,7 @@ def pair_probe(tokenizer: Any, organism: bool, prompts: int, period: int, seed: 
 
     Labels: ``previous``, the word A, to be decoded at B. Positions: ``successor`` (B where it first occurs).
     """
-    pool = words_to_draw(tokenizer, organism)
+    pool = plain_words(tokenizer, organism)
     if len(pool) < 2 * period + _PREVIOUS:
         raise UserError(
             f"the tokenizer has {len(pool)} words to make random sequences of",
@@ -52,14 +51,14 @@ def pair_probe(tokenizer: Any, organism: bool, prompts: int, period: int, seed: 
         twin = [*drawn[:at], other, *drawn[at + 1 :]]
         again = drawn[: at + 1]
         wrong = others[int(rng.integers(1, len(others)))]
-        text.append(_join([*drawn, *again], organism))
-        corrupted.append(_join([*twin, *again], organism))
+        text.append(joined([*drawn, *again], organism))
+        corrupted.append(joined([*twin, *again], organism))
         space = " " if organism else ""
         answer.append(space + drawn[at + 1])
         foil.append(space + wrong)
         previous.append(drawn[at].strip())
-        before = _join(drawn[: at + 1], organism)
-        through = _join(drawn[: at + 2], organism)
+        before = joined(drawn[: at + 1], organism)
+        through = joined(drawn[: at + 2], organism)
         marks.append((len(before), len(through)))
     return Probe(
         PAIRS,
@@ -71,7 +70,3 @@ def pair_probe(tokenizer: Any, organism: bool, prompts: int, period: int, seed: 
         positions={"successor": tuple(marks)},
         description="random words, the first of them again; in the twin the repeated word's first occurrence is another",
     )
-
-
-def _join(words: list[str], organism: bool) -> str:
-    return " ".join(words) if organism else "".join(words)

@@ -8,21 +8,18 @@ as in ``dynamics.circuits.summary``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from dynamics.circuits.figures import circuit_figures
+from dynamics.circuits.figures import circuit_figures as figures
 from dynamics.circuits.summary import CircuitTask
+from dynamics.circuits.task import TaskOptions as Options
 from dynamics.circuits.task import circuit_request, task_summary
 from dynamics.plan import Context, Request
 
 from .prompts import IOI, ioi_probe
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from dynamics.findings import Summary
     from dynamics.store import Trace
 
@@ -33,16 +30,6 @@ PLANTED = {"names": "ioi.done"}
 """Worlds of the organism, and the finding by which each shows; for `dynamics validate`."""
 
 _TASK = CircuitTask("ioi", IOI, "indirect object", label="answer_name", meaning="the name to be said")
-
-
-class Options(BaseModel):
-    """Options of this analysis."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    prompts: int = Field(120, ge=20, description="Prompts, half of them to find the circuit, half to check it.")
-    seed: int = Field(0, ge=0, description="Chooses the prompts.")
-    patch_at: tuple[str, ...] = Field((), description="Named positions at which parts are also patched alone.")
 
 
 def plan(context: Context, options: Options) -> Sequence[Request]:
@@ -59,8 +46,3 @@ def summarise(trace: Trace, options: Options) -> Summary:
         title=TITLE,
         question="When does the model say the name that came once, from which parts, and do they stay the same?",
     )
-
-
-def figures(summary: Summary) -> Mapping[str, Figure]:
-    """Onsets, identity, sources and faithfulness."""
-    return circuit_figures(summary)

@@ -17,7 +17,19 @@ import numpy as np
 from ..numerics import dealt_anew, jaccard, weighted_overlap
 from ..store import Trace
 
-__all__ = ["Identity", "identity"]
+__all__ = ["CURVES", "Identity", "identity"]
+
+CURVES = (
+    "with_final",
+    "with_previous",
+    "ceiling",
+    "edges_jaccard",
+    "nodes_jaccard",
+    "edges_null",
+    "nodes_null",
+    "edges",
+)
+"""The attributes of :class:`Identity` that are one number per checkpoint."""
 
 _DRAWS = 100
 _TURNOVER = 0.5
@@ -58,19 +70,7 @@ def identity(trace: Trace, probe: str) -> Identity:
     """Compare the circuits of a probe that was measured with ``Circuit``, one checkpoint in memory at a time."""
     n = len(trace.steps)
     sizes = trace.probe(probe).sizes
-    curves = {
-        name: np.full(n, np.nan)
-        for name in (
-            "with_final",
-            "with_previous",
-            "ceiling",
-            "edges_jaccard",
-            "nodes_jaccard",
-            "edges_null",
-            "nodes_null",
-            "edges",
-        )
-    }
+    curves = {name: np.full(n, np.nan) for name in CURVES}
     strength = np.full((n, sizes["source"]), np.nan)
     null = np.full((n, _DRAWS), np.nan)
     kept_final = np.zeros((sizes["source"], sizes["reader"]), dtype=bool)

@@ -23,7 +23,7 @@ from ..measurements.circuit import discovery_half
 from ..numerics import decode_classes, folds_of
 from ..probes import LAST
 from ..store import Trace
-from .identity import Identity, identity
+from .identity import CURVES, Identity, identity
 
 __all__ = ["DEFINITIONS", "CircuitTask", "Parts", "circuit_parts", "dataset_of", "faithfulness", "members_of"]
 
@@ -239,19 +239,7 @@ def _arrays(trace: Trace, task: CircuitTask, same: Identity) -> tuple[dict[str, 
     p = task.part
     effect = trace.values(task.probe, "source_effect").astype(np.float64).mean(1)
     direct = trace.values(task.probe, "direct_effect").astype(np.float64).mean(1)
-    curves = {
-        f"{p}{name}": ("checkpoint", getattr(same, name))
-        for name in (
-            "with_final",
-            "with_previous",
-            "ceiling",
-            "edges_jaccard",
-            "nodes_jaccard",
-            "edges_null",
-            "nodes_null",
-            "edges",
-        )
-    }
+    curves = {f"{p}{name}": ("checkpoint", getattr(same, name)) for name in CURVES}
     turned = np.where(np.isfinite(same.with_previous), 0.0, np.nan)
     turned[list(same.turnover)] = 1
     arrays = {

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from pydantic import BaseModel, ConfigDict, Field
+
 from ..findings import Definition, Summary
 from ..measurements import Activations, Circuit, SourceEffects
 from ..plan import Request
@@ -12,7 +14,17 @@ from ..probes import LAST, Probe
 from ..store import Trace
 from .summary import DEFINITIONS, CircuitTask, circuit_parts, dataset_of
 
-__all__ = ["add_circuit", "circuit_request", "task_summary", "was_measured"]
+__all__ = ["TaskOptions", "add_circuit", "circuit_request", "task_summary", "was_measured"]
+
+
+class TaskOptions(BaseModel):
+    """Options of an analysis that is one circuit."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prompts: int = Field(120, ge=20, description="Prompts, half of them to find the circuit, half to check it.")
+    seed: int = Field(0, ge=0, description="Chooses the prompts.")
+    patch_at: tuple[str, ...] = Field((), description="Named positions at which parts are also patched alone.")
 
 
 def circuit_request(
