@@ -149,8 +149,9 @@ def _twice(organism: bool, count: int, rng: np.random.Generator) -> list[tuple[i
     for a, b in _pool(organism):
         if a <= b:
             by_outcome.setdefault(_outcome(a, b, organism), []).append((a, b))
-    usable = [o for o, pairs in sorted(by_outcome.items()) if len(pairs) >= 2]
-    outcomes = rng.permutation(usable)[: max(2, count // 2)]
+    wanted = max(2, count // 2)
+    usable = [o for o, pairs in sorted(by_outcome.items()) if len(pairs) >= max(2, -(-count // wanted))]
+    outcomes = rng.permutation(usable)[:wanted]
     chosen = []
     for i, outcome in enumerate(outcomes):
         size = count // len(outcomes) + (i < count % len(outcomes))
