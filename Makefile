@@ -20,7 +20,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PIP) install -c constraints.txt -e '.[dev]'
 	@touch $(READY)
 
-demo: $(READY) ## train the organism, trace its training, write reports/organism/index.html (about 6 minutes)
+demo: $(READY) ## train the organism, trace its training, write reports/organism/index.html (about a quarter of an hour)
 	$(BIN)/dynamics collect organism
 	$(BIN)/dynamics report organism
 
