@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from analyses import addition, induction, shared_concepts
 from checkpoints.errors import UserError
 from checkpoints.organism import build_tokenizer, speaks
-from dynamics.measurements import Answers
+from dynamics.measurements import Answers, Intervention
 from dynamics.plan import Context, Request, merge
 from dynamics.probes import Probe, TokenizedProbe, read_probe, single_token, tokenize
 
@@ -205,7 +205,9 @@ def test_the_built_in_probes_fit_the_organism_and_the_real_pythia_tokenizer(
         assert requests
         for request in requests:
             found = tokenize(request.probe, context.tokenizer, vocab=len(context.tokenizer))
-            assert len(found.ids) == len(request.probe) >= 30, who
+            # interventions pass many times over their prompts, of which there are fewer
+            dear = any(isinstance(m, Intervention) for m in request.measurements)
+            assert len(found.ids) == len(request.probe) >= (30 if dear else 60), who
             assert request.probe.description
             if request.probe.answer is not None:
                 for i in (0, len(request.probe) - 1):

@@ -44,7 +44,7 @@ class CircuitTask:
         position: where it is decoded.
         units: label whose values are resampled together (prompts that share an item), or None for prompts.
         part: added to keys where an analysis has several circuits, e.g. ``"words_"``.
-        threshold, seed: as in ``Circuit``.
+        seed: as in ``Circuit``.
         headline: whether the onsets belong in the emergence table.
     """
 
@@ -56,7 +56,6 @@ class CircuitTask:
     position: str = LAST
     units: str | None = None
     part: str = ""
-    threshold: float = 0.8
     seed: int = 0
     headline: bool = True
 

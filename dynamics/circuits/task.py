@@ -32,8 +32,6 @@ def circuit_request(
     *,
     position: str | None = LAST,
     patch_at: tuple[str, ...] = (),
-    steps: int = 5,
-    threshold: float = 0.8,
 ) -> Request:
     """The circuit of a probe with answers, foils and corrupted twins.
 
@@ -41,10 +39,9 @@ def circuit_request(
         probe: the prompts.
         position: where a label is decoded; None where none is.
         patch_at: named positions at which sources are also patched alone.
-        steps, threshold: as in ``Circuit``.
     """
     activations = () if position is None else (Activations("resid_post", (position,)),)
-    return Request(probe, (Circuit(steps=steps, threshold=threshold), SourceEffects(patch_at), *activations))
+    return Request(probe, (Circuit(), SourceEffects(patch_at), *activations))
 
 
 def was_measured(trace: Trace, probe: str) -> bool:

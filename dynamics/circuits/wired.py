@@ -95,12 +95,12 @@ class Wired:
                 f"the model is not wired as its table says: {error}", expected="a wiring that fits"
             ) from error
 
-    def written(self, ids: torch.Tensor, start: torch.Tensor | None = None) -> torch.Tensor:
+    def written(self, ids: torch.Tensor) -> torch.Tensor:
         """(source, row, token, d_model) what every source writes to the stream for these token ids (row, token).
 
         The sources' sum, with the output projections' biases, is the stream before the final norm.
         """
-        state = _Pass(start=start, written=self._space(ids))
+        state = _Pass(written=self._space(ids))
         with torch.no_grad(), self._hooked(state):
             self._forward(ids)
         assert state.written is not None

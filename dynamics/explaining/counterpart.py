@@ -16,6 +16,7 @@ from scipy.special import log_softmax
 from checkpoints.errors import UserError
 
 from ..circuits.wired import Wired
+from .checkpoint import guess
 from .prompts import Question, ordinary_tokens
 
 __all__ = ["CANDIDATES", "closest_twin"]
@@ -55,14 +56,7 @@ def closest_twin(
     if not rows:
         raise UserError("no token of the prompt can be exchanged", remedy="give --corrupted")
     if answer is None:
-        own = _logits(wired, ids[None])[0]
-        if not np.isfinite(own).all():
-            raise UserError(
-                "the final checkpoint's logits are not finite, so that nothing can be guessed",
-                remedy="give --answer and --foil",
-            )
-        own[[] if foil is None else [foil]] = -np.inf
-        answer = int(own.argmax())
+        answer = guess(wired, question, None, foil)[0]
     twins = np.stack(rows)
     best: tuple[float, int, int] | None = None
     for start in range(0, len(twins), _BATCH):

@@ -2,8 +2,8 @@
 
 Nodes are sources at positions (a head at the position where it writes). Edges are attributed by EAP-IG (see
 :mod:`dynamics.circuits.attribution`), keys and values apart by the position at which the head acts. The strongest are
-kept, as few as reach the stated share of the logit difference when **all** other edges are cut: the share is measured by
-ablation, never estimated. Cutting is per source, reader and token: the input of a head's keys at a token is one, for all
+kept, as few as restore the logit difference when **all** other edges are cut, up to what the stated share leaves (0.8:
+between 80% and 120% of it): measured by ablation, never estimated. Cutting is per source, reader and token: the input of a head's keys at a token is one, for all
 positions that look there.
 """
 
