@@ -6,7 +6,7 @@
 - *used*: mean loss of logit difference when one of the final circuit's heads and MLPs is taken from the corrupted
   twin's run (activation patching, exact). Null: no effect, or that of the sources outside the circuit where it is
   larger.
-- *done*: mean logit(answer) - logit(foil). Null: signs at random. Its thresholded twin is the share of prompts on which
+- *done*: mean logit(answer) - logit(foil). Null: signs at random, or the same after the corrupted twins where that is more. Its thresholded twin is the share of prompts on which
   the answer is preferred; null: 1/2, by random signs too.
 """
 
@@ -77,7 +77,8 @@ def circuit_parts(trace: Trace, task: CircuitTask) -> Parts:
     clean = trace.values(task.probe, "clean_difference").astype(np.float64)
     clusters = None if task.units is None else trace.label(task.probe, task.units)
     common: dict[str, Any] = {"steps": trace.steps, "tokens": trace.tokens}
-    findings = [*_done(task, clean, clusters, common), *_used(trace, task, same, clusters, common)]
+    twins = trace.values(task.probe, "corrupted_difference").astype(np.float64)
+    findings = [*_done(task, clean, twins, clusters, common), *_used(trace, task, same, clusters, common)]
     if task.label is not None:
         findings.append(_represented(trace, task, clusters, common))
     findings.append(_identity(task, same, common))
@@ -103,16 +104,18 @@ def faithfulness(trace: Trace, task: CircuitTask) -> tuple[np.ndarray, np.ndarra
     )
 
 
-def _done(task: CircuitTask, clean: np.ndarray, clusters: Any, common: dict[str, Any]) -> list[Finding]:
-    preferred = np.where(np.isfinite(clean), (clean > 0).astype(np.float64), np.nan)
+def _done(
+    task: CircuitTask, clean: np.ndarray, twins: np.ndarray, clusters: Any, common: dict[str, Any]
+) -> list[Finding]:
+    preferred, liked = (np.where(np.isfinite(x), (x > 0).astype(np.float64), np.nan) for x in (clean, twins))
     return [
         from_units(
             f"{task.analysis}.{task.part}done",
             f"{task.name}: done",
             clean,
             clusters=clusters,
-            null=_chance(clean),
-            null_name="signs at random",
+            null=np.fmax(_chance(clean), _resampled(twins)),
+            null_name="signs at random, or the same difference after the twins",
             metric="logit(answer) - logit(foil)",
             unit="prompts",
             headline=task.headline,
@@ -124,8 +127,8 @@ def _done(task: CircuitTask, clean: np.ndarray, clusters: Any, common: dict[str,
             f"{task.name}: answer preferred",
             preferred,
             clusters=clusters,
-            null=0.5 + _chance(preferred - 0.5),
-            null_name="one half",
+            null=np.fmax(0.5 + _chance(preferred - 0.5), _resampled(liked)),
+            null_name="one half, or the share after the twins",
             metric="share of prompts",
             unit="prompts",
             limits=(0.0, 1.0),
@@ -143,6 +146,16 @@ def _chance(units: np.ndarray, draws: int = 400) -> np.ndarray:
     """
     signs = np.random.default_rng(1).choice([-1.0, 1.0], size=(draws, units.shape[1]))
     return np.asarray(units @ signs.T / units.shape[1])
+
+
+def _resampled(units: np.ndarray, draws: int = 400) -> np.ndarray:
+    """(checkpoint, draw) means of resampled prompts.
+
+    What answers have in advance of foils whatever was asked (larger digits, commoner words) is there after the twins too.
+    """
+    n = units.shape[1]
+    counts = np.random.default_rng(2).multinomial(n, np.full(n, 1 / n), size=draws) / n
+    return np.asarray(units @ counts.T)
 
 
 def _used(trace: Trace, task: CircuitTask, same: Identity, clusters: Any, common: dict[str, Any]) -> list[Finding]:
