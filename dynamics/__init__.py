@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .callback import DynamicsCallback
     from .config import load_runs
     from .explaining import explain
+    from .features.learning import learn
     from .live import LiveCollector
     from .reporting import report
     from .rounds import collect
@@ -32,6 +33,7 @@ __all__ = [
     "audit",
     "collect",
     "explain",
+    "learn",
     "load_runs",
     "log_steps",
     "open_trace",
@@ -51,6 +53,7 @@ _HOME = {
     "audit": "auditing",
     "collect": "rounds",
     "explain": "explaining",
+    "learn": "features.learning",
     "load_runs": "config",
     "log_steps": "schedule",
     "open_trace": "store",

@@ -22,7 +22,7 @@ from .plan import Analysis, find_analysis
 from .progress import Reporter
 from .provenance import provenance
 from .resolve import trace_path
-from .store import Trace, read_result, write_result, writer_lock
+from .store import FeatureTable, Trace, dictionaries_in, read_result, write_result, writer_lock
 
 __all__ = ["Result", "analyse", "open_run_trace"]
 
@@ -140,5 +140,6 @@ def _inputs(trace: Trace, analysis: str, module: Any, options: BaseModel) -> dic
         "code": code,
         "weights": hashlib.sha256(weights.encode()).hexdigest()[:16],
         "versions": {k: versions[k] for k in ("circuit-dynamics", "numpy", "scipy")},
+        "dictionaries": {d: FeatureTable(trace, d).settings["key"] for d in dictionaries_in(trace)},
         "analysis": analysis,
     }

@@ -220,6 +220,25 @@ def status(run: str, runs: Path | None, traces: Path) -> None:
 
 @cli.command()
 @click.argument("run")
+@click.argument("dictionaries", nargs=-1)
+@_RUNS
+@_TRACES
+@click.option("--fresh", is_flag=True, help="Read the prompts again even if that was done.")
+def learn(run: str, dictionaries: tuple[str, ...], runs: Path | None, traces: Path, fresh: bool) -> None:
+    """Learn the sparse features of RUN (all its DICTIONARIES unless named), and which of them answer its prompts.
+
+    Needs the trace and the weights. Kill it at any time; the same command goes on.
+    """
+    from .features.learning import learn as function
+
+    for done in function(run, dictionaries, runs=runs, traces=traces, fresh=fresh, reporter=Reporter()):
+        click.echo(f"{done.name}: {'learned' if done.anew else 'up to date'} ({done.folder})")
+        for remark in done.remarks:
+            click.echo(f"  {remark}")
+
+
+@cli.command()
+@click.argument("run")
 @click.argument("analyses", nargs=-1)
 @_RUNS
 @_TRACES
@@ -307,12 +326,14 @@ def verify(run: str, runs: Path | None, traces: Path, repair: bool) -> None:
             sys.exit(1)
     else:
         remedy = f"`dynamics verify {run} --repair` measures them again" if steps else "collect it anew, or restore it"
+        if all(item.variable.startswith("features/") for item in damage):
+            remedy = f"`dynamics learn {run} --fresh` reads the prompts again"
         click.echo(f"{run}: {len(damage)} damaged; {remedy}")
         sys.exit(1)
 
 
 @cli.command()
-@click.option("--curves", type=click.IntRange(min=1), default=200, show_default=True, help="Curves per scenario.")
+@click.option("--curves", type=click.IntRange(min=1), default=100, show_default=True, help="Curves per scenario.")
 @click.option("--organisms", type=click.IntRange(min=0), default=3, show_default=True, help="Organisms to train.")
 @click.option("--quick", is_flag=True, help="A few scenarios and curves, no organism: half a minute.")
 @_TRACES
@@ -323,11 +344,12 @@ def validate(curves: int, organisms: int, quick: bool, traces: Path, output: Pat
     """Hold the tracer against planted truth and write what came of it. Exit code 1 if anything was found wrongly."""
     from .emergence.synthetic import suite
     from .validating import validate as function
-    from .validating import write_validation
+    from .validation_page import write_validation
 
     if quick:
         scenarios = suite((40,), kinds=("sigmoid",))[:2] + suite((40,), kinds=("none",))[:2]
-        found = function(curves=40, organisms=0, scenarios=scenarios, traces=traces, reporter=Reporter())
+        small = {"curves": 40, "organisms": 0, "discovery": 2000}
+        found = function(scenarios=scenarios, traces=traces, reporter=Reporter(), **small)
     else:
         found = function(curves=curves, organisms=organisms, traces=traces, reporter=Reporter())
     page = write_validation(found)

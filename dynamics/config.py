@@ -14,6 +14,8 @@ from checkpoints.hub import HubConfig
 from checkpoints.local import FolderConfig
 from checkpoints.organism.curriculum import OrganismConfig
 
+from .features.settings import CORPORA, DatasetCorpus, DictionaryConfig, TextCorpus
+
 __all__ = [
     "DEFAULT_RUNS_FILE",
     "AnalysisEntry",
@@ -82,6 +84,9 @@ class Run(BaseModel):
     )
     analyses: tuple[AnalysisEntry, ...] = Field((), description="Which analyses to collect for and to report.")
     probes: dict[str, ProbeEntry] = Field(default_factory=dict, description="Your own prompts, by probe name.")
+    dictionaries: dict[str, DictionaryConfig] = Field(
+        default_factory=dict, description="Sparse dictionaries of its activations, by name (`dynamics learn`)."
+    )
     schedule: Literal["dense", "log", "adaptive"] = Field(
         "dense",
         description="dense: every checkpoint; log: about `checkpoints` of them, evenly spaced in log step; "
@@ -129,6 +134,14 @@ class Run(BaseModel):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"analysis {twice[0]!r} is listed twice")
+        return value
+
+    @field_validator("dictionaries")
+    @classmethod
+    def _names(cls, value: dict[str, DictionaryConfig]) -> dict[str, DictionaryConfig]:
+        odd = [name for name in value if not name.replace("-", "").replace("_", "").isalnum()]
+        if odd:
+            raise ValueError(f"{odd[0]!r} cannot name a dictionary: letters, digits, - and _")
         return value
 
     @model_validator(mode="after")
@@ -235,6 +248,7 @@ def _parse(name: str, body: Any, file: Path) -> Run:
             key: entry.model_copy(update={"file": base / entry.file.expanduser()}) for key, entry in run.probes.items()
         }
     }
+    changes["dictionaries"] = {key: _anchored(entry, base) for key, entry in run.dictionaries.items()}
     if isinstance(run.series, FolderConfig):
         paths = {key: getattr(run.series, key) for key in ("path", "tokenizer", "config")}
         absolute = {key: base / path.expanduser() for key, path in paths.items() if path is not None}
@@ -242,6 +256,18 @@ def _parse(name: str, body: Any, file: Path) -> Run:
     if isinstance(run.series, HubConfig) and (tokenizer := run.series.tokenizer) and tokenizer.startswith((".", "~")):
         changes["series"] = run.series.model_copy(update={"tokenizer": str(base / Path(tokenizer).expanduser())})
     return run.model_copy(update=changes)
+
+
+def _anchored(entry: DictionaryConfig, base: Path) -> DictionaryConfig:
+    """A dictionary with its relative paths absolute; a name without a separator in front is one of the hub."""
+    changes: dict[str, Any] = {}
+    if entry.place is not None and entry.place.startswith((".", "~", "/")):
+        changes["place"] = str(base / Path(entry.place).expanduser())
+    if isinstance(entry.corpus, TextCorpus):
+        changes["corpus"] = entry.corpus.model_copy(update={"file": base / entry.corpus.file.expanduser()})
+    if isinstance(entry.corpus, DatasetCorpus) and entry.corpus.name.startswith((".", "~", "/")):
+        changes["corpus"] = entry.corpus.model_copy(update={"name": str(base / Path(entry.corpus.name).expanduser())})
+    return entry.model_copy(update=changes)
 
 
 def _explain(problem: Any, body: Any) -> str:
@@ -253,6 +279,8 @@ def _explain(problem: Any, body: Any) -> str:
         return f"unknown key {where!r}: {nearest(location[-1], known)}"
     if problem["type"] == "missing":
         return f"{where!r} is missing"
+    if problem["type"].startswith("union_tag") and "corpus" in location:
+        return f"{where!r} needs a `kind`: worlds, text, dataset or probes"
     if problem["type"] == "union_tag_not_found":
         return f"{where!r} has no `kind`: {', '.join(_KINDS)}"
     if problem["type"] == "union_tag_invalid":
@@ -272,5 +300,11 @@ def _fields_at(location: list[str]) -> list[str]:
             return list(Entry.model_fields)
         kind = next((model for name, model in _KINDS.items() if name in location), FolderConfig)
         return list(kind.model_fields)
-    models: dict[str, type[BaseModel]] = {"probes": ProbeEntry, "analyses": AnalysisEntry}
+    if "corpus" in location:
+        return list(CORPORA[location[-1]].model_fields) if location[-1] in CORPORA else []
+    models: dict[str, type[BaseModel]] = {
+        "probes": ProbeEntry,
+        "analyses": AnalysisEntry,
+        "dictionaries": DictionaryConfig,
+    }
     return list(models[location[0]].model_fields) if location[0] in models else []

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from checkpoints.errors import UserError, nearest
 
 from .measurements import Activations, Measurement
-from .probes import Probe
+from .probes import LAST, Probe
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .findings import Summary
     from .store import Trace
 
-__all__ = ["Analysis", "Context", "NoOptions", "ProbePlan", "Request", "built_in", "find_analysis", "merge"]
+__all__ = ["Analysis", "Context", "NoOptions", "ProbePlan", "Reading", "Request", "built_in", "find_analysis", "merge"]
 
 
 class NoOptions(BaseModel):
@@ -54,11 +54,25 @@ class Request:
     measurements: tuple[Measurement, ...]
 
 
+@dataclass(frozen=True)
+class Reading:
+    """Prompts that an analysis wants to see through the run's dictionaries (``dynamics learn``).
+
+    Attributes:
+        probe: the prompts.
+        positions: named positions of their tokens.
+    """
+
+    probe: Probe
+    positions: tuple[str, ...] = (LAST,)
+
+
 class Analysis(Protocol):
     """The interface of an analysis module (``analyses/*.py``, or anybody's importable module).
 
     ``Options`` is a pydantic model; ``plan`` says what to measure; ``summarise`` reads a trace alone (no weights);
-    ``figures`` draws a summary alone.
+    ``figures`` draws a summary alone. A module may also have ``readings(context, options) -> Sequence[Reading]``: the prompts
+    that are read through the run's dictionaries.
     """
 
     TITLE: str

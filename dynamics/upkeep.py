@@ -17,7 +17,7 @@ from .lookup import find_run, trace_name
 from .names import CHECKPOINT
 from .resolve import trace_path
 from .schedule import scheduled
-from .store import WEIGHTS, Trace, writer_lock
+from .store import FEATURES, WEIGHTS, Trace, writer_lock
 from .store.writer import check_format, delete_slab, open_group, slab_files
 
 __all__ = ["Damage", "RunStatus", "status", "verify"]
@@ -146,10 +146,20 @@ def verify(name: str, *, traces: Path = Path("traces"), repair: bool = False) ->
                 problem = _problem(trace.path / probe / variable, array, int(index))
                 if problem:
                     found.append(Damage(int(trace.steps[index]), f"{probe}/{variable}", problem))
+    if FEATURES in root:
+        for name in _groups_in(root[FEATURES]):
+            group = root[f"{FEATURES}/{name}"]
+            assert isinstance(group, zarr.Group)
+            found += _coordinates(trace.path / FEATURES / name, group, f"{FEATURES}/{name}")
     damaged = sorted({d.step for d in found if d.step is not None})
     if repair and damaged:
         _reset(trace, damaged)
     return found
+
+
+def _groups_in(group: Any) -> list[str]:
+    """Paths of all groups below."""
+    return [str(name) for name, node in group.members(max_depth=None) if isinstance(node, zarr.Group)]
 
 
 def _coordinates(folder: Path, group: zarr.Group, name: str = "") -> list[Damage]:
@@ -163,7 +173,7 @@ def _coordinates(folder: Path, group: zarr.Group, name: str = "") -> list[Damage
         # arrays without a checksum are of a time when what was empty was not written
         summed = any(isinstance(codec, Crc32cCodec) for codec in array.metadata.codecs)  # type: ignore[union-attr]
         flag = not name and array.chunks == (1,)  # in which only what was said has a chunk
-        if summed and not flag and not any(p.is_file() for p in (folder / key / "c").rglob("*")):
+        if summed and not flag and array.size and not any(p.is_file() for p in (folder / key / "c").rglob("*")):
             problem = "its chunk is missing"
         try:
             array[:]

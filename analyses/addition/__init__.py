@@ -28,12 +28,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from checkpoints.errors import UserError
 from dynamics.measurements import Activations, Answers, Circuit, Interchange, Selectivity, SourceEffects
-from dynamics.plan import Context, Request
+from dynamics.plan import Context, Reading, Request
 from dynamics.probes import tokenize
 
 from .figures import figures as _figures
 from .pairs import DONORS, exchange_probe, pair_probes
-from .prompts import number_probe, sum_probe
+from .prompts import grid_probe, number_probe, ones_probe, sum_probe
 from .summary import summarise as _summarise
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from dynamics.findings import Summary
     from dynamics.store import Trace
 
-__all__ = ["PLANTED", "TITLE", "Options", "figures", "plan", "summarise"]
+__all__ = ["PLANTED", "TITLE", "Options", "figures", "plan", "readings", "summarise"]
 
 TITLE = "Addition"
 PLANTED = {"addition": "addition.accuracy"}
@@ -89,6 +89,11 @@ def _causal(context: Context, options: Options) -> list[Request]:
         return []
     circuits = (Circuit(points=8), SourceEffects())
     return [*(Request(probe, circuits) for probe in pairs), Request(exchange, (Interchange(DONORS),))]
+
+
+def readings(context: Context, options: Options) -> Sequence[Reading]:
+    """Operands in all combinations, for the run's dictionaries."""
+    return [Reading(ones_probe(context.organism, seed=options.seed)), Reading(grid_probe(context.organism))]
 
 
 def summarise(trace: Trace, options: Options) -> Summary:

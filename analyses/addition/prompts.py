@@ -15,9 +15,10 @@ from checkpoints.errors import UserError
 from checkpoints.organism.worlds import addition as world
 from dynamics.probes import Label, Mark, Probe, single_token
 
-__all__ = ["NUMBERS", "SUMS", "asked", "number_probe", "sum_probe"]
+__all__ = ["GRID", "NUMBERS", "ONES", "SUMS", "asked", "grid_probe", "number_probe", "ones_probe", "sum_probe"]
 
 SUMS, NUMBERS = "addition_sums", "addition_numbers"
+ONES, GRID = "addition_ones", "addition_grid"
 
 _NATURAL: dict[str, Callable[[int, int], tuple[str, str]]] = {
     "plain": lambda a, b: (f"{a}+{b}=", f"{a + b}"),
@@ -82,6 +83,43 @@ def sum_probe(tokenizer: Any, organism: bool, per_context: int, seed: int) -> Pr
         description="sums of two-digit numbers that never occur in training, in three contexts"
         if organism
         else "sums of two-digit numbers in three contexts",
+    )
+
+
+def ones_probe(organism: bool, each: int = 3, seed: int = 0) -> Probe:
+    """Every pair of ones digits in every context, each with ``each`` pairs of tens digits of its own.
+
+    Labels: ``context``, ``operand_a``, ``operand_b``, ``total``, ``ones`` (last digit of the sum). Sums that training held
+    out and others are mixed: this asks what answers to operands, not whether sums are known.
+    """
+    rng = np.random.default_rng(seed)
+    rows: list[tuple[str, int, int]] = []
+    for context in world.CONTEXTS:
+        for i, j in np.ndindex(10, 10):
+            tens = [(s, t) for s in range(1, 9) for t in range(1, 9) if organism or 10 * (s + t) + i + j < 100]
+            chosen = rng.permutation(len(tens))[:each]
+            rows += [(context, 10 * tens[c][0] + i, 10 * tens[c][1] + j) for c in chosen]
+    return _operands(ONES, rows, organism, "every pair of ones digits in three contexts")
+
+
+def grid_probe(organism: bool) -> Probe:
+    """Every pair of two-digit operands in the plain context; labels as of :func:`ones_probe`."""
+    pairs = [(a, b) for a in range(10, 100) for b in range(10, 100) if organism or a + b < 100]
+    return _operands(GRID, [("plain", a, b) for a, b in pairs], organism, "every pair of operands, plain sums")
+
+
+def _operands(name: str, rows: list[tuple[str, int, int]], organism: bool, description: str) -> Probe:
+    return Probe(
+        name,
+        tuple(asked(a, b, context, organism)[0] for context, a, b in rows),
+        labels={
+            "context": tuple(context for context, _, _ in rows),
+            "operand_a": tuple(a for _, a, _ in rows),
+            "operand_b": tuple(b for _, _, b in rows),
+            "total": tuple(a + b for _, a, b in rows),
+            "ones": tuple((a + b) % 10 for _, a, b in rows),
+        },
+        description=description,
     )
 
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from checkpoints.errors import UserError
 from dynamics.measurements import Activations, Answers, Interchange
-from dynamics.plan import Context, NoOptions, Request
+from dynamics.plan import Context, NoOptions, Reading, Request
 from dynamics.probes import LAST, tokenize
 
 from .causal import DONORS, PLACES, exchange_probe
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from dynamics.findings import Summary
     from dynamics.store import Trace
 
-__all__ = ["PLANTED", "TITLE", "Options", "figures", "plan", "summarise"]
+__all__ = ["PLANTED", "TITLE", "Options", "figures", "plan", "readings", "summarise"]
 
 TITLE = "Shared concepts"
 PLANTED = {"french": "shared_concepts.transfer.french", "german": "shared_concepts.transfer.german"}
@@ -59,6 +59,11 @@ def plan(context: Context, options: NoOptions) -> Sequence[Request]:
     except UserError:  # the summary says that it is left out
         return requests
     return [*requests, Request(exchange, (Interchange(DONORS, PLACES),))]
+
+
+def readings(context: Context, options: NoOptions) -> Sequence[Reading]:
+    """The same concepts in three languages, for the run's dictionaries."""
+    return [Reading(word_probe(context.organism), ("word", LAST))]
 
 
 def summarise(trace: Trace, options: NoOptions) -> Summary:

@@ -8,6 +8,7 @@
         commits/COMMIT/        config and weights of a checkpoint; .complete.json, written last, says that they are whole
         config/COMMIT/         config alone
         tokenizer/COMMIT/      tokenizer alone
+        dictionaries/COMMIT/   sparse dictionaries, in the repository's own folders
         locks/                 see below
 
 Files are stored under their own names, once, with no blobs and links beside them: a checkpoint is deleted by deleting
@@ -38,7 +39,7 @@ from .files import HubFile, is_commit, is_repository
 __all__ = ["RepositoryCache", "checksums"]
 
 _COMPLETE = ".complete.json"
-_KINDS = ("commits", "config", "tokenizer")
+_KINDS = ("commits", "config", "tokenizer", "dictionaries")
 
 
 class RepositoryCache:

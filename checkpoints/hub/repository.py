@@ -145,4 +145,5 @@ class Repository:
                     remedy="make room, or set DYNAMICS_CACHE to another folder",
                 )
             for file in self.cache.lacking(folder, files):
+                (folder / file.name).parent.mkdir(parents=True, exist_ok=True)
                 self._client.download(self.name, commit, file, folder / file.name)

@@ -14,19 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from checkpoints.ahead import ReadAhead
 from checkpoints.errors import CheckpointError, StoppedError, UserError
-from checkpoints.hub import HubConfig, HubSeries
-from checkpoints.organism import OrganismConfig, is_trained
+from checkpoints.hub import HubSeries
 from checkpoints.series import Checkpoint, Series
 
 from ..circuits.graph import graph_of
 from ..collector import resident_for, told
 from ..config import Run
 from ..lookup import find_run
-from ..masking import known_before
 from ..progress import Reporter
-from ..resolve import Model, open_model, trace_path
-from ..schedule import scheduled
-from ..store import Trace
+from ..resolve import Model, trace_path
+from ..revisiting import chosen_checkpoints, open_weights
 from .checkpoint import explain_checkpoint, failed, guess, node
 from .page import explanation_page, explanation_svg
 from .prompts import Question, ask, token_text
@@ -98,7 +95,7 @@ def explain(
         raise UserError(f"{checkpoints} checkpoints were asked for", expected="at least 1")
     if run is None:
         name, run = find_run(name, runs=runs, traces=traces)
-    series, model = _open(name, run, trace_path(traces, name), reporter)
+    series, model = open_weights(name, run, trace_path(traces, name), reporter)
     graph_of(model.architecture.shape)  # a model that cannot be explained is refused whatever it is asked
     question = ask(
         model.tokenizer,
@@ -110,7 +107,7 @@ def explain(
         random_tokens=random_tokens,
         seed=seed,
     )
-    chosen = _chosen(name, run, series, traces, checkpoints)
+    chosen = chosen_checkpoints(name, run, series, traces, checkpoints)
     if figure_step is not None and figure_step not in [c.step for c in chosen]:
         raise UserError(f"step {figure_step} is not among those explained", expected=f"{[c.step for c in chosen]}")
     folder = reports / name / f"explain-{_slug(prompt, answer, foil, corrupted, random_tokens, share, seed)}"
@@ -176,49 +173,6 @@ def _write(folder: Path, files: dict[str, str]) -> None:
     finally:
         for path in partial.values():
             path.unlink(missing_ok=True)
-
-
-def _open(name: str, run: Run, trace: Path, reporter: Reporter) -> tuple[Series, Model]:
-    """Series and model: the commits that the trace was collected from, an organism trained where it is not yet."""
-    if isinstance(run.series, OrganismConfig) and not is_trained(name, run.series):
-        with reporter.bar(f"training {name}", run.series.steps, unit="steps") as bar:
-            return open_model(name, run, training=lambda done, _total, loss: bar.update(done, f"loss {loss:.2f}"))
-    pins: dict[int, Checkpoint] = {}
-    if isinstance(run.series, HubConfig) and trace.exists():
-        found = Trace(trace)
-        pins = {c.step: c for c, digest in zip(found.checkpoints(), found.digests, strict=True) if digest}
-    return open_model(name, run, pins=pins)
-
-
-def _chosen(name: str, run: Run, series: Series, traces: Path, count: int | None) -> list[Checkpoint]:
-    """The checkpoints to explain: those that the trace holds, else those that the schedule visits."""
-    path = trace_path(traces, name)
-    if path.exists():
-        trace = Trace(path)
-        held = {int(step) for step in trace.steps[trace.complete]}
-        found = [c for c in series.checkpoints if c.step in held]
-        if not found:
-            raise UserError(
-                f"the trace of run {name!r} has no complete checkpoint of its series",
-                expected="at least one, or no trace at all",
-                remedy=f"dynamics collect {name}",
-            )
-    else:
-        schedule = "log" if run.schedule == "adaptive" else run.schedule
-        visited = scheduled([c.step for c in series.checkpoints], schedule, run.checkpoints)
-        masked = known_before(run, series).reasons
-        found = [series.checkpoints[i] for i in visited if series.checkpoints[i].step not in masked]
-        if not found:
-            raise UserError(
-                f"run {name!r} has no checkpoint to explain: "
-                + "; ".join(f"step {step}: {reason}" for step, reason in list(masked.items())[:3]),
-                expected="at least one that is not masked",
-            )
-    if count is None:
-        return found
-    if count == 1:
-        return found[-1:]
-    return [found[i] for i in scheduled([c.step for c in found], "log", count)]
 
 
 def _explanation(

@@ -169,7 +169,12 @@ class Trainer:
         """The dictionary as it is now; its decoder is the trained one, so that ``variance`` is missing (NaN)."""
         w = self.weights
         return Dictionary(
-            **w,
+            encoder=w["encoder"],
+            decoder=w["decoder"],
+            bias=w["bias"],
+            offset=w["offset"],
+            mean=w["mean"],
+            scale=w["scale"],
             threshold=self.cut / w["decoder"].norm(dim=2).sum(dim=1).clamp_min(1e-12),
             variance=torch.full_like(w["bias"], float("nan")),
         )

@@ -8,6 +8,10 @@ activation of feature j on a token and the reconstruction are
 
 Over several checkpoints this is a crosscoder (Lindsey et al. 2024); a feature is then the same tokens throughout, and
 its decoder norm at a checkpoint is its *strength* there (Ge et al. 2025). Over one it is a sparse autoencoder.
+
+Dictionaries that others trained (:mod:`dynamics.features.published`) may also be limited to the ``k`` largest activations
+of each token (TopK: Gao et al. 2024); all others of that token are then 0, whatever their threshold. Their mean and scale
+are what they were trained with, so that theirs are not scaled to length 1.
 """
 
 from __future__ import annotations
@@ -27,7 +31,8 @@ from checkpoints.errors import UserError
 __all__ = ["Dictionary", "Fit", "Stream", "evaluate", "refit", "sparse_codes"]
 
 FloatArray = npt.NDArray[np.float64]
-FORMAT = 1
+FORMATS = (1, 2)
+"""Written is 2 where ``k`` is set, which a reader must not leave out, and 1 otherwise."""
 
 
 class Stream(Protocol):
@@ -57,6 +62,10 @@ class Dictionary:
         threshold: (feature,) an activation below it counts as 0.
         variance: (feature,) of the decoder's coefficients, in units of the residual variance of a token, where it was
             fitted (:func:`refit`); NaN where it was not, or where the feature did not fire often enough.
+        k: at most so many features fire on a token, the largest; None where only the threshold decides.
+
+    Raises:
+        UserError: when k is not between 1 and the number of features.
     """
 
     encoder: torch.Tensor
@@ -67,6 +76,11 @@ class Dictionary:
     scale: torch.Tensor
     threshold: torch.Tensor
     variance: torch.Tensor
+    k: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.k is not None and not 1 <= self.k <= self.features:
+            raise UserError(f"{self.k} features are to fire on a token", expected=f"1 to {self.features}, or no limit")
 
     @property
     def features(self) -> int:
@@ -107,6 +121,9 @@ class Dictionary:
     def encode_scaled(self, z: torch.Tensor) -> torch.Tensor:
         """(token, feature) activations of scaled ones (token, checkpoint, d_model)."""
         a = torch.addmm(self.bias, z.flatten(1), self.encoder.flatten(1).T).relu_()
+        if self.k is not None:
+            top = a.topk(self.k, dim=1, sorted=False)
+            a = torch.zeros_like(a).scatter_(1, top.indices, top.values)
         return a * (a > self.threshold)
 
     def decode_scaled(self, codes: torch.Tensor) -> torch.Tensor:
@@ -126,11 +143,11 @@ class Dictionary:
             {name: getattr(self, name).contiguous().cpu() for name in _TENSORS}, folder / "dictionary.safetensors"
         )
         about = {
-            "format": FORMAT,
+            "format": 1 if self.k is None else 2,
             "features": self.features,
             "checkpoints": self.checkpoints,
             "d_model": int(self.decoder.shape[2]),
-        }
+        } | ({} if self.k is None else {"k": self.k})
         (folder / "dictionary.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
 
     @classmethod
@@ -148,8 +165,9 @@ class Dictionary:
                 f"there is no dictionary in {folder}", expected="dictionary.json and dictionary.safetensors"
             )
         about = json.loads(file.read_text(encoding="utf-8"))
-        if about.get("format") != FORMAT:
-            raise UserError(f"{file} has format {about.get('format')!r}", expected=f"format {FORMAT}")
+        if about.get("format") not in FORMATS:
+            expected = f"format {' or '.join(map(str, FORMATS))}"
+            raise UserError(f"{file} has format {about.get('format')!r}", expected=expected)
         tensors = load_file(folder / "dictionary.safetensors", device=device)
         wide = (about["features"], about["checkpoints"], about["d_model"])
         shapes = {"encoder": wide, "decoder": wide, "bias": wide[:1], "scale": wide[1:2]}
@@ -157,7 +175,7 @@ class Dictionary:
         found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         if found != shapes:
             raise UserError(f"{folder / 'dictionary.safetensors'} has tensors {found}", expected=str(shapes))
-        return cls(**tensors)
+        return cls(**tensors, k=about.get("k"))
 
 
 _TENSORS = ("encoder", "decoder", "bias", "offset", "mean", "scale", "threshold", "variance")

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,9 +26,10 @@ from checkpoints.errors import CheckpointError, UserError
 from checkpoints.loading import ResidentModel
 from checkpoints.series import Checkpoint, Series
 from dynamics.architecture import Architecture
-from dynamics.sites import observe
 
-__all__ = ["ActivationStream", "StreamConfig", "organism_rows", "text_rows"]
+from .site import Place
+
+__all__ = ["ActivationStream", "StreamConfig"]
 
 
 @dataclass(frozen=True)
@@ -94,27 +94,21 @@ class ActivationStream:
         build: Callable[..., torch.nn.Module] | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        table, shape = architecture.table, architecture.shape
-        if config.site in ("pattern", "logits") or config.site not in table.sites:
-            raise UserError(
-                f"activations cannot be streamed from site {config.site!r}",
-                expected=f"one of {', '.join(s for s in table.sites if s not in ('pattern', 'logits'))}",
-            )
-        if config.site in table.in_block and not 0 <= config.layer < shape.layers:
-            raise UserError(f"there is no layer {config.layer}", expected=f"0 to {shape.layers - 1}")
+        self._place = Place(architecture, config.site, config.layer)
         if rows.ndim != 2 or not len(rows) or rows.shape[1] <= config.skip:
             raise UserError(
                 f"the corpus has shape {rows.shape}, of which {config.skip} tokens a row are left out",
                 expected="token ids (row, token)",
             )
-        if rows.min() < 0 or rows.max() >= shape.vocab:
+        if rows.min() < 0 or rows.max() >= architecture.shape.vocab:
             raise UserError(
-                f"the corpus has token ids from {rows.min()} to {rows.max()}", expected=f"0 to {shape.vocab - 1}"
+                f"the corpus has token ids from {rows.min()} to {rows.max()}",
+                expected=f"0 to {architecture.shape.vocab - 1}",
             )
         if not checkpoints:
             raise UserError("there is no checkpoint to stream from", expected="at least one")
         self.config, self.refills = config, 0
-        self._series, self._checkpoints, self._architecture = series, tuple(checkpoints), architecture
+        self._series, self._checkpoints = series, tuple(checkpoints)
         self._rows, self._device, self._progress = rows, device, progress
         self._resident = ResidentModel(device, dtype, build)
         per_buffer = min(config.rows, len(rows)) * (rows.shape[1] - config.skip)
@@ -125,7 +119,6 @@ class ActivationStream:
         self._per_pass = per_buffer // config.batch
         self._number = -1
         self._buffer: torch.Tensor | None = None
-        self._width = {"mlp_post": shape.d_mlp, "z": shape.heads * shape.d_head}.get(config.site, shape.d_model)
         self._scale = torch.ones(len(checkpoints), device=device)
 
     @property
@@ -136,7 +129,7 @@ class ActivationStream:
     @property
     def d_model(self) -> int:
         """Width of the activations (of the site)."""
-        return self._width
+        return self._place.width
 
     def batches(self, start: int = 0) -> Iterator[torch.Tensor]:
         """Batches from number ``start`` on, without end.
@@ -164,7 +157,7 @@ class ActivationStream:
         rows = self._rows[np.arange(number * count, (number + 1) * count) % len(self._rows)]
         if self._buffer is None:
             kind = torch.float16 if self.config.half else torch.float32
-            shape = (self.checkpoints, self.tokens, self._width)
+            shape = (self.checkpoints, self.tokens, self._place.width)
             self._buffer = torch.empty(shape, dtype=kind, device=self._device)
         self._number = -1  # half-filled until the end
         with ReadAhead(self._series, self._checkpoints, self._series.read) as ahead:
@@ -187,75 +180,6 @@ class ActivationStream:
 
     def _activations(self, model: Any, rows: npt.NDArray[np.integer]) -> torch.Tensor:
         """(token, width) the site's values on all rows."""
-        c, architecture = self.config, self._architecture
-        outside = c.site in architecture.table.outside
-        found: list[torch.Tensor] = []
-
-        def read(_site: str, layer: int, value: torch.Tensor) -> None:
-            if outside or layer == c.layer:
-                found.append(value[:, c.skip :].reshape(-1, value.shape[-1]).float())
-                raise _Enough  # the layers above are not needed
-
-        last = torch.tensor([rows.shape[1] - 1], device=self._device)
-        step = max(1, c.batch_tokens // rows.shape[1])
-        with (
-            torch.no_grad(),
-            observe(model, architecture.table, frozenset({c.site}), architecture.shape.layers, read),
-        ):
-            for first in range(0, len(rows), step):
-                ids = torch.from_numpy(np.ascontiguousarray(rows[first : first + step], dtype=np.int64))
-                try:
-                    architecture.logits(model, ids.to(self._device), last)
-                except _Enough:
-                    pass
-                else:
-                    raise UserError(f"site {c.site!r} was not reached at layer {c.layer}")
-        return torch.cat(found)
-
-
-class _Enough(Exception):
-    """The wanted site has been read."""
-
-
-def organism_rows(config: Any, count: int, *, first_step: int | None = None) -> npt.NDArray[np.int64]:
-    """(row, token) rows of an organism's worlds as its training data has them, but of steps that it was not trained on.
-
-    Args:
-        config: ``checkpoints.organism.OrganismConfig``.
-        count: rows.
-        first_step: number of the first batch; the one after the last of training by default, when every world has
-            entered.
-    """
-    from checkpoints.organism.curriculum import batch
-
-    step = config.steps if first_step is None else first_step
-    wanted = -(-count // config.batch)
-    return np.concatenate([batch(config, step + number) for number in range(wanted)])[:count]
-
-
-def text_rows(file: Path, tokenizer: Any, *, context: int, most: int | None = None) -> npt.NDArray[np.int64]:
-    """(row, token) a text file cut into rows of ``context`` tokens, without what is left at its end.
-
-    Args:
-        file: UTF-8 text.
-        tokenizer: of the series.
-        context: tokens in a row.
-        most: rows at most.
-
-    Raises:
-        UserError: when the file cannot be read, or is too short for one row.
-    """
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"the corpus {file} cannot be read: {error}", expected="a text file in UTF-8") from error
-    ids: list[int] = []
-    # a tokenizer warns of texts longer than its model's context, and is slow on very long ones
-    for start in range(0, len(text), 100_000):
-        if most is not None and len(ids) >= most * context:
-            break
-        ids += tokenizer(text[start : start + 100_000], add_special_tokens=False, verbose=False)["input_ids"]
-    rows = len(ids) // context
-    if not rows:
-        raise UserError(f"the corpus {file} has {len(ids)} tokens", expected=f"at least {context}, for one row")
-    return np.array(ids[: rows * context], dtype=np.int64).reshape(rows, context)[:most]
+        step = max(1, self.config.batch_tokens // rows.shape[1])
+        found = [self._place.read(model, rows[first : first + step]) for first in range(0, len(rows), step)]
+        return torch.cat([value[:, self.config.skip :].reshape(-1, value.shape[-1]) for value in found])

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from .declaration import FORMAT, FORMAT_VERSION, WEIGHTS, Group, TraceDeclaration
+from .declaration import FEATURES, FORMAT, FORMAT_VERSION, WEIGHTS, Group, TraceDeclaration
+from .features import FeatureTable, dictionaries_in, write_features
 from .lock import writer_lock
 from .reader import Trace, open_trace
 from .results import read_result, write_result
 from .writer import TraceWriter, remark
 
 __all__ = [
+    "FEATURES",
     "FORMAT",
     "FORMAT_VERSION",
     "WEIGHTS",
+    "FeatureTable",
     "Group",
     "Trace",
     "TraceDeclaration",
     "TraceWriter",
+    "dictionaries_in",
     "open_trace",
     "read_result",
     "remark",
+    "write_features",
     "write_result",
     "writer_lock",
 ]

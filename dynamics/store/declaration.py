@@ -17,7 +17,7 @@ from checkpoints.series import Checkpoint
 from ..measurements import Variable
 from ..names import DIMENSIONS, LAYER, POSITION, PROMPT
 
-__all__ = ["FORMAT", "FORMAT_VERSION", "ROOT_NAMES", "WEIGHTS", "Group", "TraceDeclaration", "chunk_shape"]
+__all__ = ["FEATURES", "FORMAT", "FORMAT_VERSION", "ROOT_NAMES", "WEIGHTS", "Group", "TraceDeclaration", "chunk_shape"]
 
 FORMAT = "circuit-dynamics-trace"
 FORMAT_VERSION = 1
@@ -25,9 +25,12 @@ FORMAT_VERSION = 1
 WEIGHTS = "weights"
 """The group of what was measured on the weights alone; it has no prompts."""
 
+FEATURES = "features"
+"""The group of what dictionaries say of the run's prompts (``dynamics.store.features``)."""
+
 ROOT_NAMES = (
     *("step", "tokens", "stage", "revision", "label", "status", "reason"),
-    *("weights_digest", "stored_dtype", "nonfinite", "overflowed", "results", WEIGHTS),
+    *("weights_digest", "stored_dtype", "nonfinite", "overflowed", "results", FEATURES, WEIGHTS),
 )
 """Arrays and groups of the root, which no probe may be called after."""
 

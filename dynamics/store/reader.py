@@ -13,7 +13,7 @@ from checkpoints.errors import UserError, nearest
 from checkpoints.series import Checkpoint
 
 from ..names import CHECKPOINT
-from .declaration import WEIGHTS
+from .declaration import FEATURES, WEIGHTS
 from .writer import check_format, open_group
 
 __all__ = ["Trace", "open_trace"]
@@ -80,7 +80,7 @@ class Trace:
     @property
     def probes(self) -> list[str]:
         """The probes that were collected."""
-        return [name for name in self.tree.children if name not in ("results", WEIGHTS)]
+        return [name for name in self.tree.children if name not in ("results", FEATURES, WEIGHTS)]
 
     def probe(self, name: str) -> xr.Dataset:
         """One probe's group, lazily.

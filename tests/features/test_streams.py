@@ -15,9 +15,10 @@ from checkpoints.loading import ResidentModel, read_config
 from checkpoints.local import FolderConfig, FolderSeries
 from checkpoints.organism import OrganismConfig
 from dynamics.architecture import architecture
+from dynamics.features.corpora import organism_rows
 from dynamics.features.crosscoder import TrainConfig, train_dictionary
 from dynamics.features.dictionary import evaluate
-from dynamics.features.streams import ActivationStream, StreamConfig, organism_rows, text_rows
+from dynamics.features.streams import ActivationStream, StreamConfig
 
 TINY = OrganismConfig(steps=12, checkpoints=6, layers=2, d_model=32, heads=2, batch=8)
 
@@ -86,31 +87,6 @@ def test_a_crosscoder_trains_on_a_stream_and_nothing_is_written(series: FolderSe
     assert fit.fvu.shape == (len(series.checkpoints),) and (fit.fvu < 0.9).all()
     assert seen == [(n + 1, len(series.checkpoints)) for n in range(len(series.checkpoints))]
     assert set(Path(series.origin).rglob("*")) == files
-
-
-def test_rows_of_a_text_are_its_tokens_in_order(series: FolderSeries, tmp_path: Path) -> None:
-    from checkpoints.tokenizing import load_tokenizer
-
-    tokenizer = load_tokenizer(series.tokenizer_folder)
-    words = [token for token in tokenizer.get_vocab() if token.isalpha()][:7]
-    text = " ".join(words * 10)
-    (tmp_path / "corpus.txt").write_text(text, encoding="utf-8")
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    rows = text_rows(tmp_path / "corpus.txt", tokenizer, context=12)
-    assert rows.ravel().tolist() == ids[: len(ids) // 12 * 12] and rows.shape[1] == 12
-    assert text_rows(tmp_path / "corpus.txt", tokenizer, context=12, most=2).shape == (2, 12)
-    with pytest.raises(UserError, match="at least 1000, for one row"):
-        text_rows(tmp_path / "corpus.txt", tokenizer, context=1000)
-    with pytest.raises(UserError, match="cannot be read"):
-        text_rows(tmp_path / "absent.txt", tokenizer, context=10)
-
-
-def test_a_corpus_of_the_organism_is_not_what_it_was_trained_on() -> None:
-    from checkpoints.organism.curriculum import batch
-
-    rows = organism_rows(TINY, 20)
-    assert rows.shape == (20, 24)
-    assert rows[:8].tolist() == batch(TINY, TINY.steps).tolist()
 
 
 def test_what_cannot_be_streamed_is_refused(series: FolderSeries) -> None:

@@ -1,0 +1,161 @@
+"""Features beside the raw slabs: ``features/<dictionary>`` and, for each probe read through it, a group in that.
+
+Written whole and put in place in one move; chunked along the first dimension, so that one checkpoint's, or some features',
+values can be read alone. Dimensions: docs/trace-format.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from zarr.codecs import Crc32cCodec, ZstdCodec
+
+from checkpoints.errors import UserError, nearest
+
+from .create import consolidate, put_coordinate
+from .declaration import FEATURES
+from .reader import Trace
+
+__all__ = ["FeatureTable", "dictionaries_in", "write_features"]
+
+_CHUNK_BYTES = 2**22
+
+
+def write_features(
+    trace: Path, name: str, about: xr.Dataset, probes: Mapping[str, xr.Dataset], settings: Mapping[str, Any]
+) -> None:
+    """Replace ``features/NAME``; the caller holds the trace's lock.
+
+    Args:
+        trace: the trace.
+        name: of the dictionary.
+        about: arrays over ``feature``, ``snapshot`` and so on.
+        probes: arrays of each probe that was read through it.
+        settings: kept as the attribute ``dictionary`` (JSON).
+    """
+    folder = trace / FEATURES
+    final, partial, old = folder / name, folder / f".{name}.partial", folder / f".{name}.old"
+    zarr.open_group(trace, mode="r+", use_consolidated=False).require_group(FEATURES)
+    for left in (partial, old):
+        shutil.rmtree(left, ignore_errors=True)
+    root = zarr.open_group(partial, mode="w", zarr_format=3)
+    _fill(root, about, {"dictionary": json.dumps(dict(settings), ensure_ascii=False)})
+    for probe, dataset in probes.items():
+        _fill(root.create_group(probe), dataset, {})
+    if final.exists():
+        os.replace(final, old)
+    os.replace(partial, final)
+    shutil.rmtree(old, ignore_errors=True)
+    consolidate(trace)
+
+
+def _fill(node: zarr.Group, dataset: xr.Dataset, attributes: Mapping[str, Any]) -> None:
+    for name, array in dataset.coords.items():
+        put_coordinate(node, str(name), str(array.dims[0]), array.values.tolist())
+    for name, array in dataset.data_vars.items():
+        values = np.asarray(array.values)
+        rest = max(1, values[:1].nbytes)
+        first = max(1, min(values.shape[0], _CHUNK_BYTES // rest)) if values.ndim else 1
+        stored = node.create_array(
+            str(name),
+            shape=values.shape,
+            chunks=(first, *(max(1, n) for n in values.shape[1:])),
+            dtype="string" if values.dtype.kind in "TUO" else values.dtype,
+            fill_value=np.nan if values.dtype.kind == "f" else -1 if values.dtype.kind == "i" else None,
+            dimension_names=[str(d) for d in array.dims],
+            compressors=[ZstdCodec(level=1), Crc32cCodec()],
+            attributes={k: str(v) for k, v in array.attrs.items()},
+        )
+        stored = stored.with_config({"write_empty_chunks": True})  # so that a chunk that is missing shows
+        stored[...] = values.astype(object) if values.dtype.kind in "TUO" else values
+    node.attrs.update({"coordinates": " ".join(map(str, dataset.coords)), **attributes})
+
+
+def dictionaries_in(trace: Trace) -> list[str]:
+    """The dictionaries whose features a trace holds."""
+    return sorted(trace.tree[FEATURES].children) if FEATURES in trace.tree.children else []
+
+
+class FeatureTable:
+    """One dictionary's features in a trace; needs no torch.
+
+    Args:
+        trace: the trace.
+        name: of the dictionary.
+
+    Raises:
+        UserError: when the trace has no such dictionary.
+
+    Attributes:
+        about: dataset over ``feature``, ``snapshot`` and so on (docs/trace-format.md).
+        settings: how it was made: ``method``, ``site``, ``layer``, ``joint`` and so on.
+        steps: (snapshot,) optimizer steps that it covers.
+    """
+
+    def __init__(self, trace: Trace, name: str) -> None:
+        known = dictionaries_in(trace)
+        if name not in known:
+            raise UserError(
+                f"{trace.path} has no dictionary {name!r}",
+                expected=f"one of {', '.join(known)}" if known else "a run whose dictionaries were learned",
+                remedy=nearest(name, known) if known else "dynamics learn RUN",
+            )
+        self.name = name
+        self._node = trace.tree[FEATURES][name]
+        self.about: xr.Dataset = self._node.to_dataset()
+        self.settings: dict[str, Any] = json.loads(self.about.attrs["dictionary"])
+        self.steps: np.ndarray = self.about["snapshot"].values
+
+    @property
+    def probes(self) -> list[str]:
+        """The probes that were read through it."""
+        return list(self._node.children)
+
+    @property
+    def features(self) -> int:
+        """How many features it has."""
+        return int(self.about.sizes["feature"])
+
+    def read(self, probe: str) -> xr.Dataset:
+        """``index`` and ``activation`` of a probe's prompts, lazily."""
+        if probe not in self._node.children:
+            raise UserError(
+                f"probe {probe!r} was not read through dictionary {self.name!r}", remedy=nearest(probe, self.probes)
+            )
+        return self._node[probe].to_dataset()
+
+    def activations(self, probe: str, position: str, snapshot: int) -> np.ndarray:
+        """(prompt, feature) float32 at one snapshot (its place): how strongly features answer; 0 where they do not."""
+        dataset = self.read(probe).sel(position=position)
+        index = dataset["index"]
+        which = (index.isel(snapshot=snapshot) if "snapshot" in index.dims else index).values
+        values = dataset["activation"].isel(snapshot=snapshot).values
+        result = np.zeros((len(which), self.features), dtype=np.float32)
+        row = np.broadcast_to(np.arange(len(which))[:, None], which.shape)
+        there = which >= 0
+        result[row[there], which[there]] = values[there]
+        return result
+
+    def of_features(self, probe: str, position: str, features: np.ndarray) -> np.ndarray:
+        """(snapshot, prompt, feature) float32 of some features, one snapshot in memory at a time besides the result.
+
+        For dictionaries whose features keep their number through training (not for a chain).
+        """
+        dataset = self.read(probe).sel(position=position)
+        index = dataset["index"]
+        fixed = None if "snapshot" in index.dims else index.values
+        result = np.zeros((len(self.steps), dataset.sizes["prompt"], len(features)), dtype=np.float32)
+        for snapshot in range(len(self.steps)):
+            which = index.isel(snapshot=snapshot).values if fixed is None else fixed
+            values = dataset["activation"].isel(snapshot=snapshot).values
+            for place, feature in enumerate(features):
+                result[snapshot, :, place] = np.where(which == feature, values, 0.0).sum(axis=1)
+        return result
