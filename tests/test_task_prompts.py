@@ -89,7 +89,7 @@ def check(found: TokenizedProbe, name: str) -> None:
     for text, twin, row, other in zip(probe.text, probe.corrupted, found.ids, found.corrupted_ids, strict=True):
         assert text != twin
         differ = sum(row != other)
-        assert 1 <= differ <= (3 if name == "ioi" else 1 if name != "greater_than" else 2)
+        assert 1 <= differ <= (3 if name == "ioi" else 1)
     for labels in probe.labels.values():
         assert len(set(map(type, labels))) == 1
 
@@ -125,16 +125,23 @@ def test_prompts_follow_from_the_seed_alone(organism: Any, name: str) -> None:
     assert make(3).text != make(4).text
 
 
-def test_the_runs_of_the_tasks_differ_only_in_whether_the_tasks_are_shown() -> None:
+@pytest.mark.parametrize(
+    ("run", "shown"),
+    [
+        ("organism-tasks", {"names", "agreement", "gender", "years"}),
+        ("organism-behaviours", {"praise", "hints", "entities"}),
+    ],
+)
+def test_a_run_and_its_control_differ_only_in_what_they_are_shown(run: str, shown: set[str]) -> None:
     runs = load_runs(Path(__file__).parents[1] / "runs.yaml")
-    tasks, control = (runs[name].series for name in ("organism-tasks", "organism-tasks-control"))
+    tasks, control = (runs[name].series for name in (run, f"{run}-control"))
     assert isinstance(tasks, OrganismConfig) and isinstance(control, OrganismConfig)
     assert token_ids(tasks.curriculum) == token_ids(control.curriculum)
-    assert set(truth(control)["absent"]) & set(task_names()) == set(task_names()) <= set(truth(tasks)["worlds"])
-    assert set(truth(control)["worlds"]) == set(truth(tasks)["worlds"]) - set(task_names())
-    same = tasks.model_copy(update={"curriculum": control.curriculum})
-    assert same == control
-    assert runs["organism-tasks"].analyses == runs["organism-tasks-control"].analyses
+    known = set(task_names())
+    assert known & set(truth(control)["absent"]) == shown == known & set(truth(tasks)["worlds"])
+    assert not known & set(truth(control)["worlds"])
+    assert tasks.model_copy(update={"curriculum": control.curriculum}) == control
+    assert runs[run].analyses == runs[f"{run}-control"].analyses
 
 
 def test_of_two_names_the_answer_is_the_one_that_comes_once(organism: Any, pythia: Any) -> None:
@@ -219,14 +226,22 @@ def test_the_organisms_answer_is_a_later_decade_and_the_foil_as_much_earlier(org
     found = tokens_of(organism, "greater_than", True)
     probe = found.probe
     assert probe.answer and probe.foil and probe.corrupted
+    sides = []
     for i, text in enumerate(probe.text):
         century, start, decade = (int(probe.labels[k][i]) for k in ("century", "start", "decade"))
         assert f" {century}{start:02d} " in text and text.endswith(f" {century}") and decade == start // 10
         assert years.is_held_out(century, start)
         answer, foil = int(probe.answer[i]), int(probe.foil[i])
         assert answer - decade == decade - foil == probe.labels["distance"][i] > 0
-        assert probe.corrupted[i] == text.replace(f"{century}{start:02d}", f"{century}01")
+        twin = next(
+            d
+            for d in range(10)
+            if probe.corrupted[i] == text.replace(f"{century}{start:02d}", f"{century}{d}{start % 10}")
+        )
+        assert twin < foil or twin > answer
+        sides.append(twin < foil)
         assert organism.decode([found.ids[i][found.positions["year"][i]]]).strip() == str(decade)
+    assert 0.35 < sum(sides) / len(sides) < 0.65
 
 
 def test_english_years_are_split_into_century_and_year_with_the_answer_as_much_later_as_the_foil_is_earlier(
@@ -234,13 +249,16 @@ def test_english_years_are_split_into_century_and_year_with_the_answer_as_much_l
 ) -> None:
     found = tokens_of(pythia, "greater_than", False, count=300)
     probe = found.probe
-    assert probe.answer and probe.foil
+    assert probe.answer and probe.foil and found.corrupted_ids is not None
+    probe_ids = found.corrupted_ids
     for i, row in enumerate(found.ids):
         start, distance = int(probe.labels["start"][i]), int(probe.labels["distance"][i])
         assert pythia.decode([row[found.positions["year"][i]]]) == f"{start:02d}"
         assert pythia.decode([row[-1]]) == f" {probe.labels['century'][i]}"
         assert (int(probe.answer[i]), int(probe.foil[i])) == (start + distance, start - distance)
         assert probe.labels["decade"][i] == start // 10
+        twin = int(pythia.decode([probe_ids[i][found.positions["year"][i]]]))
+        assert twin < start - distance or twin > start + distance
     assert len(set(probe.labels["decade"])) == 10 and len(set(probe.labels["century"])) >= 5
 
 

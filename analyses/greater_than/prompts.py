@@ -28,7 +28,6 @@ partnership plague project rebellion struggle tour truce tyranny uprising invest
 negotiation operation pilgrimage quest raid revolt rule service study term therapy training
 """
 _CENTURIES = tuple(range(11, 19))
-_BASE = 1  # the year 01 of the corrupted twin
 _LEAST_YEARS = 40
 
 
@@ -37,8 +36,10 @@ def greater_than_probe(tokenizer: Any, organism: bool, count: int, seed: int) ->
 
     With YY the earlier year without its century, the answer is YY + k and the foil YY - k for a random k > 0, so that
     both are equally far away. (For the organism: with T the tens digit of the earlier year, T + k and T - k.) The
-    corrupted twin begins in the year 01, after which every later year is right. That the *whole* distribution obeys the
-    rule is a sum over candidates: all numbers above the label ``start`` (its tens digit, ``decade``) against the others.
+    corrupted twin begins before the foil, so that both are right, or after the answer, so that both are wrong, each half
+    of the time where there are such years. What a model has for larger numbers whatever was asked is then there after the
+    twins too, and is no sign of the rule; after the year 01, the twin of the paper, it would be hidden by what the model
+    has for that number. That the *whole* distribution obeys the rule is a sum over candidates: all numbers above the label ``start`` (its tens digit, ``decade``) against the others.
 
     Args:
         tokenizer: of the series.
@@ -71,17 +72,20 @@ def greater_than_probe(tokenizer: Any, organism: bool, count: int, seed: int) ->
         years = usable[century]
         while True:
             start = int(rng.choice(years))
-            distances = [k for k in range(1, 100) if start + k in years and start - k in years]
-            if start > _BASE and distances:
+            distances = [
+                k for k in range(1, 100) if start + k in years and start - k in years and years[-1] > start + k
+            ]
+            if distances:
                 break
         k = int(rng.choice(distances))
+        twin = _outside([y for y in years if y < start - k], [y for y in years if y > start + k], rng)
         slots = {"event": events[int(rng.integers(len(events)))], "century": str(century)}
         text, spans = fill(_TEMPLATE, slots | {"start": f"{start:02d}"})
         return Prompt(
             text=text,
             answer=f"{start + k:02d}",
             foil=f"{start - k:02d}",
-            corrupted=fill(_TEMPLATE, slots | {"start": f"{_BASE:02d}"})[0],
+            corrupted=fill(_TEMPLATE, slots | {"start": f"{twin:02d}"})[0],
             labels={
                 "start": start,
                 "decade": start // 10,
@@ -104,6 +108,7 @@ def _organism_probe(count: int, rng: np.random.Generator) -> Probe:
         century, decade = decades[order[place % len(decades)]]
         start = 10 * decade + int(rng.integers(10))
         k = int(rng.integers(1, min(decade, 9 - decade) + 1))
+        twin = _outside(list(range(decade - k)), list(range(decade + k + 1, 10)), rng)
         event = world.EVENTS[int(rng.integers(len(world.EVENTS)))]
         text, spans = fill(world.TEMPLATE, {"event": event, "century": str(century), "start": f"{start:02d}"})
         tens = spans["start"][0][0]
@@ -111,7 +116,7 @@ def _organism_probe(count: int, rng: np.random.Generator) -> Probe:
             text=text,
             answer=str(decade + k),
             foil=str(decade - k),
-            corrupted=world.prompt(event, century, _BASE),
+            corrupted=world.prompt(event, century, 10 * twin + start % 10),
             labels={"start": start, "decade": decade, "century": century, "event": event, "distance": k},
             positions={"year": (tens, tens + 1)},
         )
@@ -120,12 +125,18 @@ def _organism_probe(count: int, rng: np.random.Generator) -> Probe:
     return draw_probe(GREATER_THAN, draw, count, description)
 
 
+def _outside(before: list[int], after: list[int], rng: np.random.Generator) -> int:
+    """One of the numbers on either side, both sides equally likely where there are any."""
+    side = (before, after)[int(rng.integers(2))] or before or after
+    return int(rng.choice(side))
+
+
 def _usable_years(tokenizer: Any, century: int) -> list[int] | None:
-    """The years 0 to 99 that are two tokens, century and YY; None where they are too few or the base is not one."""
+    """The years 0 to 99 that are two tokens, century and YY; None where they are too few."""
     head = single_token(tokenizer, f" {century}")
     if head is None:
         return None
     written = [f" {century}{year:02d}" for year in range(100)]
     split = tokenizer(written, add_special_tokens=False)["input_ids"]
     years = [year for year in range(100) if split[year] == [head, single_token(tokenizer, f"{year:02d}")]]
-    return years if len(years) >= _LEAST_YEARS and _BASE in years else None
+    return years if len(years) >= _LEAST_YEARS else None
