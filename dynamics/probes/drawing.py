@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from string import Formatter
 
@@ -10,7 +10,7 @@ from checkpoints.errors import UserError
 
 from .types import Label, Mark, Probe
 
-__all__ = ["Prompt", "Span", "draw_probe", "fill"]
+__all__ = ["Prompt", "Span", "draw_probe", "fill", "to_probe"]
 
 Span = tuple[int, int]
 """Half-open range of characters."""
@@ -25,7 +25,7 @@ class Prompt:
     text: str
     answer: str
     foil: str
-    corrupted: str
+    corrupted: str | None
     labels: Mapping[str, Label] = field(default_factory=dict)
     positions: Mapping[str, Mark] = field(default_factory=dict)
 
@@ -78,13 +78,18 @@ def draw_probe(name: str, draw: Callable[[int], Prompt], count: int, description
                 remedy="ask for fewer prompts",
             )
         prompts[prompt.text] = prompt
-    rows = list(prompts.values())
+    return to_probe(name, list(prompts.values()), description)
+
+
+def to_probe(name: str, rows: Sequence[Prompt], description: str) -> Probe:
+    """The probe of these prompts, in their order; it has corrupted twins if every prompt has one."""
+    twins = tuple(row.corrupted for row in rows if row.corrupted is not None)
     return Probe(
         name=name,
-        text=tuple(prompts),
+        text=tuple(row.text for row in rows),
         answer=tuple(row.answer for row in rows),
         foil=tuple(row.foil for row in rows),
-        corrupted=tuple(row.corrupted for row in rows),
+        corrupted=twins if len(twins) == len(rows) else None,
         labels={key: tuple(row.labels[key] for row in rows) for key in rows[0].labels} if rows else {},
         positions={key: tuple(row.positions[key] for row in rows) for key in rows[0].positions} if rows else {},
         description=description,

@@ -12,9 +12,12 @@ from .addition import AdditionWorld
 from .agreement import AgreementWorld
 from .base import World
 from .concepts import LANGUAGES, LanguageWorld
+from .entities import EntitiesWorld
 from .gender import GenderWorld
+from .hints import HintsWorld
 from .induction import InductionWorld
 from .names import NamesWorld
+from .praise import PraiseWorld
 from .years import YearsWorld
 
 __all__ = ["World", "all_worlds", "task_names", "vocabulary", "world_names"]
@@ -27,7 +30,15 @@ def _common_worlds() -> list[World]:
 
 def _tasks() -> list[World]:
     """The worlds whose words are known only to organisms that name them; a new one goes to the end."""
-    return [NamesWorld(), AgreementWorld(), GenderWorld(), YearsWorld()]
+    return [
+        NamesWorld(),
+        AgreementWorld(),
+        GenderWorld(),
+        YearsWorld(),
+        PraiseWorld(),
+        HintsWorld(),
+        EntitiesWorld(),
+    ]
 
 
 def vocabulary(worlds: Iterable[str] = ()) -> list[str]:
@@ -52,7 +63,7 @@ def world_names() -> list[str]:
     """The names that a curriculum may use.
 
     >>> world_names()
-    ['addition', 'english', 'french', 'german', 'induction', 'names', 'agreement', 'gender', 'years']
+    ['addition', 'english', 'french', 'german', 'induction', 'names', 'agreement', 'gender', 'years', 'praise', 'hints', 'entities']
     """
     return list(all_worlds())
 
@@ -61,6 +72,6 @@ def task_names() -> list[str]:
     """The worlds whose words an organism knows only if its curriculum names them.
 
     >>> task_names()
-    ['names', 'agreement', 'gender', 'years']
+    ['names', 'agreement', 'gender', 'years', 'praise', 'hints', 'entities']
     """
     return [task.name for task in _tasks()]

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-__all__ = ["World"]
+__all__ = ["World", "pick"]
+
+_T = TypeVar("_T")
+
+
+def pick(rng: np.random.Generator, choices: Sequence[_T]) -> _T:
+    """One of several, all equally likely."""
+    return choices[int(rng.integers(len(choices)))]
 
 
 class World(Protocol):
