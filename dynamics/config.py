@@ -38,7 +38,11 @@ class AnalysisEntry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(description="`addition` means analyses.addition; a dotted path means anybody's module.")
-    options: dict[str, Any] = Field(default_factory=dict, description="Options of that analysis.")
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Options of that analysis; a text that begins with ./, ../ or ~/ is a path, relative to the runs "
+        "file.",
+    )
     optional: bool = Field(False, description="Leave it out, with a remark, where its prompts do not fit the series.")
 
     @model_validator(mode="before")
@@ -248,6 +252,10 @@ def _parse(name: str, body: Any, file: Path) -> Run:
             key: entry.model_copy(update={"file": base / entry.file.expanduser()}) for key, entry in run.probes.items()
         }
     }
+    changes["analyses"] = tuple(
+        entry.model_copy(update={"options": {key: _relative(value, base) for key, value in entry.options.items()}})
+        for entry in run.analyses
+    )
     changes["dictionaries"] = {key: _anchored(entry, base) for key, entry in run.dictionaries.items()}
     if isinstance(run.series, FolderConfig):
         paths = {key: getattr(run.series, key) for key in ("path", "tokenizer", "config")}
@@ -256,6 +264,13 @@ def _parse(name: str, body: Any, file: Path) -> Run:
     if isinstance(run.series, HubConfig) and (tokenizer := run.series.tokenizer) and tokenizer.startswith((".", "~")):
         changes["series"] = run.series.model_copy(update={"tokenizer": str(base / Path(tokenizer).expanduser())})
     return run.model_copy(update=changes)
+
+
+def _relative(value: Any, base: Path) -> Any:
+    """An option that is a path because it begins like one, made absolute."""
+    if isinstance(value, str) and value.startswith(("./", "../", "~/")):
+        return str(base / Path(value).expanduser())
+    return value
 
 
 def _anchored(entry: DictionaryConfig, base: Path) -> DictionaryConfig:

@@ -120,7 +120,7 @@ def _records(file: Path) -> list[tuple[int, dict[str, Any]]]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"the entity file {file} cannot be read: {getattr(error, 'strerror', None) or error}",
-            remedy="relative paths are relative to the runs file",
+            remedy="a path that begins with ./ is relative to the runs file, others to where the command runs",
         ) from error
     if file.suffix == ".csv":
         return [(i, dict(row)) for i, row in enumerate(csv.DictReader(io.StringIO(content)), 1)]

@@ -45,7 +45,7 @@ def published_probe(tokenizer: Any, file: Path) -> Probe:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"the published questions {file} cannot be read: {getattr(error, 'strerror', None) or error}",
-            remedy="relative paths are relative to the runs file",
+            remedy="a path that begins with ./ is relative to the runs file, others to where the command runs",
         ) from error
     opening = _opening(tokenizer)
     rows: list[Prompt] = []

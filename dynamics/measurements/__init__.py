@@ -6,11 +6,14 @@ from .activations import Activations
 from .answers import Answers
 from .base import Accumulator, Batch, Intervention, Measurement, Observation, Variable
 from .circuit import Circuit, SourceEffects
+from .direction import Direction
 from .head_weights import HeadCopying, HeadSuccession, HeadWeights
 from .heads import HeadAttention, attention_scores
 from .interchange import Interchange, donor_label, target_label
 from .repeats import RepeatAttention, TokenLoss, repeat_scores
 from .selectivity import Selectivity
+from .token_attribution import TokenAttribution
+from .token_sets import TokenSets
 
 __all__ = [
     "Accumulator",
@@ -18,6 +21,7 @@ __all__ = [
     "Answers",
     "Batch",
     "Circuit",
+    "Direction",
     "HeadAttention",
     "HeadCopying",
     "HeadSuccession",
@@ -29,7 +33,9 @@ __all__ = [
     "RepeatAttention",
     "Selectivity",
     "SourceEffects",
+    "TokenAttribution",
     "TokenLoss",
+    "TokenSets",
     "Variable",
     "attention_scores",
     "donor_label",

@@ -57,6 +57,7 @@ def decode_classes(
     *,
     shuffles: int = 40,
     seed: int = 0,
+    shuffled: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Decode a class from activations, training within one group and testing in every group.
 
@@ -70,6 +71,8 @@ def decode_classes(
         fold: (prompt,) fold numbers (see :func:`folds_of`).
         group: (prompt,) contexts.
         shuffles: how many label shuffles (within each group).
+        shuffled: (prompt, shuffle) labels shuffled already, for a null that keeps more than the groups; all of them must
+            occur among ``labels``.
 
     Returns:
         hits (group, prompt): 1.0 where the classifier of that group is right, NaN where the activations are not
@@ -79,11 +82,15 @@ def decode_classes(
     x = np.asarray(x, dtype=np.float64)
     classes, codes = np.unique(labels, return_inverse=True)
     groups = np.unique(group)
-    y = np.repeat(codes[:, None], shuffles + 1, axis=1)  # (prompt, 1 + shuffle)
-    for name in groups:
-        rows = np.flatnonzero(group == name)
-        for column in range(1, shuffles + 1):
-            y[rows, column] = codes[rng.permutation(rows)]
+    if shuffled is not None:
+        shuffles = shuffled.shape[1]
+        y = np.column_stack([codes, np.searchsorted(classes, shuffled)])
+    else:
+        y = np.repeat(codes[:, None], shuffles + 1, axis=1)  # (prompt, 1 + shuffle)
+        for name in groups:
+            rows = np.flatnonzero(group == name)
+            for column in range(1, shuffles + 1):
+                y[rows, column] = codes[rng.permutation(rows)]
     hot = np.eye(len(classes))[y].reshape(len(x), -1)  # (prompt, (1 + shuffle) * class)
     hits = np.full((len(groups), len(x), shuffles + 1), np.nan)
     for g, name in enumerate(groups):

@@ -1,0 +1,67 @@
+"""Is the model as often right as it is sure? Reliability at every checkpoint, and the calibration error over training.
+
+Only questions that are answered in kind are counted: declining and all attributes together have a probability of at
+least :data:`analyses.hallucination.questions.WILLING`, and one of them is the first choice. What a model says that does
+not know yet what kind of word follows is no answer. Checkpoints with fewer than
+:data:`analyses.hallucination.questions.FEWEST` such questions are left out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dynamics.findings import Finding, from_draws
+from dynamics.numerics.calibrated import calibrated_null, calibration_draws, calibration_error, reliability
+
+from .questions import FEWEST, WILLING, Questions
+
+__all__ = ["BINS", "calibration"]
+
+BINS = 10
+
+_DRAWS = 400
+
+
+def calibration(asked: Questions, common: dict[str, Any], arrays: dict[str, Any]) -> list[Finding]:
+    """The calibration error in bins of equal width and of equal mass; fills in the reliability curves."""
+    n = len(asked.confidence)
+    counted = ((asked.named == 1) | (asked.declined == 1)) & (asked.willing >= WILLING)
+    confidence = np.where(counted, asked.confidence, np.nan)
+    enough = counted.sum(1) >= FEWEST
+    names = ("count", "confidence", "accuracy", "low", "high")
+    curves = {name: np.full((n, BINS), np.nan) for name in names}
+    right = np.nan_to_num(asked.right)
+    for c in np.flatnonzero(enough):
+        curve = reliability(confidence[c], right[c], bins=BINS)
+        for name in names:
+            curves[name][c] = getattr(curve, name)
+    arrays |= {f"reliability_{name}": (("checkpoint", "bin"), values) for name, values in curves.items()}
+    result = []
+    for key, words, equal_mass in (("ece", "equal width", False), ("ece.mass", "equal mass", True)):
+        options: dict[str, Any] = {"bins": BINS, "equal_mass": equal_mass}
+        values, drawn, null = np.full(n, np.nan), np.full((n, _DRAWS), np.nan), np.full((n, _DRAWS), np.nan)
+        for c in np.flatnonzero(enough):
+            values[c] = calibration_error(confidence[c], right[c], **options)
+            drawn[c] = calibration_draws(confidence[c], right[c], clusters=asked.entity, draws=_DRAWS, **options)
+            null[c] = calibrated_null(confidence[c], draws=_DRAWS, **options)
+        result.append(
+            from_draws(
+                f"hallucination.{key}",
+                "entities: miscalibrated" + (f", bins of {words}" if equal_mass else ""),
+                values=values,
+                draws=drawn,
+                null=null,
+                null_name="a perfectly calibrated model with the same confidences",
+                metric="expected calibration error",
+                limits=(0.0, 1.0),
+                definition=f"mean over questions of |accuracy - confidence| of their bin, {BINS} bins of {words}",
+                **{k: v for k, v in common.items() if k != "clusters"},
+            )
+        )
+    gap = np.full(n, np.nan)
+    for c in np.flatnonzero(enough):
+        gap[c] = confidence[c][counted[c]].mean() - right[c][counted[c]].mean()
+    arrays["overconfidence"] = ("checkpoint", gap)
+    return result

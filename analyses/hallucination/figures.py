@@ -1,0 +1,153 @@
+"""Figures of hallucination."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dynamics.direction_figures import direction_figures
+from dynamics.figures import COLOURS, curve_grid, new_figure, step_axis
+
+from .calibration import BINS
+from .knowing import DIRECTIONS
+from .steered_figures import steered_figures
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from dynamics.findings import Finding, Summary
+
+__all__ = ["figures"]
+
+_GREY = "#888888"
+_PANELS = 4
+
+
+def figures(summary: Summary) -> dict[str, Figure]:
+    """``answers``, ``misfires``, ``calibration``, ``reliability``; those of the direction where it was measured."""
+    found = {f.key.removeprefix("hallucination."): f for f in summary.findings}
+    frequencies = [k.removeprefix("answers.") for k in found if k.startswith("answers.") and "logprob" not in k]
+    drawn = {
+        "answers": curve_grid(
+            [
+                ("Known entities answered", [(f, found[f"answers.{f}"]) for f in frequencies]),
+                ("Unknown declined, beyond known ones", [("declines", found["discerns"])]),
+                (
+                    "Log-probability of what is known",
+                    [(f, found[f"answers.logprob.{f}"]) for f in frequencies],
+                ),
+                ("Log-odds of declining, unknown minus known", [("log-odds", found["discerns.odds"])]),
+            ]
+        ),
+        "misfires": _misfires(summary),
+        "calibration": curve_grid(
+            [
+                ("Calibration error, bins of equal width", [("error", found["ece"])]),
+                ("Calibration error, bins of equal mass", [("error", found["ece.mass"])]),
+            ]
+        ),
+    }
+    steps = _chosen(summary, found)
+    if steps:
+        drawn["reliability"] = _reliability(summary, steps)
+    for _, task in DIRECTIONS.values():
+        if f"{task.part}represented" in found:
+            drawn |= direction_figures(summary, task.part, task.name.capitalize())
+            drawn |= steered_figures(summary, found)
+    return drawn
+
+
+def _misfires(summary: Summary) -> Figure:
+    """Answering, declining and both misfires over training; confidence beside them."""
+    data = summary.data
+    steps = data["step"].values
+    figure = new_figure(9.6, 3.7)
+    left, right = figure.subplots(1, 2)
+    for i, (key, label) in enumerate(
+        (
+            ("right_known", "known: answered right"),
+            ("declined_unknown", "unknown: declined"),
+            ("declined_known", "known: declined (misfire)"),
+            ("confident_unknown", "unknown: confident answer (misfire)"),
+        )
+    ):
+        _line(
+            left, steps, data, key, (COLOURS[0], COLOURS[2], COLOURS[4], COLOURS[1])[i], label, "-" if i < 2 else "--"
+        )
+    left.set_title("Answers, declining and misfires", loc="left")
+    left.set_ylabel("share of questions")
+    for i, name in enumerate(("known", "unknown")):
+        _line(right, steps, data, f"confidence_{name}", COLOURS[(0, 2)[i]], name)
+    right.set_title("Confidence: probability of the first choice", loc="left")
+    right.set_ylabel("mean probability")
+    for axes in (left, right):
+        axes.set_ylim(-0.02, 1.02)
+        step_axis(axes, steps.tolist())
+        axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
+        _open(axes)
+    return figure
+
+
+def _chosen(summary: Summary, found: Mapping[str, Finding]) -> list[int]:
+    """Up to four checkpoints with a reliability curve: first, onset of answering, in between, last."""
+    data = summary.data
+    there = np.flatnonzero(np.isfinite(data["reliability_count"].values).any(1))
+    if not len(there):
+        return []
+    onset = found["answers"].emergence.onset
+    steps = data["step"].values
+    wanted = [steps[there[0]], steps[there[-1]]]
+    if onset is not None and onset.by is not None:
+        wanted += [onset.by, 10 ** ((np.log10(onset.by + 1) + np.log10(steps[there[-1]] + 1)) / 2)]
+    places = {int(there[np.abs(np.log10(steps[there] + 1.0) - np.log10(w + 1.0)).argmin()]) for w in wanted}
+    return sorted(places)[:_PANELS]
+
+
+def _reliability(summary: Summary, places: Sequence[int]) -> Figure:
+    """Accuracy against confidence, bin by bin, with the number of questions as the bars below."""
+    data = summary.data
+    figure = new_figure(2.6 * len(places) + 0.5, 3.3)
+    grid = figure.subplots(2, len(places), squeeze=False, height_ratios=(4, 1), sharex=True, sharey="row")
+    for column, place in enumerate(places):
+        axes, bars = grid[:, column]
+        curve = {k: data[f"reliability_{k}"].values[place] for k in ("count", "confidence", "accuracy", "low", "high")}
+        there = curve["count"] > 0
+        axes.plot([0, 1], [0, 1], color=_GREY, lw=0.9, ls=(0, (4, 2)))
+        error = np.abs(np.stack([curve["accuracy"] - curve["low"], curve["high"] - curve["accuracy"]]))
+        axes.errorbar(
+            curve["confidence"][there],
+            curve["accuracy"][there],
+            yerr=error[:, there],
+            color=COLOURS[0],
+            marker="o",
+            ms=3.5,
+            lw=1.2,
+            elinewidth=0.9,
+        )
+        axes.set_title(f"Step {int(data['step'].values[place])}", loc="left")
+        bars.bar((np.arange(BINS) + 0.5) / BINS, curve["count"], width=0.9 / BINS, color="#c9d6e2")
+        bars.set_xlabel("confidence")
+        axes.set_xlim(0, 1)
+        axes.set_ylim(-0.02, 1.02)
+        if column == 0:
+            axes.set_ylabel("share right")
+            bars.set_ylabel("questions")
+        _open(axes)
+        _open(bars)
+    return figure
+
+
+def _line(axes: Axes, steps: np.ndarray, data: Any, key: str, colour: str, label: str, style: str = "-") -> None:
+    values, low, high = (data[f"{key}{end}"].values for end in ("", "_low", "_high"))
+    seen = np.isfinite(values)
+    axes.plot(steps[seen], values[seen], color=colour, ls=style, lw=1.6, marker="o", ms=2.2, label=label)
+    known = np.isfinite(low) & np.isfinite(high)
+    axes.fill_between(steps, low, high, where=known.tolist(), color=colour, alpha=0.18, lw=0)
+
+
+def _open(axes: Axes) -> None:
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
