@@ -36,6 +36,7 @@ from .emergence import unit_bootstrap
 from .findings import Finding, from_draws
 from .numerics import resampled_counts, shuffled_labels, weighted_auroc
 from .store import Trace
+from .wording import plural
 
 __all__ = [
     "DEFINITIONS",
@@ -105,7 +106,7 @@ def direction_parts(trace: Trace, task: DirectionTask) -> DirectionParts:
     used, more = _used(data)
     needed, last = _needed(data)
     arrays |= more | last
-    units = "" if data.units is None else f" ({len(np.unique(data.units))} {task.units}s)"
+    units = "" if data.units is None else f" ({len(np.unique(data.units))} {plural(task.units or '')})"
     notes = [
         f"{task.name}: the direction is fitted on {data.trained} prompts; everything about it is measured on {len(data.rows)} "
         f"others{units}.",
@@ -138,7 +139,7 @@ class _Asked:
         self.common: dict[str, Any] = {
             "steps": trace.steps,
             "tokens": trace.tokens,
-            "unit": "prompts" if task.units is None else f"{task.units}s",
+            "unit": "prompts" if task.units is None else plural(task.units),
             "sample": f"{task.analysis}.{task.probe}.asked",
         }
 

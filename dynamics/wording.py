@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-__all__ = ["duration", "grouped", "steps_text"]
+__all__ = ["duration", "grouped", "plural", "steps_text"]
 
 
 def duration(seconds: float) -> str:
@@ -17,6 +17,15 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def plural(word: str) -> str:
+    """Several of what a word names.
+
+    >>> plural("item"), plural("entity")
+    ('items', 'entities')
+    """
+    return f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"
 
 
 def steps_text(steps: list[int]) -> str:
