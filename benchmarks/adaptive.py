@@ -1,6 +1,6 @@
 """Adaptive collection against collecting everything: are the onsets the same, and how many checkpoints did it take?
 
-    python benchmarks/adaptive.py [--coarse 12] [--share 0.25] [--traces FOLDER]
+    python benchmarks/adaptive.py [--coarse 10] [--share 0.25] [--traces FOLDER]
 
 Trains the organism with 154 checkpoints, collects all of them, and then replays the rounds of ``schedule: adaptive`` on
 that trace: the analyses see only what has been visited so far. What a checkpoint gives does not depend on which others
@@ -50,7 +50,7 @@ def place(finding: Finding) -> int | None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--coarse", type=int, default=12, help="checkpoints of the coarse grid")
+    parser.add_argument("--coarse", type=int, default=10, help="checkpoints of the coarse grid")
     parser.add_argument("--share", type=float, default=0.25, help="the budget, as a share of the checkpoints")
     parser.add_argument("--traces", type=Path, default=Path("traces"))
     options = parser.parse_args()

@@ -10,6 +10,11 @@ have nothing left to visit, the other gaps follow in which an onset lies with a 
 those that hide the most bits first, until there is none left or the budget is spent.
 
 A rise and fall between two visited checkpoints is not seen. That is the price of not visiting; the coarse grid bounds it.
+
+How exact the onsets can get is limited by the null: its bound is a quantile of as many draws as there are, and is
+estimated anew from the checkpoints that were visited. Where a curve rises slowly beside its noise, another bound is another
+onset, with all checkpoints as well: with the null draws of the organism's curves resampled, 12 of 16 dense onsets stayed the
+same on average, and 14 were within one checkpoint.
 """
 
 from __future__ import annotations
@@ -27,8 +32,12 @@ __all__ = ["LEAST", "Wanted", "next_checkpoints", "onset_gaps"]
 LEAST = 0.1
 """A gap in which the onset lies with less probability than this is not looked into."""
 
-PER_ROUND = 8
-"""Checkpoints of one round: few enough that each round knows what the one before it found."""
+PER_ROUND = 4
+"""Checkpoints of one round: few enough that each round knows what the one before it found.
+
+On 154 checkpoints of an organism with sixteen headline curves, eight in a round had 6 of the onsets exactly, and four
+had 10, when a quarter of the checkpoints was visited (from a coarse grid of 10); two were no better.
+"""
 
 
 @dataclass(frozen=True)

@@ -292,6 +292,7 @@ def report(run: str, runs: Path | None, traces: Path, reports: Path) -> None:
 @click.option("--checkpoints", type=int, help="At most this many.  [default: all that the trace holds]")
 @click.option("--figure-step", type=int, help="Checkpoint of the SVG figure.  [default: the last]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the tokens that are tried.")
+@click.option("--features", metavar="DICTIONARY", help="Show features of this dictionary too, at its checkpoints.")
 def explain(run: str, prompt: str, **options: Any) -> None:
     """Draw what the model of RUN computes on PROMPT, at every checkpoint, as one page."""
     from .explaining import explain as function
@@ -333,7 +334,7 @@ def verify(run: str, runs: Path | None, traces: Path, repair: bool) -> None:
 
 
 @cli.command()
-@click.option("--curves", type=click.IntRange(min=1), default=100, show_default=True, help="Curves per scenario.")
+@click.option("--curves", type=click.IntRange(min=1), default=60, show_default=True, help="Curves per scenario.")
 @click.option("--organisms", type=click.IntRange(min=0), default=3, show_default=True, help="Organisms to train.")
 @click.option("--quick", is_flag=True, help="A few scenarios and curves, no organism: half a minute.")
 @_TRACES
@@ -348,8 +349,9 @@ def validate(curves: int, organisms: int, quick: bool, traces: Path, output: Pat
 
     if quick:
         scenarios = suite((40,), kinds=("sigmoid",))[:2] + suite((40,), kinds=("none",))[:2]
-        small = {"curves": 40, "organisms": 0, "discovery": 2000}
-        found = function(scenarios=scenarios, traces=traces, reporter=Reporter(), **small)
+        found = function(
+            curves=40, organisms=0, discovery=2000, scenarios=scenarios, traces=traces, reporter=Reporter()
+        )
     else:
         found = function(curves=curves, organisms=organisms, traces=traces, reporter=Reporter())
     page = write_validation(found)

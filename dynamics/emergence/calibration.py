@@ -8,6 +8,7 @@ For every definition and scenario, over repetitions:
 - *bias*: median of estimate minus truth, in decades (for excess over null: of the end of the onset's interval).
 - *found*: share of the curves in which the definition found a rise: power where one is planted, the rate of false
   emergence where none is.
+- *state*: share of the curves whose state is the planted one.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from dynamics.emergence.synthetic import Case, Scenario, make
 
 __all__ = ["Row", "coverage", "table"]
 
+STATES = {"transient": "transient", "early": "present from start", "late": "not emerged", "none": "not emerged"}
+"""State by kind; ``emerged`` for the others."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -33,6 +37,7 @@ class Row:
         definition: which definition.
         curves: how many were drawn.
         found: share in which a rise was found (emerged, transient or present from start).
+        state: share with the state that was planted.
         judged: curves behind coverage and bias: those with a true onset and an interval.
         covered: share of them whose interval holds the true onset; NaN without any.
         early, late: shares of them whose interval lies wholly after (before) the true onset.
@@ -44,6 +49,7 @@ class Row:
     definition: str
     curves: int
     found: float
+    state: float
     judged: int
     covered: float
     early: float
@@ -63,7 +69,8 @@ def coverage(scenario: Scenario, *, curves: int = 200, draws: int = 200, seed: i
     """
     rng = np.random.default_rng(seed)
     names = NAMES[:4]
-    found = dict.fromkeys(names, 0)
+    found, right = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
+    planted = STATES.get(scenario.kind, "emerged")
     errors: dict[str, list[float]] = {name: [] for name in names}
     widths: dict[str, list[float]] = {name: [] for name in names}
     missed: dict[str, list[int]] = {name: [] for name in names}
@@ -74,6 +81,7 @@ def coverage(scenario: Scenario, *, curves: int = 200, draws: int = 200, seed: i
         for name, onset in onsets.items():
             rises = onset.state not in ("not emerged", "not measurable")
             found[name] += rises
+            right[name] += onset.state == planted
             if not rises or name not in truth or onset.range is None:
                 continue
             span, true = onset.range, truth[name]
@@ -93,6 +101,7 @@ def coverage(scenario: Scenario, *, curves: int = 200, draws: int = 200, seed: i
             definition=name,
             curves=curves,
             found=found[name] / curves,
+            state=right[name] / curves,
             judged=len(missed[name]),
             covered=_share(missed[name], 0),
             early=_share(missed[name], 1),
@@ -115,17 +124,19 @@ def _share(results: list[int], value: int) -> float:
 
 
 def table(rows: Iterable[Row]) -> str:
-    """The rows as a table in Markdown."""
+    """The rows as a table in Markdown: one line for each scenario and definition."""
     lines = [
-        "| kind | checkpoints | schedule | noise | definition | found | judged | covered | early | late | bias | width |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| kind | checkpoints | schedule | noise | definition | found | right state | judged | covered | too late | "
+        "too early | bias | width |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         one = row.scenario
         noise = f"{one.noise}, rho {one.persistence:g}" if one.persistence else one.noise
         shown = [_percent(value) for value in (row.covered, row.early, row.late)]
         sizes = ["" if np.isnan(value) else f"{value:.3f}" for value in (row.bias, row.width)]
-        cells = [one.kind, str(one.checkpoints), one.schedule, noise, row.definition, _percent(row.found)]
+        cells = [one.kind, str(one.checkpoints), one.schedule, noise, row.definition]
+        cells += [_percent(row.found), _percent(row.state)]
         lines.append("| " + " | ".join([*cells, str(row.judged), *shown, *sizes]) + " |")
     return "\n".join(lines)
 

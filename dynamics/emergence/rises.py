@@ -9,11 +9,14 @@ from scipy.stats import chi2
 from dynamics.emergence.bound import draws_needed, simultaneous_bound
 from dynamics.emergence.crossing import Crossing, crossing, half_level, interval, quantile
 from dynamics.emergence.noise import Noise
-from dynamics.emergence.shapes import Shape, basis, gain, grid, plausible
+from dynamics.emergence.shapes import Shape, gain, plausible, widest
 
 __all__ = ["half_rise", "rise_p_values"]
 
 FloatArray = npt.NDArray[np.float64]
+
+STILL = 1.96
+"""A difference of neighbours is no movement up to this many of its standard errors: for both sides of a gap, 95%."""
 
 
 def rise_p_values(shape: Shape, x: FloatArray, values: FloatArray, null: FloatArray) -> tuple[float, float]:
@@ -36,7 +39,7 @@ def rise_p_values(shape: Shape, x: FloatArray, values: FloatArray, null: FloatAr
     away = (draws - draws.mean(axis=1, keepdims=True)) * (n / (n - 1))
     variance = away.var(axis=1)
     weight = 1.0 / np.maximum(variance, max(0.25 * float(variance.mean()), 1e-18))
-    shapes = basis(shape, x, *grid(shape, x))
+    shapes = widest(shape, x)[2]
     together = np.concatenate([(values - draws.mean(axis=1))[None], away.T])
     explained = gain(together, weight, shapes).max(axis=(1, 2))
     bound = simultaneous_bound(draws)
@@ -52,6 +55,9 @@ def rise_p_values(shape: Shape, x: FloatArray, values: FloatArray, null: FloatAr
 def half_rise(x: FloatArray, values: FloatArray, noise: Noise, *, level: float = 0.95) -> tuple[float, float, float]:
     """Place of half the rise and its interval, in x; infinite where it is open.
 
+    The critical value of the interval is the largest over several curves that the measured one may be a sample of, one
+    of which has no assumed shape (:func:`plausible`), so that a rise in two steps is not taken for a slope.
+
     Args:
         x: (checkpoint,) log10(step + 1).
         values: (checkpoint,) finite, rising.
@@ -60,7 +66,7 @@ def half_rise(x: FloatArray, values: FloatArray, noise: Noise, *, level: float =
     """
     position = np.arange(x.size, dtype=np.float64)
     limit = 0.0
-    supposed = plausible(x, values, noise)
+    supposed = plausible(x, values, noise, any_shape=True)
     for mean, scale, place in supposed:
         drawn = mean + noise.residuals.T * scale
         found = _half(drawn, scale)
@@ -72,6 +78,7 @@ def half_rise(x: FloatArray, values: FloatArray, noise: Noise, *, level: float =
     estimate = float(np.interp(measured.position[0], position, x))
     last = x.size - 1.0
     low, high = _with_jumps(values, scale, supposed[0][0], low, high)
+    low, high = _outward(values, noise.residuals * scale[:, None], low, high)
     return (
         estimate,
         -np.inf if low <= 0 else float(np.interp(low, position, x)),
@@ -82,6 +89,27 @@ def half_rise(x: FloatArray, values: FloatArray, noise: Noise, *, level: float =
 def _half(curves: FloatArray, scale: FloatArray) -> Crossing:
     floor, plateau = half_level(curves)
     return crossing((curves - 0.5 * (floor + plateau)[:, None]) / scale)
+
+
+def _outward(values: FloatArray, away: FloatArray, low: float, high: float) -> tuple[float, float]:
+    """The interval of positions, with the whole gap at either end if the curve may have jumped there.
+
+    It may, if it stands still, up to noise, between the two checkpoints before the gap and between the two after it. A
+    rise in several jumps is no single jump (:func:`_with_jumps`), and where in its gap each was, nobody measured.
+
+    Args:
+        values: (checkpoint,) the curve.
+        away: (checkpoint, draw) its noise.
+    """
+    moves = np.diff(values) > STILL * np.diff(away, axis=0).std(axis=1)
+    moves = np.concatenate([[False], moves, [False]])  # moves[c + 1]: between checkpoints c and c + 1
+    last = values.size - 2
+    first, final = min(int(np.floor(low)), last), max(int(np.ceil(high)) - 1, 0)
+    if not (moves[first] or moves[first + 2]):
+        low = float(first)
+    if not (moves[final] or moves[final + 2]):
+        high = float(final + 1)
+    return low, high
 
 
 def _with_jumps(

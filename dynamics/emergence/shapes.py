@@ -18,6 +18,7 @@ is flat between two of them, and the interval holds all that lies between.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -26,10 +27,10 @@ from scipy.optimize import isotonic_regression
 from scipy.special import expit
 from scipy.stats import chi2
 
-from dynamics.emergence.crossing import crossing, half_level, quantile
+from dynamics.emergence.crossing import quantile
 from dynamics.emergence.noise import Noise
 
-__all__ = ["Fit", "Shape", "basis", "fit_shape", "gain", "grid", "plausible"]
+__all__ = ["Fit", "Shape", "basis", "fit_shape", "gain", "grid", "plausible", "widest"]
 
 FloatArray = npt.NDArray[np.float64]
 Shape = Literal["logistic", "ramp"]
@@ -89,13 +90,13 @@ def gain(curves: FloatArray, weight: FloatArray, shapes: FloatArray) -> FloatArr
     """
     share = weight / weight.sum()
     flat = shapes.reshape(-1, shapes.shape[-1])
-    centred = flat - (flat @ share)[:, None]
-    weighted = centred * weight
-    size = (weighted * centred).sum(axis=1)
+    # The curves are centred, not the shapes, of which there are more: the products are the same.
+    size = weight.sum() * ((flat**2 @ share) - (flat @ share) ** 2)
     # A shape that is constant over the checkpoints (numerically) explains nothing.
     known = size > 1e-10 * weight.sum()
-    product = np.maximum(curves @ weighted.T, 0.0)
-    explained = np.where(known, product**2 / np.where(known, size, 1.0), 0.0)
+    product = np.maximum(((curves - (curves @ share)[:, None]) * weight) @ flat.T, 0.0)
+    explained = np.square(product, out=product)
+    explained *= np.where(known, 1.0 / np.where(known, size, 1.0), 0.0)
     return np.asarray(explained.reshape(len(curves), *shapes.shape[:2]))
 
 
@@ -108,6 +109,24 @@ def grid(shape: Shape, x: FloatArray) -> tuple[FloatArray, FloatArray]:
     least = max(float(gaps.min()), length / 400.0) / (100.0 if shape == "logistic" else 50.0)
     most = length / 2.5 if shape == "logistic" else 1.5 * length
     return np.linspace(low, high, LOCATIONS), np.geomspace(least, max(most, 2 * least), SCALES)
+
+
+def widest(shape: Shape, x: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Locations, scales and shapes (location, scale, checkpoint) of the widest grid for checkpoints at ``x``.
+
+    They are kept, because a curve is fitted several times, and many curves have the same checkpoints.
+    """
+    return _widest(shape, np.ascontiguousarray(x).tobytes())
+
+
+@lru_cache(maxsize=8)
+def _widest(shape: Shape, places: bytes) -> tuple[FloatArray, FloatArray, FloatArray]:
+    x = np.frombuffer(places)
+    locations, scales = grid(shape, x)
+    found = locations, scales, basis(shape, x, locations, scales)
+    for array in found:
+        array.flags.writeable = False
+    return found
 
 
 def fit_shape(
@@ -123,19 +142,20 @@ def fit_shape(
         level: of the two intervals.
         ranges: whether the intervals are wanted; they are infinite otherwise.
     """
-    locations, scales = grid(shape, x)
+    locations, scales, shapes = widest(shape, x)
     outer = (locations[0], locations[-1], scales[0], scales[-1])
     mean = values
     for _ in range(3):  # weights that depend on the mean: iterated
         weight = 1.0 / noise.scale(mean) ** 2
-        location, scale, floor, rise = _best(shape, x, values, weight, locations, scales)
+        location, scale, floor, rise = _best(values, weight, locations, scales, shapes)
         mean = floor + rise * basis(shape, x, np.array([location]), np.array([scale]))[0, 0]
     weight = 1.0 / noise.scale(mean) ** 2
     degrees = max(x.size - 4, 1)
 
     spread, misfit, t_location, t_scale = 1.0, 0.0, np.zeros(1), np.zeros(1)
     for narrowing in range(NARROWINGS):
-        shapes = basis(shape, x, locations, scales)
+        if narrowing:
+            shapes = basis(shape, x, locations, scales)
         share = weight / weight.sum()
         total = float((weight * (values - values @ share) ** 2).sum())
         residual = total - gain(values[None], weight, shapes)[0]
@@ -152,7 +172,9 @@ def fit_shape(
         if len(inside) > 0.5 * len(locations) and len(within) > 0.5 * len(scales):
             break
         first, last = max(inside[0] - 1, 0), min(inside[-1] + 1, len(locations) - 1)
-        least, most = max(within[0] - 1, 0), min(within[-1] + 1, len(scales) - 1)
+        # Between locations that are farther apart than checkpoints, a jump fits badly wherever it is: not excluded yet.
+        resolved = locations[1] - locations[0] < 0.25 * float(np.diff(x).min())
+        least, most = max(within[0] - 1, 0) if resolved else 0, min(within[-1] + 1, len(scales) - 1)
         locations = np.linspace(locations[first], locations[last], LOCATIONS)
         scales = np.geomspace(scales[least], scales[most], SCALES)
 
@@ -186,7 +208,7 @@ def fit_shape(
 
 
 def plausible(
-    x: FloatArray, values: FloatArray, noise: Noise, base: FloatArray | None = None
+    x: FloatArray, values: FloatArray, noise: Noise, base: FloatArray | None = None, *, any_shape: bool = False
 ) -> list[tuple[FloatArray, FloatArray, float]]:
     """Curves that the measured one may be a sample of, to simulate from: (mean, noise, place of half its rise).
 
@@ -200,6 +222,8 @@ def plausible(
         noise: of the curve.
         base: (checkpoint,) what the curve rises above, such as the bound of its null: the isotonic regression is of the
             height above it, because a curve may move with its null before it rises.
+        any_shape: the isotonic regression in any case. A rise in two steps is often not excluded from being one slope,
+            and where half of it lies is then much less certain than a slope would say.
     """
     base = np.zeros(values.shape) if base is None else base
     found = []
@@ -208,11 +232,12 @@ def plausible(
         if fit.overdispersion == 1.0:
             half = fit.location + (0.5 * fit.scale if shape == "ramp" else 0.0)
             found.append((fit.mean, noise.scale(fit.mean), half))
-    if not found:
-        mean = base + np.asarray(isotonic_regression(values - base, weights=1.0 / noise.scale(values) ** 2).x)
-        floor, plateau = half_level(mean[None])
-        place = crossing(mean[None] - 0.5 * (floor + plateau)[:, None]).position[0]
-        found.append((mean, noise.scale(mean), float(np.interp(place, np.arange(x.size), x))))
+    if any_shape or not found:
+        rise = np.asarray(isotonic_regression(values - base, weights=1.0 / noise.scale(values) ** 2).x)
+        middle = 0.5 * (rise[0] + rise[-1])
+        after = max(int(np.argmax(rise >= middle)), 1)
+        place = float(np.interp(middle, rise[after - 1 : after + 1], x[after - 1 : after + 1]))
+        found.append((base + rise, noise.scale(base + rise), place))
     return found
 
 
@@ -226,9 +251,8 @@ def _line(g: FloatArray, values: FloatArray, weight: FloatArray) -> tuple[float,
 
 
 def _best(
-    shape: Shape, x: FloatArray, values: FloatArray, weight: FloatArray, locations: FloatArray, scales: FloatArray
+    values: FloatArray, weight: FloatArray, locations: FloatArray, scales: FloatArray, shapes: FloatArray
 ) -> tuple[float, float, float, float]:
-    shapes = basis(shape, x, locations, scales)
     explained = gain(values[None], weight, shapes)[0]
     row, column = np.unravel_index(int(explained.argmax()), explained.shape)
     floor, rise = _line(shapes[row, column], values, weight)
@@ -243,7 +267,9 @@ def _inverted(
     first, last = int(kept[0]), int(kept[-1])
 
     def edge(inner: int, outer: int) -> float:
-        share = (limit - statistic[inner]) / (statistic[outer] - statistic[inner])
+        # Where the statistic leaps, as it does beyond a gap that holds a jump, the leap may be just before the outer one.
+        leaps = statistic[outer] - statistic[inner] > limit
+        share = 1.0 if leaps else (limit - statistic[inner]) / (statistic[outer] - statistic[inner])
         return float(at[inner] + share * (at[outer] - at[inner]))
 
     start = edge(first, first - 1) if first else (open_ends[0] if at[0] <= low else float(at[0]))

@@ -6,7 +6,7 @@ all that :func:`dynamics.emergence.definitions` asks for, and says the true onse
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -18,7 +18,7 @@ __all__ = ["Case", "Kind", "NoiseKind", "Scenario", "ScheduleKind", "make", "sch
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-Kind = Literal["step", "sigmoid", "ramp", "power", "linear", "transient", "early", "late", "none"]
+Kind = Literal["step", "sigmoid", "ramp", "two steps", "power", "linear", "transient", "early", "late", "none"]
 NoiseKind = Literal["binomial", "gaussian"]
 ScheduleKind = Literal["log", "uneven"]
 
@@ -32,7 +32,7 @@ class Scenario:
 
     Attributes:
         kind: the expected curve in x = log10(step + 1): ``step`` (at once), ``sigmoid`` (logistic), ``ramp`` (constant,
-            linear, constant), ``power`` (a power law of the step), ``linear`` (straight line from the first to the last
+            linear, constant), ``two steps`` (two steep rises of random sizes, half to 1.2 decades apart), ``power`` (a power law of the step), ``linear`` (straight line from the first to the last
             checkpoint), ``transient`` (a sigmoid that is lost again), ``early`` (above from the start: left-censored),
             ``late`` (rises after the last checkpoint: right-censored), ``none``.
         checkpoints: how many.
@@ -44,6 +44,8 @@ class Scenario:
         rise: from floor to plateau.
         width: scale of the logistic in decades; the ramp is four times as long.
         persistence: correlation of the noise of neighbouring checkpoints (shared prompts); Gaussian noise only.
+        varied: draw units (50 to 400), floor (0.02 to 0.3), rise (0.3 to 0.65) and width (0.1 to 0.3) anew for every
+            curve, instead of those above, so that nothing can be fitted to one set of them.
     """
 
     kind: Kind
@@ -55,6 +57,7 @@ class Scenario:
     rise: float = 0.5
     width: float = 0.25
     persistence: float = 0.0
+    varied: bool = False
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
@@ -101,17 +104,27 @@ def schedule(kind: ScheduleKind, checkpoints: int, rng: np.random.Generator) -> 
 
 
 def make(scenario: Scenario, rng: np.random.Generator, *, draws: int = 200) -> Case:
-    """Draw one curve; the onset is uniform in the middle of training (between 100 and 4000 steps, in x; ``transient``: 30 to 1300).
+    """Draw one curve; the onset is uniform in the middle of training (between 100 and 4000 steps, in x).
+
+    ``transient`` rises between 30 and 1300 steps, the first of ``two steps`` between 40 and 1600.
 
     Args:
         scenario: what is planted.
         rng: the source of chance.
         draws: bootstrap and null draws.
     """
+    if scenario.varied:
+        scenario = replace(
+            scenario,
+            units=round(10.0 ** rng.uniform(np.log10(50), np.log10(400))),
+            floor=float(rng.uniform(0.02, 0.3)),
+            rise=float(rng.uniform(0.3, 0.65)),
+            width=float(rng.uniform(0.1, 0.3)),
+        )
     steps = schedule(scenario.schedule, scenario.checkpoints, rng)
     x = np.log10(steps + 1.0)
     place = float(rng.uniform(2.0, 3.6))
-    unit, truth = _shape(scenario, x, place)
+    unit, truth = _two_steps(scenario, x, place, rng) if scenario.kind == "two steps" else _shape(scenario, x, place)
     expected = scenario.floor + scenario.rise * unit
     flat = np.full(x.size, scenario.floor)
     if scenario.noise == "binomial":
@@ -152,6 +165,22 @@ def _shape(scenario: Scenario, x: FloatArray, place: float) -> tuple[FloatArray,
     return np.zeros(x.size), {}
 
 
+def _two_steps(
+    scenario: Scenario, x: FloatArray, place: float, rng: np.random.Generator
+) -> tuple[FloatArray, dict[str, float]]:
+    """As :func:`_shape`; half of the rise is in the larger step, unless both are about as large."""
+    place -= 0.4
+    share, apart = float(rng.uniform(0.25, 0.75)), float(rng.uniform(0.5, 1.2))
+    scale = 0.2 * scenario.width
+
+    def rise(x: FloatArray) -> FloatArray:
+        first, second = expit((x - place) / scale), expit((x - place - apart) / scale)
+        return np.asarray(share * first + (1.0 - share) * second)
+
+    fine = np.linspace(0.0, float(x[-1]), 20_001)
+    return rise(x), {"half rise": float(np.interp(0.5, rise(fine), fine))}
+
+
 def _normal(rng: np.random.Generator, checkpoints: int, draws: int, persistence: float) -> FloatArray:
     """(checkpoint, draw) standard normal, autoregressive along checkpoints."""
     noise = rng.normal(size=(checkpoints, draws))
@@ -163,14 +192,18 @@ def _normal(rng: np.random.Generator, checkpoints: int, draws: int, persistence:
 def suite(
     checkpoints: tuple[int, ...] = (12, 40, 154), *, kinds: tuple[Kind, ...] = get_args(Kind)
 ) -> tuple[Scenario, ...]:
-    """Every kind on every schedule with every noise; ``none`` with autocorrelated noise too."""
+    """Every kind with every noise, on both schedules where it has an onset to date; ``none`` also autocorrelated.
+
+    Floor, rise, width and units vary from curve to curve.
+    """
     made = [
-        Scenario(kind, count, spacing, noise)
+        Scenario(kind, count, spacing, noise, varied=True)
         for kind in kinds
         for count in checkpoints
         for spacing in get_args(ScheduleKind)
         for noise in get_args(NoiseKind)
+        if spacing == "log" or kind not in ("power", "linear", "early", "late")
     ]
     if "none" in kinds:
-        made += [Scenario("none", count, "log", "gaussian", persistence=0.8) for count in checkpoints]
+        made += [Scenario("none", count, "log", "gaussian", persistence=0.8, varied=True) for count in checkpoints]
     return tuple(made)

@@ -46,7 +46,7 @@ def test_schedules_start_at_0_and_end_at_the_last_step() -> None:
 
 def test_the_suite_has_every_kind_and_autocorrelated_nulls() -> None:
     scenarios = suite((12,))
-    assert len({scenario.kind for scenario in scenarios}) == 9
+    assert len({scenario.kind for scenario in scenarios}) == 10
     assert any(scenario.persistence for scenario in scenarios)
     assert len(set(scenarios)) == len(scenarios)
 

@@ -10,7 +10,8 @@ import pytest
 from dynamics.emergence import Interval, Onset, agreement_of, definitions
 from dynamics.emergence.alternatives import compare_shapes
 from dynamics.emergence.definitions import NAMES
-from dynamics.emergence.noise import noise_of
+from dynamics.emergence.noise import Noise, noise_of
+from dynamics.emergence.rises import half_rise
 from dynamics.emergence.shapes import fit_shape
 from dynamics.emergence.synthetic import Case, Scenario, make
 
@@ -161,3 +162,24 @@ def test_onsets_survive_json() -> None:
     onsets = found(planted("sigmoid"), reach=0.3) | {"open": Onset("open", "emerged", width_range=(0.5, np.inf))}
     for onset in onsets.values():
         assert Onset.from_json(json.loads(json.dumps(onset.to_json(), allow_nan=False))) == onset
+
+
+def test_half_of_a_rise_in_two_jumps_is_in_the_gap_of_a_jump_not_between() -> None:
+    """A slope would have half of the rise where it crosses the middle; a jump may be anywhere in its gap."""
+    rng = np.random.default_rng(0)
+    x = np.linspace(0.0, 5.0, 21)  # gaps of a quarter of a decade
+    noise = Noise(rng.normal(size=(21, 200)), np.full(21, 1e-4), np.full(21, 1e-4), (1e-4, 0.0, 0.0))
+    values = 0.6 * (x > 2.1) + 0.4 * (x > 3.6) + 0.01 * rng.normal(size=21)
+    place, low, high = half_rise(x, values, noise)
+    assert low <= 2.0 < place < 2.25 <= high
+    assert high < 3.5
+
+
+def test_half_of_two_equal_jumps_may_be_in_either() -> None:
+    rng = np.random.default_rng(1)
+    x = np.linspace(0.0, 5.0, 21)
+    noise = Noise(rng.normal(size=(21, 200)), np.full(21, 0.05**2), np.full(21, 0.05**2), (0.05**2, 0.0, 0.0))
+    values = 0.5 * (x > 2.1) + 0.5 * (x > 3.1) + 0.05 * rng.normal(size=21)
+    _, low, high = half_rise(x, values, noise)
+    assert low <= 2.1
+    assert high >= 3.1
