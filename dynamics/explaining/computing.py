@@ -25,13 +25,15 @@ from ..progress import Reporter
 from ..resolve import Model, trace_path
 from ..revisiting import chosen_checkpoints, open_weights
 from .checkpoint import explain_checkpoint, failed, guess, node
+from .dictionary import OpenDictionary, open_dictionary, split_checkpoints
 from .page import explanation_page, explanation_svg
 from .prompts import Question, ask, token_text
-from .schema import FORMAT, KIND, check_explanation
+from .schema import FORMATS, KIND, check_explanation
 
 if TYPE_CHECKING:
     from ..circuits.wired import Wired
     from .flow import Flow
+    from .splitting import Crossing
 
 __all__ = ["Explained", "explain"]
 
@@ -61,6 +63,7 @@ def explain(
     checkpoints: int | None = None,
     figure_step: int | None = None,
     seed: int = 0,
+    features: str | None = None,
     runs: Path | None = None,
     traces: Path = Path("traces"),
     reports: Path = Path("reports"),
@@ -82,9 +85,12 @@ def explain(
             schedule visits.
         figure_step: the checkpoint of ``explanation.svg``; the last one by default.
         seed: of the tokens that are tried or drawn.
+        features: name of a dictionary of the run, whose features are shown too (:mod:`.splitting`). Only the checkpoints that
+            it covers are explained then.
 
     Raises:
-        UserError: for a prompt, answer or twin that does not fit the tokenizer, or a model whose wiring is not known.
+        UserError: for a prompt, answer or twin that does not fit the tokenizer, or a model whose wiring is not known; for a
+            dictionary that was not learned, or is not of the residual stream between two layers.
     """
     import torch
 
@@ -107,18 +113,28 @@ def explain(
         random_tokens=random_tokens,
         seed=seed,
     )
-    chosen = chosen_checkpoints(name, run, series, traces, checkpoints)
+    opened = None if features is None else open_dictionary(name, features, traces, model)
+    if opened is None:
+        needed = chosen = available = chosen_checkpoints(name, run, series, traces, checkpoints)
+    else:
+        available = chosen_checkpoints(name, run, series, traces, None)
+        chosen, needed = opened.checkpoints(available, checkpoints)
     if figure_step is not None and figure_step not in [c.step for c in chosen]:
         raise UserError(f"step {figure_step} is not among those explained", expected=f"{[c.step for c in chosen]}")
-    folder = reports / name / f"explain-{_slug(prompt, answer, foil, corrupted, random_tokens, share, seed)}"
+    features_too = [] if features is None else [features]
+    question_of = [answer, foil, corrupted, random_tokens, share, seed, *features_too]
+    folder = reports / name / f"explain-{_slug(prompt, *question_of)}"
     _require_writable(folder)
     try:
-        content = _explanation(name, run, series, model, question, chosen, share, seed, reporter)
+        content = _explanation(name, run, series, model, question, chosen, needed, opened, share, seed, reporter)
     except torch.OutOfMemoryError as error:
         raise StoppedError(
             f"out of memory: {str(error).splitlines()[0]}",
             remedy="free memory on the device, choose another one, or ask a shorter prompt",
         ) from error
+    if opened is not None:
+        numbers = sorted({node["feature"] for node in content["nodes"] if node["kind"] == "feature"})
+        content["dictionary"] = opened.about(numbers, model.tokenizer, len(available))
     check_explanation(content)
     steps = [c["step"] for c in content["checkpoints"]]
     index = len(steps) - 1 if figure_step is None else steps.index(figure_step)
@@ -182,6 +198,8 @@ def _explanation(
     model: Model,
     question: Question,
     chosen: list[Checkpoint],
+    needed: list[Checkpoint],
+    opened: OpenDictionary | None,
     share: float,
     seed: int,
     reporter: Reporter,
@@ -193,11 +211,15 @@ def _explanation(
     answer, foil = question.answer, question.foil
     parts: list[dict[str, Any]] = []
     flows: list[Flow | None] = []
+    crossings: dict[int, Crossing] = {}
+    wanted = {c.step for c in chosen}
     # the last one first: it says what is to be explained
-    order = [chosen[-1], *chosen[:-1]]
-    with closing(_models(run, series, model, order, name, reporter)) as models:
+    order = [chosen[-1], *(c for c in needed if c is not chosen[-1])]
+    with closing(_models(run, series, model, order, name, opened, reporter)) as models:
         for checkpoint, wired in models:
             if isinstance(wired, str):
+                if checkpoint.step not in wanted:
+                    continue
                 if answer is None or foil is None:
                     raise UserError(
                         f"step {checkpoint.step}, by which answer and foil are guessed, cannot be loaded: {wired}",
@@ -212,9 +234,13 @@ def _explanation(
                 question, answer, foil = closest_twin(wired, model.tokenizer, question, answer, foil, seed)
             if answer is None or foil is None:
                 answer, foil = guess(wired, question, answer, foil)
-            part, flow = explain_checkpoint(wired, model.tokenizer, question, answer, foil, checkpoint, share)
-            parts.append(part)
-            flows.append(flow)
+            flow = None
+            if checkpoint.step in wanted:
+                part, flow = explain_checkpoint(wired, model.tokenizer, question, answer, foil, checkpoint, share)
+                parts.append(part)
+                flows.append(flow)
+            if opened is not None:
+                crossings[checkpoint.step] = _crossing(wired, opened, question, (answer, foil) if flow else None)
     assert answer is not None and foil is not None
     parts, flows = [*parts[1:], parts[0]], [*flows[1:], flows[0]]
     places = sorted({place for flow in flows if flow is not None for place in flow.nodes})
@@ -223,8 +249,11 @@ def _explanation(
         if flow is not None:
             part["nodes"] = [[index[place], score] for place, score in flow.nodes.items()]
             part["edges"] = [[index[e.source], index[e.target], e.port, e.score] for e in flow.edges]
+    nodes = [node(graph.sources, place) for place in places]
+    if opened is not None:
+        nodes += split_checkpoints(opened, crossings, parts, share, len(nodes))
     return {
-        "format": FORMAT,
+        "format": FORMATS[0 if opened is None else 1],
         "kind": KIND,
         "run": name,
         "prompt": question.prompt,
@@ -243,9 +272,27 @@ def _explanation(
         "heads": graph.heads,
         "parallel": graph.parallel,
         "step_counts": series.entry.counts if isinstance(series, HubSeries) else "optimizer steps",
-        "nodes": [node(graph.sources, place) for place in places],
+        "nodes": nodes,
         "checkpoints": parts,
     }
+
+
+def _crossing(wired: Wired, opened: OpenDictionary, question: Question, tokens: tuple[int, int] | None) -> Crossing:
+    """What a checkpoint has at the dictionary's site; with gradients if ``tokens``, answer and foil, are given."""
+    import torch
+
+    from ..circuits.attribution import logit_difference
+    from .splitting import cross
+
+    ids = torch.from_numpy(question.ids)[None].to(wired.device)
+    twins = torch.from_numpy(question.twins).to(wired.device)
+
+    def metric(logits: torch.Tensor) -> torch.Tensor:
+        assert tokens is not None
+        answer, foil = (torch.full((len(logits),), token, device=logits.device) for token in tokens)
+        return logit_difference(answer, foil)(logits)
+
+    return cross(wired, opened.place, opened.after, ids, twins, None if tokens is None else metric)
 
 
 def _note(question: Question) -> str:
@@ -261,7 +308,13 @@ def _note(question: Question) -> str:
 
 
 def _models(
-    run: Run, series: Series, model: Model, order: list[Checkpoint], name: str, reporter: Reporter
+    run: Run,
+    series: Series,
+    model: Model,
+    order: list[Checkpoint],
+    name: str,
+    opened: OpenDictionary | None,
+    reporter: Reporter,
 ) -> Generator[tuple[Checkpoint, Wired | str], None, None]:
     """Each checkpoint with its model, or the reason why it cannot be had."""
     from ..circuits.wired import Wired
@@ -274,7 +327,10 @@ def _models(
         for place, checkpoint in enumerate(order):
             failure = ""
             try:
-                resident.install(ahead.take())
+                prepared = ahead.take()
+                if opened is not None:
+                    opened.require_same(checkpoint.step, prepared.digest)
+                resident.install(prepared)
             except CheckpointError as error:
                 failure = told(error.observed, series)
             ahead.let_go()

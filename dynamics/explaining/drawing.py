@@ -11,7 +11,7 @@ from math import log10
 
 from .display import number, percent, quoted, short_step, shorten, text_width, visible
 from .layout import Box, Curve, Layout, curve, label_spots, lay_out, place_labels
-from .schema import Checkpoint, Explanation, Node
+from .schema import Checkpoint, Dictionary, Explanation, Node
 
 __all__ = [
     "TOKEN_SIZE",
@@ -20,10 +20,13 @@ __all__ = [
     "DrawnEdge",
     "DrawnNode",
     "Label",
+    "crossing_edges",
     "draw",
     "says",
     "sign_of",
+    "site_in_words",
     "size_of",
+    "splits",
     "step_axis",
 ]
 
@@ -100,6 +103,7 @@ def draw(explanation: Explanation) -> Drawing:
         parallel=explanation.parallel,
         target_width=1300 if wide else 720,
         target_height=1000 if wide else 600,
+        after=explanation.dictionary.after if explanation.dictionary else None,
     )
     known: dict[tuple[int, int, str], int] = {}
     scores = []
@@ -134,7 +138,14 @@ def _edge(nodes: Sequence[Node], layout: Layout, source: int, target: int, port:
 
 
 def _short(node: Node) -> str:
-    return {"embed": "", "head": f"H{node.head}", "mlp": "MLP", "logits": "logits"}[node.kind]
+    return {
+        "embed": "",
+        "head": f"H{node.head}",
+        "mlp": "MLP",
+        "logits": "logits",
+        "feature": f"{node.feature}",
+        "error": "error",
+    }[node.kind]
 
 
 def _name(node: Node, tokens: Sequence[str]) -> str:
@@ -144,6 +155,8 @@ def _name(node: Node, tokens: Sequence[str]) -> str:
         "head": f"head {node.head} of layer {node.layer} at position {node.position}, {token}",
         "mlp": f"MLP of layer {node.layer} at position {node.position}, {token}",
         "logits": f"logits after position {node.position}, {token}",
+        "feature": f"feature {node.feature} at position {node.position}, {token}",
+        "error": f"error of the dictionary at position {node.position}, {token}",
     }[node.kind]
 
 
@@ -170,6 +183,51 @@ def says(checkpoint: Checkpoint) -> str:
         f"{kept} of {total} edges carry the answer: with all others ablated, {percent(checkpoint.faithfulness)} of the "
         f"logit difference remains (whole model {number(checkpoint.logit_difference, sign=True)}, corrupted "
         f"{number(checkpoint.corrupted_difference, sign=True)})."
+    )
+
+
+def splits(explanation: Explanation, checkpoint: Checkpoint) -> str:
+    """What a dictionary makes of a checkpoint, in a sentence or two; empty where there is none."""
+    dictionary, split = explanation.dictionary, checkpoint.split
+    if dictionary is None or split is None:
+        return ""
+    if split.total is None:
+        return f"No features: {visible(split.reason)}."
+    shown = len(split.active)
+    whole = None
+    if checkpoint.logit_difference is not None and checkpoint.corrupted_difference is not None:
+        whole = checkpoint.logit_difference - checkpoint.corrupted_difference
+    return (
+        f"{site_in_words(dictionary)} passes on {number(split.total, sign=True)} logits by this estimate (the difference is "
+        f"{number(whole, sign=True)}): features of {quoted(dictionary.name)} {number(split.features, sign=True)}, its "
+        f"error {number(split.error, sign=True)}. "
+        f"Of the {split.differ:,} activations that the corrupted prompt changes, the {shown} shown make up "
+        f"{percent(split.shown)} of the absolute attribution of features."
+    )
+
+
+def site_in_words(dictionary: Dictionary) -> str:
+    """Where features are.
+
+    >>> from .schema import Dictionary
+    >>> about = {"name": "d", "method": "", "layer": 2, "joint": True, "size": 8, "note": "", "features": ()}
+    >>> site_in_words(Dictionary(site="resid_post", after=3, **about))
+    'The stream after layer 2'
+    >>> site_in_words(Dictionary(site="resid_pre", after=2, **about))
+    'The stream before layer 2'
+    """
+    return f"The stream {'after' if dictionary.site == 'resid_post' else 'before'} layer {dictionary.layer}"
+
+
+def crossing_edges(explanation: Explanation, edges: Sequence[DrawnEdge]) -> tuple[tuple[int, int], ...]:
+    """(edge, position of its source) of the edges that carry what a dictionary's features split."""
+    if explanation.dictionary is None:
+        return ()
+    after, nodes = explanation.dictionary.after, explanation.nodes
+    return tuple(
+        (i, nodes[edge.source].position)
+        for i, edge in enumerate(edges)
+        if nodes[edge.source].depth < (after, 0) <= nodes[edge.target].depth
     )
 
 

@@ -19,7 +19,7 @@ from ..circuits.attribution import attribute
 from ..circuits.graph import Graph
 from ..circuits.wired import Metric, Wired
 
-__all__ = ["Edge", "Flow", "Place", "find_flow"]
+__all__ = ["STEPS", "Edge", "Flow", "Place", "find_flow", "rows_at_once"]
 
 Place = tuple[int, int]
 """Index of a source (the number of sources for the logits), and token position."""
@@ -30,7 +30,9 @@ MOST = 300
 MEMORY = 2**30
 """Bytes that inputs and gradients of one batch of twins may take."""
 
-_STEPS = 5
+STEPS = 5
+"""Points on the way from the twins' embeddings to the prompt's at which gradients are taken."""
+
 _ROUNDING = 1e-5
 """Of a share, so that all of it can be asked for."""
 
@@ -82,7 +84,7 @@ def find_flow(
     graph = wired.graph
     total = _count(graph, ids.shape[1])
     written = wired.written(ids)
-    size = _rows_at_once(wired, ids.shape[1])
+    size = rows_at_once(wired, ids.shape[1])
     chunks = [twins[start : start + size] for start in range(0, len(twins), size)]
     parts = [(chunk, wired.written(chunk)) for chunk in chunks]
     by_token, reached = _attributed(wired, ids, parts, metric, written)
@@ -130,7 +132,7 @@ def _repeated(ids: torch.Tensor, times: int) -> tuple[torch.Tensor, torch.Tensor
     return ids.expand(times, -1), torch.full((times,), ids.shape[1] - 1, device=ids.device)
 
 
-def _rows_at_once(wired: Wired, tokens: int) -> int:
+def rows_at_once(wired: Wired, tokens: int) -> int:
     """How many twins can be attributed together: inputs, norms and gradients of all readers exist at once."""
     graph = wired.graph
     per_row = 4 * tokens * wired.architecture.shape.d_model * (3 * len(graph.sources) + 6 * len(graph.readers))
@@ -151,7 +153,7 @@ def _attributed(
     for part, other in parts:
         rows, last = _repeated(ids, len(part))
         sources = (written.expand(-1, len(part), -1, -1), other)
-        found = attribute(wired, rows, part, last, metric, steps=_STEPS, by_token=True, reach=True, sources=sources)
+        found = attribute(wired, rows, part, last, metric, steps=STEPS, by_token=True, reach=True, sources=sources)
         first, *layers = [(scores / count).cpu().numpy() for scores in (found.edges, *found.reached)]
         by_token = first if by_token is None else by_token + first
         reached = [a + b for a, b in zip(reached, layers, strict=True)] if reached else layers

@@ -2,8 +2,9 @@
 
 The places follow from the union of the nodes of all checkpoints, so that nothing moves while one goes through training.
 Several nodes of one layer at one position share a *cell*, in lines of as many as the column has room for; columns are
-widened where that lowers the chart most, as long as it fits a page. Layers that keep no node take no room. Lengths are
-in the units of the drawing (about pixels); x grows to the right, y downward.
+widened where that lowers the chart most, as long as it fits a page. Layers that keep no node take no room. Features of a
+dictionary stand in a strip of their own, between two layers. Lengths are in the units of the drawing (about pixels); x
+grows to the right, y downward.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from math import inf
 from .schema import Node
 
 __all__ = [
+    "FEATURE_HEIGHT",
     "NODE_HEIGHT",
     "NODE_WIDTH",
     "Box",
@@ -32,6 +34,13 @@ __all__ = [
 
 NODE_WIDTH, NODE_HEIGHT = 34.0, 19.0
 LABEL_WIDTH, LABEL_HEIGHT = 42.0, 13.0
+FEATURE_HEIGHT = 30.0
+"""Features have two lines: their number, and their attribution."""
+
+_FEATURE_PITCH, _STRIP_PAD = 36.0, 5.0
+_STRIP = -1
+"""What counts as the strip's layer."""
+
 _PITCH_X, _PITCH_Y = 40.0, 26.0
 _BETWEEN_COLUMNS, _MOST_SPARE = 8.0, 24.0
 _LEAST_BETWEEN_LAYERS, _MOST_BETWEEN_LAYERS = 16.0, 64.0
@@ -108,6 +117,7 @@ class Layout:
         places: of each node, in the order of the nodes.
         slanted: whether tokens stand at an angle, because some do not fit their column.
         token_y: height at which tokens begin.
+        strip: (top, bottom) of the features, where there are some.
     """
 
     width: float
@@ -118,6 +128,7 @@ class Layout:
     gaps: tuple[Gap, ...]
     token_y: float
     slanted: bool
+    strip: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -153,6 +164,7 @@ def lay_out(
     parallel: bool,
     target_width: float,
     target_height: float,
+    after: int | None = None,
 ) -> Layout:
     """Places of ``nodes``, a column for each of ``token_widths`` (one a position).
 
@@ -160,11 +172,14 @@ def lay_out(
         parallel: attention and MLP of a layer read the same stream and share a line; else the MLP lies above the heads.
         target_width: columns are not widened beyond this; what has one node a line may be wider.
         target_height: layers are moved apart up to this, as far as that helps; what needs more is taller.
+        after: how many layers lie below the features, where there are some.
     """
     cells: _Cells = defaultdict(list)
     for index in sorted(range(len(nodes)), key=lambda i: (nodes[i].depth, nodes[i].head or 0, nodes[i].id)):
         node = nodes[index]
-        if node.layer is not None:
+        if node.in_dictionary:
+            cells[_STRIP, 0, node.position].append(index)
+        elif node.layer is not None:
             cells[node.layer, int(node.kind == "mlp" and not parallel), node.position].append(index)
     ends = {node.position: NODE_WIDTH + 12 for node in nodes if node.kind == "logits"}
     slanted, least = _least_widths(cells, token_widths, ends, target_width)
@@ -180,9 +195,10 @@ def lay_out(
     lines: dict[tuple[int, int], int] = defaultdict(int)
     for (layer, band, position), inside in cells.items():
         lines[layer, band] = max(lines[layer, band], -(-len(inside) // slots[position]))
+    in_strip = lines.pop((_STRIP, 0), 0)
     used = {layer for layer, _ in lines}
-    free = target_height - sum(lines.values()) * _PITCH_Y - 100
-    between = min(max(free / (len(used) + 1), _LEAST_BETWEEN_LAYERS), _MOST_BETWEEN_LAYERS)
+    free = target_height - sum(lines.values()) * _PITCH_Y - in_strip * _FEATURE_PITCH - 100
+    between = min(max(free / (len(used) + bool(in_strip) + 1), _LEAST_BETWEEN_LAYERS), _MOST_BETWEEN_LAYERS)
 
     places: dict[int, Box] = {}
     y = _MARGIN_TOP + NODE_HEIGHT / 2
@@ -191,9 +207,18 @@ def lay_out(
             places[index] = Box(columns[node.position].x, y, NODE_WIDTH + 12, NODE_HEIGHT)
     y += NODE_HEIGHT / 2 + between
     rows, gaps, layer = [], [], layers - 1
-    while layer >= 0:
+    strip: tuple[float, float] | None = None
+    above_strip = after if in_strip and after is not None else -1  # the lowest layer that lies above the strip
+    while layer >= 0 or above_strip >= 0:
+        if layer < above_strip:
+            strip = (y, y + in_strip * _FEATURE_PITCH + 2 * _STRIP_PAD)
+            for position, column in enumerate(columns):
+                inside = cells[_STRIP, 0, position]
+                places.update(_cell(inside, column, slots[position], y + _STRIP_PAD, FEATURE_HEIGHT, _FEATURE_PITCH))
+            y, above_strip = strip[1] + between, -1
+            continue
         if layer not in used:
-            lowest = max((other for other in used if other < layer), default=-1) + 1
+            lowest = max(max((other for other in used if other < layer), default=-1) + 1, above_strip)
             gaps.append(Gap(lowest, layer, y + (_GAP - between) / 2))
             y, layer = y + _GAP, lowest - 1
             continue
@@ -210,7 +235,9 @@ def lay_out(
     token_y = y + 18
     height = token_y + (max(token_widths, default=0) * _SLANT if slanted else 14) + 16
     in_order = tuple(places[i] for i in range(len(nodes)))
-    return Layout(x + _MARGIN_RIGHT, height, in_order, tuple(columns), tuple(rows), tuple(gaps), token_y, slanted)
+    return Layout(
+        x + _MARGIN_RIGHT, height, in_order, tuple(columns), tuple(rows), tuple(gaps), token_y, slanted, strip
+    )
 
 
 def _least_widths(
@@ -228,14 +255,21 @@ def _width(columns: Sequence[float]) -> float:
     return _MARGIN_LEFT + _MARGIN_RIGHT + sum(width + _BETWEEN_COLUMNS for width in columns)
 
 
-def _cell(inside: Sequence[int], column: Column, slots: int, top: float) -> dict[int, Box]:
+def _cell(
+    inside: Sequence[int],
+    column: Column,
+    slots: int,
+    top: float,
+    height: float = NODE_HEIGHT,
+    pitch: float = _PITCH_Y,
+) -> dict[int, Box]:
     """Nodes of a cell line by line, each line centred in its column."""
     places = {}
     for line, start in enumerate(range(0, len(inside), slots or 1)):
         part = inside[start : start + slots]
         for i, index in enumerate(part):
             x = column.x + (i - (len(part) - 1) / 2) * _PITCH_X
-            places[index] = Box(x, top + (line + 0.5) * _PITCH_Y, NODE_WIDTH, NODE_HEIGHT)
+            places[index] = Box(x, top + (line + 0.5) * pitch, NODE_WIDTH, height)
     return places
 
 

@@ -22,13 +22,30 @@ from markupsafe import Markup
 from checkpoints.errors import UserError
 
 from .display import guessed_in_words, number, percent, quoted, short_step, shorten, visible, visible_prose
-from .drawing import TOKEN_SIZE, Drawing, draw, says, sign_of, size_of, step_axis
-from .schema import Checkpoint, Explanation, Lens, check_explanation
+from .drawing import (
+    TOKEN_SIZE,
+    Drawing,
+    crossing_edges,
+    draw,
+    says,
+    sign_of,
+    site_in_words,
+    size_of,
+    splits,
+    step_axis,
+)
+from .schema import Checkpoint, Example, Explanation, Feature, Lens, check_explanation
 
 __all__ = ["explanation_page", "explanation_svg"]
 
 _SCRIPTS = ("flow.js", "panels.js", "page.js")
 """Joined in this order into one function, so that they share names with each other and with nothing else."""
+
+_FEATURE_SCRIPTS = ("flow.js", "features.js", "panels.js", "page.js")
+"""The same for pages that show features."""
+
+_BEFORE, _AFTER = 26, 12
+"""Characters that are shown before and after a token on which a feature fires."""
 
 _CHART_WIDTH, _CHART_HEIGHT = 460.0, 150.0
 _CHART_LEFT, _CHART_RIGHT, _CHART_TOP, _CHART_BOTTOM = 34.0, 12.0, 8.0, 34.0
@@ -47,7 +64,10 @@ def explanation_page(explanation: Mapping[str, Any]) -> str:
     drawing = draw(checked)
     environment = _environment()
     style = _source(environment, "page.css")
-    script = '"use strict";\n(() => {\n' + "\n".join(_source(environment, name) for name in _SCRIPTS) + "\n})();\n"
+    if checked.dictionary is not None:
+        style += "\n" + _source(environment, "features.css")
+    scripts = _SCRIPTS if checked.dictionary is None else _FEATURE_SCRIPTS
+    script = '"use strict";\n(() => {\n' + "\n".join(_source(environment, name) for name in scripts) + "\n})();\n"
     return environment.get_template("page.html.j2").render(
         e=checked,
         drawing=drawing,
@@ -113,8 +133,9 @@ def explanation_svg(explanation: Mapping[str, Any], checkpoint: int) -> str:
 
 def _caption(e: Explanation, c: Checkpoint) -> str:
     tokens = f", {_tokens(c.tokens)} tokens" if c.tokens is not None else ""
+    split = f"{splits(e, c)} " if e.dictionary is not None else ""
     return (
-        f"{visible(e.run)}, step {c.step:,}{tokens}: {quoted(e.answer.text)} against {quoted(e.foil.text)}. {says(c)} "
+        f"{visible(e.run)}, step {c.step:,}{tokens}: {quoted(e.answer.text)} against {quoted(e.foil.text)}. {says(c)} {split}"
         f"Numbers: attribution in logits of {visible(e.metric)}. Corrupted: {visible(e.corrupted.note)}"
     )
 
@@ -146,7 +167,8 @@ def _environment() -> Environment:
         "short_step": short_step,
         "sign": sign_of,
     }
-    environment.globals |= {"stroke_width": _stroke_width, "says": says, "token_size": TOKEN_SIZE}
+    environment.globals |= {"stroke_width": _stroke_width, "says": says, "site_in_words": site_in_words}
+    environment.globals |= {"token_size": TOKEN_SIZE}
     return environment
 
 
@@ -206,7 +228,42 @@ def _payload(e: Explanation, drawing: Drawing) -> dict[str, Any]:
         "answer": quoted(e.answer.text),
         "places": [round(x, 1) for x in _chart(e)["places"]],
         "vocabulary": list(vocabulary),
+    } | _features(e, drawing)
+
+
+def _features(e: Explanation, drawing: Drawing) -> dict[str, Any]:
+    """What the script needs of a dictionary: what each feature is, and which edges its features split."""
+    if e.dictionary is None:
+        return {}
+    return {
+        "features": [
+            [feature.feature, _born(feature), [_example(example) for example in feature.examples]]
+            for feature in e.dictionary.features
+        ],
+        "which": [[i, node.feature] for i, node in enumerate(e.nodes) if node.feature is not None],
+        "errors": [i for i, node in enumerate(e.nodes) if node.kind == "error"],
+        "columns": [[i, node.position] for i, node in enumerate(e.nodes) if node.in_dictionary],
+        "crossing": [list(pair) for pair in crossing_edges(e, drawing.edges)],
     }
+
+
+def _born(feature: Feature) -> str:
+    birth = feature.birth
+    if birth is None:
+        return "when it was born cannot be told"
+    if birth.absent is None:
+        return f"there since step {birth.present:,}, the first one covered"
+    return f"born between step {birth.absent:,} and step {birth.present:,}"
+
+
+def _example(example: Example) -> list[str]:
+    """A token with what stands around it, in one line each."""
+    before, after = (" ".join(visible_prose(text).split()) for text in (example.before, example.after))
+    if len(before) > _BEFORE:
+        kept = before[-_BEFORE:]
+        before = "… " + (kept.partition(" ")[2] or kept)  # from a whole word on, where there is one
+    token = visible(example.token.strip(" ") or example.token)
+    return [before, token, shorten(after, _AFTER), number(example.activation)]
 
 
 def _checkpoint(
@@ -236,7 +293,13 @@ def _checkpoint(
         "edges": [_short(x) for pair in drawing.scores[place] for x in pair],
         "labels": [x for label in drawing.labels[place] for x in (label.edge, label.x, label.y)],
         "lens": _lens(c.lens, vocabulary) if c.lens is not None else None,
-    }
+    } | _split(e, c)
+
+
+def _split(e: Explanation, c: Checkpoint) -> dict[str, Any]:
+    if c.split is None:
+        return {}
+    return {"splits": splits(e, c), "active": [_short(x) for row in c.split.active for x in row]}
 
 
 def _lens(lens: Lens, vocabulary: dict[str, int]) -> dict[str, list[float | None]]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.console import Console
 from rich.table import Table
 
 from .computing import Explained
-from .display import guessed_in_words, quoted
+from .display import guessed_in_words, quoted, visible
+from .drawing import splits
+from .schema import check_explanation
 
 __all__ = ["print_explained"]
 
@@ -49,7 +53,22 @@ def print_explained(explained: Explained) -> None:
             console.print(f"  {score:+8.2f}  {names[source]} to {into}", markup=False)
     elif last["reason"]:
         console.print(f"\nstep {last['step']}: {last['state']}: {last['reason']}", markup=False)
+    if "dictionary" in content:
+        _print_features(console, content, last)
     console.print(f"\n{explained.folder / 'index.html'}", markup=False, soft_wrap=True)
+
+
+def _print_features(console: Console, content: dict[str, Any], last: dict[str, Any]) -> None:
+    """What a dictionary makes of the last checkpoint."""
+    explanation = check_explanation(content)
+    assert explanation.dictionary is not None
+    console.print(f"\n{splits(explanation, explanation.checkpoints[-1])}", markup=False)
+    names = [node["id"] for node in content["nodes"]]
+    scores, after = dict(last["nodes"]), {index: lengths for index, *lengths in last["split"]["active"]}
+    for index, (now, corrupted) in sorted(after.items(), key=lambda pair: -abs(scores[pair[0]]))[:_EDGES]:
+        line = f"  {scores[index]:+8.2f}  {names[index]}, active {now:.2f} ({corrupted:.2f} corrupted)"
+        console.print(line, markup=False)
+    console.print(visible(explanation.dictionary.note), markup=False)
 
 
 def _number(value: float | None) -> str:

@@ -22,20 +22,30 @@ from checkpoints.errors import UserError
 
 __all__ = [
     "FORMAT",
+    "FORMATS",
     "KIND",
     "PORTS",
+    "Birth",
     "Checkpoint",
     "Corrupted",
+    "Dictionary",
+    "Example",
     "Explanation",
+    "Feature",
     "Lens",
     "Node",
+    "Split",
     "Token",
     "TopToken",
     "check_explanation",
 ]
 
 FORMAT = 1
-"""Version of the format. A reader of version 1 refuses any other."""
+"""Version of the format without features. A reader of version 1 refuses any other."""
+
+FORMATS = (FORMAT, 2)
+"""Version 2 is version 1 with features of a dictionary; it is written only where there are some, so that a reader of
+version 1 reads everything else as before."""
 
 KIND = "circuit-dynamics-explanation"
 """What the file says it is."""
@@ -80,21 +90,34 @@ class Node(_Strict):
     """A part of the model at one position of the prompt (both counted from 0)."""
 
     id: str
-    kind: Literal["embed", "head", "mlp", "logits"]
+    kind: Literal["embed", "head", "mlp", "logits", "feature", "error"]
     layer: Index | None = None
     head: Index | None = None
     position: Index
+    feature: Index | None = None
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
+        if (self.kind == "feature") != (self.feature is not None):
+            raise ValueError(f"{self.id}: a node has the number of a feature if and only if it is one")
         if (self.layer is not None, self.head is not None) != (self.kind in ("head", "mlp"), self.kind == "head"):
             has = {"head": "a layer and a head", "mlp": "a layer and no head"}.get(self.kind, "no layer and no head")
             raise ValueError(f"{self.id}: a {self.kind} has {has}")
         return self
 
     @property
+    def in_dictionary(self) -> bool:
+        """Whether it is a part of a site's activation (a feature, or what no feature rebuilds), and writes nothing."""
+        return self.kind in ("feature", "error")
+
+    @property
     def depth(self) -> tuple[int, int]:
-        """Order in which nodes write: embeddings, then layer by layer heads and MLP, then the logits."""
+        """Order in which nodes write: embeddings, then layer by layer heads and MLP, then the logits.
+
+        Features have no place in it; among each other, errors come last.
+        """
+        if self.in_dictionary:
+            return (self.feature if self.feature is not None else 1 << 30, 0)
         if self.kind == "embed":
             return (-1, 0)
         if self.kind == "logits":
@@ -110,12 +133,94 @@ class Lens(_Strict):
     answer: tuple[tuple[Probability | None, ...], ...]
 
 
+class Example(_Strict):
+    """A token of a corpus on which a feature fires most, and what stands around it."""
+
+    before: str
+    token: str
+    after: str
+    activation: Number
+
+
+class Birth(_Strict):
+    """When a feature appeared: absent at the step ``absent`` (null if it was there from the first), present at the other."""
+
+    absent: Index | None
+    present: Index
+
+
+class Feature(_Strict):
+    """What is known of one feature; ``birth`` is null where none was found beyond its null."""
+
+    feature: Index
+    birth: Birth | None
+    examples: tuple[Example, ...]
+
+
+class Dictionary(_Strict):
+    """The dictionary whose features are shown.
+
+    Attributes:
+        name: of the dictionary.
+        method: how it was made.
+        site, layer: whose activations it describes.
+        after: how many layers have written before it; features lie between layer ``after - 1`` and ``after``.
+        joint: whether one code explains all of its checkpoints (a crosscoder).
+        size: how many features it has.
+        note: what it covers, in a sentence.
+        features: those that some checkpoint shows.
+    """
+
+    name: str
+    method: str
+    site: Literal["resid_pre", "resid_post"]
+    layer: Index
+    after: Index
+    joint: bool
+    size: Index
+    note: str
+    features: tuple[Feature, ...]
+
+
+class Split(_Strict):
+    """How much of the metric crosses the site at one checkpoint, and in what; numbers in logits.
+
+    Attributes:
+        total: of all positions, what all edges carry that cross the site.
+        features: of that, what all features carry, shown or not.
+        error: the rest.
+        differ: (feature, position) pairs that are not as active as after the corrupted prompts.
+        shown: share of the sum of absolute attributions, over all pairs, that is shown.
+        active: (index of the node, activation, mean activation for the corrupted prompts) of every feature shown, in root
+            mean square lengths of the site's activation.
+        reason: why there are no features; empty if there are.
+    """
+
+    total: Number | None
+    features: Number | None
+    error: Number | None
+    differ: Index | None
+    shown: Probability | None
+    active: tuple[tuple[Index, Number, Number], ...]
+    reason: str = ""
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        if self.total is None or self.features is None or self.error is None:
+            if not self.reason or self.active:
+                raise ValueError("a split without numbers has a reason and no features")
+        elif abs(self.features + self.error - self.total) > 1e-3 * (abs(self.features) + abs(self.error)) + 1e-6:
+            raise ValueError(f"features ({self.features:g}) and error ({self.error:g}) are not {self.total:g} together")
+        return self
+
+
 class Checkpoint(_Strict):
     """What was computed at one checkpoint; numbers in logits, probabilities in [0, 1].
 
     Attributes:
         nodes: (index of the node, its total attribution in logits).
         edges: (index of the source, index of the target, port, attribution in logits).
+        split: what crosses the dictionary's site, where there is one.
     """
 
     step: Index
@@ -136,6 +241,7 @@ class Checkpoint(_Strict):
     nodes: tuple[tuple[Index, Number | None], ...]
     edges: tuple[tuple[Index, Index, Port, Number | None], ...]
     lens: Lens | None
+    split: Split | None = None
 
     @model_validator(mode="after")
     def _state_holds(self) -> Self:
@@ -155,7 +261,7 @@ class Checkpoint(_Strict):
 class Explanation(_Strict):
     """What a model computed on one prompt, at every checkpoint."""
 
-    format: Literal[1]
+    format: Literal[1, 2]
     kind: Literal["circuit-dynamics-explanation"]
     run: str
     prompt: str
@@ -172,6 +278,7 @@ class Explanation(_Strict):
     step_counts: str
     nodes: tuple[Node, ...]
     checkpoints: tuple[Checkpoint, ...]
+    dictionary: Dictionary | None = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -186,6 +293,7 @@ class Explanation(_Strict):
                 raise ValueError(f"{node.id} is at position {node.position} of {len(self.tokens)}")
             if (node.layer or 0) >= max(self.layers, 1) or (node.head or 0) >= max(self.heads, 1):
                 raise ValueError(f"{node.id} is outside of {self.layers} layers of {self.heads} heads")
+        self._check_dictionary()
         steps = [checkpoint.step for checkpoint in self.checkpoints]
         if steps != sorted(set(steps)):
             raise ValueError("the checkpoints' steps do not ascend")
@@ -195,6 +303,20 @@ class Explanation(_Strict):
             except ValueError as error:
                 raise ValueError(f"step {checkpoint.step}: {error}") from None
         return self
+
+    def _check_dictionary(self) -> None:
+        if (self.format == 2) != (self.dictionary is not None):
+            raise ValueError(f"format {self.format} has {'no' if self.format == 1 else 'a'} dictionary")
+        shown = {node.feature for node in self.nodes if node.feature is not None}
+        if self.dictionary is None:
+            if any(node.in_dictionary for node in self.nodes) or any(c.split is not None for c in self.checkpoints):
+                raise ValueError("there are features of no dictionary")
+            return
+        if self.dictionary.after > self.layers:
+            raise ValueError(f"the dictionary is after {self.dictionary.after} of {self.layers} layers")
+        about = [feature.feature for feature in self.dictionary.features]
+        if len(set(about)) < len(about) or set(about) != shown or max(about, default=-1) >= self.dictionary.size:
+            raise ValueError(f"what is known of features {sorted(about)} is not of those shown, {sorted(shown)}")
 
     def _check(self, checkpoint: Checkpoint) -> None:
         shown = [index for index, _ in checkpoint.nodes]
@@ -209,12 +331,19 @@ class Explanation(_Strict):
             if not {source, target} <= known:
                 raise ValueError(f"the edge from {source} to {target} has an end that is not among the nodes")
             self._check_edge(self.nodes[source], self.nodes[target], port)
+        if self.dictionary is not None and checkpoint.split is None:
+            raise ValueError("it does not say how the dictionary splits it")
+        active = [] if checkpoint.split is None else [index for index, *_ in checkpoint.split.active]
+        if sorted(active) != sorted(i for i in known if self.nodes[i].kind == "feature"):
+            raise ValueError("the active features are not those among the nodes")
         if checkpoint.lens is not None:
             for table in (checkpoint.lens.top, checkpoint.lens.answer):
                 if [len(row) for row in table] != [len(self.tokens)] * self.layers:
                     raise ValueError(f"the lens is not {self.layers} layers x {len(self.tokens)} positions")
 
     def _check_edge(self, source: Node, target: Node, port: str) -> None:
+        if source.in_dictionary or target.in_dictionary:
+            raise ValueError(f"the edge from {source.id} to {target.id} has a feature at its end")
         (low, rank), (high, target_rank) = source.depth, target.depth
         upward = low < high or (low == high and rank < target_rank and not self.parallel)
         if not upward:
@@ -238,6 +367,6 @@ def check_explanation(value: Mapping[str, Any]) -> Explanation:
         more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
         raise UserError(
             "this is not an explanation: " + "; ".join(found[:3]) + more,
-            expected=f"format {FORMAT}, as in docs/explain-format.md",
+            expected=f"format {' or '.join(map(str, FORMATS))}, as in docs/explain-format.md",
             remedy="write it anew with this version of the program",
         ) from error

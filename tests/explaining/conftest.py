@@ -36,6 +36,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, dic
     folder = tmp_path_factory.mktemp("pages")
     found = {}
     sizes = {"organism": made.organism_sized, "pythia": made.pythia_sized, "hostile": made.hostile}
+    sizes |= {"features": made.with_features, "hostile-features": made.hostile_features}
     for name, make in sizes.items():
         explanation = make()
         file = folder / f"{name}.html"

@@ -231,3 +231,73 @@ def hostile(**changes: Any) -> dict[str, Any]:
         checkpoint["stage"] = checkpoint["label"] = "</script><b>"
         checkpoint["reason"] = checkpoint["reason"] and "<script>alert(1)</script>\u2029"
     return made
+
+
+def with_features(
+    made: dict[str, Any] | None = None, *, texts: Sequence[str] = WORDS, after: int = 3
+) -> dict[str, Any]:
+    """An explanation with the features of a made-up dictionary of 600, between the last two of four layers."""
+    made = organism_sized() if made is None else made
+    rng = random.Random(1)
+    positions = len(made["tokens"])
+    numbers = rng.sample(range(600), 14)
+    places: list[tuple[int, int | None]] = [(rng.choice((2, positions - 1)), n) for n in numbers]
+    places += [(positions - 1, None), (2, None)]
+    first = len(made["nodes"])
+    for position, number in places:
+        node = {"id": f"error@{position}", "kind": "error", "layer": None, "head": None, "position": position}
+        if number is not None:
+            node |= {"id": f"F{number}@{position}", "kind": "feature", "feature": number}
+        made["nodes"].append(node)
+    for checkpoint in made["checkpoints"]:
+        if checkpoint["state"] in ("failed", "not measurable"):
+            checkpoint["split"] = dict.fromkeys(("total", "features", "error", "differ", "shown"))
+            checkpoint["split"] |= {"active": [], "reason": "the checkpoint failed"}
+            continue
+        shown = sorted(rng.sample(range(len(numbers)), 10))
+        scores = {first + i: rng.gauss(0, 0.5) for i in [*shown, len(numbers), len(numbers) + 1]}
+        checkpoint["nodes"] += [[i, score] for i, score in scores.items()]
+        features, error = rng.gauss(2, 0.5), rng.gauss(0, 0.2)
+        checkpoint["split"] = {
+            "total": features + error,
+            "features": features,
+            "error": error,
+            "differ": 57,
+            "shown": 0.83,
+            "active": [[first + i, rng.expovariate(1.0), rng.choice((0.0, 0.3))] for i in shown],
+            "reason": "",
+        }
+    births = ({"absent": None, "present": 0}, {"absent": 12, "present": 18}, None)
+    made["format"] = 2
+    made["dictionary"] = {
+        "name": "main" if texts is WORDS else texts[0],
+        "method": "a crosscoder",
+        "site": "resid_post",
+        "layer": after - 1,
+        "after": after,
+        "joint": True,
+        "size": 600,
+        "note": "The dictionary covers all 40 checkpoints that the trace holds." if texts is WORDS else texts[0],
+        "features": [
+            {
+                "feature": number,
+                "birth": births[i % 3],
+                "examples": [
+                    {
+                        "before": rng.choice(texts),
+                        "token": rng.choice(texts),
+                        "after": rng.choice(texts),
+                        "activation": 2.5,
+                    }
+                    for _ in range(i % 4)
+                ],
+            }
+            for i, number in enumerate(numbers)
+        ],
+    }
+    return made
+
+
+def hostile_features() -> dict[str, Any]:
+    """Features that fire on what a page could trip over."""
+    return with_features(hostile(), texts=HOSTILE)

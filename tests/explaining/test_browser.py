@@ -353,6 +353,77 @@ def test_hostile_texts_are_shown_and_do_nothing(opened: Any, pages: Pages) -> No
     assert page.text("#message") == "Not measurable: <script>alert(1)</script>⟨U+2029⟩"
 
 
+def test_features_show_their_numbers_and_what_they_are(opened: Any, pages: Pages) -> None:
+    page, explanation = opened("features"), pages["features"][1]
+    nodes, about = explanation["nodes"], {f["feature"]: f for f in explanation["dictionary"]["features"]}
+    told = set()
+    for place in (39, 30):
+        page.tab.locator("#slider").fill(str(place))
+        checkpoint = explanation["checkpoints"][place]
+        assert page.text("#splits").startswith("The stream after layer 2 passes on ")
+        lengths = {i: (a, b) for i, a, b in checkpoint["split"]["active"]}
+        for i, score in checkpoint["nodes"]:
+            if nodes[i]["kind"] not in ("feature", "error"):
+                continue
+            assert page.tab.locator(f"[data-node='{i}'] .value").text_content() == number(score)
+            page.tab.locator(f"[data-node='{i}'] .box").hover()
+            tip = page.text("#tip")
+            if nodes[i]["kind"] == "error":
+                assert tip.startswith("error of the dictionary at position ") and "fires" not in tip
+                continue
+            known = about[nodes[i]["feature"]]
+            assert tip.startswith(f"feature {known['feature']} at position {nodes[i]['position']}, “")
+            assert f"active {lengths[i][0]:.2f}, for the corrupted prompt {lengths[i][1]:.2f}" in tip
+            born = known["birth"] and (
+                "born between step 12 and step 18" if known["birth"]["absent"] else "since step 0"
+            )
+            assert (born or "when it was born cannot be told") in tip
+            shown = [e["token"].strip(" ").replace("\n", "↵") for e in known["examples"]]
+            assert page.tab.locator("#tip mark").all_inner_texts() == shown
+            told.add(len(shown))
+    assert told >= {0, 2, 3}
+    page.tab.locator("#slider").fill("4")  # failed
+    assert page.text("#splits") == "No features: the checkpoint failed." and page.count(".node.feature.on") == 0
+
+
+def test_pointing_at_a_feature_lights_up_the_edges_that_carry_it(opened: Any, pages: Pages) -> None:
+    page, explanation = opened("features"), pages["features"][1]
+    nodes, checkpoint = explanation["nodes"], explanation["checkpoints"][-1]
+    after = explanation["dictionary"]["after"]
+
+    def below(i: int) -> bool:
+        return bool(nodes[i]["kind"] == "embed" or (nodes[i]["layer"] is not None and nodes[i]["layer"] < after))
+
+    for i, *_ in checkpoint["split"]["active"]:
+        page.tab.locator(f"[data-node='{i}'] .box").hover()
+        across = [e for e in checkpoint["edges"] if below(e[0]) and not below(e[1])]
+        carrying = [e for e in across if nodes[e[0]]["position"] == nodes[i]["position"]]
+        assert page.count(".edge.lit") == len(carrying) < len(checkpoint["edges"])
+        lit = page.tab.eval_on_selector_all(".node.lit", "found => found.map(e => Number(e.dataset.node))")
+        assert set(lit) == {i} | {end for e in carrying for end in e[:2]}
+        assert ("none of the edges that are kept passes here" in page.text("#tip")) == (not carrying)
+    page.tab.locator(f"[data-node='{i}']").focus()
+    page.key("Enter")
+    page.tab.mouse.move(2, 2)
+    page.key("ArrowLeft")
+    assert page.tab.locator("#tip").is_visible() and page.text("#tip").startswith("feature ")
+    page.key("Escape")
+    assert page.count(".lit") == 0
+
+
+def test_hostile_examples_of_features_are_shown_and_do_nothing(opened: Any, pages: Pages) -> None:
+    page, explanation = opened("hostile-features"), pages["hostile-features"][1]
+    seen = []
+    for i, *_ in explanation["checkpoints"][-1]["split"]["active"]:
+        page.tab.locator(f"[data-node='{i}']").focus()
+        seen.append(page.text("#tip"))
+    told = "\n".join(seen)
+    assert "<script>alert(1)</script>" in told or "</script>" in told
+    assert "\u202e" not in told and "\x00" not in told
+    assert page.count("script") == 2 and page.count("img") == 0
+    assert "<script>alert(1)</script>" in page.text("#splits") and "<script>alert(1)</script>" in page.text(".reading")
+
+
 def test_injected_code_would_be_stopped_by_the_policy(chromium: Any, pages: Pages) -> None:
     """The second wall: even markup that got in does not run and asks for nothing."""
     page = Opened(chromium, pages["organism"][0].as_uri())
@@ -387,7 +458,7 @@ def test_served_by_a_web_server_the_page_is_all_that_is_asked_for(chromium: Any,
 
 
 @pytest.mark.parametrize("width", [1280, 800, 390])
-@pytest.mark.parametrize("name", ["organism", "pythia", "hostile"])
+@pytest.mark.parametrize("name", ["organism", "pythia", "hostile", "features", "hostile-features"])
 def test_nothing_is_wider_than_the_window(opened: Any, name: str, width: int) -> None:
     page = opened(name, viewport={"width": width, "height": 900})
     assert page.tab.evaluate("document.documentElement.scrollWidth") <= width
@@ -395,7 +466,7 @@ def test_nothing_is_wider_than_the_window(opened: Any, name: str, width: int) ->
     assert beside == (width == 1280 and name != "pythia")
 
 
-@pytest.mark.parametrize("name", ["organism", "pythia"])
+@pytest.mark.parametrize("name", ["organism", "pythia", "features"])
 def test_labels_of_edges_do_not_overlap(opened: Any, name: str) -> None:
     page = opened(name)
     boxes = page.tab.eval_on_selector_all(
@@ -432,6 +503,21 @@ def test_the_measure_of_contrast_is_right() -> None:
 
 def style(page: Opened, selector: str, name: str) -> list[str]:
     return list(page.tab.eval_on_selector_all(selector, f"found => found.map(e => getComputedStyle(e).{name})"))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_features_can_be_read_in_light_and_dark(opened: Any, scheme: str) -> None:
+    page = opened("features", color_scheme=scheme)
+    boxes = style(page, ".node.feature.on .box", "fill")
+    for selector in (".node.feature.on .name:not(.value)", ".node.feature.on .value"):
+        for name, box in zip(style(page, selector, "fill"), boxes, strict=True):
+            assert contrast(name, box) >= 4.5
+    (strip,) = style(page, ".strip", "fill")
+    assert strip != style(page, "body", "backgroundColor")[0]
+    for line in set(style(page, ".node.feature.on .box", "stroke")):
+        assert contrast(line, strip) >= 3
+    page.tab.locator(".node.feature.on .box").first.hover()
+    assert contrast(style(page, "#tip", "color")[0], style(page, "#tip", "backgroundColor")[0]) >= 4.5
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

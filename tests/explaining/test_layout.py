@@ -177,3 +177,30 @@ def test_the_step_axis_has_a_place_for_zero_and_is_logarithmic_above_one() -> No
     assert [text for _, text in axis.ticks] == ["0", "1", "10", "100", "1000"]
     assert step_axis([7]).places == (0.0,)
     assert [text for _, text in step_axis([2000, 3000]).ticks] == ["2000", "3000"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    any_nodes(), st.integers(0, 6), st.lists(st.tuples(st.integers(0, 4), st.integers(0, 9)), min_size=1, unique=True)
+)
+def test_features_lie_in_a_strip_between_two_layers(nodes: list[Node], after: int, some: list[tuple[int, int]]) -> None:
+    features = [Node(id=f"F{n}@{p}", kind="feature", position=p, feature=n) for p, n in some]
+    features.append(Node(id="error@0", kind="error", position=0))
+    every = [*nodes, *features]
+    layout = lay_out(every, 6, [20] * 5, parallel=True, target_width=700, target_height=600, after=after)
+    assert layout.strip is not None
+    top, bottom = layout.strip
+    for a, b in combinations(layout.places, 2):
+        assert not a.overlaps(b)
+    for node, box in zip(every, layout.places, strict=True):
+        if node.in_dictionary:
+            assert top <= box.y - box.height / 2 and box.y + box.height / 2 <= bottom
+        elif node.kind == "logits" or (node.layer is not None and node.layer >= after):
+            assert box.y + box.height / 2 < top
+        else:
+            assert box.y - box.height / 2 > bottom
+    for gap in layout.gaps:
+        assert gap.last < after or gap.first >= after
+    columns = {c.position: c for c in layout.columns}
+    for node, box in zip(every, layout.places, strict=True):
+        assert abs(box.x - columns[node.position].x) <= columns[node.position].width / 2

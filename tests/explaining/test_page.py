@@ -40,9 +40,9 @@ class Elements(HTMLParser):
             self.inside[self.found[-1][0]][-1] += data
 
 
-@pytest.fixture(scope="module")
-def hostile() -> tuple[dict[str, Any], str, Elements]:
-    explanation = made.hostile()
+@pytest.fixture(scope="module", params=[made.hostile, made.hostile_features])
+def hostile(request: pytest.FixtureRequest) -> tuple[dict[str, Any], str, Elements]:
+    explanation = request.param()
     page = explanation_page(explanation)
     return explanation, page, Elements(page)
 
@@ -77,7 +77,7 @@ def test_nothing_is_loaded_and_no_markup_carries_code_or_style(hostile: Any) -> 
 def test_the_script_writes_text_only() -> None:
     folder = Path(__file__).parents[2] / "dynamics/explaining/templates"
     files = sorted(folder.glob("*.js"))
-    assert len(files) == 3
+    assert len(files) == 4
     for file in files:
         code = file.read_text(encoding="utf-8")
         for way in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function(", "fetch("):
@@ -131,7 +131,7 @@ def test_a_series_in_which_nothing_was_found_has_a_page_and_figures_that_say_so(
     assert not figure.findall(f".//{SVG}g[@class='edges']/{SVG}path")
 
 
-@pytest.mark.parametrize("size", [made.organism_sized, made.pythia_sized, made.hostile])
+@pytest.mark.parametrize("size", [made.organism_sized, made.pythia_sized, made.hostile, made.with_features])
 def test_a_figure_draws_every_kept_edge_and_node(size: Any) -> None:
     explanation = size()
     drawing = draw(check_explanation(explanation))
@@ -185,3 +185,34 @@ def test_a_figure_cannot_be_broken_out_of() -> None:
     figure = ElementTree.fromstring(text)
     assert not list(figure.iter(f"{SVG}script")) and "<script>" not in text
     assert "What <script>alert(1)</script> computed at step" in (figure.findtext(f"{SVG}title") or "")
+
+
+def test_a_figure_draws_features_with_their_numbers() -> None:
+    explanation = made.with_features()
+    figure = ElementTree.fromstring(explanation_svg(explanation, -1))
+    last = explanation["checkpoints"][-1]
+    for kind in ("feature", "error"):
+        boxes = figure.findall(f".//{SVG}g[@class='nodes']/{SVG}g")
+        drawn = [
+            [t.text for t in box.findall(f"{SVG}text")] for box in boxes if (box.get("class") or "").startswith(kind, 5)
+        ]
+        wanted = [
+            [str(explanation["nodes"][i].get("feature", "error")), f"{'−' if score < 0 else '+'}{abs(score):.2f}"]
+            for i, score in last["nodes"]
+            if explanation["nodes"][i]["kind"] == kind
+        ]
+        assert sorted(map(str, drawn)) == sorted(map(str, wanted)) and wanted
+    written = " ".join(t.text or "" for t in figure.iter(f"{SVG}text"))
+    assert "The stream after layer 2 passes on" in written and "features of “main”" in written
+
+
+def test_pages_without_features_hold_nothing_of_them() -> None:
+    page = explanation_page(made.organism_sized())
+    for word in ("splits", "strip", "dictionary", "featureAt", "cut corners"):
+        assert word not in page
+    assert "strip" not in explanation_svg(made.organism_sized(), -1)
+    with_them = explanation_page(made.with_features())
+    assert "cut corners" in with_them and "One code of this dictionary" in with_them
+    apart = made.with_features()
+    apart["dictionary"]["joint"] = False
+    assert "One code of this dictionary" not in explanation_page(apart)

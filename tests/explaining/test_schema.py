@@ -31,7 +31,7 @@ def index(e: dict[str, Any], kind: str, position: int | None = None, layer: int 
     )
 
 
-@pytest.mark.parametrize("size", [made.organism_sized, made.pythia_sized, made.hostile])
+@pytest.mark.parametrize("size", [made.organism_sized, made.pythia_sized, made.hostile, made.with_features])
 def test_what_is_made_follows_the_format_also_through_json(size: Callable[[], dict[str, Any]]) -> None:
     value = size()
     checked = check_explanation(value)
@@ -50,7 +50,8 @@ def edge(e: dict[str, Any], source: int, target: int, port: str) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda e: e.update(format=2), "format: Input should be 1"),
+        (lambda e: e.update(format=3), "format: Input should be 1 or 2"),
+        (lambda e: e.update(format=2), "format 2 has a dictionary"),
         (lambda e: e.update(kind="report"), "kind: Input should be"),
         (lambda e: e.update(extra=1), "extra: Extra inputs are not permitted"),
         (lambda e: e.pop("metric"), "metric: Field required"),
@@ -91,7 +92,43 @@ def test_contradictions_are_refused(change: Change, words: str) -> None:
     change(value)
     with pytest.raises(UserError, match=words) as caught:
         check_explanation(value)
-    assert caught.value.expected == "format 1, as in docs/explain-format.md"
+    assert caught.value.expected == "format 1 or 2, as in docs/explain-format.md"
+
+
+def feature(e: dict[str, Any]) -> int:
+    """The first feature that the last checkpoint shows."""
+    return int(last(e)["split"]["active"][0][0])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda e: e.update(format=1), "format 1 has no dictionary"),
+        (lambda e: e.pop("dictionary"), "format 2 has a dictionary"),
+        (lambda e: (e.pop("dictionary"), e.update(format=1)), "features of no dictionary"),
+        (lambda e: e["dictionary"].update(after=5), "after 5 of 4 layers"),
+        (lambda e: e["dictionary"].update(site="mlp_out"), "dictionary.site: Input should be"),
+        (lambda e: e["dictionary"]["features"].pop(), "is not of those shown"),
+        (lambda e: e["dictionary"].update(size=3), "is not of those shown"),
+        (lambda e: e["dictionary"]["features"].append(e["dictionary"]["features"][0]), "is not of those shown"),
+        (lambda e: e["nodes"][feature(e)].update(feature=None), "if and only if it is one"),
+        (lambda e: e["nodes"][0].update(feature=3), "if and only if it is one"),
+        (lambda e: e["nodes"][feature(e)].update(layer=2), "a feature has no layer and no head"),
+        (lambda e: last(e).pop("split"), "does not say how the dictionary splits it"),
+        (lambda e: last(e)["split"].update(error=9.0), "and error .* are not .* together"),
+        (lambda e: last(e)["split"].update(total=None), "has a reason and no features"),
+        (lambda e: last(e)["split"].update(shown=1.2), "less than or equal to 1"),
+        (lambda e: last(e)["split"]["active"].pop(), "active features are not those among the nodes"),
+        (lambda e: edge(e, index(e, "embed"), feature(e), "in"), "has a feature at its end"),
+    ],
+)
+def test_contradictions_about_features_are_refused(change: Change, words: str) -> None:
+    value = made.with_features()
+    change(value)
+    if words == "has a feature at its end":
+        last(value)["split"]["active"] = [[i, 1.0, 0.0] for i, n in enumerate(value["nodes"]) if n["kind"] == "feature"]
+    with pytest.raises(UserError, match=words):
+        check_explanation(value)
 
 
 def test_within_a_layer_a_head_may_feed_the_mlp_of_a_model_that_is_not_parallel() -> None:
