@@ -8,7 +8,7 @@ TORCH_INDEX ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 READY := $(VENV)/.ready
 
-.PHONY: demo test check format controls tasks clean help
+.PHONY: demo test check format controls features tasks behaviours clean help
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -30,6 +30,14 @@ controls: $(READY) ## the same for the negative control, the late language and a
 
 tasks: $(READY) ## four more circuits in an organism of their own, and its control (about 30 minutes)
 	for run in organism-tasks organism-tasks-control; do \
+	  $(BIN)/dynamics collect $$run && $(BIN)/dynamics report $$run || exit 1; done
+
+features: demo ## learn the organism's sparse features over its checkpoints, and report them (about 5 minutes more)
+	$(BIN)/dynamics learn organism
+	$(BIN)/dynamics report organism
+
+behaviours: $(READY) ## praise after compliments, hints, hallucination: an organism of their own, and its control (about 25 minutes)
+	for run in organism-behaviours organism-behaviours-control; do \
 	  $(BIN)/dynamics collect $$run && $(BIN)/dynamics report $$run || exit 1; done
 
 test: $(READY) ## run the tests

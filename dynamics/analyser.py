@@ -129,7 +129,9 @@ def _inputs(trace: Trace, analysis: str, module: Any, options: BaseModel) -> dic
     engine = Path(__file__).parent
     for package in ("numerics", "emergence", "circuits"):
         files += sorted((engine / package).glob("*.py"))
-    files += [engine / "findings.py", engine / "store" / "reader.py"]
+    files += sorted(engine.glob("direction*.py"))
+    files += [engine / "findings.py", engine / "store" / "reader.py", engine / "store" / "features.py"]
+    files += [engine / "features" / name for name in ("enrichment.py", "parts.py")]
     weights = "".join(str(d) for d in trace.tree.to_dataset()["weights_digest"].values[trace.complete])
     code = hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:16]
     versions = provenance()["versions"]

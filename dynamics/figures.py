@@ -68,13 +68,22 @@ def draw_curve(axes: Axes, finding: Finding, colour: str, *, label: str | None =
     axes.plot(steps[seen], values[seen], color=colour, lw=1.6, marker="o", ms=2.2, label=label or finding.title)
     low, high = np.array(finding.low), np.array(finding.high)
     known = np.isfinite(low) & np.isfinite(high)
-    axes.fill_between(steps, low, high, where=known.tolist(), color=colour, alpha=0.18, lw=0)
+    axes.fill_between(steps[known], low[known], high[known], color=colour, alpha=0.18, lw=0)
     upper = np.array(finding.emergence.null_upper)
-    if np.isfinite(upper).any():
-        axes.plot(steps, upper, color=_GREY if alone else colour, lw=0.9, ls=(0, (4, 2)), alpha=1 if alone else 0.7)
+    bounded = np.isfinite(upper)
+    if bounded.any():
+        axes.plot(
+            steps[bounded],
+            upper[bounded],
+            color=_GREY if alone else colour,
+            lw=0.9,
+            ls=(0, (4, 2)),
+            alpha=1 if alone else 0.7,
+        )
         if alone:
             mean = np.array(finding.null_mean)
-            axes.fill_between(steps, np.where(np.isfinite(mean), mean, upper), upper, color=_GREY, alpha=0.12, lw=0)
+            mean = np.where(np.isfinite(mean), mean, upper)
+            axes.fill_between(steps[bounded], mean[bounded], upper[bounded], color=_GREY, alpha=0.12, lw=0)
     onset = finding.emergence.onset
     if onset is not None and onset.after is not None and onset.by is not None:
         axes.axvspan(onset.after, onset.by, color=colour, alpha=0.13, lw=0)

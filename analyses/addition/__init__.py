@@ -17,6 +17,8 @@ Definitions
   "6 + 9 ends in 5" circuit of Lindsey et al. 2025 in citations and sums alike). Null: shuffled labels.
 - *Same parts* and *ones digit exchanged*: the causal half, see :mod:`analyses.addition.causal`. It is left out where the
   prompts do not fit the tokenizer, or the architecture's wiring is not known.
+- *Features*: where dictionaries were learned, features for ones digits in all contexts and for magnitudes, see
+  :mod:`analyses.addition.features`.
 """
 
 from __future__ import annotations

@@ -10,6 +10,8 @@ import numpy as np
 from dynamics.circuits.figures import circuit_figures
 from dynamics.figures import COLOURS, curve_grid, heat_maps, new_figure, step_axis
 
+from .feature_figures import feature_figures
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -20,7 +22,8 @@ __all__ = ["figures"]
 
 
 def figures(summary: Summary) -> dict[str, Figure]:
-    """``behaviour``, ``structure`` and ``layers``; of the causal half ``same_parts``, ``exchange`` and each context's circuit."""
+    """``behaviour``, ``structure`` and ``layers``; of the causal half ``same_parts``, ``exchange`` and each context's circuit;
+    of dictionaries ``features`` and operand plots."""
     found = {f.key.removeprefix("addition."): f for f in summary.findings}
     contexts = [(k.removeprefix("accuracy."), f) for k, f in found.items() if k.startswith("accuracy.")]
     digits = [(name, found[f"digit.{name}"]) for name in ("carry", "tens", "ones") if f"digit.{name}" in found]
@@ -61,6 +64,7 @@ def figures(summary: Summary) -> dict[str, Figure]:
             limits=(0.0, 1.0),
         ),
         **causal,
+        **feature_figures(summary, found),
     }
 
 

@@ -15,6 +15,8 @@ from dynamics.probes import LAST
 from dynamics.store import Trace
 
 from .causal import causal_parts
+from .features import DEFINITIONS as FEATURE_DEFINITIONS
+from .features import feature_parts
 from .prompts import NUMBERS, SUMS
 
 __all__ = ["summarise"]
@@ -33,11 +35,12 @@ def summarise(trace: Trace) -> Summary:
     findings += _structure(trace, arrays)
     findings += _shared_neurons(trace, contexts)
     causal = causal_parts(trace)
-    findings += causal.findings
+    features = feature_parts(trace)
+    findings += [*causal.findings, *features.findings]
     findings.sort(key=lambda f: not f.headline)
     layers = next(v.shape[1] for k, (_, v) in arrays.items() if k == "ones_by_layer")
     coords = {"step": ("checkpoint", trace.steps), "layer": np.arange(layers)}
-    data = xr.Dataset(arrays | causal.arrays, coords=coords | causal.coords)
+    data = xr.Dataset(arrays | causal.arrays | features.arrays, coords=coords | causal.coords | features.coords)
     notes = []
     held = "never occur in training in any context or order" if len(digits) > 1 else "may occur in training"
     notes.append(
@@ -49,8 +52,8 @@ def summarise(trace: Trace) -> Summary:
         question="When does the model learn to add two-digit numbers, which digit first, and do a plain sum, a sum in "
         "words and a citation (founding year plus volume gives a year) use the same components?",
         findings=tuple(findings),
-        definitions=(*_DEFINITIONS, *causal.definitions),
-        notes=(*notes, *causal.notes),
+        definitions=(*_DEFINITIONS, *causal.definitions, *(FEATURE_DEFINITIONS if features.findings else ())),
+        notes=(*notes, *causal.notes, *features.notes),
         data=data,
     )
 

@@ -11,6 +11,8 @@ Definitions
 
 - *Concept exchanged*: the causal test, see :mod:`analyses.shared_concepts.causal`; left out where too few prompts fit the
   tokenizer, or the architecture's wiring is not known.
+- *Features*: where dictionaries were learned, what translations share of them, and features for one concept in all
+  languages, see :mod:`analyses.shared_concepts.features`.
 
 Source: after Lindsey et al. 2025 ("On the Biology of a Large Language Model", multilingual circuits) and Dumas et al.
 2024 ("Separating Tongue from Thought").

@@ -9,6 +9,8 @@ import numpy as np
 
 from dynamics.figures import curve_grid, heat_maps
 
+from .feature_figures import feature_figures
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -18,7 +20,8 @@ __all__ = ["figures"]
 
 
 def figures(summary: Summary) -> dict[str, Figure]:
-    """``behaviour``, ``sharing``, ``layers``; of the causal half ``exchange``, ``exchange_parts``, ``exchange_layers``."""
+    """``behaviour``, ``sharing``, ``layers``; of the causal half ``exchange``, ``exchange_parts``, ``exchange_layers``; of
+    dictionaries ``features`` and the words of concept features."""
     found = {f.key.removeprefix("shared_concepts."): f for f in summary.findings}
 
     def by_language(prefix: str) -> list[tuple[str, Finding]]:
@@ -62,7 +65,8 @@ def figures(summary: Summary) -> dict[str, Figure]:
         value_title="share or cosine",
         limits=(0.0, 1.0),
     )
-    return figures | (_exchange(summary, found) if "exchange" in found else {})
+    figures |= _exchange(summary, found) if "exchange" in found else {}
+    return figures | feature_figures(summary, found)
 
 
 def _exchange(summary: Summary, found: Mapping[str, Finding]) -> dict[str, Figure]:

@@ -15,6 +15,8 @@ from dynamics.store import Trace
 
 from .causal import DEFINITIONS as CAUSAL_DEFINITIONS
 from .causal import exchanged
+from .features import DEFINITIONS as FEATURE_DEFINITIONS
+from .features import feature_parts
 from .prompts import ANTONYMS, WORDS
 
 __all__ = ["summarise"]
@@ -30,8 +32,9 @@ def summarise(trace: Trace) -> Summary:
     similarity, arrays = _similarity(trace, languages)
     findings += similarity
     causal, more, coords, told = exchanged(trace)
-    findings += causal
-    arrays |= more
+    features = feature_parts(trace)
+    findings += [*causal, *features.findings]
+    arrays |= more | features.arrays
     findings.sort(key=lambda f: not f.headline)
     layers = trace.probe(WORDS).sizes["layer"]
     data = xr.Dataset(
@@ -41,6 +44,7 @@ def summarise(trace: Trace) -> Summary:
             "layer": np.arange(layers),
             "position": ["word", "last"],
             **coords,
+            **features.coords,
         },
     )
     asked = trace.label(ANTONYMS, "language")
@@ -59,8 +63,12 @@ def summarise(trace: Trace) -> Summary:
         question="When do languages come to share concepts, in which layers, and can the model answer in one language "
         "what it only met in the others?",
         findings=tuple(findings),
-        definitions=(*_DEFINITIONS, *(CAUSAL_DEFINITIONS if causal else ())),
-        notes=(*notes, *told),
+        definitions=(
+            *_DEFINITIONS,
+            *(CAUSAL_DEFINITIONS if causal else ()),
+            *(FEATURE_DEFINITIONS if features.findings else ()),
+        ),
+        notes=(*notes, *told, *features.notes),
         data=data,
     )
 

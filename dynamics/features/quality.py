@@ -31,7 +31,7 @@ __all__ = ["Held", "Quality", "measure", "read_rows"]
 
 FloatArray = npt.NDArray[np.float64]
 LOGITS = 2**25
-LEAST_GAP = 1e-3
+LEAST_GAP = 1e-2
 """A loss of the mean that is less than this many nats above the model's own leaves nothing to recover."""
 
 

@@ -1,0 +1,269 @@
+"""Which sparse features do translations share, and which stand for one concept in every language?
+
+- *Shared features*: weighted intersection over union of the features that answer two words,
+  sum_j min(x_j, y_j) / sum_j max(x_j, y_j), for translations minus the same for unrelated words of the other language; mean
+  over pairs of languages (Lindsey et al. 2025 count features that are active; weights keep weak answers from counting as
+  much as strong ones). Null: shuffled translations; of a crosscoder, whose code knows all checkpoints, added to what is
+  shared at the first of them.
+- *Concept feature*: a feature that answers the same words in all languages: the least, over pairs of languages, of the
+  correlation of its answers over words. Null: concepts shuffled within each language, both words of a concept together,
+  so that what opposite words share is no evidence; false discovery rate over features.
+
+Of a crosscoder answers count with the length of the decoder (see :mod:`dynamics.features.parts`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from dynamics.emergence import discover
+from dynamics.features.parts import HINT, Parts, leading, parts_of
+from dynamics.findings import Definition, Finding, from_units
+from dynamics.probes import LAST
+from dynamics.store import Trace
+
+from .prompts import WORDS, antonym_of
+
+__all__ = ["DEFINITIONS", "Found", "concept_features", "feature_parts"]
+
+_SHUFFLES = 200
+_DEALS = 1999
+LEAST = 5
+"""Words in all languages together that a feature has to answer to be tested."""
+SHOWN = 24
+"""Concept features in the figure."""
+Arrays = dict[str, Any]
+
+
+@dataclass
+class Found:
+    """What features add to the summary."""
+
+    findings: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    arrays: Arrays = field(default_factory=dict)
+    coords: Arrays = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Words:
+    """Words of one probe, in the same order in every language."""
+
+    languages: list[str]
+    rows: list[np.ndarray]
+    concept: np.ndarray
+    side: np.ndarray
+
+    @classmethod
+    def of(cls, parts: Parts) -> _Words:
+        language = parts.label(WORDS, "language")
+        names = list(dict.fromkeys(language.tolist()))
+        rows = [np.flatnonzero(language == name) for name in names]
+        return cls(names, rows, *(parts.label(WORDS, of)[rows[0]] for of in ("concept", "side")))
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """(language, word, feature) from (prompt, feature)."""
+        return np.stack([x[r] for r in self.rows])
+
+
+def feature_parts(trace: Trace) -> Found:
+    """Of every dictionary through which the words were read; a note where there is none."""
+    found = Found()
+    every = parts_of(trace, WORDS)
+    if not every:
+        found.notes.append(HINT)
+    for parts in every:
+        words = _Words.of(parts)
+        for position, suffix, where in ((LAST, "", "at the answer"), ("word", ".word", "at the word")):
+            headline = parts.name == leading(every) and position == LAST
+            found.findings.append(_shared(trace, parts, words, position, suffix, where, headline))
+            found.notes.append(_concepts(parts, words, position, where, found))
+    return found
+
+
+def _shared(
+    trace: Trace, parts: Parts, words: _Words, position: str, suffix: str, where: str, headline: bool
+) -> Finding:
+    """Weighted intersection over union of translations above that of unrelated words, through training."""
+    count, n = len(words.concept), len(parts.steps)
+    pairs = list(combinations(range(len(words.languages)), 2))
+    rng = np.random.default_rng(0)
+    orders = [np.stack([rng.permutation(count) for _ in range(_SHUFFLES)]) for _ in words.languages]
+    units, null = np.zeros((n, count)), np.zeros((n, _SHUFFLES))
+    for t in range(n):
+        x = words(parts.at(WORDS, position, t))
+        for one, other in pairs:
+            alike = _overlap(x[one], x[other])
+            own, every = np.diag(alike), alike.sum()
+            rest = (alike.sum(axis=0) + alike.sum(axis=1) - 2 * own) / (2 * (count - 1))
+            units[t] += (own - rest) / len(pairs)
+            same = alike[orders[one], orders[other]].mean(axis=1)
+            null[t] += (same - (every - count * same) / (count * (count - 1))) / len(pairs)
+    null_name = "shuffled translations"
+    if parts.joint:  # which features answer is one fact about all checkpoints, the first of them included
+        null += max(0.0, float(units[0].mean() - null[0].mean()))
+        null_name += f", and what is shared at step {parts.steps[0]}"
+    return from_units(
+        f"shared_concepts.features.{parts.name}{suffix}",
+        f"concepts: translations share features ({where})",
+        parts.spread(units),
+        clusters=words.concept,
+        steps=trace.steps,
+        tokens=trace.tokens,
+        null=parts.spread(null),
+        null_name=null_name,
+        metric="intersection over union above unrelated words",
+        unit="concepts",
+        headline=headline,
+        definition=f"dictionary {parts.name} ({parts.place}), {where}: weighted intersection over union of the features that "
+        "answer translations minus that of unrelated words, mean over pairs of languages",
+    )
+
+
+def _overlap(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """(word, word) weighted intersection over union of answers (word, feature); 0 where neither is answered."""
+    both = np.maximum(np.concatenate([one, other]), 0.0)
+    both = both[:, both.any(axis=0)]
+    a, b = both[: len(one)], both[len(one) :]
+    least = np.stack([np.minimum(row, b).sum(axis=1) for row in a])
+    most = a.sum(axis=1)[:, None] + b.sum(axis=1) - least
+    return np.asarray(np.where(most > 0, least / np.where(most > 0, most, 1.0), 0.0))
+
+
+def concept_features(
+    answers: np.ndarray, concept: np.ndarray, *, deals: int = _DEALS, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which features answer the same words in every language?
+
+    Args:
+        answers: (language, word, feature).
+        concept: (word,) words of one concept are shuffled together; they stand in the same order for every concept.
+        deals: of the null; features that beat all of them get as many more as the false discovery rate needs.
+        seed: of them.
+
+    Returns:
+        (feature,) least correlation of two languages over words, NaN where a language is not answered or always alike;
+        (feature,) p value; (feature,) found at a false discovery rate of 5%.
+    """
+    languages, words, features = answers.shape
+    centred = answers - answers.mean(axis=1, keepdims=True)
+    size = np.linalg.norm(centred, axis=1, keepdims=True)
+    known = (size > 1e-9).all(axis=(0, 1)) & ((answers != 0).sum(axis=(0, 1)) >= LEAST)
+    least, p = np.full(features, np.nan), np.full(features, np.nan)
+    if not known.any():
+        return least, p, np.zeros(features, dtype=bool)
+    z = (centred / np.where(size > 0, size, 1.0))[:, :, known]
+    pairs = list(combinations(range(languages), 2))
+
+    def smallest(z: list[np.ndarray]) -> np.ndarray:
+        return np.asarray(np.min([(z[a] * z[b]).sum(axis=0) for a, b in pairs], axis=0))
+
+    own = smallest(list(z))
+    rng = np.random.default_rng(seed)
+    members = np.stack([np.flatnonzero(concept == c) for c in np.unique(concept)])  # (concept, word of it)
+
+    def beaten(some: np.ndarray) -> np.ndarray:
+        dealt = []
+        for one in z:
+            order = np.empty(words, dtype=int)
+            order[members] = members[rng.permutation(len(members))]
+            dealt.append(one[order][:, some])
+        return np.asarray(smallest(dealt) >= own[some] - 1e-9)
+
+    larger, drawn = np.zeros(len(own)), np.full(len(own), deals)
+    for _ in range(deals):
+        larger += beaten(np.ones(len(own), dtype=bool))
+    best = larger == 0
+    if best.any():  # few among many need small p values
+        more = max(0, int(np.ceil(2.0 * len(own) / (0.05 * best.sum()))) - deals)
+        for _ in range(more):
+            larger[best] += beaten(best)
+        drawn[best] += more
+    least[known], p[known] = own, (1.0 + larger) / (1.0 + drawn)
+    return least, p, discover(p)
+
+
+def _concepts(parts: Parts, words: _Words, position: str, where: str, found: Found) -> str:
+    """Concept features at the last snapshot: a note, and arrays for the figure."""
+    answers = words(parts.last(WORDS, position))
+    least, p, there = concept_features(answers, words.concept)
+    order = np.flatnonzero(there)[np.argsort(-least[there])]
+    short = "last" if position == LAST else "word"
+    tested = int(np.isfinite(p).sum())
+    begin = (
+        f"Concept features, dictionary {parts.name} ({parts.place}), {where}, step {int(parts.steps[-1])}: of {tested} features "
+        f"that answer in all languages "
+    )
+    name = f"{parts.name}_{short}"
+    since = [parts.since(int(j)) if parts.kept else "no birth is known" for j in order]
+    labels = [_words_of(words, answers[:, :, j]) for j in order]
+    found.arrays[f"{name}_least"] = (f"{parts.name}_feature", least.astype(np.float32))
+    found.arrays[f"{name}_concept"] = (f"{parts.name}_feature", there)
+    if not len(order):
+        best = f"; the best correlates by {np.nanmax(least):.2f}, p = {np.nanmin(p):.2g}" if tested else ""
+        return begin + f"none answers the same words in all of them beyond shuffled translations{best}."
+    few = order[:SHOWN]
+    found.arrays[f"{name}_answers"] = (
+        (f"{name}_shown", "language", "word_of_concept"),
+        np.moveaxis(answers[:, :, few], -1, 0).astype(np.float32),
+    )
+    if parts.joint:
+        found.arrays[f"{name}_weight"] = ((f"{name}_shown", "checkpoint"), parts.spread(parts.weight[few].T).T)
+    found.coords |= {
+        f"{name}_shown": [f"{j} {label}" for j, label in zip(few, labels, strict=False)],
+        "language": words.languages,
+        "word_of_concept": [_word(words, w) for w in range(len(words.concept))],
+    }
+    listed = "; ".join(
+        f"{j} ({label}; {least[j]:.2f}; {when})" for j, label, when in zip(order[:10], labels, since, strict=False)
+    )
+    return (
+        begin
+        + f"{len(order)} answer{'' if len(order) > 1 else 's'} the same words in all of them, with the least correlation of two languages: {listed}"
+        f"{'; ...' if len(order) > 10 else ''}.{_births(parts, order)}"
+    )
+
+
+def _births(parts: Parts, features: np.ndarray) -> str:
+    if "born" not in parts.table.about:
+        return ""
+    born = parts.table.about["born"].values[features]
+    late = born[:, 1] >= 0
+    if not late.any():
+        return " None of them is shown to be born during training."
+    return (
+        f" {int(late.sum())} of them are born during training, the first by step {int(born[late, 1].min())}, half by step "
+        f"{int(np.quantile(born[late, 1], 0.5, method='higher'))}, the last by step {int(born[late, 1].max())}."
+    )
+
+
+def _word(words: _Words, place: int) -> str:
+    return antonym_of("english", int(words.concept[place]), 1 - int(words.side[place])).strip()
+
+
+def _words_of(words: _Words, answers: np.ndarray) -> str:
+    """The words that a feature answers most in its weakest language, from (language, word)."""
+    peak = np.maximum(answers.max(axis=1, keepdims=True), 1e-9)
+    level = (answers / peak).min(axis=0)
+    best = [int(w) for w in np.argsort(-level)[:3] if level[w] >= 0.3]
+    return ", ".join(_word(words, w) for w in best) or _word(words, int(level.argmax()))
+
+
+DEFINITIONS = (
+    Definition(
+        "features shared by translations",
+        "Weighted intersection over union Σ min(x, y) / Σ max(x, y) of the features that answer two words, for translations "
+        "minus unrelated words of the other language. Null: shuffled translations; of a crosscoder on top of what the first "
+        "checkpoint shares.",
+        "after Lindsey et al. 2025, 'On the Biology of a Large Language Model' (intersection over union of active features)",
+    ),
+    Definition(
+        "concept feature",
+        "A feature whose answers correlate over words between every two languages, more than with concepts shuffled within "
+        "languages; false discovery rate of 5% over features.",
+    ),
+)
