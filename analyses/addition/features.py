@@ -18,7 +18,6 @@ After Lindsey et al. 2025, "On the Biology of a Large Language Model" (addition)
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,14 +32,14 @@ from dynamics.features.enrichment import (
     operand_shares,
     operand_table,
 )
-from dynamics.features.parts import FLOOR, HINT, Parts, leading, parts_of
+from dynamics.features.parts import FLOOR, HINT, Found, Parts, leading, parts_of
 from dynamics.findings import Definition, Finding, from_draws
 from dynamics.probes import LAST
 from dynamics.store import Trace
 
 from .prompts import GRID, ONES
 
-__all__ = ["DEFINITIONS", "Found", "feature_parts"]
+__all__ = ["DEFINITIONS", "feature_parts"]
 
 _DRAWS = 200
 _CHAIN_DRAWS = 40
@@ -48,16 +47,6 @@ LEAST = 0.25
 """Share of the variance from which a feature counts as one for a digit, a pair of digits, or a magnitude."""
 SHOWN, SNAPSHOTS, GRIDS = 3, 6, 4
 Arrays = dict[str, Any]
-
-
-@dataclass
-class Found:
-    """What features add to the summary."""
-
-    findings: list[Finding] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    arrays: Arrays = field(default_factory=dict)
-    coords: Arrays = field(default_factory=dict)
 
 
 def feature_parts(trace: Trace) -> Found:

@@ -14,21 +14,21 @@ Of a crosscoder answers count with the length of the decoder (see :mod:`dynamics
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from dynamics.emergence import discover
-from dynamics.features.parts import HINT, Parts, leading, parts_of
+from dynamics.features.parts import HINT, Found, Parts, leading, parts_of
 from dynamics.findings import Definition, Finding, from_units
 from dynamics.probes import LAST
 from dynamics.store import Trace
 
 from .prompts import WORDS, antonym_of
 
-__all__ = ["DEFINITIONS", "Found", "concept_features", "feature_parts"]
+__all__ = ["DEFINITIONS", "concept_features", "feature_parts"]
 
 _SHUFFLES = 200
 _DEALS = 1999
@@ -37,16 +37,6 @@ LEAST = 5
 SHOWN = 24
 """Concept features in the figure."""
 Arrays = dict[str, Any]
-
-
-@dataclass
-class Found:
-    """What features add to the summary."""
-
-    findings: list[Finding] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    arrays: Arrays = field(default_factory=dict)
-    coords: Arrays = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ import torch
 
 from checkpoints.errors import StoppedError, UserError
 
-from .dictionary import Dictionary, Stream, sparse_codes
+from .dictionary import Dictionary, Stream, sparse_codes, write_tensors
 
 __all__ = ["TrainConfig", "Trainer", "gradient", "train_dictionary"]
 
@@ -181,13 +181,11 @@ class Trainer:
 
     def save(self, folder: Path) -> None:
         """Write ``training.safetensors`` and, last, ``training.json``."""
-        from safetensors.torch import save_file
-
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {**self.weights, "since": self._since}
         for name, (first, second) in self._moments.items():
             tensors |= {f"first.{name}": first, f"second.{name}": second}
-        save_file(
+        write_tensors(
             {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, folder / "training.safetensors"
         )
         about = {

@@ -16,6 +16,7 @@ are what they were trained with, so that theirs are not scaled to length 1.
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -28,7 +29,7 @@ import torch
 
 from checkpoints.errors import UserError
 
-__all__ = ["Dictionary", "Fit", "Stream", "evaluate", "refit", "sparse_codes"]
+__all__ = ["Dictionary", "Fit", "Stream", "evaluate", "refit", "sparse_codes", "write_tensors"]
 
 FloatArray = npt.NDArray[np.float64]
 FORMATS = (1, 2)
@@ -136,10 +137,8 @@ class Dictionary:
 
     def save(self, folder: Path) -> None:
         """Write ``dictionary.safetensors`` and, last, ``dictionary.json``."""
-        from safetensors.torch import save_file
-
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(
+        write_tensors(
             {name: getattr(self, name).contiguous().cpu() for name in _TENSORS}, folder / "dictionary.safetensors"
         )
         about = {
@@ -295,6 +294,21 @@ def refit(dictionary: Dictionary, batches: Iterable[Any]) -> Dictionary:
             offset=offset.view(checkpoints, width),
             variance=variance,
         )
+
+
+def write_tensors(tensors: dict[str, torch.Tensor], file: Path) -> None:
+    """Write a safetensors file.
+
+    Raises:
+        OSError: when it cannot be written, which safetensors says in an error of its own.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(tensors, file)
+    except SafetensorError as error:
+        raise OSError(errno.ENOSPC, str(error), str(file)) from error
 
 
 def sparse_codes(codes: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections.abc import Sequence
@@ -117,10 +118,18 @@ def learn(
             raise UserError(f"run {name!r} has no dictionary {wanted!r}", remedy=nearest(wanted, declared))
     usable_device(run.device)
     trace = open_run_trace(name, traces)
-    return [
-        _learn(name, run, trace, traces, dictionary, declared[dictionary], fresh, reporter)
-        for dictionary in (dictionaries or declared)
-    ]
+    try:
+        return [
+            _learn(name, run, trace, traces, dictionary, declared[dictionary], fresh, reporter)
+            for dictionary in (dictionaries or declared)
+        ]
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES):
+            raise
+        raise StoppedError(
+            f"dictionaries of {name} cannot be written: {error.strerror or error}",
+            remedy="make room, or a folder that you may write to; the same command then goes on where it was",
+        ) from error
 
 
 def _learn(
@@ -159,11 +168,7 @@ def _learn(
                 material, place, coder, opened.readings, config, progress=lambda done, _total: bar.update(done)
             )
     except CheckpointError as error:
-        raise StoppedError(
-            f"{error.observed} ({', '.join(getattr(error, '__notes__', []))})",
-            expected="every checkpoint of the trace, because one dictionary describes them all",
-            remedy="fetch it again, or exclude it from the run and collect again",
-        ) from error
+        raise _stopped(error) from error
     settings = {
         "key": wanted,
         "method": config.method,
@@ -237,7 +242,8 @@ def _made(
     ready = stored(folder, key)
     if ready is not None:
         return place, ready, str(folder), False, key, ()
-    with reporter.bar(f"learning {dictionary}", config.steps, unit="batches") as bar:
+    batches = config.steps + (config.further * (len(material.checkpoints) - 1) if config.method == "chain" else 0)
+    with reporter.bar(f"learning {dictionary}", batches, unit="batches") as bar:
         reporter.say(
             f"{dictionary}: {config.features} features of {place.site}, layer {place.layer}, over "
             f"{len(material.checkpoints)} checkpoints; reading {opened.corpus}"
@@ -245,12 +251,16 @@ def _made(
         try:
             coder = make(folder, key, config, material, lambda done, _total, note: bar.update(done, note))
         except CheckpointError as error:
-            raise StoppedError(
-                f"{error.observed} ({', '.join(getattr(error, '__notes__', []))})",
-                expected="every checkpoint of the trace, because one dictionary describes them all",
-                remedy="fetch it again, or exclude it from the run and collect again",
-            ) from error
+            raise _stopped(error) from error
     return place, coder, str(folder), True, key, ()
+
+
+def _stopped(error: CheckpointError) -> StoppedError:
+    return StoppedError(
+        f"{error.observed} ({', '.join(getattr(error, '__notes__', []))})",
+        expected="every checkpoint of the trace, because one dictionary describes them all",
+        remedy="fetch it again, or exclude it from the run and collect again",
+    )
 
 
 def _readings(run: Run, model: Model) -> tuple[tuple[TokenizedProbe, tuple[str, ...]], ...]:

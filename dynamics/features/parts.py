@@ -9,12 +9,16 @@ every checkpoint (chains, published ones) have no such weight.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
+from dynamics.findings import Finding
 from dynamics.store import FeatureTable, Trace, dictionaries_in
 
-__all__ = ["FLOOR", "HINT", "Parts", "leading", "parts_of"]
+__all__ = ["FLOOR", "HINT", "Found", "Parts", "leading", "parts_of"]
 
 FLOOR = 0.25
 """A decoder of less than this share of its largest length counts as absent (see :mod:`dynamics.features.tracks`)."""
@@ -25,6 +29,16 @@ HINT = (
 )
 
 FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass
+class Found:
+    """What features add to the summary of an analysis."""
+
+    findings: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    arrays: dict[str, Any] = field(default_factory=dict)
+    coords: dict[str, Any] = field(default_factory=dict)
 
 
 class Parts:

@@ -147,8 +147,10 @@ def _chain(folder: Path, config: DictionaryConfig, material: Material, progress:
         steps = config.steps if before is None else config.further
         note = f"step {checkpoint.step}"
 
-        def told(at: int, of: int, text: str, note: str = note) -> None:
-            progress(at, of, f"{note}, {text}")
+        already = 0 if before is None else config.steps + config.further * (last - 1 - place)
+
+        def told(at: int, of: int, text: str, note: str = note, already: int = already) -> None:
+            progress(already + at, of, f"{note}, {text}")
 
         trainer = _trained(
             folder / "training", _train_config(config, steps), stream, material.device, told, like=before

@@ -13,7 +13,7 @@ import torch
 from click.testing import CliRunner
 
 import dynamics
-from checkpoints.errors import UserError
+from checkpoints.errors import StoppedError, UserError
 from checkpoints.loading import ResidentModel, read_config
 from checkpoints.local import FolderConfig, FolderSeries
 from dynamics.architecture import architecture
@@ -172,6 +172,37 @@ def test_a_training_that_was_cut_off_ends_as_if_it_had_not_been(mine: Path, monk
     assert min(steps) > 0
     torch.testing.assert_close(Dictionary.load(folder / "dictionary").decoder, whole.decoder, rtol=0, atol=0)
     assert not (folder / "training").exists()
+
+
+def test_a_full_disk_is_told_and_what_was_made_stays(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import safetensors.torch
+    from safetensors import SafetensorError
+
+    def full(*_: object) -> None:
+        raise SafetensorError("I/O error: No space left on device")
+
+    shutil.rmtree(mine / "traces" / "mine.dictionaries" / "main")
+    before = FeatureTable(Trace(mine / "traces" / "mine.zarr"), "main").settings["key"]
+    with monkeypatch.context() as patch:
+        patch.setattr(safetensors.torch, "save_file", full)
+        with pytest.raises(StoppedError, match="No space left"):
+            dynamics.learn("mine", ["main"], runs=mine / "runs.yaml", traces=mine / "traces")
+    assert FeatureTable(Trace(mine / "traces" / "mine.zarr"), "main").settings["key"] == before
+    assert [d.anew for d in dynamics.learn("mine", ["main"], runs=mine / "runs.yaml", traces=mine / "traces")] == [True]
+
+
+def test_activations_that_are_not_finite_are_named(mine: Path, tiny_series: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    series = mine / "series"
+    shutil.copytree(tiny_series, series)
+    file = series / "step12" / "model.safetensors"
+    tensors = load_file(file)
+    tensors["gpt_neox.layers.0.mlp.dense_h_to_4h.weight"][:] = float("nan")
+    save_file(tensors, file, {"format": "pt"})
+    runs = declared(mine, series, f"{{main: {{{SMALL}, corpus: {{kind: probes}}}}}}")
+    with pytest.raises(UserError, match=r"checkpoint 5 \(the first is 0\) are not finite"):
+        dynamics.learn("mine", runs=runs, traces=mine / "traces")
 
 
 def test_a_site_replaced_by_itself_loses_nothing_and_by_its_mean_everything(tiny_series: Path) -> None:
