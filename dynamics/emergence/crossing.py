@@ -180,5 +180,6 @@ def summit(values: FloatArray, start: int, stop: int) -> int:
     """
     run = values[start : stop + 1]
     floor = float(np.median(values[:start])) if start else float(values.min())
+    floor = min(floor, float(run.min()))  # a curve may fall while its null falls faster
     high = np.flatnonzero(run >= floor + 0.5 * (float(run.max()) - floor))
     return start + int(high[0] + high[-1]) // 2

@@ -9,6 +9,7 @@ import pytest
 
 from dynamics.emergence import Interval, Onset, agreement_of, definitions
 from dynamics.emergence.alternatives import compare_shapes
+from dynamics.emergence.crossing import summit
 from dynamics.emergence.definitions import NAMES
 from dynamics.emergence.noise import Noise, noise_of
 from dynamics.emergence.rises import half_rise
@@ -183,3 +184,10 @@ def test_half_of_two_equal_jumps_may_be_in_either() -> None:
     _, low, high = half_rise(x, values, noise)
     assert low <= 2.1
     assert high >= 3.1
+
+
+def test_the_summit_of_a_run_that_lies_below_what_came_before_it_is_in_the_run() -> None:
+    """A curve that falls may still come to be above a null that falls faster."""
+    values = np.array([0.9, 0.9, 0.9, 0.3, 0.2, 0.3, 0.1])
+    assert 3 <= summit(values, 3, 5) <= 5
+    assert summit(np.array([0.0, 0.0, 1.0, 1.0, 1.0, 0.0]), 2, 4) == 3
