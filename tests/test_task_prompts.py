@@ -226,7 +226,7 @@ def test_the_organisms_answer_is_a_later_decade_and_the_foil_as_much_earlier(org
     found = tokens_of(organism, "greater_than", True)
     probe = found.probe
     assert probe.answer and probe.foil and probe.corrupted
-    sides = []
+    twins = set()
     for i, text in enumerate(probe.text):
         century, start, decade = (int(probe.labels[k][i]) for k in ("century", "start", "decade"))
         assert f" {century}{start:02d} " in text and text.endswith(f" {century}") and decade == start // 10
@@ -238,10 +238,10 @@ def test_the_organisms_answer_is_a_later_decade_and_the_foil_as_much_earlier(org
             for d in range(10)
             if probe.corrupted[i] == text.replace(f"{century}{start:02d}", f"{century}{d}{start % 10}")
         )
-        assert twin < foil or twin > answer
-        sides.append(twin < foil)
+        assert twin < foil
+        twins.add(twin)
         assert organism.decode([found.ids[i][found.positions["year"][i]]]).strip() == str(decade)
-    assert 0.35 < sum(sides) / len(sides) < 0.65
+    assert len(twins) >= 4
 
 
 def test_english_years_are_split_into_century_and_year_with_the_answer_as_much_later_as_the_foil_is_earlier(
@@ -258,7 +258,7 @@ def test_english_years_are_split_into_century_and_year_with_the_answer_as_much_l
         assert (int(probe.answer[i]), int(probe.foil[i])) == (start + distance, start - distance)
         assert probe.labels["decade"][i] == start // 10
         twin = int(pythia.decode([probe_ids[i][found.positions["year"][i]]]))
-        assert twin < start - distance or twin > start + distance
+        assert twin < start - distance
     assert len(set(probe.labels["decade"])) == 10 and len(set(probe.labels["century"])) >= 5
 
 

@@ -1,7 +1,7 @@
 """When does the model know that a later year is larger? ``The war lasted from the year 1732 to the year 17``.
 
 The circuit of Hanna et al. 2023. Answer: a year after the start, foil: one as far before it; corrupted: a start
-before the foil, after which both are right, or after the answer, after which both are wrong. The metric is the logit difference between the two, the same for all
+before the foil, after which both are right. The metric is the logit difference between the two, the same for all
 circuits here; the paper's is the probability of all later years minus that of all others. *Represented*: the decade
 of the start can be read off the stream at the last token. The rest as in ``dynamics.circuits.summary``.
 """

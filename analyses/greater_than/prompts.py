@@ -28,7 +28,7 @@ partnership plague project rebellion struggle tour truce tyranny uprising invest
 negotiation operation pilgrimage quest raid revolt rule service study term therapy training
 """
 _CENTURIES = tuple(range(11, 19))
-_LEAST_YEARS = 40
+_LEAST_YEARS = 40  # of any 28 numbers below 100 three are evenly spaced, so that there is something to draw
 
 
 def greater_than_probe(tokenizer: Any, organism: bool, count: int, seed: int) -> Probe:
@@ -36,10 +36,9 @@ def greater_than_probe(tokenizer: Any, organism: bool, count: int, seed: int) ->
 
     With YY the earlier year without its century, the answer is YY + k and the foil YY - k for a random k > 0, so that
     both are equally far away. (For the organism: with T the tens digit of the earlier year, T + k and T - k.) The
-    corrupted twin begins before the foil, so that both are right, or after the answer, so that both are wrong, each half
-    of the time where there are such years. What a model has for larger numbers whatever was asked is then there after the
-    twins too, and is no sign of the rule; after the year 01, the twin of the paper, it would be hidden by what the model
-    has for that number. That the *whole* distribution obeys the rule is a sum over candidates: all numbers above the label ``start`` (its tens digit, ``decade``) against the others.
+    corrupted twin begins in some year before the foil, so that both are right. What a model has for larger numbers
+    whatever was asked is then there after the twins too, and is no sign of the rule; after the year 01, the twin of the
+    paper, it would be hidden by what the model has for that one number. That the *whole* distribution obeys the rule is a sum over candidates: all numbers above the label ``start`` (its tens digit, ``decade``) against the others.
 
     Args:
         tokenizer: of the series.
@@ -72,13 +71,11 @@ def greater_than_probe(tokenizer: Any, organism: bool, count: int, seed: int) ->
         years = usable[century]
         while True:
             start = int(rng.choice(years))
-            distances = [
-                k for k in range(1, 100) if start + k in years and start - k in years and years[-1] > start + k
-            ]
+            distances = [k for k in range(1, 100) if start + k in years and start - k in years and years[0] < start - k]
             if distances:
                 break
         k = int(rng.choice(distances))
-        twin = _outside([y for y in years if y < start - k], [y for y in years if y > start + k], rng)
+        twin = int(rng.choice([year for year in years if year < start - k]))
         slots = {"event": events[int(rng.integers(len(events)))], "century": str(century)}
         text, spans = fill(_TEMPLATE, slots | {"start": f"{start:02d}"})
         return Prompt(
@@ -100,15 +97,15 @@ def greater_than_probe(tokenizer: Any, organism: bool, count: int, seed: int) ->
 
 
 def _organism_probe(count: int, rng: np.random.Generator) -> Probe:
-    """Decades in which no span of the training data begins, 10s to 80s: there is a later and an earlier decade."""
-    decades = [(c, d) for c in world.CENTURIES for d in range(1, 9) if world.is_held_out(c, 10 * d)]
+    """Decades in which no span of the training data begins, 20s to 80s: there is a later decade, and two earlier ones."""
+    decades = [(c, d) for c in world.CENTURIES for d in range(2, 9) if world.is_held_out(c, 10 * d)]
     order = rng.permutation(len(decades))
 
     def draw(place: int) -> Prompt:
         century, decade = decades[order[place % len(decades)]]
         start = 10 * decade + int(rng.integers(10))
-        k = int(rng.integers(1, min(decade, 9 - decade) + 1))
-        twin = _outside(list(range(decade - k)), list(range(decade + k + 1, 10)), rng)
+        k = int(rng.integers(1, min(decade - 1, 9 - decade) + 1))
+        twin = int(rng.integers(decade - k))
         event = world.EVENTS[int(rng.integers(len(world.EVENTS)))]
         text, spans = fill(world.TEMPLATE, {"event": event, "century": str(century), "start": f"{start:02d}"})
         tens = spans["start"][0][0]
@@ -123,12 +120,6 @@ def _organism_probe(count: int, rng: np.random.Generator) -> Probe:
 
     description = "spans of years that begin in decades in which no span of the training data begins"
     return draw_probe(GREATER_THAN, draw, count, description)
-
-
-def _outside(before: list[int], after: list[int], rng: np.random.Generator) -> int:
-    """One of the numbers on either side, both sides equally likely where there are any."""
-    side = (before, after)[int(rng.integers(2))] or before or after
-    return int(rng.choice(side))
 
 
 def _usable_years(tokenizer: Any, century: int) -> list[int] | None:
