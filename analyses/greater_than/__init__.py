@@ -29,7 +29,10 @@ TITLE = "Greater than"
 PLANTED = {"years": "greater_than.done"}
 """Worlds of the organism, and the finding by which each shows; for `dynamics validate`."""
 
-_TASK = CircuitTask("greater_than", GREATER_THAN, "greater than", label="decade", meaning="the start's decade")
+# what a model has for one number and not for another is the same in all prompts of a decade
+_TASK = CircuitTask(
+    "greater_than", GREATER_THAN, "greater than", label="decade", meaning="the start's decade", units="decade"
+)
 
 
 def plan(context: Context, options: Options) -> Sequence[Request]:

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ..emergence.bootstrap import random_signs
 from ..findings import Definition, Finding, best_layer, from_draws, from_units, sign_flip_null
 from ..measurements.circuit import discovery_half
-from ..numerics import decode_classes, folds_of
+from ..numerics import decode_classes, folds_of, resampled_counts
 from ..probes import LAST
 from ..store import Trace
 from .identity import CURVES, Identity, identity
@@ -80,7 +81,8 @@ def circuit_parts(trace: Trace, task: CircuitTask) -> Parts:
     twins = trace.values(task.probe, "corrupted_difference").astype(np.float64)
     findings = [*_done(task, clean, twins, clusters, common), *_used(trace, task, same, clusters, common)]
     if task.label is not None:
-        findings.append(_represented(trace, task, clusters, common))
+        # whoever learns a label needs some of each of its values
+        findings.append(_represented(trace, task, None if task.units == task.label else clusters, common))
     findings.append(_identity(task, same, common))
     arrays, coords = _arrays(trace, task, same)
     return Parts(tuple(findings), tuple(_notes(trace, task, same, clean)), arrays, coords, same)
@@ -114,7 +116,7 @@ def _done(
             f"{task.name}: done",
             clean,
             clusters=clusters,
-            null=np.fmax(_chance(clean), _resampled(twins)),
+            null=np.fmax(_chance(clean, clusters), _resampled(twins, clusters)),
             null_name="signs at random, or the same difference after the twins",
             metric="logit(answer) - logit(foil)",
             unit="prompts",
@@ -127,7 +129,7 @@ def _done(
             f"{task.name}: answer preferred",
             preferred,
             clusters=clusters,
-            null=np.fmax(0.5 + _chance(preferred - 0.5), _resampled(liked)),
+            null=np.fmax(0.5 + _chance(preferred - 0.5, clusters), _resampled(liked, clusters)),
             null_name="one half, or the share after the twins",
             metric="share of prompts",
             unit="prompts",
@@ -138,24 +140,23 @@ def _done(
     ]
 
 
-def _chance(units: np.ndarray, draws: int = 400) -> np.ndarray:
+def _chance(units: np.ndarray, clusters: Any, draws: int = 400) -> np.ndarray:
     """(checkpoint, draw) means of the units with signs at random, the same signs at every checkpoint.
 
     The units keep their full size: without knowledge, a model's preference on a prompt is as large, and as often right
-    as wrong.
+    as wrong; prompts of one cluster are right or wrong together.
     """
-    signs = np.random.default_rng(1).choice([-1.0, 1.0], size=(draws, units.shape[1]))
+    signs = random_signs(np.random.default_rng(1), units.shape[1], draws, clusters)
     return np.asarray(units @ signs.T / units.shape[1])
 
 
-def _resampled(units: np.ndarray, draws: int = 400) -> np.ndarray:
+def _resampled(units: np.ndarray, clusters: Any, draws: int = 400) -> np.ndarray:
     """(checkpoint, draw) means of resampled prompts.
 
     What answers have in advance of foils whatever was asked (larger digits, commoner words) is there after the twins too.
     """
-    n = units.shape[1]
-    counts = np.random.default_rng(2).multinomial(n, np.full(n, 1 / n), size=draws) / n
-    return np.asarray(units @ counts.T)
+    counts = resampled_counts(units.shape[1], clusters=clusters, draws=draws, seed=2)
+    return np.asarray(units @ (counts / counts.sum(1, keepdims=True)).T)
 
 
 def _used(trace: Trace, task: CircuitTask, same: Identity, clusters: Any, common: dict[str, Any]) -> list[Finding]:
@@ -169,7 +170,7 @@ def _used(trace: Trace, task: CircuitTask, same: Identity, clusters: Any, common
             f"{task.name}: used",
             inside,
             clusters=clusters,
-            null=sign_flip_null(inside, outside) if members.any() else None,
+            null=sign_flip_null(inside, outside, clusters=clusters) if members.any() else None,
             null_name="no effect, or that of sources outside the circuit",
             metric="logit difference lost per patched source",
             unit="prompts",

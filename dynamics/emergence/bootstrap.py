@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from dynamics.emergence.types import Direction
 
-__all__ = ["shuffled_match_null", "sign_flip_null", "unit_bootstrap"]
+__all__ = ["random_signs", "shuffled_match_null", "sign_flip_null", "unit_bootstrap"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -124,11 +124,18 @@ def shuffled_match_null(
     return null
 
 
+def random_signs(rng: np.random.Generator, units: int, draws: int, clusters: npt.ArrayLike | None = None) -> FloatArray:
+    """(draw, unit) signs at random, one for all units of a cluster."""
+    place = np.arange(units) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
+    return np.asarray(rng.choice([-1.0, 1.0], size=(draws, int(place.max()) + 1))[:, place])
+
+
 def sign_flip_null(
     units: FloatArray,
     control: FloatArray | None = None,
     *,
     direction: Direction = "up",
+    clusters: npt.ArrayLike | None = None,
     draws: int = 400,
     seed: int = 1,
 ) -> FloatArray:
@@ -143,11 +150,12 @@ def sign_flip_null(
             position in the prompt) is added to the null where it goes in the curve's direction; where it goes against
             it, it is ignored, because an effect may harm its own control.
         direction: of the curve.
+        clusters: (unit,) labels; units of one cluster have one sign, because they err together.
     """
     rng = np.random.default_rng(seed)
 
     def noise(of: FloatArray) -> FloatArray:
-        signs = rng.choice([-1.0, 1.0], size=(draws, of.shape[1]))
+        signs = random_signs(rng, of.shape[1], draws, clusters)
         return np.asarray((of - of.mean(axis=1, keepdims=True)) @ signs.T / of.shape[1])
 
     null = noise(units)
