@@ -45,7 +45,8 @@ def test_a_folder_is_collected_analysed_and_reported_by_its_path(tiny_series: Pa
     assert trace_name("./my-training") == tiny_series.name
     trace = Trace(tmp_path / "traces" / f"{tiny_series.name}.zarr")
     planned = [entry["name"] for entry in trace.attributes["run_config"]["analyses"]]
-    without = {"agreement", "gender", "greater_than", "ioi"}  # their words are not in this organism's vocabulary
+    # their words are not in this organism's vocabulary
+    without = {"agreement", "faithfulness", "gender", "greater_than", "hallucination", "ioi", "sycophancy"}
     assert planned == [name for name in built_in() if name not in without]
     found, run = find_run(tiny_series.name)  # by the name of its trace, too
     assert isinstance(run.series, FolderConfig)
@@ -73,9 +74,10 @@ def test_analyses_that_do_not_fit_are_left_out_with_a_remark(tmp_path: Path) -> 
 
     done = dynamics.collect(name, run=run, reporter=Listens(quiet=True))
     planned = [entry["name"] for entry in Trace(done.trace).attributes["run_config"]["analyses"]]
-    assert planned == ["induction"]
-    assert {text.split("'")[1] for text in said if "left out" in text} == set(built_in()) - {"induction"}
-    assert [r.summary.analysis for r in dynamics.analyse(name, run=run)] == ["induction"]
+    fits = ["feature_census", "induction"]  # of which the first asks for no prompts
+    assert planned == fits
+    assert {text.split("'")[1] for text in said if "left out" in text} == set(built_in()) - set(fits)
+    assert [r.summary.analysis for r in dynamics.analyse(name, run=run)] == fits
 
 
 def test_a_name_that_means_nothing_is_told_what_there_is(tiny_series: Path, tmp_path: Path) -> None:
