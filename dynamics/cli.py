@@ -227,7 +227,8 @@ def status(run: str, runs: Path | None, traces: Path) -> None:
 def learn(run: str, dictionaries: tuple[str, ...], runs: Path | None, traces: Path, fresh: bool) -> None:
     """Learn the sparse features of RUN (all its DICTIONARIES unless named), and which of them answer its prompts.
 
-    Needs the trace and the weights. Kill it at any time; the same command goes on.
+    Needs the trace and the weights. Kill it at any time; the same command goes on. An organism's run that declares no
+    dictionaries gets one, called main.
     """
     from .features.learning import learn as function
 
@@ -312,6 +313,8 @@ def verify(run: str, runs: Path | None, traces: Path, repair: bool) -> None:
     from .rounds import collect as recollect
     from .upkeep import verify as function
 
+    if runs is not None:
+        find_run(run, runs=runs, traces=traces)  # a file that is not there is no file
     damage = function(run, traces=traces, repair=repair)
     for item in damage:
         of = "" if item.step is None else f"step {item.step} "

@@ -120,7 +120,10 @@ def explain(
         available = chosen_checkpoints(name, run, series, traces, None)
         chosen, needed = opened.checkpoints(available, checkpoints)
     if figure_step is not None and figure_step not in [c.step for c in chosen]:
-        raise UserError(f"step {figure_step} is not among those explained", expected=f"{[c.step for c in chosen]}")
+        raise UserError(
+            f"step {figure_step} is not among those explained",
+            expected=f"one of {', '.join(str(c.step) for c in chosen)}",
+        )
     features_too = [] if features is None else [features]
     question_of = [answer, foil, corrupted, random_tokens, share, seed, *features_too]
     folder = reports / name / f"explain-{_slug(prompt, *question_of)}"

@@ -33,7 +33,7 @@ from .published import load_published
 from .settings import DatasetCorpus, DictionaryConfig, TextCorpus, WorldsCorpus
 from .site import Place
 from .tables import about_dictionary, about_probe, say_what
-from .training import Material, make, stored
+from .training import Material, about, make, stored
 
 __all__ = ["Learned", "learn"]
 
@@ -106,6 +106,7 @@ def learn(
         name, run = find_run(name, runs=runs, traces=traces)
     declared = dict(run.dictionaries)
     if not declared and isinstance(run.series, OrganismConfig):
+        reporter.say(f"run {name!r} declares no dictionaries: an organism gets one, called main")
         declared = {"main": DictionaryConfig()}
     if not declared:
         raise UserError(
@@ -220,7 +221,11 @@ def _made(
     """Where it looks, the dictionary, its folder, whether it is new, its key, and remarks."""
     material = opened.material
     weights = dict(zip(opened.trace.steps.tolist(), opened.trace.digests, strict=True))
-    inputs = [config.model_dump(mode="json"), [[c.step, weights.get(c.step, "")] for c in material.checkpoints]]
+    # without defaults: a setting that the program gains later changes no dictionary
+    inputs = [
+        config.model_dump(mode="json", exclude_defaults=True),
+        [[c.step, weights.get(c.step, "")] for c in material.checkpoints],
+    ]
     if config.method == "published":
         assert config.place is not None
         given = config.model_fields_set
@@ -243,6 +248,11 @@ def _made(
     if ready is not None:
         return place, ready, str(folder), False, key, ()
     batches = config.steps + (config.further * (len(material.checkpoints) - 1) if config.method == "chain" else 0)
+    if known := about(folder).get("key"):
+        same = (
+            "an interrupted training goes on" if known == key else "settings, weights or corpus are others than before"
+        )
+        reporter.say(f"{dictionary}: {same}")
     with reporter.bar(f"learning {dictionary}", batches, unit="batches") as bar:
         reporter.say(
             f"{dictionary}: {config.features} features of {place.site}, layer {place.layer}, over "

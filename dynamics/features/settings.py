@@ -90,8 +90,10 @@ class DictionaryConfig(_Strict):
     def _fits(self) -> DictionaryConfig:
         if self.k > self.features:
             raise ValueError(f"k is {self.k:g}, more than the {self.features} features")
-        if (self.method == "published") != (self.place is not None):
-            raise ValueError("`place` says where a published dictionary is: give both or neither")
+        if self.method == "published" and self.place is None:
+            raise ValueError("method `published` needs `place`: a folder, or owner/name on the hub")
+        if self.method != "published" and self.place is not None:
+            raise ValueError("`place` is for `method: published`, and nothing would be learned from it otherwise")
         if self.skip >= self.context:
             raise ValueError(f"skip is {self.skip}: nothing is left of rows of {self.context} tokens")
         return self

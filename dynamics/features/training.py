@@ -29,7 +29,7 @@ from .dictionary import Dictionary, refit
 from .settings import DictionaryConfig
 from .streams import ActivationStream, StreamConfig
 
-__all__ = ["Material", "make", "stored"]
+__all__ = ["Material", "about", "make", "stored"]
 
 Progress = Callable[[int, int, str], None]
 SAVE_SECONDS = 30.0
@@ -103,15 +103,15 @@ class Material:
 
 def stored(folder: Path, key: str) -> Coder | None:
     """The finished dictionaries of this key in a folder; None where there are none."""
-    about = _about(folder)
-    if about.get("key") != key or not about.get("finished"):
+    said = about(folder)
+    if said.get("key") != key or not said.get("finished"):
         return None
-    return _load(folder, about)
+    return _load(folder, said)
 
 
 def make(folder: Path, key: str, config: DictionaryConfig, material: Material, progress: Progress) -> Coder:
     """Train (or go on training) a crosscoder or a chain, and keep it in the folder."""
-    if _about(folder).get("key") != key:
+    if about(folder).get("key") != key:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         _say(folder, {"key": key, "finished": False})
@@ -207,7 +207,8 @@ def _refit_batches(tokens: int, batch: int) -> int:
     return max(1, tokens // batch)
 
 
-def _about(folder: Path) -> dict[str, Any]:
+def about(folder: Path) -> dict[str, Any]:
+    """What a folder of dictionaries says of itself; nothing where it says nothing."""
     try:
         found: dict[str, Any] = json.loads((folder / "about.json").read_text(encoding="utf-8"))
         return found
@@ -215,11 +216,11 @@ def _about(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _say(folder: Path, about: dict[str, Any]) -> None:
+def _say(folder: Path, content: dict[str, Any]) -> None:
     partial = folder / "about.json.partial"
-    partial.write_text(json.dumps(about), encoding="utf-8")
+    partial.write_text(json.dumps(content), encoding="utf-8")
     partial.replace(folder / "about.json")
 
 
-def _load(folder: Path, about: dict[str, Any]) -> Coder:
-    return Coder(tuple(Dictionary.load(folder / name) for name in about["folders"]), bool(about["joint"]))
+def _load(folder: Path, said: dict[str, Any]) -> Coder:
+    return Coder(tuple(Dictionary.load(folder / name) for name in said["folders"]), bool(said["joint"]))

@@ -128,8 +128,8 @@ def tokenize(
     if problems:
         more = [f"... and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
         raise UserError(
-            f"probe {probe.name!r} does not fit the tokenizer in {len(problems)} places:\n    "
-            + "\n    ".join(problems[:_SHOWN] + more),
+            f"probe {probe.name!r} does not fit the tokenizer in {len(problems)} place"
+            f"{'s' if len(problems) > 1 else ''}:\n    " + "\n    ".join(problems[:_SHOWN] + more),
             expected="one-token answers, pairs of equal length, positions that exist, known tokens",
             remedy="change these prompts, or use the tokenizer that the series was trained with",
         )

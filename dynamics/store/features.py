@@ -88,7 +88,7 @@ class FeatureTable:
     """One dictionary's features in a trace; needs no torch.
 
     Args:
-        trace: the trace.
+        trace: the trace, or its path.
         name: of the dictionary.
 
     Raises:
@@ -100,13 +100,19 @@ class FeatureTable:
         steps: (snapshot,) optimizer steps that it covers.
     """
 
-    def __init__(self, trace: Trace, name: str) -> None:
+    def __init__(self, trace: Trace | str | Path, name: str) -> None:
+        if isinstance(trace, str | Path):
+            trace = Trace(trace)
+        if not isinstance(trace, Trace):
+            raise UserError(
+                f"features are read from a {type(trace).__name__}", expected="dynamics.Trace(path), or the path"
+            )
         known = dictionaries_in(trace)
         if name not in known:
             raise UserError(
                 f"{trace.path} has no dictionary {name!r}",
                 expected=f"one of {', '.join(known)}" if known else "a run whose dictionaries were learned",
-                remedy=nearest(name, known) if known else "dynamics learn RUN",
+                remedy="dynamics learn RUN",
             )
         self.name = name
         self._node = trace.tree[FEATURES][name]
