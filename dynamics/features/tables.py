@@ -7,14 +7,15 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 
 from ..emergence.runs import CODES
 from ..probes import TokenizedProbe
 from .coder import Coder, Codes
 from .examples import logit_effect, top_examples
-from .matching import match_decoders
-from .quality import Quality, measure, read_rows
+from .matching import match_activations, match_decoders
+from .quality import Held, Quality, measure, read_rows
 from .readings import installed, read_probes
 from .settings import DictionaryConfig
 from .site import Place
@@ -49,6 +50,7 @@ def about_dictionary(
         progress=progress,
     )
     examples = top_examples(coder, rows)
+    correlated = {} if coder.joint or config.method == "published" else _correlated(coder, rows, config)
     quality = measure(
         material.series,
         material.checkpoints,
@@ -86,7 +88,7 @@ def about_dictionary(
         arrays["logit_token"] = (("feature", "logit_rank"), effect.tokens)
         arrays["logit_effect"] = (("feature", "logit_rank"), effect.effect)
     arrays["token_text"] = ("known_token", np.array(names, dtype=np.dtypes.StringDType()))
-    arrays |= _joint(steps, coder, quality) if coder.joint else _separate(coder, config)
+    arrays |= _joint(steps, coder, quality) if coder.joint else _separate(coder, config) | correlated
     coords = {
         "snapshot": ("snapshot", steps),
         "feature": ("feature", np.arange(final.features)),
@@ -149,12 +151,39 @@ def _separate(coder: Coder, config: DictionaryConfig) -> dict[str, Any]:
     arrays["matched_score"] = (wide, np.stack([m.other.nearest_score for m in matches]).astype(np.float32))
     arrays["matched_p_value"] = (wide, np.stack([m.other.p_value for m in matches]).astype(np.float32))
     arrays["assigned"] = (wide, np.stack([m.other.partner for m in assigned]), {"long_name": "the same, assigned one to one"})  # fmt: skip
+    arrays["assigned_status"] = (wide, np.stack([m.other.status for m in assigned]))
     arrays["track"] = (("snapshot", "feature"), np.stack(chained.track), {"long_name": "number of the track; -1 dead"})
     arrays["track_first"] = ("track_number", chained.first)
     arrays["track_last"] = ("track_number", chained.last)
     arrays["split_event"] = (("split", "event_part"), chained.splits)
     arrays["merge_event"] = (("merge", "event_part"), chained.merges)
     return arrays
+
+
+def _correlated(coder: Coder, held: Held, config: DictionaryConfig) -> dict[str, Any]:
+    """Mutual nearest by the correlation of activations on the same held-out tokens; mean activation of every feature."""
+    from scipy.sparse import csr_array, vstack
+
+    def answers(place: int) -> Any:
+        parts = torch.split(held.activations[place : place + 1], 512, dim=1)
+        with torch.no_grad():
+            return vstack([csr_array(coder.dictionaries[place].encode(part).cpu().numpy()) for part in parts])
+
+    before = answers(0)
+    strength, matches = [before.mean(axis=0)], []
+    for place in range(1, coder.snapshots):
+        after = answers(place)
+        matches.append(match_activations(before, after, seed=config.seed))
+        strength.append(after.mean(axis=0))
+        before = after
+    wide = ("transition", "feature")
+    return {
+        "correlated": (wide, np.stack([m.other.partner for m in matches]), {"long_name": "mutual nearest at the snapshot before, by correlation of activations; -1 for none"}),
+        "correlated_status": (wide, np.stack([m.other.status for m in matches])),
+        "correlated_score": (wide, np.stack([m.other.nearest_score for m in matches]).astype(np.float32)),
+        "correlated_p_value": (wide, np.stack([m.other.p_value for m in matches]).astype(np.float32)),
+        "mean_activation": (("snapshot", "feature"), np.stack(strength).astype(np.float32), {"long_name": "mean activation on held-out tokens"}),
+    }  # fmt: skip
 
 
 def about_probe(

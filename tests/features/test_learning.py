@@ -128,6 +128,10 @@ def test_a_chain_hands_features_on_and_counts_each_once(collected: Path) -> None
         np.testing.assert_array_equal(track[row + 1, there], track[row, partner[there]])
     assert all(len(set(row[row >= 0])) == (row >= 0).sum() for row in track)
     assert "snapshot" in table.read("concept_words")["index"].dims
+    # the same autoencoder trained a little further: most features keep their tokens, by direction and by activation
+    same = (about["correlated"].values == about["matched"].values) & (about["matched"].values >= 0)
+    assert same.sum() > 0.5 * (about["matched"].values >= 0).sum() > 0
+    assert (about["mean_activation"].values >= 0).all()
 
 
 def test_what_is_up_to_date_is_not_made_again_and_other_settings_are(
