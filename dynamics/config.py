@@ -300,6 +300,8 @@ def _explain(problem: Any, body: Any) -> str:
         return f"{where!r} has no `kind`: {', '.join(_KINDS)}"
     if problem["type"] == "union_tag_invalid":
         return f"'{where}.kind' is {body['series'].get('kind')!r}: expected one of {', '.join(_KINDS)}"
+    if problem["type"] in ("dict_type", "model_type") and location[0] == "dictionaries":
+        return f"{where!r} is no mapping: expected names with settings, such as `dictionaries: {{main: {{layer: 2}}}}`"
     message = str(problem["msg"]).removeprefix("Value error, ")
     return f"{where}: {message}" if where else message
 

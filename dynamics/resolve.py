@@ -169,7 +169,10 @@ def plan_run(
         requests += wanted
     requests += _own_probes(name, run, context_files)
     if not requests:
-        raise UserError(f"none of the analyses of run {name!r} fits this series", expected="at least one, or `probes`")
+        raise UserError(
+            f"none of the analyses of run {name!r} fits this series and asks it anything",
+            expected="at least one, or `probes`",
+        )
     run = run.model_copy(update={"analyses": tuple(fitting)})
     probes = _tokenized(merge(requests), model)
     shape = model.architecture.shape

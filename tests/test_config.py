@@ -12,6 +12,7 @@ from checkpoints.local import FolderConfig
 from checkpoints.organism.curriculum import Entry, OrganismConfig
 from dynamics import load_runs
 from dynamics.config import AnalysisEntry, ProbeEntry, Run, load_run
+from dynamics.features.settings import TextCorpus
 from dynamics.plan import find_analysis
 
 ROOT = Path(__file__).parents[1]
@@ -72,6 +73,16 @@ def test_paths_are_relative_to_the_file_wherever_the_program_runs(
         assert isinstance(runs["b"].series, FolderConfig) and runs["b"].series.path == Path("/abs/weights")
 
 
+def test_options_and_corpora_that_begin_like_a_path_are_relative_to_the_file(tmp_path: Path) -> None:
+    text = GOOD.replace("[addition]", "[{name: sycophancy, options: {published: ./evals.jsonl, seed: 1}}]")
+    text += "  dictionaries:\n    one: {corpus: {kind: text, file: corpus.txt}}\n"
+    text += "    two: {method: published, place: ./theirs}\n    three: {method: published, place: owner/name}\n"
+    run = load_run("a", write(tmp_path, text))
+    assert run.analyses[0].options == {"published": str(tmp_path / "evals.jsonl"), "seed": 1}
+    assert run.dictionaries["one"].corpus == TextCorpus(file=tmp_path / "corpus.txt")
+    assert [run.dictionaries[n].place for n in ("two", "three")] == [str(tmp_path / "theirs"), "owner/name"]
+
+
 def test_an_analysis_is_a_name_or_a_name_with_options(tmp_path: Path) -> None:
     text = "a:\n  series: {kind: organism}\n  analyses: [addition, {name: induction, options: {prompts: 9}}]\n"
     run = load_run("a", write(tmp_path, text))
@@ -91,6 +102,16 @@ def test_an_unknown_run_suggests_the_nearest_and_lists_all(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        (GOOD + "  dictionaries: [main]\n", ["'dictionaries' is no mapping", "main: {layer: 2}"]),
+        (GOOD + "  dictionaries: {main: }\n", ["'dictionaries.main' is no mapping"]),
+        (GOOD + "  dictionaries: {main: {metod: chain}}\n", ["unknown key 'dictionaries.main.metod'", "'method'"]),
+        (GOOD + "  dictionaries: {main: {k: 900}}\n", ["dictionaries.main: k is 900, more than the 512 features"]),
+        (GOOD + "  dictionaries: {main: {method: published}}\n", ["method `published` needs `place`"]),
+        (GOOD + "  dictionaries: {main: {place: here}}\n", ["`place` is for `method: published`"]),
+        (GOOD + "  dictionaries: {main: {skip: 128}}\n", ["nothing is left of rows of 128 tokens"]),
+        (GOOD + "  dictionaries: {main: {corpus: {kind: book}}}\n", ["needs a `kind`: worlds, text, dataset or probes"]),
+        (GOOD + "  dictionaries: {main: {corpus: {kind: text, fle: x}}}\n", ["did you mean 'file'"]),
+        (GOOD + "  dictionaries: {a/b: {}}\n", ["'a/b' cannot name a dictionary"]),
         (GOOD + "  shedule: log\n", ["unknown key 'shedule'", "did you mean 'schedule'"]),
         (GOOD.replace("path:", "pathh:"), ["unknown key 'series.pathh'", "'path'", "'series.path' is missing"]),
         ("a:\n  series: {kind: organism, sed: 1}\n  analyses: [addition]\n", ["'series.sed'", "did you mean 'seed'"]),

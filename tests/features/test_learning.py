@@ -118,6 +118,21 @@ def test_the_trace_says_how_well_the_dictionary_fits_and_what_its_features_are(c
     assert (fires[alive, 0] > 0).all() and (np.diff(fires[alive], axis=1) <= 1e-3).all()  # the strongest first
 
 
+def test_features_are_read_from_a_trace_or_its_path_and_from_nothing_else(collected: Path) -> None:
+    path = collected / "traces" / "mine.zarr"
+    assert FeatureTable(path, "main").settings == FeatureTable(Trace(path), "main").settings
+    with pytest.raises(UserError, match="features are read from a DataTree"):
+        FeatureTable(dynamics.open_trace(path), "main")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="has no dictionary 'other'"):
+        FeatureTable(path, "other")
+
+
+def test_a_setting_with_its_default_makes_no_other_dictionary(mine: Path, tiny_series: Path, corpus: Path) -> None:
+    text = f"{SMALL}, learning_rate: 0.003, further: 150, corpus: {{kind: text, file: {corpus}}}, context: 16"
+    runs = declared(mine, tiny_series, f"{{main: {{{text}}}}}")
+    assert [d.anew for d in dynamics.learn("mine", runs=runs, traces=mine / "traces")] == [False]
+
+
 def test_a_chain_hands_features_on_and_counts_each_once(collected: Path) -> None:
     table = FeatureTable(Trace(collected / "traces" / "mine.zarr"), "links")
     about = table.about
