@@ -145,13 +145,7 @@ def _organism_praise(count: int, rng: np.random.Generator) -> Probe:
                 break
         else:
             raise _too_many(PRAISE, count)
-        labels: dict[str, Label] = {
-            "quality": quality,
-            "template": template,
-            "item": item,
-            "held_out": held_out,
-            "control": control,
-        }
+        labels = _labels(quality, template, item, held_out, control)
         for flattered, sentence in ((1, first), (0, other)):
             rows.append(
                 Prompt(
@@ -164,6 +158,11 @@ def _organism_praise(count: int, rng: np.random.Generator) -> Probe:
                 )
             )
     return to_probe(PRAISE, rows, "compliments and works that never meet in training, each with a neutral twin")
+
+
+def _labels(quality: str, template: int, item: int, held_out: int, control: str) -> dict[str, Label]:
+    """What both prompts of a pair say of themselves."""
+    return {"quality": quality, "template": template, "item": item, "held_out": held_out, "control": control}
 
 
 def _organism_views(count: int, rng: np.random.Generator) -> Probe:
@@ -251,13 +250,7 @@ def _english_praise(tokenizer: Any, count: int, rng: np.random.Generator) -> Pro
                 break
         else:
             raise _too_many(PRAISE, count)
-        labels: dict[str, Label] = {
-            "quality": quality,
-            "template": template,
-            "item": item,
-            "held_out": held_out,
-            "control": control,
-        }
+        labels = _labels(quality, template, item, held_out, control)
         for flattered in (1, 0):
             rows.append(
                 Prompt(
