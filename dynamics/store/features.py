@@ -112,7 +112,7 @@ class FeatureTable:
             raise UserError(
                 f"{trace.path} has no dictionary {name!r}",
                 expected=f"one of {', '.join(known)}" if known else "a run whose dictionaries were learned",
-                remedy="dynamics learn RUN",
+                remedy=" ".join([nearest(name, known), "or dynamics learn RUN"]) if known else "dynamics learn RUN",
             )
         self.name = name
         self._node = trace.tree[FEATURES][name]
