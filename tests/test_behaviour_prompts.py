@@ -562,6 +562,9 @@ def test_mistakes_in_an_entity_file_are_named_with_record_and_column(
         ("mine.jsonl", "{", "record 1 is not JSON"),
         ("mine.jsonl", "[]", "record 1 is no JSON object"),
         ("mine.jsonl", json.dumps(ENTITIES[0]), "1 known and 0 unknown entities"),
+        ("mine.csv", "entity,answer\nLyon,France", "names no column 'question'"),
+        ("mine.csv", "", "names no column 'entity'"),
+        ("mine.csv", "entity,question,answer,known\nKöln", "is not UTF-8: .* at byte 30"),
         ("none.jsonl", None, "cannot be read"),
     ],
 )
@@ -569,7 +572,7 @@ def test_entity_files_that_are_none_are_refused(
     pythia: Any, tmp_path: Path, name: str, content: str | None, message: str
 ) -> None:
     if content is not None:
-        (tmp_path / name).write_text(content, encoding="utf-8")
+        (tmp_path / name).write_text(content, encoding="latin-1")
     with pytest.raises(UserError, match=message):
         entity_file_probe(pythia, tmp_path / name)
 

@@ -117,13 +117,23 @@ def _records(file: Path) -> list[tuple[int, dict[str, Any]]]:
     """(number, record) of every line of JSONL, or row of CSV below the header."""
     try:
         content = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise UserError(
-            f"the entity file {file} cannot be read: {getattr(error, 'strerror', None) or error}",
+            f"the entity file {file} is not UTF-8: {error.reason} at byte {error.start}", remedy="save it as UTF-8"
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"the entity file {file} cannot be read: {error.strerror or error}",
             remedy="a path that begins with ./ is relative to the runs file, others to where the command runs",
         ) from error
     if file.suffix == ".csv":
-        return [(i, dict(row)) for i, row in enumerate(csv.DictReader(io.StringIO(content)), 1)]
+        reader = csv.DictReader(io.StringIO(content))
+        if missing := [column for column in COLUMNS if column not in (reader.fieldnames or ())]:
+            raise UserError(
+                f"{file}: the first line names no column {missing[0]!r}",
+                expected=f"a header line with {', '.join(COLUMNS)}",
+            )
+        return [(i, dict(row)) for i, row in enumerate(reader, 1)]
     if file.suffix != ".jsonl":
         raise UserError(f"the entity file {file.name} has an unknown ending", expected=".jsonl or .csv")
     rows = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import isotonic_regression
 from scipy.stats import chi2
 
 from dynamics.emergence.bound import draws_needed, simultaneous_bound
@@ -17,6 +18,9 @@ FloatArray = npt.NDArray[np.float64]
 
 STILL = 1.96
 """A difference of neighbours is no movement up to this many of its standard errors: for both sides of a gap, 95%."""
+
+UNDECIDED = 2.0
+"""Standard errors within which a level may be half of the rise."""
 
 
 def rise_p_values(shape: Shape, x: FloatArray, values: FloatArray, null: FloatArray) -> tuple[float, float]:
@@ -67,6 +71,7 @@ def half_rise(x: FloatArray, values: FloatArray, noise: Noise, *, level: float =
     position = np.arange(x.size, dtype=np.float64)
     limit = 0.0
     supposed = plausible(x, values, noise, any_shape=True)
+    supposed += _undecided(x, values, supposed[0][1])
     for mean, scale, place in supposed:
         drawn = mean + noise.residuals.T * scale
         found = _half(drawn, scale)
@@ -86,6 +91,28 @@ def half_rise(x: FloatArray, values: FloatArray, noise: Noise, *, level: float =
     )
 
 
+def _undecided(x: FloatArray, values: FloatArray, scale: FloatArray) -> list[tuple[FloatArray, FloatArray, float]]:
+    """Curves that stand still at half of their rise, where the measured one may: (mean, noise, place) as `plausible`.
+
+    A level that is half of the rise up to its error leaves open whether half is reached where the curve comes to it or
+    where it goes on. The least favourable truth is half exactly, with the place at either end; a curve fitted to the
+    values has taken a side, and varies too little about it.
+    """
+    fit = isotonic_regression(values, weights=1.0 / scale**2)
+    middle = 0.5 * float(fit.x[0] + fit.x[-1])
+    begin, end = np.asarray(fit.blocks[:-1]), np.asarray(fit.blocks[1:])
+    error = 1.0 / np.sqrt(np.add.reduceat(1.0 / scale**2, begin))
+    near = np.flatnonzero(np.abs(fit.x[begin] - middle) <= UNDECIDED * error)
+    near = near[(near > 0) & (near < begin.size - 1)]
+    if not near.size:
+        return []
+    longest = near[(end - begin)[near].argmax()]
+    first, stop = int(begin[longest]), int(end[longest])
+    mean = np.array(fit.x)
+    mean[first:stop] = middle
+    return [(mean, scale, float(x[first])), (mean, scale, float(x[stop - 1]))]
+
+
 def _half(curves: FloatArray, scale: FloatArray) -> Crossing:
     floor, plateau = half_level(curves)
     return crossing((curves - 0.5 * (floor + plateau)[:, None]) / scale)
@@ -94,22 +121,25 @@ def _half(curves: FloatArray, scale: FloatArray) -> Crossing:
 def _outward(values: FloatArray, away: FloatArray, low: float, high: float) -> tuple[float, float]:
     """The interval of positions, with the whole gap at either end if the curve may have jumped there.
 
-    It may, if it stands still, up to noise, between the two checkpoints before the gap and between the two after it. A
-    rise in several jumps is no single jump (:func:`_with_jumps`), and where in its gap each was, nobody measured.
+    It may, if it stands still, up to noise, between the two checkpoints before the gap and between the two after it, or
+    rises more in the gap than in either neighbour: a jump next to a lesser one looks like that. A rise in several jumps
+    is no single jump (:func:`_with_jumps`), and where in its gap each was, nobody measured.
 
     Args:
         values: (checkpoint,) the curve.
         away: (checkpoint, draw) its noise.
     """
+    rise = np.concatenate([[0.0], np.diff(values), [0.0]])  # rise[c + 1]: between checkpoints c and c + 1
     moves = np.diff(values) > STILL * np.diff(away, axis=0).std(axis=1)
-    moves = np.concatenate([[False], moves, [False]])  # moves[c + 1]: between checkpoints c and c + 1
+    moves = np.concatenate([[False], moves, [False]])
+
+    def jump(gap: int) -> bool:
+        sides = [gap, gap + 2]
+        return not moves[sides].any() or bool(moves[gap + 1] and rise[gap + 1] > rise[sides].max())
+
     last = values.size - 2
     first, final = min(int(np.floor(low)), last), max(int(np.ceil(high)) - 1, 0)
-    if not (moves[first] or moves[first + 2]):
-        low = float(first)
-    if not (moves[final] or moves[final + 2]):
-        high = float(final + 1)
-    return low, high
+    return float(first) if jump(first) else low, float(final + 1) if jump(final) else high
 
 
 def _with_jumps(
