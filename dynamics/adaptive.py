@@ -13,8 +13,7 @@ A rise and fall between two visited checkpoints is not seen. That is the price o
 
 How exact the onsets can get is limited by the null: its bound is a quantile of as many draws as there are, and is
 estimated anew from the checkpoints that were visited. Where a curve rises slowly beside its noise, another bound is another
-onset, with all checkpoints as well: with the null draws of the organism's curves resampled, 12 of 16 dense onsets stayed the
-same on average, and 14 were within one checkpoint.
+onset, with all checkpoints as well (``benchmarks/adaptive.py`` prints how many).
 """
 
 from __future__ import annotations
