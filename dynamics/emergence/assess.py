@@ -250,7 +250,7 @@ def _unmeasurable(series: _Series, valid: BoolArray, needed: int, limits: tuple[
     """Why nothing can be said about the curve; empty if something can."""
     available = series.null.shape[1]
     if available == 0:
-        return "there is no null"
+        return "there is no null" if np.isfinite(series.values).any() else "it has no value at any checkpoint"
     if available < needed:
         return f"the null has {available} draws; its bound needs at least {needed}"
     if valid.sum() < 2:

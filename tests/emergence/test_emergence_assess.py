@@ -277,6 +277,8 @@ def test_without_a_null_nothing_emerges() -> None:
     for null in (None, np.empty((2, 0))):
         result = assess([0, 1], [0.0, 1.0], null=null, null_name="none")
         assert (result.state, result.reason, result.final) == ("not measurable", "there is no null", 1.0)
+    nothing = assess([0, 1], [np.nan, np.nan], null=None, null_name="none")
+    assert (nothing.state, nothing.reason) == ("not measurable", "it has no value at any checkpoint")
 
 
 def test_too_few_null_draws_are_no_null() -> None:
