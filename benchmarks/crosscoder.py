@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from checkpoints.loading import read_config
+from checkpoints.configs import read_config
 from checkpoints.organism import OrganismConfig, open_organism
 from dynamics.architecture import architecture
 from dynamics.features.corpora import organism_rows

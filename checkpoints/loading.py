@@ -12,15 +12,13 @@ way it does not know), every checkpoint goes through ``from_pretrained``: slower
 
 from __future__ import annotations
 
-import pickle
 import re
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .configs import architecture_of, auto_class, first_line, quiet, read_config
 from .errors import CheckpointError
 from .weights import IGNORED, TensorInfo, read_tensors, weights_digest
 
@@ -31,10 +29,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Prepared",
     "ResidentModel",
-    "architecture_of",
     "compare_headers",
     "prepare",
-    "read_config",
     "stored_dtype",
 ]
 
@@ -161,7 +157,7 @@ class ResidentModel:
         if self._build is not None:
             self._model = _built(prepared, self._build, dtype, self._device)
         elif prepared.native and config is not None:
-            self._model = _from_pretrained(prepared.folder, config, dtype, self._device)
+            self._model = _from_tensors(prepared, config, dtype, self._device)
         else:
             self._model = _from_config(prepared, config, dtype, self._device)
         self._config = identity
@@ -200,58 +196,33 @@ class ResidentModel:
                 state[target].copy_(prepared.tensors[source])
 
 
-def read_config(folder: Path) -> PretrainedConfig:
-    """The model config in a checkpoint's folder.
+def _from_tensors(prepared: Prepared, config: PretrainedConfig, dtype: torch.dtype, device: str) -> PreTrainedModel:
+    """What transformers makes of these tensors, which it may rename and fuse.
 
-    Raises:
-        CheckpointError: when it is missing or of an unknown architecture.
+    It is given the tensors and not the folder, whose shard index may name other files than those that were verified.
     """
-    from transformers import AutoConfig
-
-    try:
-        with _quiet():
-            # False, because None asks on the terminal whether the checkpoint's own code may run
-            return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"the config in {folder} cannot be used: {str(error).splitlines()[0]}",
-            expected="a config.json of an architecture that transformers knows",
-        ) from error
-
-
-def architecture_of(config: PretrainedConfig) -> dict[str, Any]:
-    """What a config says about what is computed, as JSON values."""
-    ignored = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures"}
-    return {key: value for key, value in config.to_dict().items() if key not in ignored}
-
-
-def _auto_class(config: PretrainedConfig) -> Any:
-    """The class that gives logits: masks are filled in by models that are no decoders."""
-    import transformers
-
-    masked = config.model_type == "bert" and not getattr(config, "is_decoder", False)
-    return transformers.AutoModelForMaskedLM if masked else transformers.AutoModelForCausalLM
-
-
-def _from_pretrained(folder: Path, config: PretrainedConfig, dtype: torch.dtype, device: str) -> PreTrainedModel:
     import torch
 
-    with _quiet():
+    folder = prepared.folder
+    with quiet():
         try:
-            model, info = _auto_class(config).from_pretrained(
-                folder,
+            with torch.device(
+                "meta"
+            ):  # the auto classes take no tensors; which class it is costs no memory to find out
+                kind = type(auto_class(config).from_config(config, trust_remote_code=False))
+            model, info = kind.from_pretrained(
+                None,
                 config=config,
+                state_dict=dict(prepared.tensors),
                 dtype=dtype,
                 attn_implementation="eager",  # the only implementation that returns attention patterns
-                local_files_only=True,
-                trust_remote_code=False,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # reported below, with names
             )
         except torch.OutOfMemoryError:  # the machine's fault, not the checkpoint's
             raise
-        except (OSError, ValueError, RuntimeError, KeyError, pickle.UnpicklingError) as error:
-            raise CheckpointError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+        except Exception as error:  # a config may hold anything, and transformers then raises anything
+            raise CheckpointError(f"{folder} cannot be loaded: {first_line(error)}") from error
     missing = sorted(info["missing_keys"])
     unexpected = sorted(k for k in info["unexpected_keys"] if not IGNORED.search(k))
     wrong = sorted(entry[0] if isinstance(entry, tuple) else str(entry) for entry in info["mismatched_keys"])
@@ -264,14 +235,18 @@ def _from_config(
     prepared: Prepared, config: PretrainedConfig | None, dtype: torch.dtype, device: str
 ) -> PreTrainedModel:
     """The architecture of ``config`` with exactly these tensors, which some other layout was converted to."""
+    import torch
+
     assert config is not None
-    with _quiet():
+    with quiet():
         try:
-            model = _auto_class(config).from_config(
+            model = auto_class(config).from_config(
                 config, dtype=dtype, attn_implementation="eager", trust_remote_code=False
             )
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise CheckpointError(f"{prepared.folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            raise CheckpointError(f"{prepared.folder} cannot be loaded: {first_line(error)}") from error
     _fill(model, prepared)
     return model.to(device).eval()
 
@@ -373,21 +348,3 @@ def _place(stored: str, state: Mapping[str, Any], prefix: str) -> str | None:
     for pattern, replacement in _RENAMED:
         renamed = pattern.sub(replacement, renamed)
     return next((n for n in (stored, renamed, f"{prefix}.{stored}") if n in state), None)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers' own progress bars and load reports off the terminal; what matters is raised instead."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

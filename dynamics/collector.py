@@ -196,7 +196,12 @@ def resident_for(run: Run, model: Model) -> ResidentModel:
     adapter, shape = model.adapter, model.architecture.shape
 
     def check(config: PretrainedConfig) -> None:
-        mine = asdict(architecture(config, run.sites).shape)
+        try:
+            mine = asdict(architecture(config, run.sites).shape)
+        except UserError as error:  # the series is of a known family, or it would not have come here
+            raise CheckpointError(f"its config is that of another model: {error.observed}") from error
+        except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            raise CheckpointError(f"its config says nonsense: {type(error).__name__}: {error}") from error
         wrong = [f"{k} {mine[k]}, not {v}" for k, v in asdict(shape).items() if k != "context" and mine[k] != v]
         if wrong:
             raise CheckpointError(
@@ -308,7 +313,8 @@ def told(reason: str, series: Series) -> str:
     """A reason without the folder of the cache, which is gone when it is read."""
     if not isinstance(series, HubSeries):
         return reason
-    return re.sub(rf"{re.escape(str(cache_folder()))}/\S*?/commits/[0-9a-f]{{40}}/?", "", reason)
+    folder = rf"{re.escape(str(cache_folder()))}/\S*?/commits/[0-9a-f]{{40}}"
+    return re.sub(rf"{folder}/?(?!\w)", "its folder", re.sub(rf"{folder}/(?=\w)", "", reason))
 
 
 def _install(resident: ResidentModel, ahead: ReadAhead[Prepared]) -> tuple[str, str]:

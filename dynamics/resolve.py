@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from checkpoints.audit import SAMPLE
+from checkpoints.configs import architecture_of, read_config
 from checkpoints.errors import CheckpointError, UserError
 from checkpoints.hub import HubSeries
-from checkpoints.loading import architecture_of, read_config
 from checkpoints.organism import is_trained, model_config, schedule
 from checkpoints.organism.curriculum import OrganismConfig
 from checkpoints.organism.tokenizer import build_tokenizer, speaks

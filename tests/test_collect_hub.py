@@ -359,6 +359,58 @@ def test_a_config_of_another_model_fails_that_checkpoint_alone(hub: Hub, tmp_pat
     assert len(done.collected) == len(STEPS) - 1
 
 
+def test_whatever_a_config_holds_fails_its_checkpoint_alone(hub: Hub, tmp_path: Path) -> None:
+    weights = published(hub, tmp_path)
+    good = json.loads(config().to_json_string())
+    bad = {
+        "null": "null",
+        "a number": "5",
+        "nested": "[" * 50_000,
+        "t5": '{"model_type": "t5"}',
+        "a word for a size": json.dumps({**good, "hidden_size": "x"}),
+        "no heads": json.dumps({**good, "num_attention_heads": 0}),
+        "a list for the rotation": json.dumps({**good, "rope_parameters": [1]}),
+        "quantised": json.dumps({**good, "quantization_config": {"quant_method": "gptq", "bits": 4}}),
+        "quantised by a number": json.dumps({**good, "quantization_config": 5}),
+    }
+    steps = dict(zip(bad, STEPS[5:], strict=False))
+    assert len(steps) == len(bad)
+    for name, content in bad.items():
+        hub.repo(REPO).branch(
+            f"step{steps[name]}", {"config.json": content, "model.safetensors": save(weights[steps[name]])}
+        )
+    done = dynamics.collect("configs", run=run(tmp_path), traces=tmp_path)
+    assert set(done.failed) == set(steps.values())
+    assert len(done.collected) == len(STEPS) - len(bad)
+    for reason in done.failed.values():
+        assert "/commits/" not in reason and "  " not in reason and len(reason) > 20, reason
+
+
+def test_a_shard_index_cannot_name_other_files_than_the_verified_ones(hub: Hub, tmp_path: Path) -> None:
+    weights = published(hub, tmp_path)
+    first = STEPS[0]
+    straight = dynamics.collect("straight", run=run(tmp_path), traces=tmp_path)
+    (tmp_path / "secret.safetensors").write_bytes(save(weights[STEPS[-1]]))
+    outside = "/".join([".."] * 20) + str(tmp_path / "secret.safetensors")
+    hub.repo(REPO).branch(
+        f"step{first}",
+        {
+            "config.json": config().to_json_string(),
+            "model.safetensors.index.json": json.dumps(
+                {"metadata": {}, "weight_map": dict.fromkeys(weights[first], outside)}
+            ),
+            "model-00001-of-00001.safetensors": save(weights[first]),
+        },
+    )
+    crooked = dynamics.collect("crooked", run=run(tmp_path), traces=tmp_path)
+    assert not crooked.failed
+    one, other = (Trace(done.trace) for done in (straight, crooked))
+    probe = one.probes[0]
+    variable = next(name for name in one.probe(probe).data_vars if "checkpoint" in one.probe(probe)[name].dims)
+    np.testing.assert_array_equal(one.values(probe, variable)[0], other.values(probe, variable)[0])
+    assert not np.array_equal(one.values(probe, variable)[0], one.values(probe, variable)[-1])
+
+
 def test_code_beside_the_weights_is_never_run_nor_asked_about(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

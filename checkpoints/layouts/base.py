@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from ..configs import read_config
 from ..errors import CheckpointError
-from ..loading import Prepared, read_config, stored_dtype
+from ..loading import Prepared, stored_dtype
 from ..weights import TensorInfo
 
 if TYPE_CHECKING:

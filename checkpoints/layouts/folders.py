@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import weights
-from ..loading import Prepared, prepare, read_config
+from ..configs import read_config
+from ..loading import Prepared, prepare
 from ..weights import TensorInfo
 from .base import Found, Options, converted, given_config, step_folders
 

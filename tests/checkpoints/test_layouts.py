@@ -21,10 +21,11 @@ from torch import nn
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 
 from checkpoints import CheckpointError, FolderSeries, UserError
+from checkpoints.configs import read_config
 from checkpoints.layouts import LAYOUTS
 from checkpoints.layouts.pickles import Inert
 from checkpoints.layouts.torchfile import contents
-from checkpoints.loading import ResidentModel, read_config
+from checkpoints.loading import ResidentModel
 from checkpoints.weights import TensorInfo
 from tests.checkpoints.foreign import (
     LISTS,

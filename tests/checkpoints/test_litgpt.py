@@ -11,7 +11,7 @@ import torch
 import transformers as hf
 
 from checkpoints import CheckpointError
-from checkpoints.loading import read_config
+from checkpoints.configs import read_config
 from tests.checkpoints.foreign import (
     LIT_LLAMA,
     LIT_SIZES,

@@ -15,12 +15,12 @@ import transformers as hf
 from safetensors.torch import load_file, save_file
 
 from checkpoints import CheckpointError
+from checkpoints.configs import read_config
 from checkpoints.loading import (
     Prepared,
     ResidentModel,
     compare_headers,
     prepare,
-    read_config,
 )
 from checkpoints.organism import build_tokenizer
 from checkpoints.tokenizing import load_tokenizer

@@ -10,7 +10,7 @@ import torch
 import transformers as hf
 
 from checkpoints import CheckpointError
-from checkpoints.loading import read_config
+from checkpoints.configs import read_config
 from tests.checkpoints.foreign import NanoGPT, drawn, installed, logits_of, opened, read, save_nanogpt
 
 

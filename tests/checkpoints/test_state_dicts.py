@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from checkpoints import CheckpointError, UserError
-from checkpoints.loading import read_config
+from checkpoints.configs import read_config
 from tests.checkpoints.foreign import (
     LISTS,
     NanoGPT,
