@@ -18,6 +18,7 @@ from checkpoints.series import Checkpoint, Series, WeightFile
 from checkpoints.sources import open_series
 
 from .architecture import find_adapter
+from .collector import told
 from .config import LiveConfig, Run
 from .lookup import find_run
 from .preflight import list_weights, listing_findings
@@ -182,7 +183,7 @@ def _read(
                 keep(file, known[checkpoint.step])
                 del prepared
             except CheckpointError as error:
-                failed[checkpoint.step] = error.observed
+                failed[checkpoint.step] = told(error.observed, series)
             ahead.let_go()
             bar.update(place + 1, f"step {checkpoint.step}")
     return failed

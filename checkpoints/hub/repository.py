@@ -34,6 +34,10 @@ class Repository:
         """Whether no requests are made: the user said so, or there was no connection when revisions were listed."""
         return self._unreachable or self._client.offline
 
+    @property
+    def _why_offline(self) -> str:
+        return "HF_HUB_OFFLINE is set" if self._client.offline else "the hub could not be reached"
+
     def refs(self) -> dict[str, str]:
         """Branches and tags with their commits, listed once; without a connection, as they were listed last.
 
@@ -83,7 +87,7 @@ class Repository:
             if files is None:
                 if self.offline:
                     raise CheckpointError(
-                        f"the files of {self.name} at {commit[:8]} were never listed, and the hub is offline"
+                        f"the files of {self.name} at {commit[:8]} were never listed, and {self._why_offline}"
                     )
                 files = self._client.tree(self.name, commit)
                 self.cache.write(f"trees/{commit}.json", {"files": [[f.name, f.size, f.sha256, f.blob] for f in files]})
@@ -133,8 +137,8 @@ class Repository:
     def _download(self, commit: str, files: list[HubFile], folder: Path) -> None:
         if self.offline:
             raise CheckpointError(
-                f"{self.name} at {commit[:8]} is not in the cache, and the hub is offline",
-                remedy="unset HF_HUB_OFFLINE, or connect, and run the same command again",
+                f"{self.name} at {commit[:8]} is not in the cache, and {self._why_offline}",
+                remedy="connect (unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE), and run the same command again",
             )
         with self.cache.writing():
             folder.mkdir(parents=True, exist_ok=True)

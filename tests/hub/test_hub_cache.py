@@ -351,7 +351,7 @@ def test_offline_what_was_kept_is_still_there(
     assert series.checkpoints == online.checkpoints and series.all_files() == files
     assert series.fetch(series.checkpoints[0]) == folder
     assert (series.tokenizer_folder, series.config_folder) == (tokenizer, config)
-    with pytest.raises(CheckpointError, match="is not in the cache, and the hub is offline"):
+    with pytest.raises(CheckpointError, match="is not in the cache, and HF_HUB_OFFLINE is set"):
         series.fetch(series.checkpoints[1])
     assert len(hub.requests) == before and slept == []
 
@@ -366,7 +366,7 @@ def test_offline_what_was_never_listed_is_not_there(hub: Hub, opened: Opened, mo
     opened()
     offline(monkeypatch)
     series = opened()
-    with pytest.raises(CheckpointError, match="were never listed, and the hub is offline"):
+    with pytest.raises(CheckpointError, match="were never listed, and HF_HUB_OFFLINE is set"):
         series.weight_files(series.checkpoints[0])
 
 
@@ -378,7 +378,7 @@ def test_without_a_connection_it_is_the_same(hub: Hub, opened: Opened, slept: li
     series = opened(keep=True)
     assert len(slept) == 1  # it was tried twice, and not for half a minute
     assert series.fetch(series.checkpoints[0]) == folder
-    with pytest.raises(CheckpointError, match="the hub is offline"):
+    with pytest.raises(CheckpointError, match="the hub could not be reached"):
         series.fetch(series.checkpoints[1])
     assert len(slept) == 1
 
