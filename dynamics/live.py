@@ -151,7 +151,8 @@ class LiveCollector:
     def step(self, step: int, tokens: int | None = None) -> None:
         """Collect if this step is due: the model as it is now is the checkpoint after ``step`` optimizer steps.
 
-        Never raises: what goes wrong is said and recorded, and training goes on.
+        Never raises: what goes wrong is said and recorded, and training goes on. After the last of the planned steps
+        the trace is closed.
 
         Args:
             step: optimizer steps done.
@@ -160,14 +161,15 @@ class LiveCollector:
         try:
             if self._active and self._resumed:
                 self._go_on(step)
-            if not self.due(step):
-                return
-            self._collect(step, tokens)
+            if self.due(step):
+                self._collect(step, tokens)
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             self.failed[step] = reason
             self._say(f"dynamics: step {step} was not collected: {reason}; training goes on")
             self._record_failure(step, reason)
+        if self._active and self._planned and step >= self._planned[-1]:
+            self.close()  # nothing is due any more: others may read the trace, and store what they find in it
 
     def close(self) -> None:
         """Training has ended: compare the checkpoints' weights and let go of the trace. Never raises."""

@@ -17,7 +17,7 @@ from checkpoints.organism import build_tokenizer
 from dynamics.callback import DynamicsCallback
 from dynamics.config import AnalysisEntry, ProbeEntry, Run
 from dynamics.live import LiveCollector, log_steps
-from dynamics.store import Trace
+from dynamics.store import Trace, writer_lock
 
 STEPS = [0, 1, 3, 6]
 
@@ -96,6 +96,18 @@ def test_training_does_not_notice(tmp_path: Path) -> None:
     assert model.config._attn_implementation == alone.config._attn_implementation != "eager"
     for name, value in alone.state_dict().items():
         assert torch.equal(value, model.state_dict()[name]), name
+
+
+def test_after_the_last_planned_step_others_may_write_beside_the_trace(tmp_path: Path) -> None:
+    live = LiveCollector("live", fresh(), build_tokenizer(), steps=[0, 2], probes=probes(tmp_path), traces=tmp_path)
+    live.step(0)
+    with pytest.raises(UserError), writer_lock(tmp_path / "live.zarr"):
+        pass
+    live.step(3)  # the last one was missed, and no later one is due
+    with writer_lock(tmp_path / "live.zarr"):
+        pass
+    live.step(2)
+    assert live.collected == [0]
 
 
 def test_without_a_plan_the_trace_grows(tmp_path: Path) -> None:
