@@ -8,8 +8,11 @@ It reads what ``dynamics learn`` stored and measures nothing itself. For every d
   crosscoder is present from its birth to its death (:mod:`dynamics.features.tracks`); one of a chain is present from where
   its track, made of mutual best matches of neighbouring dictionaries, begins. Null: the share at the first checkpoint,
   features resampled.
-- *Births and deaths*: intervals between two checkpoints. What they had to beat is the sampling error of decoders and a
-  quarter of the feature's own largest strength; a series that was not trained is not part of a trace.
+- *Births and deaths*: intervals between two checkpoints (:mod:`dynamics.features.lives`). What they had to beat is the
+  sampling error of the feature's strength (its decoder's norm; in a chain its track's mean activation) and a quarter of the
+  largest; a series that was not trained is not part of a trace.
+- *Effects*: what the loss on held-out text would rise by without a feature, at every checkpoint
+  (:mod:`dynamics.features.effects`).
 - *Turning points*: transitions at which features move together, beyond what they do if each moves at a time of its own.
 - *Enrichment*: features that stand out for a value of a label of the prompts that other analyses read through the
   dictionary, at the last checkpoint (:mod:`dynamics.features.enrichment`).

@@ -61,7 +61,8 @@ def census_arrays(parts: Parts) -> Arrays:
     }
     there = presence(parts)
     if there is not None:
-        arrays[f"{name}_present"] = ("checkpoint", parts.spread(there.sum(axis=1)))
+        if parts.kept:  # every feature of a chain is of some track
+            arrays[f"{name}_present"] = ("checkpoint", parts.spread(there.sum(axis=1)))
         for key, born in (("born", True), ("died", False)):
             arrays[f"{name}_{key}"] = ("checkpoint", parts.spread(_events(parts, there, born)))
     moved = np.full((2, len(steps)), np.nan)
@@ -76,8 +77,9 @@ def census_arrays(parts: Parts) -> Arrays:
 def _events(parts: Parts, there: np.ndarray, born: bool) -> np.ndarray:
     """(snapshot,) births (deaths) between the snapshot before and this one."""
     about = parts.table.about
-    if "born" in about:  # of a crosscoder only those that were shown
-        by = about["born" if born else "died"].values[:, 1]
+    prefix = "" if parts.kept else "track_"
+    if f"{prefix}born" in about:  # only those that were shown
+        by = about[f"{prefix}born" if born else f"{prefix}died"].values[:, 1]
         return np.array([(by == step).sum() for step in parts.steps])
     change = np.diff(there.astype(int), axis=0) == (1 if born else -1)
     return np.concatenate([[0], change.sum(axis=1)])
@@ -142,12 +144,31 @@ def _tracks(parts: Parts) -> str:
     about, last = parts.table.about, len(parts.steps) - 1
     first, stop = about["track_first"].values, about["track_last"].values
     matched = (about["matched"].values >= 0).mean(axis=1)
-    return (
+    text = (
         f"Tracks, dictionary {parts.name}: {len(first)} tracks; {int((first > 0).sum())} begin after the first checkpoint, "
         f"{int((stop < last).sum())} end before the last, {int(((first == 0) & (stop == last)).sum())} run through. Between "
         f"neighbouring checkpoints {matched.min():.0%} to {matched.max():.0%} of features have a mutual best match; "
-        f"{about.sizes.get('split', 0)} splits, {about.sizes.get('merge', 0)} merges. Features without a match count as born "
-        "or dead, so that these numbers include what two trainings of one autoencoder do not have in common."
+        f"{about.sizes.get('split', 0)} splits, {about.sizes.get('merge', 0)} merges. "
+    )
+    if "track_born" not in about:
+        return text + (
+            "Features without a match count as born or dead, so that these numbers include what two trainings of one "
+            "autoencoder do not have in common."
+        )
+    before, after = about["track_continued"].values.T
+    events = _events(parts, np.empty(0), born=True)
+    text += (
+        f"Of those that begin late, the tokens of {int(before.sum())} were another feature's before; of those that end early, "
+        f"the tokens of {int(after.sum())} are another's after. Shown to be born are "
+        f"{int((about['track_born'].values[:, 1] >= 0).sum())}, to die {int((about['track_died'].values[:, 1] >= 0).sum())}"
+    )
+    if events.any():
+        most = int(events.argmax())
+        text += f"; most births, {events[most]}, lie in ({parts.steps[most - 1]}, {parts.steps[most]}]"
+    return text + (
+        ". A birth is an interval in which the mean activation rises above a quarter of its peak by more than its sampling "
+        "error over rows of text (false discovery rate 5%). What two trainings of one autoencoder do not have in common is born "
+        "and dies as well: no second training, and no series of untrained models, was held against this count."
     )
 
 
@@ -159,11 +180,23 @@ def _turns(parts: Parts) -> str:
     at = np.flatnonzero(change > bound)
     if not len(at):
         return f"Turning points, dictionary {parts.name}: none beyond features that move each at a time of its own."
-    most = int(np.nanargmax(change - bound))
+    most = int(at[np.argmax((change - bound)[at])])
     runs = np.split(at, np.flatnonzero(np.diff(at) > 1) + 1)
     listed = ", ".join(f"({steps[r[0]]}, {steps[r[-1] + 1]}]" for r in runs)
+    text = (
+        f"Turning points, dictionary {parts.name}: features move together most in ({steps[most]}, {steps[most + 1]}], by "
+        f"{change[most]:.2f} of a decoder's largest length on average; if each moved at a time of its own, the mean would stay "
+        f"below {bound[most]:.2f}. "
+    )
+    if 2 * len(at) > len(change):
+        return text + (
+            f"It does not in {len(at)} of {len(change)} transitions, {listed}: change is spread over most of the series, no "
+            "single moment."
+        )
+    if len(at) == 1:
+        return text + "In no other transition does it exceed that."
     return (
-        f"Turning points, dictionary {parts.name}: features move together in {listed}, beyond features that move each at a "
-        f"time of its own; most in ({steps[most]}, {steps[most + 1]}] ({change[most]:.2f} of a decoder's largest length on "
-        f"average; bound {bound[most]:.2f})."
+        text
+        + f"It exceeds that in {listed}"
+        + ("; a long span is steady change rather than a moment." if max(map(len, runs)) > 3 else ".")
     )

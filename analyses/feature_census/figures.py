@@ -22,7 +22,7 @@ _LINE = 13.5
 
 
 def figures(summary: Summary) -> dict[str, Figure]:
-    """``present``, and for each dictionary ``<name>_census``, ``<name>_labels`` and ``<name>_gallery``."""
+    """``present``, and for each dictionary ``<name>_census``, ``_effects``, ``_labels`` and ``_gallery``."""
     data = summary.data
     names = [str(v).removesuffix("_fvu") for v in data.data_vars if str(v).endswith("_fvu")]
     result: dict[str, Figure] = {}
@@ -32,6 +32,8 @@ def figures(summary: Summary) -> dict[str, Figure]:
         )
     for name in names:
         result[f"{name}_census"] = _census(data, name)
+        if f"{name}_top_effect" in data:
+            result[f"{name}_effects"] = _effects(data, name)
         if f"{name}_enriched" in data:
             result[f"{name}_labels"] = _labels(data, name)
         if f"{name}_token_line" in data:
@@ -49,7 +51,7 @@ def _census(data: Any, name: str) -> Figure:
         axes.plot(steps[seen], values[seen], color=colour, ls=style, lw=1.5, marker="o" if style == "-" else "", ms=2.2, label=label)  # fmt: skip
 
     panels = ["fit"]
-    panels += ["present", "events"] if f"{name}_present" in data else []
+    panels += [panel for panel, key in (("present", "present"), ("events", "born")) if f"{name}_{key}" in data]
     panels += ["change"] if f"{name}_change" in data else []
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
@@ -91,6 +93,29 @@ def _census(data: Any, name: str) -> Figure:
         axes.legend(frameon=False, fontsize=7.5)
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
+    return figure
+
+
+def _effects(data: Any, name: str) -> Figure:
+    """Effect and strength of the features that are worth most in the end, through training, with 95% intervals."""
+    steps, labels = data["step"].values, [str(t) for t in data[f"{name}_top"].values]
+    figure = new_figure(9.2, 3.5)
+    titles = {"effect": "Effect: rise of the loss without it (nats per token)", "strength": "Strength"}
+    panels = figure.subplots(1, 2)
+    for axes, (what, title) in zip(panels, titles.items(), strict=True):
+        values, errors = data[f"{name}_top_{what}"].values, data[f"{name}_top_{what}_error"].values
+        for j, label in enumerate(labels):
+            seen, colour = np.isfinite(values[:, j]), COLOURS[j % len(COLOURS)]
+            x, y, e = steps[seen], values[seen, j], 1.96 * np.nan_to_num(errors[seen, j])
+            axes.plot(x, y, color=colour, lw=1.5, marker="o", ms=2.2, label=label)
+            axes.fill_between(x, y - e, y + e, color=colour, alpha=0.15, lw=0)
+        axes.set_title(title, loc="left")
+        step_axis(axes, steps.tolist())
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), frameon=False, fontsize=7.5, loc="outside lower center", ncols=3
+    )
     return figure
 
 

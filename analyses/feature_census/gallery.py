@@ -10,7 +10,7 @@ from dynamics.features.parts import Parts
 
 from .labels import Enriched
 
-__all__ = ["Shown", "chosen", "gallery", "in_words", "spaced"]
+__all__ = ["Shown", "chosen", "gallery", "in_words", "nats", "plain", "spaced"]
 
 BEFORE = 12
 """Tokens before the one on which a feature fires, in ``example_token``."""
@@ -31,6 +31,7 @@ class Shown:
         level: (example)(token) activation as a share of the feature's largest.
         at: (example) place of the token.
         likelier, rarer: tokens that it makes more and less likely by itself.
+        worth: its effect at the last checkpoint; empty where that is not known.
     """
 
     feature: int
@@ -40,6 +41,7 @@ class Shown:
     at: list[int]
     likelier: list[str]
     rarer: list[str]
+    worth: str
 
 
 def chosen(labels: list[Enriched], count: int) -> list[tuple[int, str]]:
@@ -63,6 +65,7 @@ def gallery(parts: Parts, features: list[tuple[int, str]]) -> list[Shown]:
     if "example_token" not in about:
         return []
     text = dict(zip(about["known_token"].values.tolist(), map(str, about["token_text"].values), strict=True))
+    effects = parts.effect()
     result = []
     for feature, what in features:
         ids = about["example_token"].values[feature]
@@ -76,7 +79,8 @@ def gallery(parts: Parts, features: list[tuple[int, str]]) -> list[Shown]:
             effect = [plain(text[int(t)]).strip() or "space" for t in about["logit_token"].values[feature]]
             half = len(effect) // 2
             likelier, rarer = effect[:half][:LOGITS], effect[half:][::-1][:LOGITS]
-        since = f", {parts.since(feature)}" if parts.kept and parts.joint else ""
+        since = f", {parts.since(feature)}" if parts.joint or not parts.kept else ""
+        worth = f"effect {nats(float(effects[0][feature]), float(effects[1][feature]))}" if effects else ""
         result.append(
             Shown(
                 feature,
@@ -86,9 +90,20 @@ def gallery(parts: Parts, features: list[tuple[int, str]]) -> list[Shown]:
                 [int((some < BEFORE).sum()) for some in inside],
                 likelier,
                 rarer,
+                worth,
             )
         )
     return result
+
+
+def nats(effect: float, error: float) -> str:
+    """An effect with its 95% interval.
+
+    >>> nats(0.1234, 0.01), nats(2e-4, float("nan")), nats(1e-5, 1e-5)
+    ('0.123 ± 0.020 nats', '0.0002 nats', '0.0000 ± 0.0000 nats')
+    """
+    digits = 3 if abs(effect) >= 0.0095 else 4
+    return f"{effect:.{digits}f}" + (f" ± {1.96 * error:.{digits}f} nats" if np.isfinite(error) else " nats")
 
 
 def plain(token: str) -> str:
@@ -119,6 +134,8 @@ def in_words(shown: Shown) -> str:
             ]
             pieces.append("".join(marked[max(0, at - 8) : at + 3]).strip())
         text += " Fires on: " + " | ".join(pieces) + "."
+    if shown.worth:
+        text += f" {shown.worth.capitalize()}."
     if shown.likelier:
         text += f" Makes {', '.join(shown.likelier)} likelier, {', '.join(shown.rarer)} less likely."
     return text

@@ -12,6 +12,7 @@ from dynamics.findings import Definition, Finding, Summary
 from dynamics.store import Trace
 
 from .census import census_arrays, census_finding, census_notes
+from .effects import effect_arrays, effect_labels, effect_note, strongest
 from .gallery import Shown, chosen, gallery, in_words, spaced
 from .labels import Enriched, enriched
 
@@ -32,6 +33,10 @@ def summarise(trace: Trace, draws: int, shown: int) -> Summary:
         findings += [] if finding is None else [finding]
         notes += census_notes(parts)
         arrays |= census_arrays(parts)
+        if ranked := strongest(parts):
+            notes.append(effect_note(parts, ranked))
+            arrays |= effect_arrays(parts, ranked)
+            coords[f"{parts.name}_top"] = effect_labels(parts, ranked)
         labels = list(enriched(parts, draws))
         if not labels:
             notes.append(f"Labels, dictionary {parts.name}: no analysis of the run reads prompts through it.")
@@ -77,10 +82,7 @@ def _keep(name: str, features: list[Shown], arrays: Arrays, coords: Arrays) -> N
         f"{name}_gallery": [f"feature {f.feature}: {f.title}" for f in features],
         f"{name}_logits": (
             f"{name}_gallery",
-            [
-                f"likelier: {'  '.join(f.likelier)}   less likely: {'  '.join(f.rarer)}" if f.likelier else ""
-                for f in features
-            ],
+            ["   ".join(filter(None, (f.worth, _logits(f)))) for f in features],
         ),
     }
     if tokens:
@@ -92,12 +94,29 @@ def _keep(name: str, features: list[Shown], arrays: Arrays, coords: Arrays) -> N
         arrays[f"{name}_line_feature"] = (f"{name}_line", np.array([i for i, _ in lines]))
 
 
+def _logits(shown: Shown) -> str:
+    return f"likelier: {'  '.join(shown.likelier)}   less likely: {'  '.join(shown.rarer)}" if shown.likelier else ""
+
+
 _DEFINITIONS = (
     Definition(
         "present",
         "A feature of a crosscoder is present from its birth to its death: where its decoder is above a quarter of its largest "
         "length by more than its sampling error; of a chain, as long as mutual best matches hand its track on.",
         "crosscoders: Lindsey et al. 2024, 'Sparse Crosscoders for Cross-Layer Features and Model Diffing'",
+    ),
+    Definition(
+        "born, dies",
+        "Strength (decoder norm in a crosscoder, mean activation in a chain) leaves a quarter of its peak by more than its "
+        "sampling error, by a bound that holds at all checkpoints together, after (before) it was shown to be less than half as "
+        "strong; false discovery rate 5%. In a chain, a track whose tokens another feature had before is not born.",
+    ),
+    Definition(
+        "effect",
+        "Rise of the loss on held-out text, in nats per token, if the feature's part is taken out of the activations and all "
+        "else stays; estimated with gradients along the way, a sixteenth of the features that fire in a row at a time. "
+        "Intervals are over rows of text.",
+        "integrated gradients: Sundararajan et al. 2017; of features: Marks et al. 2024, 'Sparse Feature Circuits'",
     ),
     Definition(
         "variance unexplained, loss recovered",

@@ -12,16 +12,17 @@ says that the feature points the other way there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.sparse import csr_array, vstack
 
 from .dictionary import Dictionary
 
-__all__ = ["Coder", "Codes"]
+__all__ = ["Coder", "Codes", "Decoder"]
 
 _BATCH = 512
 _RIDGE = 1e-4
@@ -89,19 +90,51 @@ class Coder:
             with torch.no_grad():
                 yield some, self.dictionaries[-1].encode(batch)
 
-    def rebuild(self, activations: torch.Tensor) -> None:
-        """Replace activations (snapshot, token, d_model) by what the dictionary makes of them, in place."""
-        with torch.no_grad():
-            for start in range(0, activations.shape[1], _BATCH):
-                some = slice(start, start + _BATCH)
-                for dictionary, places in self._by_dictionary():
-                    batch = activations[places, some].float()
-                    activations[places, some] = dictionary.decode(dictionary.encode(batch)).to(activations.dtype)
+    def sparse(self, activations: torch.Tensor, snapshot: int) -> csr_array:
+        """(token, feature) codes of activations (snapshot, token, d_model) at one snapshot, most of them 0 and not stored.
 
-    def _by_dictionary(self) -> Sequence[tuple[Dictionary, slice]]:
-        if self.joint:
-            return [(self.dictionaries[0], slice(0, self.snapshots))]
-        return [(d, slice(i, i + 1)) for i, d in enumerate(self.dictionaries)]
+        Those of a joint coder are the same at every snapshot.
+        """
+        dictionary, batch = self.dictionaries[0], activations
+        if not self.joint:
+            dictionary, batch = self.dictionaries[snapshot], activations[snapshot : snapshot + 1]
+        with torch.no_grad():
+            parts = [csr_array(dictionary.encode(some).cpu().numpy()) for some in torch.split(batch, _BATCH, dim=1)]
+        return csr_array(vstack(parts))
+
+    def decoder(self, snapshot: int) -> Decoder:
+        """What codes stand for at one snapshot."""
+        dictionary = self.dictionaries[0 if self.joint else snapshot]
+        place = snapshot if self.joint else 0
+        scale = dictionary.scale[place]
+        with torch.no_grad():
+            vectors = (dictionary.decoder[:, place] * scale).cpu().numpy()
+            offset = (dictionary.offset[place] * scale + dictionary.mean[place]).cpu().numpy()
+        return Decoder(vectors, offset, float(scale))
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """The decoder of one snapshot, in the activations' own units.
+
+    Attributes:
+        vectors: (feature, d_model).
+        offset: (d_model,).
+        scale: what a length of 1 in the dictionary's units is.
+    """
+
+    vectors: npt.NDArray[np.float32]
+    offset: npt.NDArray[np.float32]
+    scale: float
+
+    @property
+    def lengths(self) -> npt.NDArray[np.float32]:
+        """(feature,) of the vectors, in the dictionary's units."""
+        return np.asarray(np.linalg.norm(self.vectors, axis=1) / self.scale)
+
+    def rebuilt(self, codes: csr_array) -> npt.NDArray[np.float32]:
+        """(token, d_model) what codes (token, feature) make of the activations."""
+        return np.asarray(codes @ self.vectors + self.offset, dtype=np.float32)
 
 
 def _contributions(dictionary: Dictionary, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -92,7 +92,13 @@ class Trainer:
 
     @classmethod
     def start(
-        cls, config: TrainConfig, stream: Stream, *, device: str = "cpu", like: Dictionary | None = None
+        cls,
+        config: TrainConfig,
+        stream: Stream,
+        *,
+        device: str = "cpu",
+        like: Dictionary | None = None,
+        names: Sequence[str] | None = None,
     ) -> Trainer:
         """A new training: looks at the first batches of the stream, or starts from another dictionary's weights.
 
@@ -101,6 +107,8 @@ class Trainer:
             stream: its batches are ``(checkpoint, token, d_model)``.
             device: torch device.
             like: start from its encoder and decoder; mean and scale are the stream's own.
+            names: (checkpoint,) what to call the stream's checkpoints when something is wrong with one; their numbers if
+                left out.
 
         Raises:
             UserError: when the stream has no batch, or its activations are not finite or all equal.
@@ -117,8 +125,9 @@ class Trainer:
         scale = ((x - mean[:, None]) ** 2).sum(dim=2).mean(dim=1).sqrt()
         if not bool((torch.isfinite(scale) & (scale > 0)).all()):
             wrong = int(torch.nonzero(~(torch.isfinite(scale) & (scale > 0)))[0])
+            called = f"checkpoint {wrong} (the first is 0)" if names is None else names[wrong]
             raise UserError(
-                f"the activations of checkpoint {wrong} (the first is 0) are not finite, or all equal",
+                f"the activations of {called} are not finite, or all equal",
                 expected="finite activations that differ between tokens",
                 remedy="leave this checkpoint out",
             )

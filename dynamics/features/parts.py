@@ -10,7 +10,7 @@ every checkpoint (chains, published ones) have no such weight.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +18,9 @@ import numpy.typing as npt
 from dynamics.findings import Finding
 from dynamics.store import FeatureTable, Trace, dictionaries_in
 
-__all__ = ["FLOOR", "HINT", "Found", "Parts", "leading", "parts_of"]
+from .lives import FLOOR
 
-FLOOR = 0.25
-"""A decoder of less than this share of its largest length counts as absent (see :mod:`dynamics.features.tracks`)."""
+__all__ = ["FLOOR", "HINT", "Found", "Parts", "leading", "parts_of"]
 
 HINT = (
     "No dictionaries were learned, so that nothing is said about features: `dynamics learn RUN` learns them, then report "
@@ -120,20 +119,55 @@ class Parts:
         wide[self._where] = own
         return wide
 
-    def since(self, feature: int) -> str:
-        """When a feature of a joint dictionary is there, in words."""
+    def number(self, feature: int) -> int:
+        """What a feature of the last checkpoint is called through training: in a chain its track, -1 for none."""
+        return int(self.table.about["track"].values[-1, feature]) if "track" in self.table.about else feature
+
+    def curve(self, what: Literal["strength", "effect"], number: int) -> tuple[FloatArray, FloatArray] | None:
+        """(snapshot,) strength or effect of a feature (of a track) and its standard error; None if not known.
+
+        Strength is the decoder's norm in a crosscoder, and the mean length of its part otherwise; effect is in nats per token.
+        """
         about = self.table.about
-        if "born" not in about:
+        if "track" in about:
+            name, axis = f"track_{what}", 0
+        elif what == "effect":
+            name, axis = what, 1
+        else:
+            name, axis = ("strength", 0) if self.joint else ("mean_activation", 1)
+        if name not in about or f"{name}_error" not in about:
+            return None  # learned by a version that did not measure it
+        value, error = (np.take(about[n].values, number, axis=axis) for n in (name, f"{name}_error"))
+        return value.astype(np.float64), error.astype(np.float64)
+
+    def effect(self) -> tuple[FloatArray, FloatArray] | None:
+        """(feature,) effect at the last snapshot and its standard error, nats per token; None if not known."""
+        about = self.table.about
+        if "effect" not in about:
+            return None
+        return about["effect"].values[-1].astype(np.float64), about["effect_error"].values[-1].astype(np.float64)
+
+    def since(self, feature: int) -> str:
+        """When a feature of a joint dictionary (of the last checkpoint of a chain) is there, in words."""
+        about, prefix = self.table.about, "" if self.kept else "track_"
+        number = self.number(feature)
+        if f"{prefix}born" not in about or number < 0:
             return "no birth is known"
-        born, died = about["born"].values[feature], about["died"].values[feature]
-        if not bool(about["found"].values[feature]):
+        born, died = about[f"{prefix}born"].values[number], about[f"{prefix}died"].values[number]
+        if not bool(about[f"{prefix}found"].values[number]):
             return "not beyond its null"
+        strength = np.asarray(about[f"{prefix}strength"].values[number], dtype=np.float64)
+        peak = np.nanmax(strength)
+        first = strength[0] / peak if peak > 0 else 0.0
         if born[1] >= 0:
             words = f"born in ({born[0]}, {born[1]}]"
-        elif self.weight[feature, 0] >= 0.5:
+        elif np.isnan(first):
+            begins = self.steps[int(about["track_first"].values[number])]
+            words = f"followed from step {begins} on, its tokens were another feature's before"
+        elif first >= 0.5:
             words = f"there from step {self.steps[0]} on"
         else:
-            words = f"not shown to be absent before, grows ({self.weight[feature, 0]:.0%} of its length at step {self.steps[0]})"
+            words = f"not shown to be absent before, grows ({first:.0%} of its {'length' if self.kept else 'strength'} at step {self.steps[0]})"
         return words + (f", gone in ({died[0]}, {died[1]}]" if died[1] >= 0 else "")
 
     def promotes(self, feature: int, count: int = 2) -> list[str]:

@@ -7,6 +7,9 @@ the site replaced by the dictionary's reconstruction, and L0 with all of them re
 
 1 where the reconstruction loses nothing, 0 where it is worth no more than the mean; NaN where the site's mean does as well
 as its values (an untrained model), because there is nothing to recover.
+
+Beside it stands what each feature does at each checkpoint: how strongly it answers (the mean length of its part, activation
+times decoder norm), and what it is worth to the model (:mod:`dynamics.features.effects`).
 """
 
 from __future__ import annotations
@@ -18,12 +21,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.sparse import csr_array
 
 from checkpoints.loading import ResidentModel
 from checkpoints.series import Checkpoint, Series
 
 from .coder import Coder
 from .dictionary import Fit, evaluate
+from .effects import answers
 from .readings import installed
 from .site import Place
 
@@ -60,6 +65,9 @@ class Quality:
         l0: features that fire on a token on average.
         loss, loss_replaced, loss_without: nats per token; see the module's docstring.
         loss_recovered: see there.
+        activation: (checkpoint, feature) mean over tokens of the length of the feature's part, in the dictionary's units.
+        effect: (checkpoint, feature) nats per token by which the loss would rise without it, estimated.
+        activation_error, effect_error: their standard errors over rows.
     """
 
     fits: tuple[Fit, ...]
@@ -69,6 +77,10 @@ class Quality:
     loss_replaced: FloatArray
     loss_without: FloatArray
     loss_recovered: FloatArray
+    activation: FloatArray
+    activation_error: FloatArray
+    effect: FloatArray
+    effect_error: FloatArray
 
 
 def read_rows(
@@ -103,7 +115,7 @@ def measure(
     batch_tokens: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> Quality:
-    """Fit and loss recovered; ``held.activations`` are used up (replaced by their reconstruction)."""
+    """Fit, loss recovered, and what features do; codes are held for some rows at a time (a joint coder's for all)."""
     batches = torch.split(held.activations, 512, dim=1)
     if coder.joint:
         fits: tuple[Fit, ...] = (evaluate(coder.dictionaries[0], batches),)
@@ -112,19 +124,43 @@ def measure(
         fits = tuple(evaluate(d, (b[i : i + 1] for b in batches)) for i, d in enumerate(coder.dictionaries))
         fvu, l0 = np.concatenate([f.fvu for f in fits]), np.concatenate([f.l0 for f in fits])
     mean = held.activations.mean(dim=1)
-    coder.rebuild(held.activations)
+    pieces = _pieces(place, held, batch_tokens)
+    kept = [coder.sparse(held.activations[:, tokens], 0) for _, tokens in pieces] if coder.joint else None
     losses = np.full((3, len(checkpoints)), np.nan)
+    said = np.full((4, len(checkpoints), coder.features), np.nan)
     for number, model in installed(series, checkpoints, resident, progress):
-        losses[0, number] = _loss(model, place, held, None, batch_tokens)
-        losses[1, number] = _loss(model, place, held, held.activations[number], batch_tokens)
-        losses[2, number] = _loss(model, place, held, mean[number].expand_as(held.activations[number]), batch_tokens)
+
+        def codes(piece: int, number: int = number) -> csr_array:
+            return coder.sparse(held.activations[:, pieces[piece][1]], number) if kept is None else kept[piece]
+
+        decoder = coder.decoder(number)
+        found = answers(model, place, held.rows, held.skip, [rows for rows, _ in pieces], codes, decoder)
+        said[:, number, : len(decoder.vectors)] = (
+            found.activation,
+            found.activation_error,
+            found.effect,
+            found.effect_error,
+        )
+        rebuilt = torch.from_numpy(found.rebuilt)
+        losses[0, number] = found.loss
+        losses[1, number] = _loss(model, place, held, rebuilt, batch_tokens)
+        losses[2, number] = _loss(model, place, held, mean[number].expand_as(rebuilt), batch_tokens)
     own, replaced, without = losses
     gap = without - own
     recovered = np.where(gap > LEAST_GAP, 1.0 - (replaced - own) / np.where(gap > LEAST_GAP, gap, 1.0), np.nan)
-    return Quality(fits, fvu, l0, own, replaced, without, recovered)
+    return Quality(fits, fvu, l0, own, replaced, without, recovered, *said)
 
 
-def _loss(model: Any, place: Place, held: Held, by: torch.Tensor | None, batch_tokens: int) -> float:
+def _pieces(place: Place, held: Held, batch_tokens: int) -> list[tuple[slice, slice]]:
+    """Rows of one backward pass, and their tokens; a pass that remembers its layers gets a quarter of the tokens."""
+    count, length = held.rows.shape
+    size = max(1, min(batch_tokens // 4 // length, LOGITS // 4 // (length * place.architecture.shape.vocab)))
+    wide = length - held.skip
+    cuts = [slice(start, min(start + size, count)) for start in range(0, count, size)]
+    return [(rows, slice(rows.start * wide, rows.stop * wide)) for rows in cuts]
+
+
+def _loss(model: Any, place: Place, held: Held, by: torch.Tensor, batch_tokens: int) -> float:
     """Mean nats per token of the rows behind the skipped tokens, with the site's values there replaced."""
     rows, skip = held.rows, held.skip
     count, length = rows.shape
@@ -137,17 +173,12 @@ def _loss(model: Any, place: Place, held: Held, by: torch.Tensor | None, batch_t
         ids = torch.from_numpy(np.ascontiguousarray(rows[start : start + size], dtype=np.int64)).to(device)
 
         def swapped(value: torch.Tensor, start: int = start, ids: torch.Tensor = ids) -> torch.Tensor:
-            assert by is not None
             wide = length - skip
             mine = by[start * wide : (start + len(ids)) * wide].view(len(ids), wide, -1).to(value)
             return torch.cat([value[:, :skip], mine], dim=1)
 
-        with torch.no_grad():
-            if by is None:
-                logits = place.architecture.logits(model, ids, keep)
-            else:
-                with place.replaced(model, swapped):
-                    logits = place.architecture.logits(model, ids, keep)
+        with torch.no_grad(), place.replaced(model, swapped):
+            logits = place.architecture.logits(model, ids, keep)
         targets = ids[:, skip + 1 :]
         total += float(
             torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="sum")

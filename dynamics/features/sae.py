@@ -4,7 +4,7 @@ A sparse autoencoder is a crosscoder over one checkpoint (:mod:`dynamics.feature
 its saving and its determinism are the same code. The first of the chain is trained for ``config.steps`` batches, every
 following one for ``further``, at the same peak learning rate. Starting from the neighbour keeps most features at their
 number, but nothing guarantees it: match the decoders of neighbours (:func:`dynamics.features.matching.match_decoders`),
-then :func:`dynamics.features.tracks.chain`. Resampled features are new ones.
+then :func:`dynamics.features.chains.chain`. Resampled features are new ones.
 """
 
 from __future__ import annotations

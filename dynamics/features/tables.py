@@ -7,19 +7,19 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
 
 from ..emergence.runs import CODES
 from ..probes import TokenizedProbe
+from .chains import Chain, along, chain, continued, follow_chain
 from .coder import Coder, Codes
 from .examples import logit_effect, top_examples
-from .matching import match_activations, match_decoders
+from .matching import Matches, match_activations, match_decoders
 from .quality import Held, Quality, measure, read_rows
 from .readings import installed, read_probes
 from .settings import DictionaryConfig
 from .site import Place
-from .tracks import chain, changes, follow, partings, turning_points
+from .tracks import changes, follow, partings, turning_points
 from .training import Material
 
 __all__ = ["about_dictionary", "about_probe", "say_what"]
@@ -50,7 +50,7 @@ def about_dictionary(
         progress=progress,
     )
     examples = top_examples(coder, rows)
-    correlated = {} if coder.joint or config.method == "published" else _correlated(coder, rows, config)
+    correlated = _correlated(coder, rows, config) if config.method == "chain" else []
     quality = measure(
         material.series,
         material.checkpoints,
@@ -88,7 +88,16 @@ def about_dictionary(
         arrays["logit_token"] = (("feature", "logit_rank"), effect.tokens)
         arrays["logit_effect"] = (("feature", "logit_rank"), effect.effect)
     arrays["token_text"] = ("known_token", np.array(names, dtype=np.dtypes.StringDType()))
-    arrays |= _joint(steps, coder, quality) if coder.joint else _separate(coder, config) | correlated
+    wide = ("snapshot", "feature")
+    arrays["effect"] = (wide, quality.effect.astype(np.float32), _EFFECT)
+    arrays["effect_error"] = (wide, quality.effect_error.astype(np.float32), _ERROR)
+    if coder.joint:
+        arrays |= _joint(steps, coder, quality)
+    else:
+        arrays["mean_activation"] = (wide, quality.activation.astype(np.float32), _ACTIVATION)
+        arrays["mean_activation_error"] = (wide, quality.activation_error.astype(np.float32), _ERROR)
+    if config.method == "chain":
+        arrays |= _chain(steps, coder, config, quality, correlated)
     coords = {
         "snapshot": ("snapshot", steps),
         "feature": ("feature", np.arange(final.features)),
@@ -97,6 +106,16 @@ def about_dictionary(
     if "drift" in arrays or "matched" in arrays:
         coords["transition"] = ("transition", steps[1:])
     return xr.Dataset(arrays, coords=coords)
+
+
+_EFFECT = {
+    "long_name": "rise of the loss on held-out text if the feature were removed, estimated",
+    "units": "nat per token",
+}
+_ACTIVATION = {
+    "long_name": "mean length of the feature's part on held-out text, in root mean square lengths of the activation"
+}
+_ERROR = {"long_name": "standard error over rows of text"}
 
 
 def _dead(quality: Quality, snapshots: int) -> np.ndarray:
@@ -116,6 +135,7 @@ def _joint(steps: list[int], coder: Coder, quality: Quality) -> dict[str, Any]:
     nothing = np.full(len(steps) - 1, np.nan)
     return {
         "strength": (("feature", "snapshot"), dictionary.strength().astype(np.float32), {"long_name": "decoder norm"}),
+        "strength_error": (("feature", "snapshot"), tracks.error.astype(np.float32), {"long_name": "sampling error of the decoder norm"}),
         "frequency": ("feature", fit.frequency, {"long_name": "share of held-out tokens on which it fires"}),
         "state": ("feature", np.array(CODES, dtype=np.dtypes.StringDType())[tracks.state]),
         "found": ("feature", tracks.found),
@@ -137,9 +157,9 @@ def _steps_at(steps: list[int], places: np.ndarray) -> np.ndarray:
     return np.where(places >= 0, np.asarray(steps)[np.maximum(places, 0)], -1)
 
 
-def _separate(coder: Coder, config: DictionaryConfig) -> dict[str, Any]:
-    if config.method == "published":
-        return {}
+def _chain(
+    steps: list[int], coder: Coder, config: DictionaryConfig, quality: Quality, correlated: list[Matches]
+) -> dict[str, Any]:
     directions = [d.directions() for d in coder.dictionaries]
     arrays: dict[str, Any] = {}
     matches = [match_decoders(a, b, seed=config.seed) for a, b in pairwise(directions)]
@@ -157,33 +177,44 @@ def _separate(coder: Coder, config: DictionaryConfig) -> dict[str, Any]:
     arrays["track_last"] = ("track_number", chained.last)
     arrays["split_event"] = (("split", "event_part"), chained.splits)
     arrays["merge_event"] = (("merge", "event_part"), chained.merges)
-    return arrays
+    arrays["correlated"] = (wide, np.stack([m.other.partner for m in correlated]), {"long_name": "mutual nearest at the snapshot before, by correlation of activations; -1 for none"})  # fmt: skip
+    arrays["correlated_status"] = (wide, np.stack([m.other.status for m in correlated]))
+    arrays["correlated_score"] = (wide, np.stack([m.other.nearest_score for m in correlated]).astype(np.float32))
+    arrays["correlated_p_value"] = (wide, np.stack([m.other.p_value for m in correlated]).astype(np.float32))
+    return arrays | _lives(steps, chained, quality, continued(chained, correlated))
 
 
-def _correlated(coder: Coder, held: Held, config: DictionaryConfig) -> dict[str, Any]:
-    """Mutual nearest by the correlation of activations on the same held-out tokens; mean activation of every feature."""
-    from scipy.sparse import csr_array, vstack
-
-    def answers(place: int) -> Any:
-        parts = torch.split(held.activations[place : place + 1], 512, dim=1)
-        with torch.no_grad():
-            return vstack([csr_array(coder.dictionaries[place].encode(part).cpu().numpy()) for part in parts])
-
-    before = answers(0)
-    strength, matches = [before.mean(axis=0)], []
-    for place in range(1, coder.snapshots):
-        after = answers(place)
-        matches.append(match_activations(before, after, seed=config.seed))
-        strength.append(after.mean(axis=0))
-        before = after
-    wide = ("transition", "feature")
+def _lives(steps: list[int], chained: Chain, quality: Quality, unknown: np.ndarray) -> dict[str, Any]:
+    """What tracks are through training; their statistics are of their mean activation."""
+    strength, error, effect, effect_error = (
+        along(chained, values, unknown)
+        for values in (quality.activation, quality.activation_error, quality.effect, quality.effect_error)
+    )
+    lives = follow_chain(steps, strength, error)
+    wide = ("track_number", "snapshot")
     return {
-        "correlated": (wide, np.stack([m.other.partner for m in matches]), {"long_name": "mutual nearest at the snapshot before, by correlation of activations; -1 for none"}),
-        "correlated_status": (wide, np.stack([m.other.status for m in matches])),
-        "correlated_score": (wide, np.stack([m.other.nearest_score for m in matches]).astype(np.float32)),
-        "correlated_p_value": (wide, np.stack([m.other.p_value for m in matches]).astype(np.float32)),
-        "mean_activation": (("snapshot", "feature"), np.stack(strength).astype(np.float32), {"long_name": "mean activation on held-out tokens"}),
+        "track_strength": (wide, strength.astype(np.float32), _ACTIVATION),
+        "track_strength_error": (wide, error.astype(np.float32), _ERROR),
+        "track_effect": (wide, effect.astype(np.float32), _EFFECT),
+        "track_effect_error": (wide, effect_error.astype(np.float32), _ERROR),
+        "track_continued": (("track_number", "end"), unknown, {"long_name": "whether another feature had its tokens before it, and has them after it"}),
+        "track_state": ("track_number", np.array(CODES, dtype=np.dtypes.StringDType())[lives.state]),
+        "track_found": ("track_number", lives.found),
+        "track_born": (("track_number", "bound"), _steps_at(steps, lives.born), {"long_name": "absent at the first step, present at the second"}),
+        "track_died": (("track_number", "bound"), _steps_at(steps, lives.died), {"long_name": "present at the first step, absent at the second"}),
+        "track_p_value": ("track_number", lives.p_value),
     }  # fmt: skip
+
+
+def _correlated(coder: Coder, held: Held, config: DictionaryConfig) -> list[Matches]:
+    """Features of neighbours matched by the correlation of their activations on the same held-out tokens."""
+    before = coder.sparse(held.activations, 0)
+    matches = []
+    for place in range(1, coder.snapshots):
+        after = coder.sparse(held.activations, place)
+        matches.append(match_activations(before, after, seed=config.seed))
+        before = after
+    return matches
 
 
 def about_probe(
@@ -270,5 +301,11 @@ def say_what(name: str, about: xr.Dataset) -> list[str]:
         lines.append(
             f"{name}: {int(about['found'].values.sum())} features are beyond their null; {births} are born during training, "
             f"{deaths} die; {about['dead'].values[-1]:.1%} never fire"
+        )
+    if "track_born" in about:
+        births, deaths = (int((about[n].values[:, 1] >= 0).sum()) for n in ("track_born", "track_died"))
+        lines.append(
+            f"{name}: {about.sizes['track_number']} tracks, {int(about['track_found'].values.sum())} of them beyond their "
+            f"null; {births} are born during training, {deaths} die"
         )
     return lines

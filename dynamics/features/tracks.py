@@ -1,79 +1,45 @@
-r"""Features followed through a series: birth, drift, split, merge and death; turning points of the whole dictionary.
+r"""Features of a crosscoder followed through a series: birth, drift, split, merge and death; turning points of the whole.
 
-*From a crosscoder* (:func:`follow`): the strength of a feature at a checkpoint is its decoder norm. It is present where
-its strength exceeds what a feature of ``floor`` x its largest strength would show with the sampling error of the
-decoder (:func:`dynamics.features.dictionary.refit`), by the bound that holds at all checkpoints together of
-:mod:`dynamics.emergence`. The share is needed because with enough tokens any small leak of another feature into a code
-is significant. Births are thus the onsets of the strength curves, deaths the ends of their runs, both intervals between
-two checkpoints, with the false discovery rate held over the features. Absence has to be shown as well: before its birth
-(after its death) a feature must be less than half as strong as in between by more than the sampling error, with the false
-discovery rate held over all such changes; a feature that only grows, or that noise hides at first, is not born.
+The strength of a feature at a checkpoint is its decoder norm, and its sampling error that of the decoder
+(:func:`dynamics.features.dictionary.refit`): :func:`follow` finds births and deaths with the statistics of
+:mod:`dynamics.features.lives`.
 
 Two features with one direction at first and two at last have *split* (:func:`partings`); the other way round they have
 merged. In a dictionary over all checkpoints the two are there from the start, because their tokens are.
 
-*From matches between neighbours* (:func:`chain`): a match hands a feature's name on, what has no partner is born or
-dies, and a new feature near one that is matched otherwise comes from its split.
+Features of a chain are joined by matches instead: :mod:`dynamics.features.chains`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm
 
-from dynamics.emergence import assess_many, discover, simultaneous_bound
-from dynamics.emergence.runs import CODES
+from dynamics.emergence import simultaneous_bound
 from dynamics.numerics.blocked import CosineScores, scan_scores
 
-from .matching import STATUS, Matches
+from .lives import FLOOR, Lives, live
 
-__all__ = ["Chain", "Partings", "Tracks", "Turning", "chain", "changes", "follow", "partings", "turning_points"]
+__all__ = ["Partings", "Tracks", "Turning", "changes", "follow", "partings", "turning_points"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
-NONE = -1
-
-HALF = 0.5
-"""A feature that was at least this share as strong before (after) is not born (dead) but grows (fades)."""
-
 
 @dataclass(frozen=True)
-class Tracks:
-    """One entry per feature; checkpoints are positions in the series.
+class Tracks(Lives):
+    """The features of a crosscoder; see :class:`dynamics.features.lives.Lives` for the rest, curves being features.
 
     Attributes:
-        state: (feature,) position in ``dynamics.emergence.runs.CODES``.
-        found: (feature,) whether it is beyond its null somewhere, at the false discovery rate.
-        born: (feature, 2) absent at the first, present at the second; -1 and -1 where it is not born in the series.
-        died: (feature, 2) present at the first, absent at the second; -1 and -1 where it does not die.
-        present: (feature, checkpoint) from birth to death.
+        error: (feature, checkpoint) sampling error of the strength; NaN where the decoder was not fitted.
         drift: (feature, transition) cosine of its decoder at neighbouring checkpoints; NaN unless present at both.
-        p_value: (feature,) of "never beyond its null"; NaN where it was not fitted.
     """
 
-    state: IntArray
-    found: BoolArray
-    born: IntArray
-    died: IntArray
-    present: BoolArray
+    error: FloatArray
     drift: FloatArray
-    p_value: FloatArray
-
-    @property
-    def births(self) -> IntArray:
-        """Features that are born in the series."""
-        return np.flatnonzero(self.born[:, 1] >= 0)
-
-    @property
-    def deaths(self) -> IntArray:
-        """Features that die in the series."""
-        return np.flatnonzero(self.died[:, 1] >= 0)
 
 
 def follow(
@@ -83,7 +49,7 @@ def follow(
     variance: npt.ArrayLike,
     error: npt.ArrayLike,
     dimensions: npt.ArrayLike,
-    floor: float = 0.25,
+    floor: float = FLOOR,
     rate: float = 0.05,
     level: float = 0.95,
     draws: int = 400,
@@ -115,71 +81,25 @@ def follow(
             f"expected ({features},), ({checkpoints},) and ({checkpoints},)"
         )
     strength = np.linalg.norm(vectors, axis=2)
-    known = np.flatnonzero(np.isfinite(spread) & (strength.max(axis=1) > 0))
-    state = np.full(features, CODES.index("not measurable"), dtype=np.int64)
-    found = np.zeros(features, dtype=np.bool_)
-    born, died = np.full((features, 2), NONE, dtype=np.int64), np.full((features, 2), NONE, dtype=np.int64)
-    present = np.zeros((features, checkpoints), dtype=np.bool_)
-    p_value = np.full(features, np.nan)
-    if known.size:
-        peak = strength[known].max(axis=1)
-        effective = np.maximum(effective, 1.0)
-        noise = np.sqrt(spread[known, None] * rest)  # (feature, checkpoint) length of the decoder's sampling error
-        rng = np.random.default_rng(seed)
-        # squared length of a Gaussian vector of so many dimensions, over its mean; and along the decoder
-        squared = rng.chisquare(effective[:, None], size=(checkpoints, draws)) / effective[:, None]
-        along = rng.standard_normal((checkpoints, draws)) / np.sqrt(effective)[:, None]
+    peak = strength.max(axis=1)
+    effective = np.maximum(effective, 1.0)
+    noise = np.sqrt(spread[:, None] * rest)  # (feature, checkpoint) length of the decoder's sampling error
+    rng = np.random.default_rng(seed)
+    # squared length of a Gaussian vector of so many dimensions, over its mean; and along the decoder
+    squared = rng.chisquare(effective[:, None], size=(checkpoints, draws)) / effective[:, None]
+    along = rng.standard_normal((checkpoints, draws)) / np.sqrt(effective)[:, None]
 
-        def null(piece: slice) -> FloatArray:
-            weak, around = floor * peak[piece, None, None], noise[piece, :, None]
-            return np.asarray(np.sqrt(np.maximum(weak**2 + 2 * weak * around * along + around**2 * squared, 0.0)))
+    def null(some: IntArray) -> FloatArray:
+        weak, around = floor * peak[some, None, None], noise[some, :, None]
+        return np.asarray(np.sqrt(np.maximum(weak**2 + 2 * weak * around * along + around**2 * squared, 0.0)))
 
-        many = assess_many(
-            steps, strength[known], null=null, errors=noise / np.sqrt(effective), level=level, count=64, seed=seed
-        )
-        p_value[known] = many.p_value
-        accepted = discover(many.p_value, rate=rate)
-        state[known], found[known] = many.state, accepted
-        there = accepted & np.isin(many.state, [CODES.index(s) for s in ("emerged", "present from start", "transient")])
-        for place in np.flatnonzero(there):
-            feature, start = known[place], int(many.start[place])
-            if many.before[place] >= 0:
-                born[feature] = many.before[place], start
-            if many.after[place] >= 0:
-                died[feature] = many.stop[place], many.after[place]
-        scatter = np.full(strength.shape, np.nan)
-        scatter[known] = noise / np.sqrt(effective)
-        _keep_shown(born, died, strength, scatter, rate)
-        at = np.arange(checkpoints)
-        begun = at >= np.where(born[:, 1] >= 0, born[:, 1], 0)[:, None]
-        present = begun & (at <= np.where(died[:, 0] >= 0, died[:, 0], checkpoints)[:, None])
-        present[np.setdiff1d(np.arange(features), known[there])] = False
-    both = present[:, 1:] & present[:, :-1]
+    scatter = noise / np.sqrt(effective)
+    lives = live(steps, strength, scatter, null=null, independent=True, rate=rate, level=level, seed=seed)
+    both = lives.present[:, 1:] & lives.present[:, :-1]
     lengths = strength[:, 1:] * strength[:, :-1]
     products = np.einsum("fcd,fcd->fc", vectors[:, 1:], vectors[:, :-1])
     drift = np.where(both & (lengths > 0), products / np.where(lengths > 0, lengths, 1.0), np.nan)
-    return Tracks(state, found, born, died, present, drift, p_value)
-
-
-def _keep_shown(born: IntArray, died: IntArray, strength: FloatArray, scatter: FloatArray, rate: float) -> None:
-    """Take back births and deaths before (after) which the feature is not shown to be below :data:`HALF` of its mean."""
-    checkpoints = strength.shape[1]
-    changes_at = [(born, f) for f in np.flatnonzero(born[:, 1] >= 0)] + [
-        (died, f) for f in np.flatnonzero(died[:, 1] >= 0)
-    ]
-    p = []
-    for table, feature in changes_at:
-        first = max(int(born[feature, 1]), 0)
-        last = int(died[feature, 0]) if died[feature, 1] >= 0 else checkpoints - 1
-        run = slice(first, last + 1)
-        absent = slice(0, first) if table is born else slice(int(died[feature, 1]), checkpoints)
-        difference = HALF * strength[feature, run].mean() - strength[feature, absent].mean()
-        weights = ((run, HALF**2), (absent, 1.0))
-        variance = sum(w * (scatter[feature, part] ** 2).mean() / scatter[feature, part].size for part, w in weights)
-        p.append(float(norm.sf(difference / np.sqrt(max(variance, 1e-300)))))
-    for (table, feature), shown in zip(changes_at, discover(p, rate=rate) if p else (), strict=True):
-        if not shown:
-            table[feature] = NONE
+    return Tracks(**{f.name: getattr(lives, f.name) for f in fields(lives)}, error=scatter, drift=drift)
 
 
 @dataclass(frozen=True)
@@ -232,74 +152,6 @@ def partings(
         np.array(features, dtype=np.int64).reshape(-1, 2),
         np.array(split, dtype=np.bool_),
         np.array(between, dtype=np.int64).reshape(-1, 2),
-    )
-
-
-@dataclass(frozen=True)
-class Chain:
-    """Features of dictionaries of neighbouring checkpoints, joined by their matches.
-
-    Attributes:
-        track: for each checkpoint (feature,) the number of the track that a feature belongs to; -1 for a dead feature.
-        first, last: (track,) checkpoints at which it is seen first and last. One that begins after the first checkpoint
-            is born between ``first - 1`` and ``first``; one that ends early dies between ``last`` and ``last + 1``.
-        splits: (event, 3) transition, old feature, new feature: new, near the old one, which is matched with another.
-        merges: (event, 3) transition, old feature, new feature: the old one ends near a new one that continues another.
-    """
-
-    track: list[IntArray]
-    first: IntArray
-    last: IntArray
-    splits: IntArray
-    merges: IntArray
-
-
-def chain(matches: Sequence[Matches]) -> Chain:
-    """Join the matches of neighbouring checkpoints (transition) into tracks; gaps are not bridged.
-
-    Raises:
-        ValueError: when the features of one transition's end are not those of the next one's start.
-    """
-    if not matches:
-        raise ValueError("there are no matches; expected one per transition")
-    dead, otherwise = STATUS.index("dead"), STATUS.index("not mutual")
-
-    def begin(alive: BoolArray, at: int) -> IntArray:
-        names = np.full(alive.size, NONE, dtype=np.int64)
-        names[alive] = np.arange(len(first), len(first) + int(alive.sum()))
-        first.extend([at] * int(alive.sum()))
-        last.extend([at] * int(alive.sum()))
-        return names
-
-    first: list[int] = []
-    last: list[int] = []
-    splits: list[tuple[int, int, int]] = []
-    merges: list[tuple[int, int, int]] = []
-    track = [begin(matches[0].one.status != dead, 0)]
-    for number, match in enumerate(matches):
-        if match.one.partner.size != track[-1].size:
-            raise ValueError(
-                f"transition {number} starts from {match.one.partner.size} features; expected {track[-1].size}"
-            )
-        partner = match.other.partner
-        names = begin((match.other.status != dead) & (partner < 0), number + 1)
-        going_on = np.flatnonzero(partner >= 0)
-        names[going_on] = track[-1][partner[going_on]]
-        for name in names[going_on]:
-            last[name] = number + 1
-        track.append(names)
-        for side, other, events in ((match.other, match.one, splits), (match.one, match.other, merges)):
-            for feature in np.flatnonzero((side.status == otherwise) & (side.nearest >= 0)):
-                near = int(side.nearest[feature])
-                if other.partner[near] >= 0:
-                    pair = (near, int(feature)) if events is splits else (int(feature), near)
-                    events.append((number, *pair))
-    return Chain(
-        track,
-        np.array(first, dtype=np.int64),
-        np.array(last, dtype=np.int64),
-        np.array(splits, dtype=np.int64).reshape(-1, 3),
-        np.array(merges, dtype=np.int64).reshape(-1, 3),
     )
 
 

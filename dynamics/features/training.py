@@ -125,7 +125,9 @@ def make(folder: Path, key: str, config: DictionaryConfig, material: Material, p
 
 def _crosscoder(folder: Path, config: DictionaryConfig, material: Material, progress: Progress) -> Coder:
     stream = material.stream(config, material.checkpoints)
-    trainer = _trained(folder / "training", _train_config(config, config.steps), stream, material.device, progress)
+    names = [f"step {c.step}" for c in material.checkpoints]
+    settings = _train_config(config, config.steps)
+    trainer = _trained(folder / "training", settings, stream, material.device, progress, names)
     count = _refit_batches(stream.tokens, stream.config.batch)
     dictionary = refit(trainer.dictionary(), itertools.islice(stream.batches(config.steps), count))
     dictionary.save(folder / "dictionary")
@@ -153,7 +155,7 @@ def _chain(folder: Path, config: DictionaryConfig, material: Material, progress:
             progress(already + at, of, f"{note}, {text}")
 
         trainer = _trained(
-            folder / "training", _train_config(config, steps), stream, material.device, told, like=before
+            folder / "training", _train_config(config, steps), stream, material.device, told, [note], like=before
         )
         before = trainer.dictionary()
         shutil.rmtree(folder / "training", ignore_errors=True)
@@ -168,12 +170,13 @@ def _trained(
     stream: ActivationStream,
     device: str,
     progress: Progress,
+    names: Sequence[str],
     like: Dictionary | None = None,
 ) -> Trainer:
     if (folder / "training.json").is_file():
         trainer = Trainer.load(folder, device=device)
     else:
-        trainer = Trainer.start(config, stream, device=device, like=like)
+        trainer = Trainer.start(config, stream, device=device, like=like, names=names)
     saved = time.monotonic()
 
     def told(done: int, total: int, loss: float) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -69,6 +71,18 @@ def test_a_complete_dictionary_rebuilds_what_it_is_given() -> None:
     both = torch.cat([torch.eye(4), -torch.eye(4)])
     coder = Coder((made(both[:, None]),) * 2, False)
     tokens = torch.randn(2, 700, 4, generator=torch.Generator().manual_seed(0))
-    rebuilt = tokens.clone()
-    coder.rebuild(rebuilt)
-    torch.testing.assert_close(rebuilt, tokens, atol=1e-5, rtol=0)
+    for place in range(2):
+        codes, decoder = coder.sparse(tokens, place), coder.decoder(place)
+        assert codes.shape == (700, 8) and codes.nnz == tokens[place].count_nonzero()
+        np.testing.assert_allclose(decoder.rebuilt(codes), tokens[place], atol=1e-5)
+
+
+def test_a_decoder_of_a_snapshot_is_in_the_activations_own_units() -> None:
+    dictionary = made(torch.eye(3)[:, None].repeat(1, 2, 1))
+    dictionary = replace(dictionary, scale=torch.tensor([1.0, 4.0]), mean=torch.tensor([[0.0] * 3, [5.0] * 3]))
+    coder = Coder((dictionary,), True)
+    decoder = coder.decoder(1)
+    np.testing.assert_allclose(decoder.vectors, 4 * np.eye(3))
+    np.testing.assert_allclose(decoder.lengths, 1.0)
+    tokens = torch.tensor([[[0.0, 0, 0]], [[9.0, 5, 5]]])
+    np.testing.assert_allclose(decoder.rebuilt(coder.sparse(tokens, 1)), [[9.0, 5, 5]])

@@ -14,6 +14,7 @@ from analyses.addition.feature_figures import feature_figures as addition_figure
 from analyses.addition.features import Found, feature_parts
 from analyses.addition.prompts import grid_probe, ones_probe
 from analyses.feature_census import Options, figures, plan, summarise
+from analyses.feature_census.census import census_notes
 from analyses.feature_census.gallery import plain
 from analyses.shared_concepts import features as concepts
 from analyses.shared_concepts.feature_figures import feature_figures as concept_figures
@@ -174,7 +175,9 @@ def test_the_census_counts_births_turning_points_and_labels(tmp_path: Path) -> N
     text = "\n".join(summary.notes)
     assert "1 are born, 0 die, 12 are present in the end, 11 of them from the start" in text
     assert "1 pairs split, 0 merge" in text and "Most births, 1, lie in (20, 40]" in text
-    assert "features move together in (20, 40]" in text
+    assert "features move together most in (20, 40], by 0.50" in text and "In no other transition" in text
+    assert "the loss at step 160 would rise most, per token, without feature 0, 0.110 ± 0.022 nats" in text
+    assert "born in (20, 40]; feature 1, 0.100 ± 0.020 nats" in text and "4 of 12 features carry half" in text
     assert "No series of untrained models was held against this count" in text
     assert "made by hand" in text
     data = summary.data
@@ -184,7 +187,7 @@ def test_the_census_counts_births_turning_points_and_labels(tmp_path: Path) -> N
     assert "Feature 0: ones = 5 in addition_" in text and "Fires on: $x_1$ cat↵«5»" in text
     again = Summary.from_json(json.loads(json.dumps(summary.to_json())), data)
     drawn = figures(again)
-    assert set(drawn) == {"present", "made_census", "made_labels", "made_gallery"}
+    assert set(drawn) == {"present", "made_census", "made_effects", "made_labels", "made_gallery"}
     for figure in drawn.values():
         figure.canvas.draw()
 
@@ -194,13 +197,55 @@ def test_the_census_of_other_dictionaries(tmp_path: Path, method: str) -> None:
     summary = summarise(adding(tmp_path, method), Options(draws=99, gallery=2))
     text = "\n".join(summary.notes)
     if method == "chain":
-        assert "3 tracks; 1 begin after the first checkpoint, 1 end before the last, 1 run through" in text
-        assert summary.findings[0].values[0] == 0.5
+        assert "4 tracks; 2 begin after the first checkpoint, 1 end before the last, 1 run through" in text
+        assert "the tokens of 1 were another feature's before" in text and "the tokens of 0 are another's after" in text
+        assert "Shown to be born are 1, to die 1; most births, 1, lie in (20, 40]" in text
+        assert "no second training, and no series of untrained models, was held against" in text
+        assert "feature 0, 0.110 ± 0.022 nats (makes $x_1$, cat↵ likelier), born in (20, 40]" in text
+        assert "there from step 0 on" in text and "followed from step 40 on, its tokens were another feature's" in text
+        assert summary.findings[0].values[0] == pytest.approx(1 / 3)
+        np.testing.assert_allclose(summary.data["made_top_strength"][:, 0], [0, 0, 0, 1, 1, 1])
     else:
         assert not summary.findings and "trained elsewhere" in text
     assert "Unexplained variance 30.0% at step 0, 10.0% at step 160" in text
     for figure in figures(summary).values():
         figure.canvas.draw()
+
+
+@pytest.mark.parametrize("method", ["crosscoder", "chain", "published"])
+def test_what_an_older_version_learned_is_reported_without_effects(tmp_path: Path, method: str) -> None:
+    x = noise(len(ONES.text), 1)
+    x[:, :, 0] = 2.0 * (labels(ONES, "ones") == 5)
+    probes = {"ones": (ONES, {"last": x})}
+    trace = add_dictionary(made_trace(tmp_path), "made", probes, grown(), method=method, older=True)
+    summary = summarise(trace, Options(draws=99, gallery=2))
+    assert "Effects" not in "".join(summary.notes) and "effect" not in "".join(map(str, summary.data))
+    for figure in figures(summary).values():
+        figure.canvas.draw()
+
+
+@pytest.mark.parametrize(
+    ("beyond", "said"),
+    [
+        ([2], "In no other transition does it exceed that"),
+        ([1, 2], "It exceeds that in (10, 40]."),
+        (
+            [0, 1, 2, 3],
+            "It does not in 4 of 5 transitions, (0, 80]: change is spread over most of the series, no single",
+        ),
+        ([], "none beyond features that move each at a time of its own"),
+    ],
+)
+def test_turning_points_are_a_moment_or_are_said_not_to_be(tmp_path: Path, beyond: list[int], said: str) -> None:
+    trace = adding(tmp_path)
+    parts = Parts(trace, "made")
+    change = np.full(5, 0.1)
+    change[beyond] = 0.3
+    change[2] += 0.1 * (2 in beyond)
+    parts.table.about["change"] = ("transition", change)
+    (note,) = (n for n in census_notes(parts) if n.startswith("Turning points"))
+    assert said in note
+    assert ("most in (20, 40], by 0.40" in note) == bool(beyond)
 
 
 def test_a_dictionary_that_answers_nothing_is_said_to(tmp_path: Path) -> None:

@@ -13,11 +13,13 @@ import torch
 from click.testing import CliRunner
 
 import dynamics
+from checkpoints.configs import read_config
 from checkpoints.errors import StoppedError, UserError
-from checkpoints.loading import ResidentModel, read_config
+from checkpoints.loading import ResidentModel
 from checkpoints.local import FolderConfig, FolderSeries
 from dynamics.architecture import architecture
 from dynamics.cli import cli
+from dynamics.emergence.runs import CODES
 from dynamics.features import quality
 from dynamics.features.coder import Coder
 from dynamics.features.corpora import organism_rows
@@ -147,6 +149,44 @@ def test_a_chain_hands_features_on_and_counts_each_once(collected: Path) -> None
     same = (about["correlated"].values == about["matched"].values) & (about["matched"].values >= 0)
     assert same.sum() > 0.5 * (about["matched"].values >= 0).sum() > 0
     assert (about["mean_activation"].values >= 0).all()
+    # strength and effect of a track are those of its feature, where it has one
+    for name, of in (("track_strength", "mean_activation"), ("track_effect", "effect")):
+        for snapshot, names in enumerate(track):
+            there = names >= 0
+            np.testing.assert_array_equal(about[name].values[names[there], snapshot], about[of].values[snapshot, there])
+    born, first = about["track_born"].values, about["track_first"].values
+    assert not ((born[:, 1] >= 0) & (born[:, 1] < table.steps[first])).any()
+    assert not (about["track_continued"].values[first == 0, 0]).any()
+    assert set(map(str, about["track_state"].values)) <= set(CODES)
+
+
+@pytest.mark.parametrize("name", ["main", "links"])
+def test_what_is_measured_of_a_dictionary_is_measured_at_every_checkpoint(collected: Path, name: str) -> None:
+    about = FeatureTable(Trace(collected / "traces" / "mine.zarr"), name).about
+    effect, error = about["effect"].values, about["effect_error"].values
+    assert effect.shape == error.shape == (about.sizes["snapshot"], 24)
+    assert np.isfinite(effect).all() and (error >= 0).all() and (effect != 0).any(axis=1).all()
+    assert about["effect"].attrs["units"] == "nat per token"
+    if name == "main":
+        fitted = np.isfinite(about["p_value"].values)
+        np.testing.assert_array_equal(np.isfinite(about["strength_error"].values).all(axis=1), fitted)
+
+
+def test_what_an_older_version_measured_is_measured_again_and_nothing_is_trained(
+    mine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dynamics.features import learning
+
+    runs, traces = mine / "runs.yaml", mine / "traces"
+    file = traces / "mine.dictionaries" / "links" / "step12" / "dictionary.safetensors"
+    before = file.stat().st_mtime_ns
+    monkeypatch.setattr(learning, "VERSION", learning.VERSION + 1)
+    result = CliRunner().invoke(cli, ["learn", "mine", "links", "--runs", str(runs), "--traces", str(traces)])
+    assert "links: measured again, because more is measured now" in result.output
+    assert file.stat().st_mtime_ns == before
+    assert FeatureTable(Trace(traces / "mine.zarr"), "links").settings["version"] == learning.VERSION
+    result = CliRunner().invoke(cli, ["learn", "mine", "links", "--runs", str(runs), "--traces", str(traces)])
+    assert "measured again" not in result.output
 
 
 def test_what_is_up_to_date_is_not_made_again_and_other_settings_are(
@@ -220,7 +260,10 @@ def test_activations_that_are_not_finite_are_named(mine: Path, tiny_series: Path
     tensors["gpt_neox.layers.0.mlp.dense_h_to_4h.weight"][:] = float("nan")
     save_file(tensors, file, {"format": "pt"})
     runs = declared(mine, series, f"{{main: {{{SMALL}, corpus: {{kind: probes}}}}}}")
-    with pytest.raises(UserError, match=r"checkpoint 5 \(the first is 0\) are not finite"):
+    with pytest.raises(UserError, match="the activations of step 12 are not finite"):
+        dynamics.learn("mine", runs=runs, traces=mine / "traces")
+    runs = declared(mine, series, f"{{links: {{method: chain, {SMALL}, corpus: {{kind: probes}}}}}}")
+    with pytest.raises(UserError, match="the activations of step 12 are not finite"):
         dynamics.learn("mine", runs=runs, traces=mine / "traces")
 
 

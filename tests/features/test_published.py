@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from checkpoints.configs import read_config
 from checkpoints.errors import UserError
 from checkpoints.hub.client import HubClient
-from checkpoints.loading import read_config
 from checkpoints.local import FolderConfig, FolderSeries
 from dynamics.architecture import architecture
 from dynamics.features.dictionary import Dictionary

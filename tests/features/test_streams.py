@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from checkpoints.configs import read_config
 from checkpoints.errors import UserError
-from checkpoints.loading import ResidentModel, read_config
+from checkpoints.loading import ResidentModel
 from checkpoints.local import FolderConfig, FolderSeries
 from checkpoints.organism import OrganismConfig
 from dynamics.architecture import architecture

@@ -16,6 +16,12 @@ from dynamics.store import Group, Trace, TraceDeclaration, TraceWriter, write_fe
 
 STEPS = (0, 10, 20, 40, 80, 160)
 RANKS = 6
+LATER = (
+    *("effect", "effect_error", "strength_error", "mean_activation", "mean_activation_error", "track"),
+    *(f"track_{n}" for n in ("strength", "strength_error", "effect", "effect_error")),
+    *(f"track_{n}" for n in ("born", "died", "found", "continued")),
+)
+"""What versions did not store before features had effects, of what is made here."""
 
 
 def made_trace(folder: Path) -> Path:
@@ -38,6 +44,7 @@ def add_dictionary(
     *,
     method: str = "crosscoder",
     born: Mapping[int, tuple[int, int]] | None = None,
+    older: bool = False,
 ) -> Trace:
     """Write a dictionary whose answers are given.
 
@@ -49,6 +56,7 @@ def add_dictionary(
         strength: (feature, snapshot) decoder norms of a crosscoder.
         method: crosscoder, chain or published.
         born: feature to its birth; it is present from then on, the others always.
+        older: leave out what versions did not store before features had effects.
     """
     features = next(iter(next(iter(probes.values()))[1].values())).shape[2]
     joint = method == "crosscoder"
@@ -69,6 +77,8 @@ def add_dictionary(
             },
         )
     about = _about(features, strength, method, born or {})
+    if older:
+        about = about.drop_vars([v for v in about if v in LATER])
     settings = {
         "key": name, "method": method, "joint": joint, "site": "resid_post", "layer": 1, "corpus": "text", "folder": "",
         "remarks": ["made by hand"],
@@ -100,6 +110,11 @@ def _about(features: int, strength: np.ndarray | None, method: str, born: Mappin
     arrays["example_token"], arrays["example_activation"] = (
         (("feature", "example", "window"), a) for a in (tokens, active)
     )
+    effect = np.outer(np.linspace(0, 1, n), np.arange(features)[::-1] / 100)  # feature 0 is worth most, at last
+    arrays["effect"], arrays["effect_error"] = (("snapshot", "feature"), effect), (("snapshot", "feature"), effect / 10)
+    if method != "crosscoder":
+        for key in ("mean_activation", "mean_activation_error"):
+            arrays[key] = (("snapshot", "feature"), np.ones((n, features)))
     arrays["logit_token"] = (("feature", "logit_rank"), np.tile([0, 1, 2, 3], (features, 1)).astype(np.int32))
     arrays["logit_effect"] = (("feature", "logit_rank"), np.tile([2.0, 1.0, -1.0, -2.0], (features, 1)))
     arrays["token_text"] = ("known_token", np.array(["$x_1$", "ĠcatĊ", "5", "日"], dtype=np.dtypes.StringDType()))
@@ -113,6 +128,7 @@ def _about(features: int, strength: np.ndarray | None, method: str, born: Mappin
             present[feature] = np.array(STEPS) >= interval[1]
         arrays |= {
             "strength": (("feature", "snapshot"), strength.astype(np.float32)),
+            "strength_error": (("feature", "snapshot"), 0.01 * strength.astype(np.float32)),
             "found": ("feature", np.ones(features, dtype=bool)),
             "born": (("feature", "bound"), when),
             "died": (("feature", "bound"), np.full((features, 2), -1)),
@@ -125,9 +141,34 @@ def _about(features: int, strength: np.ndarray | None, method: str, born: Mappin
     elif method == "chain":
         arrays |= {
             "matched": (("transition", "feature"), np.tile(np.arange(features), (n - 1, 1))),
-            "track_first": ("track_number", np.array([0, 0, 3])),
-            "track_last": ("track_number", np.array([n - 1, 2, n - 1])),
+            **_tracks(features),
             "split_event": (("split", "event_part"), np.zeros((1, 3), dtype=np.int64)),
         }
         coords["transition"] = list(STEPS[1:])
     return xr.Dataset(arrays, coords={k: (k, v) for k, v in coords.items()})
+
+
+def _tracks(features: int) -> dict[str, Any]:
+    """Track 0 is born by step 40 and is feature 0 in the end, track 1 runs through, 2 dies by 40, 3 goes on from another."""
+    n = len(STEPS)
+    first, last = np.array([3, 0, 0, 3]), np.array([n - 1, n - 1, 2, n - 1])
+    track = np.full((n, features), -1)
+    for number, (begin, end) in enumerate(zip(first, last, strict=True)):
+        track[begin : end + 1, number] = number
+    strength = np.where((np.arange(n) >= first[:, None]) & (np.arange(n) <= last[:, None]), 1.0, 0.0)
+    strength[3, :3] = np.nan
+    none = [-1, -1]
+    wide = ("track_number", "snapshot")
+    return {
+        "track": (("snapshot", "feature"), track),
+        "track_first": ("track_number", first),
+        "track_last": ("track_number", last),
+        "track_strength": (wide, strength),
+        "track_strength_error": (wide, 0.01 * strength),
+        "track_effect": (wide, 0.1 * strength),
+        "track_effect_error": (wide, 0.01 * strength),
+        "track_found": ("track_number", np.ones(4, dtype=bool)),
+        "track_born": (("track_number", "bound"), np.array([[20, 40], none, none, none])),
+        "track_died": (("track_number", "bound"), np.array([none, none, [20, 40], none])),
+        "track_continued": (("track_number", "end"), np.array([[False] * 2] * 3 + [[True, False]])),
+    }
