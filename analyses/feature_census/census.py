@@ -188,6 +188,8 @@ def _turns(parts: Parts) -> str:
         f"{change[most]:.2f} of a decoder's largest length on average; if each moved at a time of its own, the mean would stay "
         f"below {bound[most]:.2f}. "
     )
+    if not parts.kept:
+        text += "A track that begins or ends has moved by its whole length. "
     if 2 * len(at) > len(change):
         return text + (
             f"It does not in {len(at)} of {len(change)} transitions, {listed}: change is spread over most of the series, no "

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from .lives import FLOOR, NONE, Lives, live
 from .matching import STATUS, Matches
 
-__all__ = ["SAME", "Chain", "along", "chain", "continued", "follow_chain"]
+__all__ = ["SAME", "Chain", "along", "chain", "continued", "follow_chain", "moves"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -137,6 +137,27 @@ def along(chained: Chain, values: npt.NDArray[np.floating], unknown: BoolArray |
         at = np.arange(checkpoints)
         found[unknown[:, :1] & (at < chained.first[:, None])] = np.nan
         found[unknown[:, 1:] & (at > chained.last[:, None])] = np.nan
+    return found
+
+
+def moves(chained: Chain, directions: Sequence[npt.NDArray[np.floating]]) -> FloatArray:
+    """(track, transition) how far a track's decoder moves: the distance of unit vectors.
+
+    1, the whole length, where the track begins or ends between the two checkpoints; NaN where it has no feature at either.
+
+    Args:
+        chained: the tracks.
+        directions: for each checkpoint (feature, d_model) unit decoders.
+    """
+    found = np.full((len(chained.first), len(directions) - 1), np.nan)
+    for number in range(len(directions) - 1):
+        before, after = (np.full(len(chained.first), NONE, dtype=np.int64) for _ in range(2))
+        for place, names in ((before, chained.track[number]), (after, chained.track[number + 1])):
+            place[names[names >= 0]] = np.flatnonzero(names >= 0)
+        both = (before >= 0) & (after >= 0)
+        found[(before >= 0) ^ (after >= 0), number] = 1.0
+        one, other = directions[number][before[both]], directions[number + 1][after[both]]
+        found[both, number] = np.linalg.norm(other.astype(np.float64) - one, axis=1)
     return found
 
 

@@ -11,7 +11,7 @@ import xarray as xr
 
 from ..emergence.runs import CODES
 from ..probes import TokenizedProbe
-from .chains import Chain, along, chain, continued, follow_chain
+from .chains import Chain, along, chain, continued, follow_chain, moves
 from .coder import Coder, Codes
 from .examples import logit_effect, top_examples
 from .matching import Matches, match_activations, match_decoders
@@ -130,10 +130,7 @@ def _joint(steps: list[int], coder: Coder, quality: Quality) -> dict[str, Any]:
         steps, decoder, variance=dictionary.variance.cpu().numpy(), error=fit.error, dimensions=fit.dimensions
     )
     parted = partings(decoder, tracks.present)
-    moved = changes(decoder)
-    turning = turning_points(moved) if np.isfinite(moved).any() else None
-    nothing = np.full(len(steps) - 1, np.nan)
-    return {
+    return _turning(changes(decoder)) | {
         "strength": (("feature", "snapshot"), dictionary.strength().astype(np.float32), {"long_name": "decoder norm"}),
         "strength_error": (("feature", "snapshot"), tracks.error.astype(np.float32), {"long_name": "sampling error of the decoder norm"}),
         "frequency": ("feature", fit.frequency, {"long_name": "share of held-out tokens on which it fires"}),
@@ -144,12 +141,20 @@ def _joint(steps: list[int], coder: Coder, quality: Quality) -> dict[str, Any]:
         "p_value": ("feature", tracks.p_value),
         "present": (("feature", "snapshot"), tracks.present),
         "drift": (("feature", "transition"), tracks.drift.astype(np.float32), {"long_name": "cosine of neighbouring decoders"}),
-        "change": ("transition", nothing if turning is None else turning.change),
-        "change_bound": ("transition", nothing if turning is None else turning.upper),
         "parted_features": (("parting", "pair"), parted.features),
         "parted_split": ("parting", parted.split),
         "parted_between": (("parting", "bound"), _steps_at(steps, parted.between)),
     }  # fmt: skip
+
+
+def _turning(moved: np.ndarray) -> dict[str, Any]:
+    """Mean change over features (or tracks) at every transition, and what it stays below if each moves by itself."""
+    nothing = np.full(moved.shape[1], np.nan)
+    found = turning_points(moved) if np.isfinite(moved).any() else None
+    return {
+        "change": ("transition", nothing if found is None else found.change),
+        "change_bound": ("transition", nothing if found is None else found.upper),
+    }
 
 
 def _steps_at(steps: list[int], places: np.ndarray) -> np.ndarray:
@@ -181,6 +186,7 @@ def _chain(
     arrays["correlated_status"] = (wide, np.stack([m.other.status for m in correlated]))
     arrays["correlated_score"] = (wide, np.stack([m.other.nearest_score for m in correlated]).astype(np.float32))
     arrays["correlated_p_value"] = (wide, np.stack([m.other.p_value for m in correlated]).astype(np.float32))
+    arrays |= _turning(moves(chained, directions))
     return arrays | _lives(steps, chained, quality, continued(chained, correlated))
 
 

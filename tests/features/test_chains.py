@@ -9,7 +9,7 @@ import pytest
 from scipy.sparse import csr_array
 
 from dynamics.emergence.runs import CODES
-from dynamics.features.chains import Chain, along, chain, continued, follow_chain
+from dynamics.features.chains import Chain, along, chain, continued, follow_chain, moves
 from dynamics.features.lives import Lives, live
 from dynamics.features.matching import match_activations, match_decoders
 
@@ -72,6 +72,20 @@ def test_planted_births_and_deaths_are_found_and_what_only_turns_is_not_born() -
     stable = numbers[0, :STABLE]
     assert (numbers[:, :STABLE] == stable).all()
     assert {CODES[s] for s in lives.state[stable]} == {"present from start"}
+
+
+def test_a_track_moves_by_its_turn_and_by_all_of_itself_when_it_begins_or_ends() -> None:
+    def at(*degrees: float) -> np.ndarray:
+        angle = np.deg2rad(degrees)
+        return np.stack([np.cos(angle), np.sin(angle)], axis=1)
+
+    # three tracks: one turns by 60 degrees and stays, one begins at checkpoint 1, one is there at checkpoint 0 only
+    names = [np.array([0, 2]), np.array([1, 0]), np.array([0, 1])]
+    chained = Chain(names, np.array([0, 1, 0]), np.array([2, 2, 0]), np.empty((0, 3)), np.empty((0, 3)))
+    found = moves(chained, [at(0, 90), at(180, 60), at(60, 180)])
+    np.testing.assert_allclose(found, [[1.0, 0.0], [1.0, 0.0], [1.0, np.nan]], atol=1e-12)
+    turned = moves(chained, [at(0, 90), at(180, 90), at(90, 180)])
+    np.testing.assert_allclose(turned[0], [np.sqrt(2), 0.0], atol=1e-12)
 
 
 def test_stationary_tracks_that_are_measured_with_noise_are_rarely_born() -> None:
