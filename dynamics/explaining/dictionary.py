@@ -155,15 +155,15 @@ class OpenDictionary:
     def _birth(self, number: int) -> dict[str, int | None] | None:
         about = self.table.about
         if "born" in about:
-            absent, present = (int(step) for step in about["born"].values[number])
-            if present >= 0:
-                return {"absent": absent if absent >= 0 else None, "present": present}
-            there = bool(about["present"].values[number, 0])
-            return {"absent": None, "present": self.steps[0]} if there else None
-        if "track_first" in about:
-            first = int(about["track_first"].values[number])
-            return {"absent": self.steps[first - 1] if first else None, "present": self.steps[first]}
-        return None
+            born, there = about["born"].values[number], bool(about["present"].values[number, 0])
+        elif "track_born" in about:  # a track that begins where a match was lost is not shown to be born
+            born, there = about["track_born"].values[number], int(about["track_first"].values[number]) == 0
+        else:
+            return None
+        absent, present = (int(step) for step in born)
+        if present >= 0:
+            return {"absent": absent if absent >= 0 else None, "present": present}
+        return {"absent": None, "present": self.steps[0]} if there else None
 
     def _examples(self, number: int, tokenizer: Any) -> list[dict[str, Any]]:
         """The strongest tokens of a feature, strongest first; a chain's are those of its last dictionary."""
