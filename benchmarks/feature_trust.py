@@ -8,7 +8,8 @@ these are born in the other too, and how many within one checkpoint of it, besid
 
 *Stillness*: a crosscoder of a series of which every checkpoint is the final one; each birth or death there is false.
 
-*Effects*: the estimated effect of features at the final checkpoint, beside removing each in turn and running the model.
+*Effects*: the estimated effect of features at the final checkpoint, beside removing each in turn and running the model;
+and what the gradient at the activations as they are (attribution patching) would have said.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from dynamics.architecture import architecture
 from dynamics.features.coder import Coder
 from dynamics.features.corpora import organism_rows
 from dynamics.features.dictionary import evaluate
-from dynamics.features.effects import answers, loss_and_gradient
+from dynamics.features.effects import answers, loss_and_gradient, removed
 from dynamics.features.matching import match_decoders
 from dynamics.features.quality import Held, read_rows
 from dynamics.features.readings import installed
@@ -119,10 +120,12 @@ def effects(one: Learned) -> str:
     for _, model in installed(one.material.series, one.material.checkpoints[-1:], one.material.resident()):
         said = answers(model, one.place, rows, 0, cuts, codes, decoder)
         some = np.argsort(-np.abs(said.effect))[:REMOVED]
-        exact = np.zeros(len(some))
+        exact, first_order = np.zeros((2, len(some)))
         for number, cut in enumerate(cuts):
             code, shape = codes(number).tocsc(), (len(rows[cut]), wide, -1)
-            before, _ = loss_and_gradient(model, one.place, rows[cut], 0)
+            before, gradient = loss_and_gradient(model, one.place, rows[cut], 0)
+            every = removed(gradient.reshape(-1, gradient.shape[-1]), code, decoder.vectors)
+            first_order += np.asarray(every.sum(axis=0)).ravel()[some]
             for place, feature in enumerate(some):
                 part = np.asarray((code[:, [feature]] @ decoder.vectors[[feature]]).reshape(shape), dtype=np.float32)
                 exact[place] += loss_and_gradient(model, one.place, rows[cut], 0, less=part)[0] - before
@@ -131,7 +134,8 @@ def effects(one: Learned) -> str:
     return (
         f"the {len(some)} largest at the final checkpoint: rank correlation with removal {spearmanr(estimate, exact)[0]:.2f}, "
         f"estimate over removal {np.median(estimate / exact):.2f} in the median, "
-        f"{np.mean(np.abs(estimate - exact) < 2 * error):.0%} within two standard errors"
+        f"{np.mean(np.abs(estimate - exact) < 2 * error):.0%} within two standard errors; of the gradient alone "
+        f"{spearmanr(first_order, exact)[0]:.2f}"
     )
 
 
