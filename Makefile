@@ -32,7 +32,7 @@ tasks: $(READY) ## four more circuits in an organism of their own, and its contr
 	for run in organism-tasks organism-tasks-control; do \
 	  $(BIN)/dynamics collect $$run && $(BIN)/dynamics report $$run || exit 1; done
 
-features: demo ## learn the organism's sparse features over its checkpoints, and report them (about 5 minutes more)
+features: demo ## learn the organism's sparse features over its checkpoints, and report them (about 8 minutes more)
 	$(BIN)/dynamics learn organism
 	$(BIN)/dynamics report organism
 
