@@ -19,8 +19,15 @@ FloatArray = npt.NDArray[np.float64]
 STILL = 1.96
 """A difference of neighbours is no movement up to this many of its standard errors: for both sides of a gap, 95%."""
 
-UNDECIDED = 2.0
-"""Standard errors within which a level may be half of the rise."""
+UNDECIDED = 1.5
+"""Standard errors within which a level of two or more checkpoints may be half of the rise."""
+
+STEEPER = 2.0
+"""A rise in a gap of more than this many times the one in either neighbour may have been a jump.
+
+This and :data:`UNDECIDED` were chosen by simulation (`calibration`): intervals cover 94% of curves with two steps, and 98% of
+all shapes together; without them 91% and 97%. With 1 and 2 in their places it was 98% and 99%.
+"""
 
 
 def rise_p_values(shape: Shape, x: FloatArray, values: FloatArray, null: FloatArray) -> tuple[float, float]:
@@ -102,7 +109,7 @@ def _undecided(x: FloatArray, values: FloatArray, scale: FloatArray) -> list[tup
     middle = 0.5 * float(fit.x[0] + fit.x[-1])
     begin, end = np.asarray(fit.blocks[:-1]), np.asarray(fit.blocks[1:])
     error = 1.0 / np.sqrt(np.add.reduceat(1.0 / scale**2, begin))
-    near = np.flatnonzero(np.abs(fit.x[begin] - middle) <= UNDECIDED * error)
+    near = np.flatnonzero((np.abs(fit.x[begin] - middle) <= UNDECIDED * error) & (end - begin > 1))
     near = near[(near > 0) & (near < begin.size - 1)]
     if not near.size:
         return []
@@ -122,7 +129,7 @@ def _outward(values: FloatArray, away: FloatArray, low: float, high: float) -> t
     """The interval of positions, with the whole gap at either end if the curve may have jumped there.
 
     It may, if it stands still, up to noise, between the two checkpoints before the gap and between the two after it, or
-    rises more in the gap than in either neighbour: a jump next to a lesser one looks like that. A rise in several jumps
+    rises much more in the gap than in either neighbour: a jump next to a lesser one looks like that. A rise in several jumps
     is no single jump (:func:`_with_jumps`), and where in its gap each was, nobody measured.
 
     Args:
@@ -135,7 +142,7 @@ def _outward(values: FloatArray, away: FloatArray, low: float, high: float) -> t
 
     def jump(gap: int) -> bool:
         sides = [gap, gap + 2]
-        return not moves[sides].any() or bool(moves[gap + 1] and rise[gap + 1] > rise[sides].max())
+        return not moves[sides].any() or bool(moves[gap + 1] and rise[gap + 1] > STEEPER * rise[sides].max())
 
     last = values.size - 2
     first, final = min(int(np.floor(low)), last), max(int(np.ceil(high)) - 1, 0)
