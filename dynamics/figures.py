@@ -205,6 +205,7 @@ def timeline(findings: Sequence[Finding]) -> Figure:
     axes = figure.subplots()
     steps = shown[0].steps if shown else (0, 1)
     last = max(steps)
+    beside = axes.get_yaxis_transform()  # words at the left edge, wherever the steps begin
     for row, finding in enumerate(reversed(shown)):
         e = finding.emergence
         colour = COLOURS[_analysis_index(finding, shown) % len(COLOURS)]
@@ -232,9 +233,9 @@ def timeline(findings: Sequence[Finding]) -> Figure:
                 )
         elif e.state == "present from start":
             axes.barh(row, last - min(steps), left=min(steps), height=0.16, color=colour, alpha=0.3, lw=0)
-            axes.text(1.2, row, "present from start", va="center", fontsize=8, color=_INK)
+            axes.text(0.012, row, "present from start", va="center", fontsize=8, color=_INK, transform=beside)
         else:
-            axes.text(1.2, row, e.state, va="center", fontsize=8, color=_GREY)
+            axes.text(0.012, row, e.state, va="center", fontsize=8, color=_GREY, transform=beside)
     axes.set_yticks(range(len(shown)), [f.title for f in reversed(shown)])
     axes.set_ylim(-0.6, len(shown) - 0.4)
     step_axis(axes, steps)

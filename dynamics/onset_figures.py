@@ -55,7 +55,7 @@ def onsets_by_definition(findings: Sequence[Finding]) -> Figure:
         if not there:
             absent = finding.emergence.state
             text = absent if absent == "not measurable" else "no definition finds an onset"
-            axes.text(max(1.2, 1.2 * start), y, text, va="center", fontsize=8, color=_GREY)
+            axes.text(0.012, y, text, va="center", fontsize=8, color=_GREY, transform=axes.get_yaxis_transform())
         y += count + 1.1
     axes.set_yticks(ticks, [f.title for f in findings])
     axes.set_ylim(y - 1.05, -1.05)  # the first circuit at the top

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from dynamics.emergence.synthetic import schedule
+from dynamics.figures import timeline
 from dynamics.findings import Finding, from_units
 from dynamics.onset_figures import _percent, onsets_by_definition, order_matrix
 from dynamics.reporting.content import _definitions, row
@@ -101,6 +102,28 @@ def test_the_figure_of_definitions_has_a_row_for_each_that_finds_an_onset(findin
     estimates = [line for line in axes.lines if line.get_marker() in "o^DsX"]
     assert len(estimates) == found > 15
     figure.draw_without_rendering()
+
+
+@pytest.mark.parametrize("steps", [(1400,), (1000, 2000)])
+def test_words_stand_beside_the_axis_wherever_the_steps_begin(steps: tuple[int, ...]) -> None:
+    rest: dict[str, Any] = {
+        "steps": np.array(steps),
+        "tokens": None,
+        "null_name": "chance",
+        "metric": "",
+        "unit": "prompts",
+    }
+    few = [
+        from_units(f"made.{i}", f"A circuit of a long name {i}", np.zeros((len(steps), 20)), null=None, **rest)
+        for i in range(12)
+    ]
+    for figure in (timeline(few), onsets_by_definition(few)):
+        figure.savefig(io.BytesIO(), format="png")  # a layout that fails is a warning, and an error here
+        axes = figure.axes[0]
+        words = [t.get_window_extent() for t in axes.texts if t.get_text() == "not measurable"]
+        assert len(words) == len(few)
+        box = axes.get_window_extent()
+        assert all(box.x0 <= w.x0 and w.x1 <= box.x1 for w in words)
 
 
 def test_the_count_of_agreeing_definitions_leaves_out_what_no_definition_dates(findings: list[Finding]) -> None:
