@@ -32,7 +32,8 @@ from dynamics.features.enrichment import (
     operand_shares,
     operand_table,
 )
-from dynamics.features.parts import FLOOR, HINT, Found, Parts, leading, parts_of
+from dynamics.features.lives import FLOOR
+from dynamics.features.parts import HINT, Found, Parts, leading, parts_of
 from dynamics.findings import Definition, Finding, from_draws
 from dynamics.probes import LAST
 from dynamics.store import Trace

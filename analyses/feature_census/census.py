@@ -135,8 +135,8 @@ def _births(parts: Parts) -> str:
         text += f"Most births, {events[most]}, lie in ({steps[most - 1]}, {steps[most]}]. "
     return text + (
         "A birth is an interval in which a decoder rises above a quarter of its largest length by more than its sampling error, "
-        "after it was shown to be less than half as long (false discovery rate 5% each). Another seed of the "
-        "dictionary has some of these births and not others."
+        "after it was shown to be less than half as long (false discovery rate 5% each). A dictionary of another "
+        "seed need not have the same births; none was held against this count."
     )
 
 

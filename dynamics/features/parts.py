@@ -20,7 +20,7 @@ from dynamics.store import FeatureTable, Trace, dictionaries_in
 
 from .lives import FLOOR
 
-__all__ = ["FLOOR", "HINT", "Found", "Parts", "leading", "parts_of"]
+__all__ = ["HINT", "Found", "Parts", "leading", "parts_of"]
 
 HINT = (
     "No dictionaries were learned, so that nothing is said about features: `dynamics learn RUN` learns them, then report "
