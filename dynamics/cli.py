@@ -233,7 +233,8 @@ def learn(run: str, dictionaries: tuple[str, ...], runs: Path | None, traces: Pa
     from .features.learning import learn as function
 
     for done in function(run, dictionaries, runs=runs, traces=traces, fresh=fresh, reporter=Reporter()):
-        click.echo(f"{done.name}: {'learned' if done.anew else 'up to date'} ({done.folder})")
+        what = "learned" if done.anew else "measured" if done.measured else "up to date"
+        click.echo(f"{done.name}: {what} ({done.folder})")
         for remark in done.remarks:
             click.echo(f"  {remark}")
 

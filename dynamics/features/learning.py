@@ -52,12 +52,14 @@ class Learned:
         name: of the dictionary.
         folder: where its weights are; for a published one, where it came from.
         anew: whether it was made by this call.
+        measured: whether it was measured, and prompts read through it, by this call.
         remarks: what whoever reads its results should know.
     """
 
     name: str
     folder: str
     anew: bool
+    measured: bool
     remarks: tuple[str, ...] = ()
 
 
@@ -151,7 +153,7 @@ def _learn(
     wanted = _digest([key, VERSION, [_about_reading(p, at) for p, at in opened.readings]])
     if done is not None and done.settings.get("key") == wanted and not (anew or fresh):
         reporter.say(f"{dictionary}: up to date")
-        return Learned(dictionary, folder, False, remarks)
+        return Learned(dictionary, folder, False, False, remarks)
     if done is not None and not anew and done.settings.get("version") != VERSION:
         reporter.say(f"{dictionary}: measured again, because more is measured now; the dictionary stays as it is")
     material = opened.material
@@ -190,7 +192,7 @@ def _learn(
         write_features(trace.path, dictionary, about, probes, settings)
     for line in say_what(dictionary, about):
         reporter.say(line)
-    return Learned(dictionary, folder, anew, remarks)
+    return Learned(dictionary, folder, anew, True, remarks)
 
 
 def _open(name: str, run: Run, trace: Trace, traces: Path, config: DictionaryConfig, reporter: Reporter) -> _Opened:

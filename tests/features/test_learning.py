@@ -132,7 +132,7 @@ def test_features_are_read_from_a_trace_or_its_path_and_from_nothing_else(collec
 def test_a_setting_with_its_default_makes_no_other_dictionary(mine: Path, tiny_series: Path, corpus: Path) -> None:
     text = f"{SMALL}, learning_rate: 0.003, further: 150, corpus: {{kind: text, file: {corpus}}}, context: 16"
     runs = declared(mine, tiny_series, f"{{main: {{{text}}}}}")
-    assert [d.anew for d in dynamics.learn("mine", runs=runs, traces=mine / "traces")] == [False]
+    assert [(d.anew, d.measured) for d in dynamics.learn("mine", runs=runs, traces=mine / "traces")] == [(False, False)]
 
 
 def test_a_chain_hands_features_on_and_counts_each_once(collected: Path) -> None:
