@@ -36,7 +36,11 @@ FloatArray = npt.NDArray[np.float64]
 Shape = Literal["logistic", "ramp"]
 
 LOCATIONS, SCALES = 72, 32
-"""Size of the grid at every narrowing."""
+"""Size of the widest grid."""
+
+NARROWED = 48, 64
+"""Size of the grid at every narrowing. For a ramp, place and scale determine each other nearly: where the scales are too
+coarse, no place but that of the fit is fitted well, and the interval is too short."""
 
 NARROWINGS = 4
 """Most times that the grid is narrowed: from a range of five decades to a ten-thousandth of one."""
@@ -173,10 +177,10 @@ def fit_shape(
             break
         first, last = max(inside[0] - 1, 0), min(inside[-1] + 1, len(locations) - 1)
         # Between locations that are farther apart than checkpoints, a jump fits badly wherever it is: not excluded yet.
-        resolved = locations[1] - locations[0] < 0.25 * float(np.diff(x).min())
+        resolved = locations[1] - locations[0] < 0.25 * max(float(np.diff(x).min()), float(np.ptp(x)) / 400.0)
         least, most = max(within[0] - 1, 0) if resolved else 0, min(within[-1] + 1, len(scales) - 1)
-        locations = np.linspace(locations[first], locations[last], LOCATIONS)
-        scales = np.geomspace(scales[least], scales[most], SCALES)
+        locations = np.linspace(locations[first], locations[last], NARROWED[0])
+        scales = np.geomspace(scales[least], scales[most], NARROWED[1])
 
     g = basis(shape, x, np.array([location]), np.array([scale]))[0, 0]
     floor, rise = _line(g, values, weight)
