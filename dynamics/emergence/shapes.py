@@ -212,7 +212,7 @@ def fit_shape(
 
 
 def plausible(
-    x: FloatArray, values: FloatArray, noise: Noise, base: FloatArray | None = None, *, any_shape: bool = False
+    x: FloatArray, values: FloatArray, noise: Noise, base: FloatArray | None = None
 ) -> list[tuple[FloatArray, FloatArray, float]]:
     """Curves that the measured one may be a sample of, to simulate from: (mean, noise, place of half its rise).
 
@@ -226,8 +226,6 @@ def plausible(
         noise: of the curve.
         base: (checkpoint,) what the curve rises above, such as the bound of its null: the isotonic regression is of the
             height above it, because a curve may move with its null before it rises.
-        any_shape: the isotonic regression in any case. A rise in two steps is often not excluded from being one slope,
-            and where half of it lies is then much less certain than a slope would say.
     """
     base = np.zeros(values.shape) if base is None else base
     found = []
@@ -236,7 +234,7 @@ def plausible(
         if fit.overdispersion == 1.0:
             half = fit.location + (0.5 * fit.scale if shape == "ramp" else 0.0)
             found.append((fit.mean, noise.scale(fit.mean), half))
-    if any_shape or not found:
+    if not found:
         rise = np.asarray(isotonic_regression(values - base, weights=1.0 / noise.scale(values) ** 2).x)
         middle = 0.5 * (rise[0] + rise[-1])
         after = max(int(np.argmax(rise >= middle)), 1)
