@@ -151,7 +151,7 @@ def test_the_terminal_says_it_in_lines_below_the_table(findings: list[Finding]) 
     text = " ".join(out.getvalue().split())
     assert f"definitions of emergence agree on {len(content['definitions']['agree'])} of 5 circuits" in text
     assert "5 of 6 pairs of circuits can be ordered with 95% probability" in text
-    assert "of 0 of 1 thresholded curves; Made.Late, does not survive (0.20 against 1.00 decades)" in text
+    assert "of 0 of 1 thresholded curves; does not survive: Made.Late (0.20 against 1.00 decades)" in text
     table = [line for line in out.getvalue().splitlines() if "┃" in line or "│" in line]
     assert len(table) == 1 + len(findings)
     assert max(len(line.rstrip()) for line in table) <= 120

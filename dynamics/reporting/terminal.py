@@ -89,10 +89,10 @@ def _mirages(rows: list[dict[str, Any]]) -> str:
         return ""
     kept = sum(row["mirage"]["verdict"] == "survives" for row in checked)
     text = f"sharpness survives in the continuous twin of {kept} of {len(checked)} thresholded curves"
-    others = [
-        f"{row['title']}, {row['mirage']['verdict']} ({row['mirage']['width']:.2f} against "
-        f"{row['mirage']['twin_width']:.2f} decades)"
-        for row in checked
-        if row["mirage"]["verdict"] != "survives"
-    ]
-    return text + (f"; {'; '.join(others)}" if others else "")
+    others: dict[str, list[str]] = {}
+    for row in checked:
+        said = row["mirage"]
+        if said["verdict"] != "survives":
+            widths = f"{said['width']:.2f} against {said['twin_width']:.2f} decades"
+            others.setdefault(said["verdict"], []).append(f"{row['title']} ({widths})")
+    return "; ".join([text, *(f"{verdict}: {', '.join(titles)}" for verdict, titles in others.items())])
