@@ -1,17 +1,22 @@
 """Adaptive collection against collecting everything: are the onsets the same, and how many checkpoints did it take?
 
-    python benchmarks/adaptive.py [--coarse 8 10 12] [--share 0.25] [--traces FOLDER | --trace ZARR]
+    python benchmarks/adaptive.py [--late] [--coarse 8 10 12] [--share 0.25] [--traces FOLDER | --trace ZARR]
 
-Trains the organism with 154 checkpoints, collects all of them (or takes a trace of it that is there), and then replays the rounds of ``schedule: adaptive`` on
-that trace: the analyses see only what has been visited so far. What a checkpoint gives does not depend on which others
-were visited, so that the replay finds what a collection of its own would find. After every round it prints the share of
-checkpoints visited and how many headline onsets are exactly those of the dense trace, how many are within one
-checkpoint of it, and in how many the dense onset lies within the 95% interval of the adaptive one; with the findings
-that differ at the end of the budget. It does so from several coarse grids, because one of them may be lucky, and prints the mean.
+Trains the organism with 154 checkpoints, collects all of them (without circuits, which would take much longer; or takes a
+trace that is there), and then replays the rounds of ``schedule: adaptive`` on that trace: the analyses see only what has
+been visited so far. What a checkpoint gives does not depend on which others were visited, so that the replay finds what a
+collection of its own would find. After every round it prints the share of checkpoints visited and how many headline onsets
+are exactly those of the dense trace, how many are within one checkpoint of it, and in how many the dense onset lies within
+the 95% interval of the adaptive one; with the findings that differ at the end of the budget. It does so from several coarse
+grids, because one of them may be lucky, and prints the mean.
 
 What could be had at most is printed before: in how many curves *all* checkpoints give the same onset again when the
 draws of their nulls are drawn anew (an onset that those draws decide is not to be found by any choice of checkpoints), and
 how many checkpoints the ends of the dense onsets are, all of which a collection must visit to have them.
+
+A rise that takes many checkpoints leaves its null slowly beside its noise, however many prompts there are. With ``--late``
+the organism is trained for longer and its worlds enter one after the other, where checkpoints are farther apart than rises
+are long.
 """
 
 from __future__ import annotations
@@ -27,7 +32,7 @@ from threadpoolctl import threadpool_limits
 
 import dynamics
 import dynamics.findings
-from checkpoints.organism import OrganismConfig
+from checkpoints.organism import Entry, OrganismConfig
 from dynamics.adaptive import next_checkpoints
 from dynamics.config import AnalysisEntry, Run
 from dynamics.findings import Finding
@@ -40,6 +45,17 @@ from dynamics.store import Trace
 NAME = "benchmark-dense"
 REPEATS = 3
 ANALYSES = ("addition", "shared_concepts", "induction")
+LATE = OrganismConfig(
+    steps=4000,
+    checkpoints=154,
+    curriculum={
+        "english": Entry(share=0.08, from_step=0),
+        "french": Entry(share=0.19, from_step=400),
+        "addition": Entry(share=0.34, from_step=700),
+        "german": Entry(share=0.2, from_step=900),
+        "induction": Entry(share=0.19, from_step=1500),
+    },
+)
 
 
 def headlines(trace: Trace) -> list[Finding]:
@@ -86,6 +102,7 @@ def other_draws(seed: int) -> Iterator[None]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--late", action="store_true", help="the series with late worlds (see above)")
     parser.add_argument("--coarse", type=int, nargs="+", default=[8, 9, 10, 11, 12], help="checkpoints of coarse grids")
     parser.add_argument("--share", type=float, default=0.25, help="the budget, as a share of the checkpoints")
     parser.add_argument("--traces", type=Path, default=Path("traces"))
@@ -93,9 +110,11 @@ def main() -> None:
     options = parser.parse_args()
     path = options.trace
     if path is None:
-        run = Run(series=OrganismConfig(checkpoints=154), analyses=tuple(AnalysisEntry(name=a) for a in ANALYSES))
-        dynamics.collect(NAME, run=run, traces=options.traces, reporter=Reporter())
-        path = trace_path(options.traces, NAME)
+        name = f"{NAME}-late" if options.late else NAME
+        without_circuits = AnalysisEntry(name="dynamics.planted", options={"of": ANALYSES})
+        run = Run(series=LATE if options.late else OrganismConfig(checkpoints=154), analyses=(without_circuits,))
+        dynamics.collect(name, run=run, traces=options.traces, reporter=Reporter())
+        path = trace_path(options.traces, name)
     whole = Trace(path)
     n = len(whole.steps)
     dense = {f.key: f for f in headlines(whole)}
