@@ -168,9 +168,9 @@ def replay(path: Path, dense: dict[str, Finding], coarse: int, budget: int) -> t
         number += 1
     for finding, equal in zip(found, same, strict=True):
         if not equal:
-            every = dense[finding.key].emergence
+            dated = dense[finding.key].emergence
             print(
-                f"  {finding.title}: {finding.emergence.state} {finding.emergence.onset}; all: {every.state} {every.onset}"
+                f"  {finding.title}: {finding.emergence.state} {finding.emergence.onset}; all: {dated.state} {dated.onset}"
             )
     return sum(same), sum(near), sum(inside)
 
