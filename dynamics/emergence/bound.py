@@ -72,7 +72,9 @@ def draws_needed(level: float) -> int:
     return max(3, math.ceil(level / (1.0 - level) - ROUNDING))
 
 
-def simultaneous_bound(null: npt.ArrayLike, level: float = 0.95, *, family: int | None = None) -> Bound:
+def simultaneous_bound(
+    null: npt.ArrayLike, level: float = 0.95, *, family: int | None = None, places: npt.ArrayLike | None = None
+) -> Bound:
     """The bound that a curve of the null exceeds somewhere with probability at most about ``1 - level``.
 
     Args:
@@ -81,6 +83,9 @@ def simultaneous_bound(null: npt.ArrayLike, level: float = 0.95, *, family: int 
         level: simultaneous over the checkpoints of a curve.
         family: how many checkpoints the curve would have if all were measured. Where fewer are, the bound is raised to
             what it would be for all, so that an onset does not depend on how many others were looked at.
+        places: (checkpoint,) where those that are measured stand among the ``family``, increasing. Each then counts for
+            the part of the series that it is nearest to: a search visits many checkpoints where curves rise, and
+            their noise is not that of the others. Evenly spread if not given.
 
     Returns:
         Mean, scale and upper bound, each (..., checkpoint).
@@ -106,15 +111,16 @@ def simultaneous_bound(null: npt.ArrayLike, level: float = 0.95, *, family: int 
     squares = np.nansum(away**2, axis=-1, keepdims=True)
     valid = np.isfinite(x).any(axis=-1, keepdims=True)
     variance = np.where(valid, squares / (n - 1), np.nan)
-    checkpoints = np.maximum(valid.sum(axis=-2, keepdims=True), 1)
-    floor = SCALE_FLOOR * np.sqrt(np.nansum(variance, axis=-2, keepdims=True) / checkpoints)
+    share = _shares(x.shape[-2], family, places)[:, None] * valid
+    share = share / np.maximum(share.sum(axis=-2, keepdims=True), 1e-300)
+    floor = SCALE_FLOOR * np.sqrt(np.nansum(share * variance, axis=-2, keepdims=True))
     scale = np.maximum(np.sqrt(variance), floor)
 
     # Mean, variance and floor without the draw itself, in closed form.
     away_out = away * n / (n - 1)
     rest = squares - away**2 * n / (n - 1)
     variance_out = np.where(rest <= ROUNDING * squares, 0.0 * rest, rest) / (n - 2)
-    floor_out = SCALE_FLOOR * np.sqrt(np.nansum(variance_out, axis=-2, keepdims=True) / checkpoints)
+    floor_out = SCALE_FLOOR * np.sqrt(np.nansum(share * variance_out, axis=-2, keepdims=True))
     # The only draw that varies at all would have nothing to be measured by: it is given the floor that it makes.
     scale_out = np.maximum(np.sqrt(variance_out), np.where(floor_out > 0, floor_out, floor))
     excess = np.divide(away_out, scale_out, out=0.0 * away, where=scale_out > 0)
@@ -126,14 +132,25 @@ def simultaneous_bound(null: npt.ArrayLike, level: float = 0.95, *, family: int 
     last = np.maximum(counted.sum(axis=-1, keepdims=True), 1) - 1
     z = np.take_along_axis(ordered, np.clip(rank - 1, 0, last), axis=-1) if ordered.shape[-1] else np.zeros_like(n)
     if family is not None:
-        z = np.maximum(z, _widened(excess, z, level, family))
+        z = np.maximum(z, _widened(excess, share, z, level, family))
     mean = np.where(valid, mean, np.nan)[..., 0]
     upper = mean + np.where(np.isfinite(z), z, 0.0) * scale[..., 0]
     return Bound(mean=mean, scale=scale[..., 0], upper=upper, largest=largest)
 
 
-def _widened(excess: FloatArray, z: FloatArray, level: float, family: int) -> FloatArray:
-    """(..., 1) the quantile for ``family`` checkpoints, from draws at fewer of them.
+def _shares(checkpoints: int, family: int | None, places: npt.ArrayLike | None) -> FloatArray:
+    """(checkpoint,) how much of the series every measured checkpoint stands for."""
+    if places is None or family is None:
+        return np.full(checkpoints, 1.0 / max(checkpoints, 1))
+    at = np.asarray(places, dtype=np.float64)
+    if at.shape != (checkpoints,) or (np.diff(at) <= 0).any():
+        raise ValueError(f"places have shape {at.shape}; expected {(checkpoints,)}, increasing")
+    between = 0.5 * (at[:-1] + at[1:])
+    return np.asarray(np.diff(np.concatenate([[-0.5], between, [family - 0.5]])) / family)
+
+
+def _widened(excess: FloatArray, share: FloatArray, z: FloatArray, level: float, family: int) -> FloatArray:
+    """(..., 1) the quantile for ``family`` checkpoints, from draws at fewer of them, (..., checkpoint, 1) their shares.
 
     With q the share of single excesses above z, as many independent checkpoints as ``log(level) / log(1 - q)`` would
     give the same maximum. Their number is taken to grow with the number of checkpoints by the power that it has shown,
@@ -141,14 +158,17 @@ def _widened(excess: FloatArray, z: FloatArray, level: float, family: int) -> Fl
     """
     result = np.array(z)
     flat = excess.reshape(-1, *excess.shape[-2:])
+    shares = np.broadcast_to(share, (*excess.shape[:-1], 1)).reshape(-1, excess.shape[-2], 1)
     for curve, (values, bound) in enumerate(zip(flat, z.reshape(-1), strict=True)):
-        measured = int(np.isfinite(values).any(axis=-1).sum())
-        pooled = values[np.isfinite(values)]
-        if not 1 < measured < family or not pooled.size or not np.isfinite(bound):
+        finite = np.isfinite(values)
+        measured = int(finite.any(axis=-1).sum())
+        if not 1 < measured < family or not np.isfinite(bound):
             continue
-        single = max(float((pooled > bound).mean()), 1.0 / (pooled.size + 1))
+        pooled, weight = values[finite], np.broadcast_to(shares[curve], values.shape)[finite]
+        weight = weight / weight.sum()
+        single = max(float(weight[pooled > bound].sum()), 1.0 / (pooled.size + 1))
         alike = max(1.0, math.log(level) / math.log1p(-single))
         power = min(1.0, math.log(alike) / math.log(measured))
         wanted = -math.expm1(math.log(level) / (alike * (family / measured) ** power))
-        result.reshape(-1)[curve] = np.quantile(pooled, 1.0 - wanted, method="higher")
+        result.reshape(-1)[curve] = np.quantile(pooled, 1.0 - wanted, weights=weight, method="inverted_cdf")
     return result

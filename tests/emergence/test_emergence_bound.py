@@ -85,3 +85,30 @@ def test_a_level_needs_as_many_draws_as_make_its_quantile_one_of_them() -> None:
 def test_a_null_without_a_draw_axis_is_refused() -> None:
     with pytest.raises(ValueError, match=r"null has shape \(3,\); expected \(checkpoint, null_draw\)"):
         simultaneous_bound([0.1, 0.2, 0.3])
+
+
+def test_a_bound_from_few_checkpoints_does_not_depend_on_where_most_of_them_are() -> None:
+    """Where a curve rises, a search visits many checkpoints; the noise there must not count for the whole series."""
+    rng = np.random.default_rng(0)
+    size = np.where(np.arange(154) < 120, 1.0, 6.0)
+    null = size[:, None] * rng.normal(size=(154, 2000))
+    every = simultaneous_bound(null).scale
+    visited = np.concatenate([np.arange(0, 120, 12), np.arange(120, 154, 2)])
+    seen = simultaneous_bound(null[visited], family=154, places=visited).scale
+    unaware = simultaneous_bound(null[visited], family=154).scale
+    quiet = visited < 120
+    np.testing.assert_allclose(seen[quiet], every[visited][quiet], rtol=0.1)
+    assert (unaware[quiet] > 1.3 * every[visited][quiet]).all()
+
+
+def test_the_bound_of_all_checkpoints_is_the_same_with_their_places() -> None:
+    null = np.random.default_rng(1).normal(size=(20, 100))
+    np.testing.assert_allclose(
+        simultaneous_bound(null, family=20, places=np.arange(20)).upper, simultaneous_bound(null).upper, rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize("places", [[0, 1], [0, 2, 1], [3, 3, 4]])
+def test_places_that_are_none_are_refused(places: list[int]) -> None:
+    with pytest.raises(ValueError, match=r"expected \(3,\), increasing"):
+        simultaneous_bound(np.zeros((3, 20)), family=9, places=places)
