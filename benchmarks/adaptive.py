@@ -1,6 +1,7 @@
 """Adaptive collection against collecting everything: are the onsets the same, and how many checkpoints did it take?
 
-    python benchmarks/adaptive.py [--late] [--coarse 8 10 12] [--share 0.25] [--traces FOLDER | --trace ZARR]
+    python benchmarks/adaptive.py [--late] [--analyses shared_concepts] [--coarse 8 10 12] [--share 0.25]
+        [--traces FOLDER | --trace ZARR]
 
 Trains the organism with 154 checkpoints, collects all of them (without circuits, which would take much longer; or takes a
 trace that is there), and then replays the rounds of ``schedule: adaptive`` on that trace: the analyses see only what has
@@ -22,7 +23,7 @@ are long.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -58,11 +59,11 @@ LATE = OrganismConfig(
 )
 
 
-def headlines(trace: Trace) -> list[Finding]:
-    """Headline findings of all analyses, from what the trace calls complete."""
+def headlines(trace: Trace, analyses: Sequence[str]) -> list[Finding]:
+    """Headline findings of these analyses, from what the trace calls complete."""
     found: list[Finding] = []
     with threadpool_limits(1, user_api="blas"):
-        for name in ANALYSES:
+        for name in analyses:
             module, options = find_analysis(name)
             found += [f for f in module.summarise(trace, options).findings if f.headline]
     return found
@@ -103,6 +104,7 @@ def other_draws(seed: int) -> Iterator[None]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--late", action="store_true", help="the series with late worlds (see above)")
+    parser.add_argument("--analyses", nargs="+", choices=ANALYSES, default=ANALYSES, help="whose headline curves")
     parser.add_argument("--coarse", type=int, nargs="+", default=[8, 9, 10, 11, 12], help="checkpoints of coarse grids")
     parser.add_argument("--share", type=float, default=0.25, help="the budget, as a share of the checkpoints")
     parser.add_argument("--traces", type=Path, default=Path("traces"))
@@ -117,7 +119,7 @@ def main() -> None:
         path = trace_path(options.traces, name)
     whole = Trace(path)
     n = len(whole.steps)
-    dense = {f.key: f for f in headlines(whole)}
+    dense = {f.key: f for f in headlines(whole, options.analyses)}
     budget = int(options.share * n)
     onsets = [f.emergence.onset for f in dense.values()]
     ends = {end for onset in onsets if onset is not None for end in (onset.after, onset.by) if end is not None}
@@ -127,11 +129,16 @@ def main() -> None:
     again = []
     for seed in range(REPEATS):
         with other_draws(seed):
-            again.append([str(f.emergence.onset) == str(dense[f.key].emergence.onset) for f in headlines(whole)])
+            again.append(
+                [
+                    str(f.emergence.onset) == str(dense[f.key].emergence.onset)
+                    for f in headlines(whole, options.analyses)
+                ]
+            )
     print(
         f"all checkpoints again, other draws of the nulls: {np.mean(np.sum(again, 1)):.1f} of {len(dense)} onsets the same"
     )
-    results = [replay(path, dense, coarse, budget) for coarse in options.coarse]
+    results = [replay(path, options.analyses, dense, coarse, budget) for coarse in options.coarse]
     same, near, inside = np.mean(results, axis=0)
     print(
         f"mean of {len(results)} coarse grids, at most {options.share:.0%} of the checkpoints: of {len(dense)} onsets {same:.1f} "
@@ -139,7 +146,9 @@ def main() -> None:
     )
 
 
-def replay(path: Path, dense: dict[str, Finding], coarse: int, budget: int) -> tuple[int, int, int]:
+def replay(
+    path: Path, analyses: Sequence[str], dense: dict[str, Finding], coarse: int, budget: int
+) -> tuple[int, int, int]:
     """How many onsets are the same, within one checkpoint, and within the 95% interval, when the budget is spent."""
     whole = Trace(path)
     n = len(whole.steps)
@@ -150,7 +159,7 @@ def replay(path: Path, dense: dict[str, Finding], coarse: int, budget: int) -> t
     while True:
         part = Trace(path)
         part.complete = np.array([i in visited for i in range(n)]) & whole.complete
-        found = headlines(part)
+        found = headlines(part, analyses)
         same = [str(f.emergence.onset) == str(dense[f.key].emergence.onset) for f in found]
         inside = [holds(f, dense[f.key]) for f in found]
         near = []
