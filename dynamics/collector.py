@@ -144,7 +144,7 @@ def open_run(
         pins = {c.step: c for c, d in zip(before.checkpoints(), before.digests, strict=True) if d}
         masked = {s for s, state in zip(before.steps.tolist(), before.status, strict=True) if state == "masked"}
     if not train or not isinstance(run.series, OrganismConfig) or is_trained(name, run.series):
-        resolved = resolve(name, run, series=series, pins=pins, train=train, say=reporter.say)
+        resolved = resolve(name, run, series=series, pins=pins, train=train, say=reporter.once)
         if isinstance(resolved.series, HubSeries):
             moved = {c.step: c.revision for c in resolved.series.moved}
             # what was out of place may have been put right
@@ -160,7 +160,7 @@ def open_run(
         return resolved
     with reporter.bar(f"training {name}", run.series.steps, unit="steps") as bar:
         return resolve(
-            name, run, training=lambda done, _total, loss: bar.update(done, f"loss {loss:.2f}"), say=reporter.say
+            name, run, training=lambda done, _total, loss: bar.update(done, f"loss {loss:.2f}"), say=reporter.once
         )
 
 

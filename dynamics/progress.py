@@ -21,10 +21,17 @@ class Reporter:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.console = Console(stderr=True, quiet=quiet, highlight=False)
+        self._said: set[str] = set()
 
     def say(self, text: str) -> None:
         """One line."""
         self.console.print(text, markup=False, soft_wrap=True)
+
+    def once(self, text: str) -> None:
+        """One line, if it was not said before: what every round of a collection would say again."""
+        if text not in self._said:
+            self._said.add(text)
+            self.say(text)
 
     @contextmanager
     def bar(self, title: str, total: int, *, unit: str) -> Iterator[Bar]:

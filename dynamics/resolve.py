@@ -163,7 +163,7 @@ def plan_run(
         except UserError as error:
             if not entry.optional:
                 raise
-            say(f"analysis {entry.name!r} is left out: {error.observed.splitlines()[0]}")
+            say(f"analysis {entry.name!r} is left out of {name!r}: {error.observed.splitlines()[0]}")
             continue
         fitting.append(entry)
         requests += wanted

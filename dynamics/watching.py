@@ -99,11 +99,10 @@ def watch(
     reporter = reporter or Reporter(quiet=True)
     total = Collected(trace_path(traces, name))
     seen: dict[Path, tuple[tuple[str, int, int], ...]] = {}
-    said: set[str] = set()
     quiet = 0.0
     reporter.say(f"watching {run.series.path}; Ctrl-C ends it, and the same command goes on")
     while True:
-        new = _look(name, run, run.series, traces, seen, total, reporter, said)
+        new = _look(name, run, run.series, traces, seen, total, reporter)
         quiet = 0.0 if new else quiet + poll
         done = {*total.collected, *total.already, *total.failed, *total.masked}
         if until is not None and any(step >= until for step in done):
@@ -121,7 +120,6 @@ def _look(
     seen: dict[Path, tuple[tuple[str, int, int], ...]],
     total: Collected,
     reporter: Reporter,
-    said: set[str],
 ) -> bool:
     """Collect what is new and whole; whether there was anything."""
     if not config.path.is_dir():
@@ -129,14 +127,14 @@ def _look(
     try:
         folder = FolderSeries(config, name=name)
     except UserError as error:
-        _once(said, reporter, f"waiting: {error.observed}")
+        reporter.once(f"waiting: {error.observed}")
         return False
     path = trace_path(traces, name)
     before = Trace(path) if path.exists() else None
     known = {} if before is None else {c.step: c for c in before.checkpoints()}
     last = max(known, default=-1)
     for late in (c.step for c in folder.checkpoints if c.step < last and c.step not in known):
-        _once(said, reporter, f"step {late} came after step {last}: it is left out, for a trace grows at its end only")
+        reporter.once(f"step {late} came after step {last}: it is left out, for a trace grows at its end only")
     # in order: a checkpoint that is still being written holds up those after it, or its place would be gone
     whole: list[Checkpoint] = []
     for checkpoint in folder.checkpoints:
@@ -159,12 +157,6 @@ def _look(
     total.masked = done.masked
     total.seconds += done.seconds
     return bool(done.collected)
-
-
-def _once(said: set[str], reporter: Reporter, text: str) -> None:
-    if text not in said:
-        said.add(text)
-        reporter.say(text)
 
 
 def _settled(folder: FolderSeries, checkpoint: Checkpoint, seen: dict[Path, tuple[tuple[str, int, int], ...]]) -> bool:

@@ -15,7 +15,8 @@ from checkpoints.hub import HubConfig
 from checkpoints.loading import Prepared
 from checkpoints.local import FolderSeries
 from dynamics.cli import cli
-from dynamics.config import ProbeEntry, Run
+from dynamics.config import AnalysisEntry, ProbeEntry, Run
+from dynamics.progress import Reporter
 from dynamics.store import Trace
 from dynamics.watching import watch
 
@@ -60,6 +61,21 @@ def test_checkpoints_are_collected_as_they_appear(tiny_series: Path, tmp_path: P
     trace = Trace(tmp_path / "live.zarr")
     assert trace.steps.tolist() == steps
     assert trace.status == ["complete"] * 4
+
+
+def test_what_every_look_would_say_again_is_said_once(
+    tiny_series: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job, sources = tmp_path / "job", saved(tiny_series)
+    actions: list[Callable[[], None]] = []
+    for source in sources[:3]:
+        actions += [lambda s=source: give(job, s, tiny_series), lambda: None, lambda: None]  # type: ignore[misc]
+    # the tiny model is asked in a language that it does not have
+    does_not_fit = AnalysisEntry(name="hallucination", optional=True)
+    asked = run(tmp_path, job).model_copy(update={"analyses": (does_not_fit,)})
+    done = watch("live", asked, traces=tmp_path, poll=1, patience=4, reporter=Reporter(), sleep=script(*actions))
+    assert len(done.collected) == 3
+    assert capsys.readouterr().err.count("analysis 'hallucination' is left out of 'live'") == 1
 
 
 def test_a_job_that_deletes_its_old_checkpoints_loses_nothing(tiny_series: Path, tmp_path: Path) -> None:
