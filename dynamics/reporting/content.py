@@ -17,8 +17,9 @@ from .ordering import order_content
 
 __all__ = ["headlines", "report_content", "row"]
 
-FORMAT = 2
-"""Of ``report.json``: 2 adds ``order``, and to every finding its onsets by all definitions and its continuous twin."""
+FORMAT = 3
+"""Of ``report.json``: 2 adds ``order``, and to every finding its onsets by all definitions and its continuous twin; 3 adds
+``together`` to the pairs of ``order``."""
 
 
 def headlines(results: Sequence[Result]) -> list[Finding]:
