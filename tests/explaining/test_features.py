@@ -25,7 +25,7 @@ from dynamics.features.site import Place
 from tests.circuits.handmade import ROOM, SAY
 from tests.circuits.test_circuits_wired import IDS, TWINS, WIRED
 from tests.circuits.test_circuits_wired import wired as wired_family
-from tests.explaining.test_computing import TWIN, asked, wired_toy
+from tests.explaining.toys import TWIN, asked, wired_toy
 
 
 def metric(logits: torch.Tensor) -> torch.Tensor:
