@@ -10,7 +10,7 @@ from checkpoints import UserError
 from dynamics.architecture import architecture, model_shape
 from dynamics.forward import measure
 from dynamics.measurements import TokenSets
-from tests.test_measurements import VOCAB, broken, model, probe_of
+from tests.measured import VOCAB, broken, model, probe_of
 
 IDS = [np.array([3, 5, 7]), np.array([2, 9]), np.array([4, 4, 4]), np.array([11, 12])]
 SETS = TokenSets((("some", (1, 2, 3)), ("more", (3, 20, 21, 22)), ("rest", tuple(range(4, 20)))))
