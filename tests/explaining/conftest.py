@@ -11,6 +11,7 @@ import pytest
 
 from dynamics.explaining import explanation_page
 from tests.explaining import made
+from tests.explaining.tabs import Opened, Pages
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
@@ -43,3 +44,18 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, dic
         file.write_text(explanation_page(explanation), encoding="utf-8")
         found[name] = (file, explanation)
     return found
+
+
+@pytest.fixture
+def opened(chromium: Any, pages: Pages) -> Iterator[Any]:
+    tabs: list[Opened] = []
+
+    def go(name: str = "organism", **options: Any) -> Opened:
+        tabs.append(Opened(chromium, pages[name][0].as_uri(), **options))
+        return tabs[-1]
+
+    yield go
+    for page in tabs:
+        page.tab.close()
+        assert page.troubles == []
+        assert [r for r in page.requests if not r.startswith("data:")] == [page.address]

@@ -1,12 +1,8 @@
-"""The page in a browser: what a reader does, and what must never happen."""
+"""The page in a browser: what a reader does, and what is then to be seen."""
 
 from __future__ import annotations
 
 import re
-import threading
-from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,53 +10,7 @@ import pytest
 
 from dynamics.explaining import explanation_page, explanation_svg
 from tests.explaining import made
-
-Pages = dict[str, tuple[Path, dict[str, Any]]]
-
-
-class Opened:
-    """One tab, with everything that went wrong in it and everything that it asked for."""
-
-    def __init__(self, browser: Any, address: str, **options: Any) -> None:
-        self.tab = browser.new_page(**{"viewport": {"width": 1280, "height": 900}, **options})
-        self.troubles: list[str] = []
-        self.requests: list[str] = []
-        self.tab.on("console", lambda m: self.troubles.append(m.text))
-        self.tab.on("pageerror", lambda error: self.troubles.append(str(error)))
-        self.tab.on("dialog", lambda d: (self.troubles.append(f"dialog {d.message}"), d.dismiss()))
-        self.tab.on("request", lambda r: self.requests.append(r.url))
-        self.tab.clock.install()
-        self.tab.goto(address)
-        self.address = address
-
-    def key(self, name: str, times: int = 1) -> None:
-        for _ in range(times):
-            self.tab.keyboard.press(name)
-
-    def count(self, selector: str) -> int:
-        return int(self.tab.locator(selector).count())
-
-    def text(self, selector: str) -> str:
-        return str(self.tab.locator(selector).inner_text())
-
-    @property
-    def at(self) -> int:
-        return int(self.tab.locator("#slider").input_value())
-
-
-@pytest.fixture
-def opened(chromium: Any, pages: Pages) -> Iterator[Any]:
-    tabs: list[Opened] = []
-
-    def go(name: str = "organism", **options: Any) -> Opened:
-        tabs.append(Opened(chromium, pages[name][0].as_uri(), **options))
-        return tabs[-1]
-
-    yield go
-    for page in tabs:
-        page.tab.close()
-        assert page.troubles == []
-        assert [r for r in page.requests if not r.startswith("data:")] == [page.address]
+from tests.explaining.tabs import Opened, Pages, style
 
 
 def number(value: float) -> str:
@@ -338,21 +288,6 @@ def test_a_click_in_the_chart_goes_to_that_checkpoint(opened: Any) -> None:
     assert x == pytest.approx(448, abs=0.2)
 
 
-def test_hostile_texts_are_shown_and_do_nothing(opened: Any, pages: Pages) -> None:
-    page, explanation = opened("hostile"), pages["hostile"][1]
-    assert page.text("h1").startswith("<script>alert(1)</script>: what")
-    assert "<script>alert(1)</script></script><!--⟨U+202E⟩gnp.exe" in page.text(".prompt")
-    for place in range(len(explanation["checkpoints"])):
-        page.tab.locator("#slider").fill(str(place))
-    page.tab.locator(".node.on .box").first.hover()
-    assert page.text("#tip")
-    assert "<script>alert(1)</script>" in page.tab.locator("#top").inner_text()
-    assert "</script><b>" in page.text("#more")
-    assert page.count("script") == 2 and page.count("img") == 0 and page.count("b") == 0
-    page.tab.locator("#slider").fill("0")
-    assert page.text("#message") == "Not measurable: <script>alert(1)</script>⟨U+2029⟩"
-
-
 def test_features_show_their_numbers_and_what_they_are(opened: Any, pages: Pages) -> None:
     page, explanation = opened("features"), pages["features"][1]
     nodes, about = explanation["nodes"], {f["feature"]: f for f in explanation["dictionary"]["features"]}
@@ -409,165 +344,3 @@ def test_pointing_at_a_feature_lights_up_the_edges_that_carry_it(opened: Any, pa
     assert page.tab.locator("#tip").is_visible() and page.text("#tip").startswith("feature ")
     page.key("Escape")
     assert page.count(".lit") == 0
-
-
-def test_hostile_examples_of_features_are_shown_and_do_nothing(opened: Any, pages: Pages) -> None:
-    page, explanation = opened("hostile-features"), pages["hostile-features"][1]
-    seen = []
-    for i, *_ in explanation["checkpoints"][-1]["split"]["active"]:
-        page.tab.locator(f"[data-node='{i}']").focus()
-        seen.append(page.text("#tip"))
-    told = "\n".join(seen)
-    assert "<script>alert(1)</script>" in told or "</script>" in told
-    assert "\u202e" not in told and "\x00" not in told
-    assert page.count("script") == 2 and page.count("img") == 0
-    assert "<script>alert(1)</script>" in page.text("#splits") and "<script>alert(1)</script>" in page.text(".reading")
-
-
-def test_injected_code_would_be_stopped_by_the_policy(chromium: Any, pages: Pages) -> None:
-    """The second wall: even markup that got in does not run and asks for nothing."""
-    page = Opened(chromium, pages["organism"][0].as_uri())
-    page.tab.evaluate("""() => { const s = document.createElement('script'); s.textContent = 'window.ran = 1';
-      document.body.append(s); const i = document.createElement('img'); i.src = 'http://127.0.0.1:9/x.png';
-      document.body.append(i); document.body.insertAdjacentHTML('beforeend', '<b onclick="window.ran = 1">x</b>');
-      document.querySelector('b').click(); }""")
-    assert page.tab.evaluate("window.ran") is None
-    assert sum("Content Security Policy" in trouble for trouble in page.troubles) == 3
-    page.tab.close()
-
-
-def test_served_by_a_web_server_the_page_is_all_that_is_asked_for(chromium: Any, pages: Pages) -> None:
-    asked: list[str] = []
-
-    class Handler(SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            asked.append(self.path)
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(pages["organism"][0].parent)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        page = Opened(chromium, f"http://127.0.0.1:{server.server_port}/organism.html")
-        page.key("Home")
-        page.tab.close()
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-    assert page.troubles == [] and asked == ["/organism.html"]
-
-
-@pytest.mark.parametrize("width", [1280, 800, 390])
-@pytest.mark.parametrize("name", ["organism", "pythia", "hostile", "features", "hostile-features"])
-def test_nothing_is_wider_than_the_window(opened: Any, name: str, width: int) -> None:
-    page = opened(name, viewport={"width": width, "height": 900})
-    assert page.tab.evaluate("document.documentElement.scrollWidth") <= width
-    beside = page.tab.locator(".lens").bounding_box()["x"] > page.tab.locator(".flow").bounding_box()["x"] + 100
-    assert beside == (width == 1280 and name != "pythia")
-
-
-@pytest.mark.parametrize("name", ["organism", "pythia", "features"])
-def test_labels_of_edges_do_not_overlap(opened: Any, name: str) -> None:
-    page = opened(name)
-    boxes = page.tab.eval_on_selector_all(
-        "#labels .label", "f => f.map(e => { const b = e.getBBox(); return [b.x, b.y, b.x + b.width, b.y + b.height] })"
-    )
-    assert len(boxes) > 10
-    for i, a in enumerate(boxes):
-        for b in boxes[:i]:
-            apart = a[2] <= b[0] + 1 or b[2] <= a[0] + 1 or a[3] <= b[1] + 2 or b[3] <= a[1] + 2
-            assert apart, (a, b)
-
-
-def rgb(colour: str) -> list[float]:
-    """A computed colour, as ``rgb(...)`` in 255ths or as ``color(srgb ...)``."""
-    parts = [float(n) for n in re.findall(r"[\d.]+(?:e-?\d+)?", colour.replace("srgb", ""))]
-    return [p if "srgb" in colour else p / 255 for p in parts[:3]]
-
-
-def contrast(a: str, b: str) -> float:
-    """WCAG 2 contrast ratio."""
-
-    def luminance(colour: str) -> float:
-        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb(colour)]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-    low, high = sorted((luminance(a), luminance(b)))
-    return (high + 0.05) / (low + 0.05)
-
-
-def test_the_measure_of_contrast_is_right() -> None:
-    assert contrast("rgb(0, 0, 0)", "color(srgb 1 1 1)") == pytest.approx(21)
-    assert contrast("rgb(119, 119, 119)", "rgb(255, 255, 255)") == pytest.approx(4.48, abs=0.01)
-
-
-def style(page: Opened, selector: str, name: str) -> list[str]:
-    return list(page.tab.eval_on_selector_all(selector, f"found => found.map(e => getComputedStyle(e).{name})"))
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_features_can_be_read_in_light_and_dark(opened: Any, scheme: str) -> None:
-    page = opened("features", color_scheme=scheme)
-    boxes = style(page, ".node.feature.on .box", "fill")
-    for selector in (".node.feature.on .name:not(.value)", ".node.feature.on .value"):
-        for name, box in zip(style(page, selector, "fill"), boxes, strict=True):
-            assert contrast(name, box) >= 4.5
-    (strip,) = style(page, ".strip", "fill")
-    assert strip != style(page, "body", "backgroundColor")[0]
-    for line in set(style(page, ".node.feature.on .box", "stroke")):
-        assert contrast(line, strip) >= 3
-    page.tab.locator(".node.feature.on .box").first.hover()
-    assert contrast(style(page, "#tip", "color")[0], style(page, "#tip", "backgroundColor")[0]) >= 4.5
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_can_be_read_in_light_and_dark(opened: Any, scheme: str) -> None:
-    page = opened(color_scheme=scheme)
-    (paper,) = style(page, "body", "backgroundColor")
-    (card,) = set(style(page, ".column", "fill"))
-    assert (contrast(paper, "rgb(255, 255, 255)") == 1) == (scheme == "light")
-    for selector in ("body", ".soft", "dt", "h3", "summary", "#says", "#top bdi", "#lens th"):
-        for colour in style(page, selector, "color"):
-            assert contrast(colour, paper) >= 4.5, selector
-    for selector in (".label", ".token", ".layer", ".position", ".axis", ".ticks text"):
-        found = style(page, selector, "fill")
-        assert found
-        for colour in set(found):
-            assert min(contrast(colour, paper), contrast(colour, card)) >= 4.5, selector
-    for name, box in zip(style(page, ".node.on .name", "fill"), style(page, ".node.on rect.box", "fill"), strict=True):
-        assert contrast(name, box) >= 4.5
-    for text, back in zip(style(page, "#lens td", "color"), style(page, "#lens td", "backgroundColor"), strict=True):
-        assert contrast(text, back) >= 4.5
-    for line in set(style(page, "#edges .line", "stroke")) | set(style(page, ".node.on .box", "stroke")):
-        assert contrast(line, paper) >= 3  # what is no text
-
-
-def test_movement_is_left_out_for_who_asked_for_none(opened: Any) -> None:
-    assert "0.2s" in style(opened(), "#edges .line", "transitionDuration")[0]
-    assert set(style(opened(reduced_motion="reduce"), "#edges .line", "transitionDuration")) == {"0s"}
-
-
-@pytest.mark.parametrize("name", ["organism", "pythia"])
-def test_a_print_shows_the_checkpoint_without_controls_on_white(opened: Any, name: str) -> None:
-    page = opened(name, color_scheme="dark", viewport={"width": 794, "height": 1123})
-    page.tab.emulate_media(media="print")
-    assert page.tab.evaluate("document.documentElement.scrollWidth") <= 794
-    for hidden in ("#play", "#slider", "fieldset", ".keys"):
-        assert not page.tab.locator(hidden).is_visible()
-    for shown in ("#flow", "#lens", "#numbers", "#chart", "#step"):
-        assert page.tab.locator(shown).is_visible()
-    (paper,) = style(page, "body", "backgroundColor")
-    assert contrast(paper, "rgb(255, 255, 255)") == 1
-
-
-def test_what_is_said_about_the_lens_does_not_scroll_away(opened: Any) -> None:
-    """The table is scrolled to its end when the page opens; a sentence in it would be cut off."""
-    page = opened()
-    about, outside = page.tab.evaluate(
-        """() => {
-            const about = document.getElementById("lens-about"), scroll = document.getElementById("lens-scroll");
-            const box = about.getBoundingClientRect(), section = about.closest("section").getBoundingClientRect();
-            return [about.innerText, !scroll.contains(about) && box.left >= section.left && box.right <= section.right];
-        }"""
-    )
-    assert about.startswith("After each block") and outside
