@@ -1,4 +1,4 @@
-"""The trace: what is declared is what is stored, what is stored is what is read, and nothing else is accepted."""
+"""The trace: what is declared is what is stored, what is stored is what is read, and what is no trace is refused."""
 
 from __future__ import annotations
 
@@ -20,79 +20,9 @@ import dynamics
 from checkpoints.errors import UserError
 from checkpoints.series import Checkpoint
 from dynamics.measurements import Variable
-from dynamics.store import (
-    FORMAT_VERSION,
-    Group,
-    Trace,
-    TraceDeclaration,
-    TraceWriter,
-    open_trace,
-    read_result,
-    write_result,
-    writer_lock,
-)
+from dynamics.store import FORMAT_VERSION, Group, Trace, TraceDeclaration, TraceWriter, open_trace
 from dynamics.store.declaration import chunk_shape
-
-CHECKPOINTS = (
-    Checkpoint(0, "step0", None, ""),
-    Checkpoint(10, "step10", 1000, "warm-up"),
-    Checkpoint(200, "a/βranch", 20_000, "训练"),
-)
-TEXT = ("plain", 'quote " and <b>', "ünïcode 数学 🙂", "")
-
-
-def declare(**changes: Any) -> TraceDeclaration:
-    """One probe with every kind of variable."""
-    variables = (
-        Variable(
-            "resid_post",
-            ("prompt", "position", "layer", "d_model"),
-            (4, 2, 3, 5),
-            "activation",
-            "activations",
-            coords={"position": ("last", "größe")},
-        ),
-        Variable("pattern", ("prompt", "layer", "head", "key"), (4, 3, 2, 6), "activation", "pattern", padded=True),
-        Variable("answer_logprob", ("prompt",), (4,), "float", "log-probability", "nat"),
-        Variable("predicted", ("prompt",), (4,), "int", "token id"),
-    )
-    group = Group("mine", "a probe", {"text": TEXT, "number": (1, 2, 3, 4), "share": (0.5, 1.0, 2.0, 4.0)}, variables)
-    other = Group(
-        "other", "", {"text": ("x",)}, (Variable("token_loss", ("prompt", "token"), (1, 7), "float", "loss", "nat"),)
-    )
-    content: dict[str, Any] = {
-        "checkpoints": CHECKPOINTS,
-        "groups": (group, other),
-        "attributes": {"dtype": "float32", "tokenizer_digest": "t", "model_config": {"layers": 3}, "run": "r"},
-    }
-    return TraceDeclaration(**(content | changes))
-
-
-def values(declaration: TraceDeclaration, index: int) -> dict[str, dict[str, np.ndarray]]:
-    """Other numbers for every checkpoint, group and variable."""
-    rng = np.random.default_rng(index)
-    return {
-        g.name: {
-            v.name: rng.integers(0, 1000, v.shape) if v.kind == "int" else rng.normal(size=v.shape).astype(np.float32)
-            for v in g.variables
-        }
-        for g in declaration.groups
-    }
-
-
-def fill(path: Path, declaration: TraceDeclaration, indices: tuple[int, ...] = (0, 2)) -> TraceWriter:
-    """A trace with the checkpoints of these indices complete."""
-    writer = TraceWriter(path, declaration)
-    for index in indices:
-        counts = [writer.write(index, group, content) for group, content in values(declaration, index).items()]
-        writer.commit(
-            index,
-            digest=f"digest{index}",
-            stored_dtype="float32",
-            nonfinite=sum(c[0] for c in counts),
-            overflowed=sum(c[1] for c in counts),
-        )
-    return writer
+from tests.store.declared import TEXT, declare, fill, values
 
 
 @pytest.mark.parametrize("layout", ["local", "sharded"])
@@ -271,38 +201,6 @@ def test_the_trace_explains_itself(tmp_path: Path) -> None:
     assert variable.attrs["units"] == "nat" and variable.attrs["long_name"] == "log-probability"
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda v: v.pop("predicted"), "declared"),
-        (lambda v: v.update(extra=np.zeros(4)), "extra"),
-        (lambda v: v.update(answer_logprob=np.zeros(5)), r"shape \(5,\), declared \(4,\)"),
-        (lambda v: v.update(answer_logprob=np.zeros((4, 1))), r"shape \(4, 1\)"),
-    ],
-)
-def test_the_writer_refuses_what_was_not_declared(tmp_path: Path, change: Any, message: str) -> None:
-    declaration = declare()
-    writer = TraceWriter(tmp_path / "t.zarr", declaration)
-    content = values(declaration, 0)["mine"]
-    change(content)
-    with pytest.raises(ValueError, match=message):
-        writer.write(0, "mine", content)
-    assert writer.status() == ["pending"] * 3
-
-
-def test_non_finite_and_overflowing_values_are_kept_and_counted(tmp_path: Path) -> None:
-    declaration = declare(trace_dtype="float16")
-    content = values(declaration, 0)["mine"]
-    content["resid_post"][0, 0, 0, :3] = [1e6, -1e6, 65504.0]
-    content["resid_post"][0, 0, 0, 3:] = [np.nan, np.inf]
-    content["answer_logprob"][0] = -np.inf
-    content["pattern"][0] = np.nan  # padding is no broken model
-    nonfinite, overflowed = TraceWriter(tmp_path / "t.zarr", declaration).write(0, "mine", content)
-    assert (nonfinite, overflowed) == (3, 2)
-    stored = open_trace(tmp_path / "t.zarr")["mine"]["resid_post"][0, 0, 0, 0].values
-    assert np.array_equal(stored, [np.inf, -np.inf, 65504, np.nan, np.inf], equal_nan=True)
-
-
 def test_a_newer_format_version_is_refused_with_both_versions(tmp_path: Path) -> None:
     declaration = declare()
     fill(tmp_path / "t.zarr", declaration)
@@ -329,137 +227,6 @@ def test_what_is_no_trace_is_refused(tmp_path: Path, kind: str) -> None:
     for attempt in attempts:
         with pytest.raises(UserError, match="is not a trace"):
             attempt(path)
-
-
-def _with(group: Group, **changes: Any) -> Group:
-    return Group(**({f: getattr(group, f) for f in ("name", "description", "prompts", "variables")} | changes))
-
-
-def _changed() -> dict[str, tuple[TraceDeclaration, str]]:
-    base = declare()
-    mine, other = base.groups
-    return {
-        "checkpoints": (declare(checkpoints=CHECKPOINTS[:2]), "step 200: the trace has .*, the run now asks for none"),
-        "steps": (declare(checkpoints=(*CHECKPOINTS[:2], Checkpoint(201, "x", 20_000, "训练"))), "201"),
-        "tokens": (declare(checkpoints=(*CHECKPOINTS[:2], Checkpoint(200, "x", 7, "训练"))), "step 200: .*tokens 20000.*tokens 7"),
-        "trace_dtype": (declare(trace_dtype="float16"), 'trace_dtype: the trace has "float32"'),
-        "bfloat16": (declare(bfloat16=True), "bfloat16"),
-        "dtype": (declare(attributes={**base.attributes, "dtype": "bfloat16"}), 'asks for "bfloat16"'),
-        "tokenizer": (declare(attributes={**base.attributes, "tokenizer_digest": "u"}), "tokenizer_digest"),
-        "model": (declare(attributes={**base.attributes, "model_config": {"layers": 4}}), "model_config"),
-        "probe gone": (declare(groups=(mine,)), "probe other"),
-        "prompts": (declare(groups=(mine, _with(other, prompts={"text": ("y",)}))), "probe other.*prompts"),
-        "variable gone": (declare(groups=(_with(mine, variables=mine.variables[:3]), other)), "predicted"),
-        "variable added": (
-            declare(
-                groups=(_with(mine, variables=(*mine.variables, Variable("entropy", ("prompt",), (4,), "float", ""))), other)
-            ),
-            "entropy",
-        ),
-        "shape": (
-            declare(groups=(mine, _with(other, variables=(Variable("token_loss", ("prompt", "token"), (1, 8), "float", ""),)))),
-            "token_loss",
-        ),
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize("what", _changed())
-def test_another_declaration_is_refused_and_the_message_says_what_differs(tmp_path: Path, what: str) -> None:
-    TraceWriter(tmp_path / "t.zarr", declare())
-    before = snapshot(tmp_path)
-    changed, message = _changed()[what]
-    with pytest.raises(UserError, match=message):
-        TraceWriter(tmp_path / "t.zarr", changed)
-    assert snapshot(tmp_path) == before
-
-
-def snapshot(folder: Path) -> dict[str, bytes]:
-    """Every file and its content."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-def test_the_same_declaration_goes_on_and_changes_nothing(tmp_path: Path) -> None:
-    writer = fill(tmp_path / "t.zarr", declare())
-    orphan = tmp_path / "t.zarr/mine/resid_post/c/1/0.abc.partial"
-    orphan.parent.mkdir()
-    orphan.write_bytes(b"half")
-    before = snapshot(tmp_path)
-    again = TraceWriter(tmp_path / "t.zarr", declare())
-    assert again.status() == writer.status() == ["complete", "pending", "complete"]
-    after = snapshot(tmp_path)
-    assert before.keys() - after.keys() == {str(orphan.relative_to(tmp_path))}
-    assert {k: v for k, v in before.items() if k in after} == after
-
-
-def test_a_failed_checkpoint_that_succeeds_later_loses_its_reason(tmp_path: Path) -> None:
-    writer = TraceWriter(tmp_path / "t.zarr", declare())
-    writer.mark(0, "failed", "truncated")
-    assert Trace(tmp_path / "t.zarr").reasons[0] == "truncated"
-    fill(tmp_path / "t.zarr", declare(), (0,))
-    trace = Trace(tmp_path / "t.zarr")
-    assert trace.status[0] == "complete" and trace.reasons[0] == ""
-
-
-@pytest.mark.parametrize("name", ["status", "step", "results", "reason"])
-def test_a_probe_cannot_take_a_name_that_the_trace_uses(name: str) -> None:
-    with pytest.raises(UserError, match=name):
-        Group(name, "", {"text": ("x",)}, (Variable("entropy", ("prompt",), (1,), "float", ""),))
-
-
-def test_a_label_cannot_take_the_name_of_a_variable() -> None:
-    with pytest.raises(UserError, match="entropy"):
-        Group("p", "", {"text": ("x",), "entropy": (1,)}, (Variable("entropy", ("prompt",), (1,), "float", ""),))
-
-
-def test_two_measurements_cannot_write_one_variable() -> None:
-    variable = Variable("entropy", ("prompt",), (1,), "float", "")
-    with pytest.raises(UserError, match="both write 'entropy'"):
-        Group("p", "", {"text": ("x",)}, (variable, variable))
-
-
-def _result(scale: float) -> xr.Dataset:
-    return xr.Dataset(
-        {
-            "curve": ("checkpoint", np.array([scale, np.nan, 3.0])),
-            "map": (("checkpoint", "layer"), np.full((3, 2), scale)),
-        },
-        coords={"step": ("checkpoint", [0, 10, 200]), "layer": [0, 1], "kind": ("layer", ["a", "ü"])},
-    )
-
-
-def test_results_are_written_replaced_and_read_back_beside_untouched_slabs(tmp_path: Path) -> None:
-    path = tmp_path / "t.zarr"
-    fill(path, declare())
-    raw = {k: v for k, v in snapshot(path).items() if k != "zarr.json"}
-    assert read_result(path, "addition") is None
-    with writer_lock(path):
-        write_result(path, "addition", _result(1.0), {"text": "first ü"})
-        write_result(path, "induction", _result(7.0), {})
-        write_result(path, "addition", _result(2.0).drop_vars("map"), {"text": "second"})
-    stored = read_result(path, "addition")
-    assert stored is not None
-    dataset, summary = stored
-    assert summary == {"text": "second"} and set(dataset.data_vars) == {"curve"}
-    assert dataset.sel(step=200)["curve"].item() == 3.0 and dataset["curve"][0].item() == 2.0
-    assert dataset["kind"].values.tolist() == ["a", "ü"]
-    for tree in (xr.open_datatree(path), open_trace(path)):
-        assert {"/results/addition", "/results/induction"} <= set(tree.groups)
-        assert float(tree["results/induction/map"][0, 0]) == 7.0
-        assert tree["results/addition"]["step"].values.tolist() == [0, 10, 200]
-    assert {k: v for k, v in snapshot(path).items() if k in raw} == raw
-    assert Trace(path).probes == ["mine", "other"]
-    assert TraceWriter(path, declare()).status()[0] == "complete"
-
-
-def test_a_result_that_was_cut_off_while_writing_counts_as_absent(tmp_path: Path) -> None:
-    path = tmp_path / "t.zarr"
-    fill(path, declare())
-    write_result(path, "addition", _result(1.0), {})
-    file = path / "results/addition/zarr.json"
-    content = json.loads(file.read_text())
-    del content["attributes"]["summary"]
-    file.write_text(json.dumps(content))
-    assert read_result(path, "addition") is None
 
 
 def test_unknown_probes_and_variables_suggest_the_nearest(tmp_path: Path) -> None:
