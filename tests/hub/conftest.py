@@ -15,6 +15,7 @@ from checkpoints.hub.client import HubClient
 from tests.loopback import Hub, connected
 
 REPO = "owner/model"
+Opened = Callable[..., HubSeries]
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def client(hub: Hub, slept: list[float]) -> HubClient:
 
 
 @pytest.fixture
-def opened(client: HubClient) -> Callable[..., HubSeries]:
+def opened(client: HubClient) -> Opened:
     """Opens the series in ``owner/model``; arguments are the config's, except pins."""
 
     def open_it(pins: dict[int, str] | None = None, **config: object) -> HubSeries:
@@ -79,3 +80,9 @@ def series_of(hub: Hub, *steps: int, count: int = 8) -> dict[int, str]:
 def on_disk(folder: Path) -> set[str]:
     """Names of all files in a folder and its folders."""
     return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+
+
+def stored(cache: Path) -> dict[str, set[str]]:
+    """Commit to the names of its files that are here."""
+    commits = cache / "owner--model" / "commits"
+    return {p.name: on_disk(p) for p in sorted(commits.glob("*"))}

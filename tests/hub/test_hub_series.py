@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +14,8 @@ from checkpoints.catalogue.entry import Entry
 from checkpoints.hub import HubConfig, HubSeries
 from checkpoints.hub.client import HubClient
 from checkpoints.weights import weights_digest
-from tests.hub.conftest import REPO, model, on_disk, series_of, weights
+from tests.hub.conftest import REPO, Opened, model, on_disk, series_of, weights
 from tests.loopback import Hub
-
-Opened = Callable[..., HubSeries]
 
 
 def named(monkeypatch: pytest.MonkeyPatch, **facts: object) -> HubConfig:
