@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import save
 
 from checkpoints import Checkpoint
+from checkpoints.catalogue.entry import Entry
 from checkpoints.hub import HubConfig, HubSeries
 from checkpoints.hub.client import HubClient
 from tests.loopback import Hub, connected
@@ -86,3 +87,12 @@ def stored(cache: Path) -> dict[str, set[str]]:
     """Commit to the names of its files that are here."""
     commits = cache / "owner--model" / "commits"
     return {p.name: on_disk(p) for p in sorted(commits.glob("*"))}
+
+
+def named(monkeypatch: pytest.MonkeyPatch, **facts: object) -> HubConfig:
+    """A config that names an entry of the catalogue with these facts."""
+    import checkpoints.catalogue as catalogue
+
+    entry = Entry.model_validate({"name": "x", "family": "X", "repo": REPO, "revisions": r"step(?P<step>\d+)", **facts})
+    monkeypatch.setattr(catalogue, "find_entry", lambda _name: entry)
+    return HubConfig(name="x")
