@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,9 +14,11 @@ from checkpoints import Checkpoint
 from checkpoints.catalogue.entry import Entry
 from checkpoints.hub import HubConfig, HubSeries
 from checkpoints.hub.client import HubClient
+from checkpoints.hub.files import HubFile
 from tests.loopback import Hub, connected
 
 REPO = "owner/model"
+BIG = bytes(range(256)) * 4096  # 1 MiB
 Opened = Callable[..., HubSeries]
 
 
@@ -52,6 +55,13 @@ def opened(client: HubClient) -> Opened:
         return HubSeries(HubConfig.model_validate({"repo": REPO, **config}), pins=known, client=client)
 
     return open_it
+
+
+@pytest.fixture
+def big(hub: Hub) -> tuple[str, HubFile]:
+    """A commit with one large file."""
+    commit = hub.repo(REPO).branch("step1", {"model.safetensors": BIG, "config.json": "{}"})
+    return commit, HubFile("model.safetensors", len(BIG), sha256=hashlib.sha256(BIG).hexdigest())
 
 
 def weights(value: float = 0.0, count: int = 8) -> bytes:
