@@ -16,9 +16,8 @@ from pathlib import Path
 import pytest
 
 from dynamics.store import Trace
-
-from .loopback import connected
-from .test_collect_hub import REPO, STEPS, published, run
+from tests.collecting_hub.publishing import REPO, STEPS, published, run
+from tests.loopback import connected
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "kill_resume.py"
 KILLS = int(os.environ.get("DYNAMICS_KILLS", "6"))

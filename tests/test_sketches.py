@@ -18,8 +18,7 @@ from dynamics.config import ProbeEntry, Run
 from dynamics.estimating import estimate
 from dynamics.sketches import Known, compare, keep, kept_file, kept_sketches, load_kept
 from dynamics.store import Trace
-
-from .test_collect_hub import config, trained
+from tests.collecting_hub.publishing import config, trained
 
 STEPS = [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000]
 
