@@ -1,0 +1,104 @@
+"""The command line as the tests call it, in folders with a run, its series and its trace."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from dynamics.cli import main
+
+
+class Said(NamedTuple):
+    """What one command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+Dynamics = Callable[..., Said]
+
+RUNS = """
+mine:
+  description: "a <b>bold</b> run"
+  series: {{kind: folder, path: {series}}}
+  analyses: [{{name: induction, options: {{prompts: 8, period: 4}}}}]
+  device: cpu
+"""
+
+
+@pytest.fixture(autouse=True)
+def _one_provenance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dynamics.resolve.provenance", lambda: {"versions": {}, "commit": None, "dirty": None})
+
+
+@pytest.fixture
+def dynamics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Dynamics:
+    """``dynamics(*arguments)`` in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def call(*arguments: str) -> Said:
+        capsys.readouterr()
+        try:
+            main(list(arguments))
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return Said(code, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def project(tmp_path: Path, tiny_series: Path) -> Path:
+    """A folder with a runs file and a series of its own."""
+    shutil.copytree(tiny_series, tmp_path / "series")
+    (tmp_path / "runs.yaml").write_text(RUNS.format(series="series"))
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def _collected(tiny_series: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import dynamics as program
+    from dynamics.config import Run
+
+    folder = tmp_path_factory.mktemp("collected")
+    run = Run.model_validate(
+        {
+            "series": {"kind": "folder", "path": str(tiny_series)},
+            "analyses": [{"name": "induction", "options": {"prompts": 8, "period": 4}}],
+            "device": "cpu",
+        }
+    )
+    program.collect("mine", run=run, traces=folder / "traces")
+    return folder
+
+
+@pytest.fixture
+def collected(_collected: Path, tmp_path: Path, tiny_series: Path) -> Path:
+    """A folder with a runs file and a complete trace."""
+    shutil.copytree(_collected / "traces", tmp_path / "traces")
+    (tmp_path / "runs.yaml").write_text(RUNS.format(series=tiny_series))
+    return tmp_path
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def refused(said: Said, *parts: str) -> None:
+    """Exit code 2, one message, no traceback, nothing on standard output."""
+    assert said.code == 2, said
+    assert said.err.startswith("error: ") and said.err.count("error: ") == 1, said.err
+    assert "Traceback" not in said.err and said.out == ""
+    for part in parts:
+        assert part in said.err, said.err
+
+
+VERBS = ("collect", "status", "analyse", "report")
