@@ -20,7 +20,7 @@ from dynamics.measurements import Direction
 from dynamics.numerics import auroc, auroc_draws, shuffled_labels
 from dynamics.probes import LAST, Probe, TokenizedProbe
 from tests.circuits.handmade import LENGTH, NOW, WORDS, Toy, described, induction_toy
-from tests.test_sites import CONFIGS, VOCAB
+from tests.families import CONFIGS, VOCAB
 
 ANSWER, FOIL = 6, 7
 PLANTED = Direction("kind", layers=(0, 1), strengths=(-2, -1, 0, 1, 2), shuffled=3, random=4, units="item")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -11,105 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import transformers as hf
 
-from checkpoints import UserError
-from dynamics import sites
-from dynamics.architecture import architecture, model_shape
-from dynamics.forward import measure
-from dynamics.measurements import Activations
-from dynamics.names import SITES
-from dynamics.probes import LAST, Probe, TokenizedProbe
-from dynamics.sites import FAMILIES, SiteTable, Where, observe, site_table
-
-VOCAB, LAYERS, HEADS = 50, 3, 4
-LENGTHS = (7, 5, 7, 3)
-TOY = {
-    "vocab_size": VOCAB,
-    "hidden_size": 32,
-    "num_hidden_layers": LAYERS,
-    "num_attention_heads": HEADS,
-    "intermediate_size": 48,
-    "max_position_embeddings": 16,
-    "attn_implementation": "eager",
-}
-GROUPED = {**TOY, "num_key_value_heads": 2, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
-
-CONFIGS: dict[str, Callable[[], Any]] = {
-    "gpt_neox": lambda: hf.GPTNeoXConfig(**TOY),
-    "gpt_neox sequential": lambda: hf.GPTNeoXConfig(**TOY, use_parallel_residual=False),
-    "gpt2": lambda: hf.GPT2Config(
-        vocab_size=VOCAB,
-        n_embd=32,
-        n_layer=LAYERS,
-        n_head=HEADS,
-        n_positions=16,
-        attn_implementation="eager",
-        bos_token_id=0,
-        eos_token_id=0,
-    ),
-    "llama": lambda: hf.LlamaConfig(**GROUPED),
-    "mistral": lambda: hf.MistralConfig(**GROUPED, sliding_window=4),
-    "qwen2": lambda: hf.Qwen2Config(**GROUPED),
-    "qwen3": lambda: hf.Qwen3Config(**GROUPED, head_dim=12),  # heads that are not d_model / heads wide
-    "olmo": lambda: hf.OlmoConfig(**GROUPED, clip_qkv=1.0),
-    "olmo2": lambda: hf.Olmo2Config(**GROUPED),
-    "olmo3": lambda: hf.Olmo3Config(**GROUPED, sliding_window=4),
-    "smollm3": lambda: hf.SmolLM3Config(**GROUPED),
-    "olmoe": lambda: hf.OlmoeConfig(**GROUPED, num_experts=4, num_experts_per_tok=2),
-    "apertus": lambda: hf.ApertusConfig(**GROUPED),
-    "bloom": lambda: hf.BloomConfig(vocab_size=VOCAB, hidden_size=32, n_layer=LAYERS, n_head=HEADS),
-    "bert": lambda: hf.BertConfig(**TOY),
-    # as the published GPT-2 replications of Stanford CRFM were trained
-    "gpt2 upcast": lambda: hf.GPT2Config(
-        vocab_size=VOCAB,
-        n_embd=32,
-        n_layer=LAYERS,
-        n_head=HEADS,
-        n_positions=16,
-        reorder_and_upcast_attn=True,
-        scale_attn_by_inverse_layer_idx=True,
-        bos_token_id=0,
-        eos_token_id=0,
-    ),
-}
-GPT2 = ("gpt2", "gpt2 upcast")
-"""One tiny model of every family; grouped-query attention wherever the architecture has it."""
-
-
-@cache
-def model_of(kind: str) -> Any:
-    """A model whose every parameter is random, norms and biases too."""
-    torch.manual_seed(0)
-    auto = hf.AutoModelForMaskedLM if kind == "bert" else hf.AutoModelForCausalLM
-    model = auto.from_config(CONFIGS[kind](), attn_implementation="eager").eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(torch.randn_like(parameter) * 0.2 + any(word in name.lower() for word in ("norm", "ln_")))
-    return model
-
-
-@cache
-def probe() -> TokenizedProbe:
-    """Random prompts of several lengths, with a position in the middle."""
-    rng = np.random.default_rng(0)
-    ids = tuple(rng.integers(2, VOCAB, length) for length in LENGTHS)
-    text = tuple(f"prompt {i}" for i in range(len(ids)))
-    positions = {LAST: np.array(LENGTHS) - 1, "middle": np.array([3, 1, 0, 2])}
-    return TokenizedProbe(Probe("p", text), ids, None, None, None, positions, {})
-
-
-@cache
-def measured(kind: str) -> dict[str, np.ndarray]:
-    """Every site of the model as the tracer measures it, at two positions."""
-    model = model_of(kind)
-    table, shape = site_table(model.config), model_shape(model.config)
-    wanted = [Activations(site, (LAST, "middle")) for site in table.sites]
-    result = measure(model, probe(), wanted, architecture=architecture(model.config))
-    for measurement in wanted:
-        (declared,) = measurement.declare(probe(), shape)
-        assert result[measurement.site].shape == declared.shape
-    return result
+from dynamics.architecture import model_shape
+from dynamics.probes import LAST
+from tests.families import GPT2, HEADS, LAYERS, LENGTHS, close, every_family, measured, model_of, probe
 
 
 @cache
@@ -141,11 +44,6 @@ def hooked(kind: str, prompt: int, module: str) -> tuple[torch.Tensor, torch.Ten
 def at(value: torch.Tensor, prompt: int) -> np.ndarray:
     """The named positions of a (token, feature) tensor."""
     return value.detach().numpy()[[probe().positions[LAST][prompt], probe().positions["middle"][prompt]]]
-
-
-def close(found: np.ndarray, expected: np.ndarray) -> None:
-    assert np.isfinite(expected).all()
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def parts(kind: str) -> SimpleNamespace:
@@ -196,13 +94,7 @@ def weight(kind: str, module: str) -> tuple[np.ndarray, np.ndarray]:
     return (matrix if kind in GPT2 else matrix.T), bias
 
 
-def hooks(model: Any) -> int:
-    """How many hooks there are (transformers keeps some of its own)."""
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
-
-
 PROMPTS = range(len(LENGTHS))
-every_family = pytest.mark.parametrize("kind", CONFIGS)
 
 
 # --- against transformers
@@ -363,138 +255,3 @@ def values_of(kind: str, layer: int, d_head: int) -> np.ndarray:
         v = (v.clamp(-1.0, 1.0) if kind == "olmo" else v).reshape(LENGTHS[0], 2, d_head)
         v = v.repeat_interleave(HEADS // 2, dim=1)
     return v.detach().numpy()
-
-
-# --- shapes, tables and errors
-
-
-@every_family
-def test_shapes_are_those_of_the_tensors(kind: str) -> None:
-    shape, values = model_shape(model_of(kind).config), measured(kind)
-    assert (shape.layers, shape.heads, shape.vocab) == (LAYERS, HEADS, VOCAB)
-    assert shape.context == (None if kind == "bloom" else 16)
-    assert shape.causal == (kind != "bert")
-    assert values["z"].shape[-2:] == (shape.heads, shape.d_head)
-    if kind != "olmoe":
-        assert values["mlp_post"].shape[-1] == shape.d_mlp == (128 if kind in (*GPT2, "bloom") else 48)
-    assert values["resid_pre"].shape[-1] == shape.d_model == 32
-
-
-def test_every_family_is_tested() -> None:
-    tested = {kind.replace(" ", "_") for kind in CONFIGS}
-    assert tested - {"gpt2_upcast"} == set(FAMILIES)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_table_has_only_known_sites_and_all_but_one(family: str) -> None:
-    missing = set(SITES) - set(FAMILIES[family].sites)
-    assert missing == {"gpt_neox": {"resid_mid"}, "olmoe": {"mlp_post"}}.get(family, set())
-    assert set(FAMILIES[family].sites) <= set(SITES)
-
-
-def test_observing_changes_nothing_and_leaves_no_hook() -> None:
-    model = model_of("llama")
-    ids = torch.from_numpy(probe().ids[0])[None]
-    with torch.no_grad():
-        before = model(input_ids=ids).logits
-        seen: list[tuple[str, int]] = []
-        with observe(
-            model,
-            FAMILIES["llama"],
-            frozenset({"resid_pre", "pattern", "embed"}),
-            LAYERS,
-            lambda s, n, _: seen.append((s, n)),
-        ):
-            assert torch.equal(model(input_ids=ids).logits, before)
-        count = len(seen)
-        model(input_ids=ids)
-    assert len(seen) == count == 1 + 2 * LAYERS
-    for site in ("resid_pre", "pattern"):
-        assert [layer for s, layer in seen if s == site] == list(range(LAYERS))
-    assert ("embed", -1) in seen
-
-
-def test_hooks_are_removed_when_the_forward_pass_fails() -> None:
-    model = model_of("llama")
-    before = hooks(model)
-
-    def fails(*_: Any) -> None:
-        raise ValueError("no")
-
-    with (
-        pytest.raises(ValueError, match="no"),
-        observe(model, FAMILIES["llama"], frozenset({"mlp_out"}), LAYERS, fails),
-    ):
-        model(input_ids=torch.tensor([[2, 3]]))
-    assert hooks(model) == before
-
-
-def test_a_site_that_the_family_lacks_is_refused_with_the_nearest_one() -> None:
-    model = model_of("gpt_neox")
-    before = hooks(model)
-    with pytest.raises(UserError, match="this architecture has no site 'resid_mid'") as refused:
-        measure(
-            model,
-            probe(),
-            [Activations("resid_mid")],
-            architecture=architecture(model.config),
-        )
-    assert "did you mean" in str(refused.value)
-    assert hooks(model) == before
-
-
-def test_an_unknown_site_and_an_unknown_position_are_refused() -> None:
-    shape = model_shape(CONFIGS["llama"]())
-    with pytest.raises(UserError, match="there is no site 'resid_pst'") as refused:
-        Activations("resid_pst").declare(probe(), shape)
-    assert "did you mean 'resid_post'" in str(refused.value)
-    with pytest.raises(UserError, match="'p' has no position 'midle'") as refused:
-        Activations("embed", ("midle",)).declare(probe(), shape)
-    assert "did you mean 'middle'" in str(refused.value)
-
-
-def test_an_unknown_family_lists_those_that_are_known() -> None:
-    with pytest.raises(UserError, match="the sites of 't5' models are not known") as refused:
-        site_table(hf.T5Config())
-    assert "gpt_neox" in str(refused.value)
-    assert "SiteTable" in str(refused.value)
-
-
-def test_gpt_neox_is_told_apart_by_its_residual() -> None:
-    for name, parallel in (("gpt_neox", True), ("gpt_neox sequential", False)):
-        table = site_table(CONFIGS[name]())
-        assert replace(table, wiring=None) == FAMILIES[name.replace(" ", "_")]
-        assert table.wiring is not None and table.wiring.parallel is parallel
-
-
-def test_a_table_of_the_users_own_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    mine = SiteTable("layers.{}", {"resid_post": Where("")}, {})
-    monkeypatch.setattr(sites, "MINE", mine, raising=False)
-    assert site_table(hf.T5Config(), "dynamics.sites:MINE") is mine
-    assert mine.sites == ["resid_post", "logits"]
-
-
-@pytest.mark.parametrize(
-    "dotted", ["no.such.module:TABLE", "dynamics.sites:NOPE", "dynamics.sites", ":X", "dynamics.sites:"]
-)
-def test_a_table_that_cannot_be_imported_is_a_clear_error(dotted: str) -> None:
-    with pytest.raises(UserError, match="cannot be imported") as refused:
-        site_table(hf.T5Config(), dotted)
-    assert "package.module:NAME" in str(refused.value)
-
-
-def test_a_name_that_is_no_table_is_a_clear_error() -> None:
-    with pytest.raises(UserError, match=r"`sites: dynamics\.sites:FAMILIES` is a dict"):
-        site_table(hf.T5Config(), "dynamics.sites:FAMILIES")
-
-
-def test_attention_that_returns_no_pattern_is_a_clear_error() -> None:
-    model = hf.AutoModelForCausalLM.from_config(CONFIGS["llama"](), attn_implementation="sdpa").eval()
-    with pytest.raises(UserError, match="returned no 'pattern'") as refused:
-        measure(
-            model,
-            probe(),
-            [Activations("pattern")],
-            architecture=architecture(model.config),
-        )
-    assert "eager" in str(refused.value)

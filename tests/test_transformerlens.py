@@ -15,8 +15,7 @@ import torch
 from transformers import AutoTokenizer
 
 from checkpoints.organism import build_tokenizer
-
-from .test_sites import CONFIGS, HEADS, LAYERS, close, measured, model_of, probe
+from tests.families import CONFIGS, HEADS, LAYERS, close, measured, model_of, probe
 
 bridge = pytest.importorskip("transformer_lens.model_bridge", reason="TransformerLens is not installed")
 

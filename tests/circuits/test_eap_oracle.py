@@ -24,7 +24,7 @@ from dynamics.circuits.attribution import attribute, direct_logits, logit_differ
 from dynamics.circuits.graph import Graph, Reader, Source
 from dynamics.circuits.patching import edge_effects
 from dynamics.circuits.wired import Wired
-from tests.test_sites import CONFIGS, model_of
+from tests.families import CONFIGS, model_of
 
 bridge = pytest.importorskip("transformer_lens.model_bridge", reason="TransformerLens is not installed")
 

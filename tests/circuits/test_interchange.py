@@ -14,7 +14,7 @@ from dynamics.architecture import architecture
 from dynamics.circuits.wired import Wired
 from dynamics.measurements import Interchange
 from dynamics.probes import LAST, Probe, TokenizedProbe
-from tests.test_sites import CONFIGS, VOCAB
+from tests.families import CONFIGS, VOCAB
 
 from .handmade import WORDS, described, induction_toy, lookup_toy
 

@@ -16,7 +16,7 @@ from dynamics.circuits.attribution import logit_difference
 from dynamics.circuits.wired import Wired
 from dynamics.measurements import TokenAttribution
 from dynamics.probes import LAST, Probe, TokenizedProbe
-from tests.test_sites import CONFIGS, VOCAB
+from tests.families import CONFIGS, VOCAB
 
 from .handmade import NOW, SAY, WORDS, Toy, described, head, lookup_toy
 

@@ -26,7 +26,7 @@ from dynamics.measurements import (
 )
 from dynamics.probes import LAST, Probe, TokenizedProbe
 from dynamics.sites import observe
-from tests.test_sites import CONFIGS, model_of
+from tests.families import CONFIGS, model_of
 
 CAUSAL = [kind for kind in CONFIGS if kind != "bert"]
 VOCAB = 12
