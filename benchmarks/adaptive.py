@@ -1,6 +1,6 @@
 """Adaptive collection against collecting everything: are the onsets the same, and how many checkpoints did it take?
 
-    python benchmarks/adaptive.py [--late] [--analyses shared_concepts] [--coarse 8 10 12] [--share 0.25]
+    python benchmarks/adaptive.py [--late] [--seed 0] [--analyses shared_concepts] [--coarse 8 10 12] [--share 0.25]
         [--traces FOLDER | --trace ZARR]
 
 Trains the organism with 154 checkpoints, collects all of them (without circuits, which would take much longer; or takes a
@@ -104,6 +104,7 @@ def other_draws(seed: int) -> Iterator[None]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--late", action="store_true", help="the series with late worlds (see above)")
+    parser.add_argument("--seed", type=int, default=0, help="of the organism: another seed is another series")
     parser.add_argument("--analyses", nargs="+", choices=ANALYSES, default=ANALYSES, help="whose headline curves")
     parser.add_argument("--coarse", type=int, nargs="+", default=[8, 9, 10, 11, 12], help="checkpoints of coarse grids")
     parser.add_argument("--share", type=float, default=0.25, help="the budget, as a share of the checkpoints")
@@ -112,9 +113,10 @@ def main() -> None:
     options = parser.parse_args()
     path = options.trace
     if path is None:
-        name = f"{NAME}-late" if options.late else NAME
+        name = NAME + "-late" * options.late + f"-{options.seed}" * (options.seed != 0)
+        series = (LATE if options.late else OrganismConfig(checkpoints=154)).model_copy(update={"seed": options.seed})
         without_circuits = AnalysisEntry(name="dynamics.planted", options={"of": ANALYSES})
-        run = Run(series=LATE if options.late else OrganismConfig(checkpoints=154), analyses=(without_circuits,))
+        run = Run(series=series, analyses=(without_circuits,))
         dynamics.collect(name, run=run, traces=options.traces, reporter=Reporter())
         path = trace_path(options.traces, name)
     whole = Trace(path)

@@ -154,7 +154,9 @@ def _widened(excess: FloatArray, share: FloatArray, z: FloatArray, level: float,
 
     With q the share of single excesses above z, as many independent checkpoints as ``log(level) / log(1 - q)`` would
     give the same maximum. Their number is taken to grow with the number of checkpoints by the power that it has shown,
-    which is 0 where all checkpoints share one draw and 1 where they are independent.
+    which is 0 where all checkpoints share one draw and 1 where they are independent. The quantile is that of the draws,
+    all checkpoints together: a normal tail from z on would be less uncertain, and too low where draws are skewed or have
+    heavy tails.
     """
     result = np.array(z)
     flat = excess.reshape(-1, *excess.shape[-2:])
