@@ -4,24 +4,11 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from dynamics.cli import main
-
-
-class Said(NamedTuple):
-    """What one command did."""
-
-    code: int
-    out: str
-    err: str
-
-
-Dynamics = Callable[..., Said]
+from tests.commands import Dynamics, Said, command_line
 
 RUNS = """
 mine:
@@ -42,17 +29,7 @@ def dynamics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     """``dynamics(*arguments)`` in a folder of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-
-    def call(*arguments: str) -> Said:
-        capsys.readouterr()
-        try:
-            main(list(arguments))
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return Said(code, *capsys.readouterr())
-
-    return call
+    return command_line(capsys)
 
 
 @pytest.fixture

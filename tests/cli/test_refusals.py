@@ -11,7 +11,8 @@ import zarr
 from safetensors.torch import load_file, save_file
 
 from dynamics.store import writer_lock
-from tests.cli.conftest import VERBS, Dynamics, files, refused
+from tests.cli.conftest import VERBS, files, refused
+from tests.commands import Dynamics
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
@@ -15,19 +14,9 @@ import transformers as hf
 from safetensors.torch import load_file, save_file
 
 from checkpoints.organism import build_tokenizer
-from dynamics.cli import main
 from dynamics.explaining import check_explanation
+from tests.commands import Dynamics, Said, command_line
 
-
-class Said(NamedTuple):
-    """What one command did."""
-
-    code: int
-    out: str
-    err: str
-
-
-Dynamics = Callable[..., Said]
 SUM = "46+39=08"
 
 
@@ -42,17 +31,7 @@ def project(
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-
-    def call(*arguments: str) -> Said:
-        capsys.readouterr()
-        try:
-            main(list(arguments))
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return Said(code, *capsys.readouterr())
-
-    return call
+    return command_line(capsys)
 
 
 def refused(said: Said, *parts: str) -> None:
