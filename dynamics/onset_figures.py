@@ -109,8 +109,8 @@ def order_matrix(order: Mapping[str, Any]) -> Figure:
     """The probability that the circuit of a row came before that of a column, circuits in the order of their onsets.
 
     Args:
-        order: ``circuits`` (``key``, ``title``), ``pairs`` (``first``, ``second``, ``before``, ``after``, ``order``,
-            ``together``) and ``level``; at least two circuits.
+        order: ``circuits`` (``key``, ``title``), ``pairs`` (``first``, ``second``, ``before``, ``after``, ``order``) and
+            ``level``; at least two circuits.
     """
     titles = [circuit["title"] for circuit in order["circuits"]]
     number = {circuit["key"]: i for i, circuit in enumerate(order["circuits"])}
@@ -119,14 +119,13 @@ def order_matrix(order: Mapping[str, Any]) -> Figure:
     for pair in order["pairs"]:
         i, j = number[pair["first"]], number[pair["second"]]
         share[i, j], share[j, i] = pair["before"], pair["after"]
-        said = np.array({"before": (2, 1), "after": (1, 2)}.get(pair["order"], (0, 0)))
-        kind[i, j], kind[j, i] = said + 2 * pair["together"]
+        said = {"before": (2, 1), "after": (1, 2)}.get(pair["order"], (0, 0))
+        kind[i, j], kind[j, i] = said
     width = max(4.6, 0.42 * n + 3.4)
     figure = new_figure(width, 0.31 * n + 1.6)
     axes = figure.subplots()
-    colours = ("#e3e5e8", "#fbe3d3", "#d8e8f4", "#f4b387", "#8dbde2")
-    shades, known = ListedColormap(colours), np.ma.masked_invalid(kind)
-    axes.imshow(known, cmap=shades, vmin=-0.5, vmax=len(colours) - 0.5, aspect="auto", interpolation="nearest")
+    colours = ListedColormap(["#e3e5e8", "#f6c9a8", "#a9cbe6"])
+    axes.imshow(np.ma.masked_invalid(kind), cmap=colours, vmin=-0.5, vmax=2.5, aspect="auto", interpolation="nearest")
     for i in range(n):
         for j in range(n):
             if i != j:
@@ -146,11 +145,9 @@ def order_matrix(order: Mapping[str, Any]) -> Figure:
     level = f"{100 * order['level']:g}%"
     figure.legend(
         handles=[
-            Patch(color=colours[4], label=f"row before column, all of these at once ({level})"),
-            Patch(color=colours[2], label=f"this pair on its own ({level})"),
-            Patch(color=colours[3], label=f"row after column, all of these at once ({level})"),
-            Patch(color=colours[1], label=f"this pair on its own ({level})"),
-            Patch(color=colours[0], label="cannot be ordered"),
+            Patch(color="#a9cbe6", label=f"row before column ({level})"),
+            Patch(color="#f6c9a8", label="row after column"),
+            Patch(color="#e3e5e8", label="cannot be ordered"),
         ],
         loc="outside lower center",
         ncols=3,

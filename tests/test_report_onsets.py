@@ -65,18 +65,6 @@ def test_circuits_planted_at_one_place_are_seldom_put_in_order() -> None:
     assert wrong <= 2
 
 
-def test_pairs_in_order_together_are_some_of_those_in_order(findings: list[Finding]) -> None:
-    pairs = order_content(findings)["pairs"]
-    together = [p for p in pairs if p["together"]]
-    assert together and all(p["order"] != "cannot be ordered" for p in together)
-    assert {"made.early", "made.late"} in [{p["first"], p["second"]} for p in together]
-    # many circuits that cannot be told apart well: what holds for each need not hold for all
-    near = [circuit(f"made.{i}", 2.0 + 0.06 * i, clusters=None, seed=i) for i in range(9)]
-    pairs = order_content(near)["pairs"]
-    known = sum(p["order"] != "cannot be ordered" for p in pairs)
-    assert 0 < sum(p["together"] for p in pairs) < known < len(pairs)
-
-
 def test_draws_are_paired_only_where_the_same_units_were_resampled(findings: list[Finding]) -> None:
     paired = {frozenset((p["first"], p["second"])): p["paired"] for p in order_content(findings)["pairs"]}
     assert paired[frozenset(("made.early", "made.late"))]

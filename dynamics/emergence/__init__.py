@@ -14,16 +14,7 @@ from dynamics.emergence.definitions import Onset, definitions
 from dynamics.emergence.discovery import count_onset, discover, found_since, p_values
 from dynamics.emergence.many import Many, assess_many
 from dynamics.emergence.mirage import Mirage, mirage
-from dynamics.emergence.order import (
-    Order,
-    before,
-    joint_draws,
-    onset_draws,
-    onset_ends,
-    onset_intervals,
-    ordered_together,
-    simultaneous_bands,
-)
+from dynamics.emergence.order import Order, before, onset_draws, onset_ends, onset_intervals, simultaneous_bands
 from dynamics.emergence.runs import Runs, scan
 from dynamics.emergence.types import STATES, Direction, Emergence, Interval, State, tokens_of
 
@@ -49,12 +40,10 @@ __all__ = [
     "discover",
     "draws_needed",
     "found_since",
-    "joint_draws",
     "mirage",
     "onset_draws",
     "onset_ends",
     "onset_intervals",
-    "ordered_together",
     "p_values",
     "scan",
     "shuffled_match_null",

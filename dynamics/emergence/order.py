@@ -5,16 +5,12 @@ hand, however precise each is. :func:`before` gives all three probabilities. Whe
 units and resampled with the same indices (:func:`unit_bootstrap` with one seed), their draws are compared pair by pair:
 what is easy for both in a draw moves both. Otherwise every draw of one is compared with every draw of the other.
 
-Of many pairs some seem to be in order by chance. :func:`ordered_together` says which are in order simultaneously, from
-draws of everything at once (:func:`joint_draws`).
-
 The draws are of the noise about a fitted curve (:mod:`dynamics.emergence.noise`), since draws about the values carry the
 noise twice. The probabilities are bootstrap confidence (Efron and Tibshirani 1998, "the problem of regions").
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,16 +21,7 @@ from dynamics.emergence.noise import noise_of
 from dynamics.emergence.shapes import plausible
 from dynamics.emergence.types import Direction, Emergence
 
-__all__ = [
-    "Order",
-    "before",
-    "joint_draws",
-    "onset_draws",
-    "onset_ends",
-    "onset_intervals",
-    "ordered_together",
-    "simultaneous_bands",
-]
+__all__ = ["Order", "before", "onset_draws", "onset_ends", "onset_intervals", "simultaneous_bands"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -163,61 +150,6 @@ def before(draws_a: npt.ArrayLike, draws_b: npt.ArrayLike, *, shared: bool) -> O
         first = float((a[:, None, 1] <= b[None, :, 0]).mean())
         second = float((b[None, :, 1] <= a[:, None, 0]).mean())
     return Order(before=first, after=second, not_distinguishable=1.0 - first - second)
-
-
-def joint_draws(
-    onsets: Sequence[FloatArray], samples: Sequence[str], *, count: int = 4000, seed: int = 0
-) -> FloatArray:
-    """(curve, draw, 2) onset intervals of all curves in one draw of everything.
-
-    Args:
-        onsets: of each curve (draw, 2) its onset intervals, of :func:`onset_draws`; at least one draw each.
-        samples: of each curve the name of what was resampled. Curves with one name keep their draws side by side;
-            others, and those without a name, are independent, and are drawn so.
-        count: of joint draws.
-        seed: of the draws.
-    """
-    rng = np.random.default_rng(seed)
-    names = [name or f"#{place}" for place, name in enumerate(samples)]
-    lengths = {name: min(len(o) for o, n in zip(onsets, names, strict=True) if n == name) for name in names}
-    # every draw of a curve as often as the others, in an order of its own for each sample
-    rows = {name: rng.permutation(np.resize(np.arange(length), count)) for name, length in lengths.items()}
-    return np.stack([np.asarray(o)[rows[name]] for o, name in zip(onsets, names, strict=True)])
-
-
-def ordered_together(joint: npt.ArrayLike, steps: npt.ArrayLike, *, level: float = 0.95) -> npt.NDArray[np.bool_]:
-    """(curve, curve) whether a row came before a column, simultaneously for all pairs.
-
-    The bound of every pair's distance is a quantile of its draws, the same for all pairs, such that all distances of a
-    draw are within their bounds in ``level`` of the draws (balanced simultaneous bounds: Beran 1988). A pair is in order
-    if its bound is above 0. None of the orders is then false with a probability of about ``level``, also where many
-    circuits came at one time, unlike those of :func:`before`, which are right one by one.
-
-    Args:
-        joint: (curve, draw, 2) onset intervals (after, by] in one draw of everything, of :func:`joint_draws`.
-        steps: (checkpoint,) of the series.
-        level: joint.
-    """
-    table, at = np.asarray(joint, dtype=np.float64), np.asarray(steps, dtype=np.float64)
-    if table.ndim != 3 or table.shape[2] != 2:
-        raise ValueError(f"joint has shape {table.shape}; expected (curve, draw, 2)")
-    known = ~np.isnan(table).any(axis=(0, 2))
-    table = table[:, known]
-    # positions in the series: the checkpoint after the last one below, and the first one above
-    starts, ends = np.searchsorted(at, table[..., 0], side="right"), np.searchsorted(at, table[..., 1], side="left")
-    curves, draws = starts.shape
-    if draws < FEWEST_DRAWS:
-        return np.zeros((curves, curves), dtype=np.bool_)
-    lowest, violated = np.full(draws, draws), np.full((curves, curves), draws)
-    for row in range(curves):
-        between = starts - ends[row]  # above 0 where the row came before the column
-        for column in range(curves):
-            if row != column:
-                ordered = np.sort(between[column])
-                lowest = np.minimum(lowest, np.searchsorted(ordered, between[column], side="right"))
-                violated[row, column] = np.searchsorted(ordered, 0, side="right")
-    allowed = int((1 - level) * draws + 1e-9)
-    return np.asarray(violated < min(int(np.sort(lowest)[allowed]), allowed + 1))
 
 
 def simultaneous_bands(

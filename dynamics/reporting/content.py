@@ -17,9 +17,8 @@ from .ordering import order_content
 
 __all__ = ["headlines", "report_content", "row"]
 
-FORMAT = 3
-"""Of ``report.json``: 2 adds ``order``, and to every finding its onsets by all definitions and its continuous twin; 3 adds
-``together`` to the pairs of ``order``."""
+FORMAT = 2
+"""Of ``report.json``: 2 adds ``order``, and to every finding its onsets by all definitions and its continuous twin."""
 
 
 def headlines(results: Sequence[Result]) -> list[Finding]:

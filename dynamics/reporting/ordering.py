@@ -1,4 +1,4 @@
-"""Which circuits came before which: every pair of headline findings, alone and all together, with probabilities."""
+"""Which circuits came before which: every pair of headline findings, with bootstrap probabilities."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from ..emergence import before, joint_draws, ordered_together
+from ..emergence import before
 from ..findings import Finding
 
 __all__ = ["LEVEL", "order_content"]
 
 LEVEL = 0.95
-"""Probability from which two circuits are said to be in order: each pair on its own, and those ``together``
-simultaneously."""
+"""Probability from which two circuits are said to be in order, each pair on its own."""
 
 _ORDERED = ("emerged", "transient", "present from start")
 
@@ -31,13 +30,12 @@ def order_content(findings: Sequence[Finding]) -> dict[str, Any]:
     Returns:
         ``level``; ``circuits``, those that can be compared, by their onset; ``pairs`` of them (``first`` stands before
         ``second`` in that order; ``before``, ``after`` and ``tied`` add up to 1; ``order`` is ``"before"``, ``"after"``
-        or ``"cannot be ordered"``; ``paired`` says how draws were compared; ``together`` whether the pair is one of
-        those in order simultaneously at ``level``); ``left_out``, with reasons.
+        or ``"cannot be ordered"``; ``paired`` says how draws were compared); ``left_out``, with reasons.
     """
     left_out = [{"key": f.key, "title": f.title, "reason": reason} for f in findings if (reason := _unfit(f))]
     kept = sorted((f for f in findings if not _unfit(f)), key=_place)
     draws = {f.key: f.onset_intervals() for f in kept}
-    pairs: list[dict[str, Any]] = []
+    pairs = []
     for one, other in combinations(kept, 2):
         paired = bool(one.sample) and one.sample == other.sample
         a, b = draws[one.key], draws[other.key]
@@ -59,26 +57,12 @@ def order_content(findings: Sequence[Finding]) -> dict[str, Any]:
                 "paired": paired,
             }
         )
-    _mark_together(pairs, kept, draws)
     return {
         "level": LEVEL,
         "circuits": [{"key": f.key, "title": f.title} for f in kept],
         "pairs": pairs,
         "left_out": left_out,
     }
-
-
-def _mark_together(pairs: list[dict[str, Any]], findings: Sequence[Finding], draws: dict[str, np.ndarray]) -> None:
-    """Say of every pair whether it is in order simultaneously with the others."""
-    if not pairs:
-        return
-    joint = joint_draws([draws[f.key] for f in findings], [f.sample for f in findings])
-    row = {f.key: place for place, f in enumerate(findings)}
-    together = ordered_together(joint, findings[0].steps, level=LEVEL)
-    for pair in pairs:
-        first, second = row[pair["first"]], row[pair["second"]]
-        way = {"before": (first, second), "after": (second, first)}.get(pair["order"])
-        pair["together"] = way is not None and bool(together[way])
 
 
 def _unfit(finding: Finding) -> str:

@@ -79,9 +79,7 @@ def _order(order: dict[str, Any]) -> str:
     if not pairs:
         return ""
     known = sum(pair["order"] != "cannot be ordered" for pair in pairs)
-    together = sum(pair["together"] for pair in pairs)
-    level = f"{order['level']:.0%} probability"
-    return f"order: {known} of {len(pairs)} pairs of circuits can be ordered with {level} each, {together} with {level} together"
+    return f"order: {known} of {len(pairs)} pairs of circuits can be ordered with {order['level']:.0%} probability"
 
 
 def _mirages(rows: list[dict[str, Any]]) -> str:

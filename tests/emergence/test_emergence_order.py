@@ -11,12 +11,10 @@ from dynamics.emergence import (
     Mirage,
     assess,
     before,
-    joint_draws,
     mirage,
     onset_draws,
     onset_ends,
     onset_intervals,
-    ordered_together,
     simultaneous_bands,
     unit_bootstrap,
 )
@@ -191,42 +189,3 @@ def test_mistakes_are_named() -> None:
         mirage([0, 1], [0.0], [0.0])
     with pytest.raises(ValueError, match="direction is 'left'"):
         mirage([0], [0.0], [0.0], direction="left")  # type: ignore[arg-type]
-
-
-def test_of_the_orders_claimed_together_none_is_false_as_often_as_it_says() -> None:
-    """Twelve circuits, three at each of four times: the false orders are among those that came together."""
-    rng = np.random.default_rng(1)
-    truth = np.repeat(np.arange(4), 3) * 40.0
-    false = truth[:, None] >= truth
-    steps = np.arange(400)
-    alone, together, right = 0, 0, 0
-    for _ in range(300):
-        onset = np.round(150 + rng.normal(truth + rng.normal(size=12, scale=10), 10, size=(400, 12))).T
-        taken = ordered_together(np.stack([onset - 1, onset], axis=2), steps)
-        claimed = (onset[:, None] < onset).mean(axis=2) >= 0.95
-        together += (taken & false).any()
-        alone += (claimed & false).any()
-        right += (taken & ~false).sum() / (~false).sum()
-    assert together <= 0.05 * 300 + 2 * np.sqrt(300 * 0.05 * 0.95) < alone
-    assert right / 300 > 0.65
-
-
-def test_orders_of_onsets_that_never_vary_are_known() -> None:
-    steps = np.array([0, 10, 20, 30])
-    onsets = np.array([[-np.inf, 0], [0, 10], [0, 10], [30, np.inf]])
-    joint = np.repeat(onsets[:, None], 50, axis=1)
-    expected = [[0, 1, 1, 1], [0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 0]]
-    assert ordered_together(joint, steps).astype(int).tolist() == expected
-    assert not ordered_together(joint[:, :5], steps).any()  # too few draws to say anything
-
-
-def test_joint_draws_keep_those_of_one_sample_side_by_side() -> None:
-    a = np.stack([np.arange(50.0), np.arange(50.0) + 1], axis=1)
-    b, c, d = a + 100, a + 1000, a + 2000
-    joint = joint_draws([a, b, c, d], ["words", "words", "", ""], count=1000)
-    assert joint.shape == (4, 1000, 2)
-    assert (joint[1] - joint[0] == 100).all()
-    for other in (joint[2] - 1000, joint[3] - 2000):
-        assert 0 < (other == joint[0]).mean() < 0.1
-        assert np.unique(other[:, 0], return_counts=True)[1].tolist() == [20] * 50
-    assert np.corrcoef(joint[2, :, 0], joint[3, :, 0])[0, 1] < 0.2
