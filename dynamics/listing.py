@@ -8,7 +8,6 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from checkpoints.audit import name_steps
 from checkpoints.catalogue import Entry, catalogue, find_entry
 
 from .wording import steps_text
@@ -95,16 +94,6 @@ def _paragraphs(entry: Entry) -> list[tuple[str, list[str]]]:
     return [(title, lines) for title, lines in paragraphs if lines]
 
 
-def _names(reason: str, steps: list[int]) -> bool:
-    """Whether a reason begins with just these steps.
-
-    >>> _names("steps 3 to 5 hold the same weights", [3, 4, 5]), _names("steps 0 and 9 hold the same", [9])
-    (True, False)
-    """
-    every = range(steps[0], steps[-1] + 1)
-    return any(reason.startswith(f"{name_steps(steps, series)} ") for series in (steps, every))
-
-
 def print_audit(audit: Audit, *, table: bool = False) -> None:
     """Findings grouped by what they say, then, if wanted, the table of weights."""
     click.echo(f"{audit.name}: {audit.checkpoints} checkpoints of {audit.origin}")
@@ -121,9 +110,7 @@ def print_audit(audit: Audit, *, table: bool = False) -> None:
         if reasons:
             click.echo(f"{title}:")
             for (kind, reason), steps in reasons.items():
-                # a reason that is about all of these steps together says which they are
-                about = "" if _names(reason, steps) else f"{steps_text(steps)}: "
-                click.echo(f"  {kind}: {about}{reason}")
+                click.echo(f"  {kind}: {steps_text(steps)}: {reason}")
     for step, reason in audit.unreadable.items():
         click.echo(f"  step {step} could not be read: {reason}")
     if table and audit.table:

@@ -6,19 +6,9 @@
 
 from __future__ import annotations
 
-from .findings import AuditFinding, Kind, name_steps
+from .findings import AuditFinding, Kind
 from .listing import audit_listing
 from .path import audit_weights, neighbours
 from .sketch import SAMPLE, Sketch, sketch
 
-__all__ = [
-    "SAMPLE",
-    "AuditFinding",
-    "Kind",
-    "Sketch",
-    "audit_listing",
-    "audit_weights",
-    "name_steps",
-    "neighbours",
-    "sketch",
-]
+__all__ = ["SAMPLE", "AuditFinding", "Kind", "Sketch", "audit_listing", "audit_weights", "neighbours", "sketch"]
