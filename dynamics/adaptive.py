@@ -32,8 +32,7 @@ LEAST = 0.1
 """A gap in which the onset lies with less probability than this is not looked into."""
 
 PER_ROUND = 4
-"""Checkpoints of one round: few enough that each round knows what the one before it found.
-"""
+"""Checkpoints of one round: few enough that each round knows what the one before it found."""
 
 
 @dataclass(frozen=True)

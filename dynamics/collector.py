@@ -96,7 +96,7 @@ def collect_once(
         checkpoints = resolved.declaration.checkpoints
         before = before_loading(resolved)
         for step, reason in before.unlisted.items():
-            reporter.say(f"step {step}: its files could not be listed: {reason}")
+            reporter.once(f"step {step}: its files could not be listed: {reason}")
         reasons = before.reasons
         indices = visited(resolved, growing=series is not None)
         if only is not None:
@@ -153,10 +153,10 @@ def open_run(
                 resolved = resolve(name, run, pins=pins, train=train)
             for step in sorted(moved):
                 what = "it was masked, so that one is taken" if step in anew else "the collected one is kept"
-                reporter.say(f"step {step}: the hub has another commit by now; {what}")
+                reporter.once(f"step {step}: the hub has another commit by now; {what}")
             assert isinstance(resolved.series, HubSeries)
             for checkpoint in resolved.series.vanished:
-                reporter.say(f"step {checkpoint.step}: the hub does not list it any more; what was collected is kept")
+                reporter.once(f"step {checkpoint.step}: the hub does not list it any more; what was collected is kept")
         return resolved
     with reporter.bar(f"training {name}", run.series.steps, unit="steps") as bar:
         return resolve(

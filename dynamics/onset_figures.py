@@ -109,8 +109,8 @@ def order_matrix(order: Mapping[str, Any]) -> Figure:
     """The probability that the circuit of a row came before that of a column, circuits in the order of their onsets.
 
     Args:
-        order: ``circuits`` (``key``, ``title``), ``pairs`` (``first``, ``second``, ``before``, ``after``, ``order``) and
-            ``level``; at least two circuits.
+        order: ``circuits`` (``key``, ``title``) and ``pairs`` (``first``, ``second``, ``before``, ``after``, ``order``);
+            at least two circuits.
     """
     titles = [circuit["title"] for circuit in order["circuits"]]
     number = {circuit["key"]: i for i, circuit in enumerate(order["circuits"])}
@@ -142,10 +142,9 @@ def order_matrix(order: Mapping[str, Any]) -> Figure:
     axes.tick_params(which="minor", length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    level = f"{100 * order['level']:g}%"
     figure.legend(
         handles=[
-            Patch(color="#a9cbe6", label=f"row before column ({level})"),
+            Patch(color="#a9cbe6", label="row before column"),
             Patch(color="#f6c9a8", label="row after column"),
             Patch(color="#e3e5e8", label="cannot be ordered"),
         ],

@@ -28,7 +28,7 @@ class Reporter:
         self.console.print(text, markup=False, soft_wrap=True)
 
     def once(self, text: str) -> None:
-        """One line, if it was not said before: what every round of a collection would say again."""
+        """One line, unless this reporter has said it before: every round of a collection would say it again."""
         if text not in self._said:
             self._said.add(text)
             self.say(text)

@@ -134,7 +134,7 @@ def _look(
     known = {} if before is None else {c.step: c for c in before.checkpoints()}
     last = max(known, default=-1)
     for late in (c.step for c in folder.checkpoints if c.step < last and c.step not in known):
-        reporter.once(f"step {late} came after step {last}: it is left out, for a trace grows at its end only")
+        reporter.once(f"step {late} came after later ones: it is left out, for a trace grows at its end only")
     # in order: a checkpoint that is still being written holds up those after it, or its place would be gone
     whole: list[Checkpoint] = []
     for checkpoint in folder.checkpoints:

@@ -14,7 +14,15 @@ from dynamics.emergence.definitions import Onset, definitions
 from dynamics.emergence.discovery import count_onset, discover, found_since, p_values
 from dynamics.emergence.many import Many, assess_many
 from dynamics.emergence.mirage import Mirage, mirage
-from dynamics.emergence.order import Order, before, onset_draws, onset_ends, onset_intervals, simultaneous_bands
+from dynamics.emergence.order import (
+    Order,
+    before,
+    in_order,
+    onset_draws,
+    onset_ends,
+    onset_intervals,
+    simultaneous_bands,
+)
 from dynamics.emergence.runs import Runs, scan
 from dynamics.emergence.types import STATES, Direction, Emergence, Interval, State, tokens_of
 
@@ -40,6 +48,7 @@ __all__ = [
     "discover",
     "draws_needed",
     "found_since",
+    "in_order",
     "mirage",
     "onset_draws",
     "onset_ends",

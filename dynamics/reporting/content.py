@@ -17,7 +17,7 @@ from .ordering import order_content
 
 __all__ = ["headlines", "report_content", "row"]
 
-FORMAT = 2
+FORMAT = 3
 """Of ``report.json``: 2 adds ``order``, and to every finding its onsets by all definitions and its continuous twin."""
 
 

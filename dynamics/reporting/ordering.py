@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from ..emergence import before
+from ..emergence import before, in_order
 from ..findings import Finding
 
-__all__ = ["LEVEL", "order_content"]
+__all__ = ["order_content"]
 
-LEVEL = 0.95
-"""Probability from which two circuits are said to be in order, each pair on its own."""
+RATE = 0.05
+"""Of the pairs that are said to be in order, the share that may be expected to be wrong."""
 
 _ORDERED = ("emerged", "transient", "present from start")
 
@@ -28,25 +28,28 @@ def order_content(findings: Sequence[Finding]) -> dict[str, Any]:
     others every draw with every draw (:func:`dynamics.emergence.before`).
 
     Returns:
-        ``level``; ``circuits``, those that can be compared, by their onset; ``pairs`` of them (``first`` stands before
-        ``second`` in that order; ``before``, ``after`` and ``tied`` add up to 1; ``order`` is ``"before"``, ``"after"``
-        or ``"cannot be ordered"``; ``paired`` says how draws were compared); ``left_out``, with reasons.
+        ``false_discovery_rate``; ``circuits``, those that can be compared, by their onset; ``pairs`` of them (``first``
+        stands before ``second`` in that order; ``before``, ``after`` and ``tied`` add up to 1; ``order`` is ``"before"``,
+        ``"after"`` or ``"cannot be ordered"``, of all pairs together (:func:`dynamics.emergence.in_order`); ``paired``
+        says how draws were compared); ``left_out``, with reasons.
     """
     left_out = [{"key": f.key, "title": f.title, "reason": reason} for f in findings if (reason := _unfit(f))]
     kept = sorted((f for f in findings if not _unfit(f)), key=_place)
     draws = {f.key: f.onset_intervals() for f in kept}
-    pairs = []
+    compared = []
     for one, other in combinations(kept, 2):
-        paired = bool(one.sample) and one.sample == other.sample
         a, b = draws[one.key], draws[other.key]
-        if paired:
-            n = min(len(a), len(b))
-            a, b = a[:n], b[:n]
-        found = before(a, b, shared=paired)
-        order = "cannot be ordered"
-        if max(found.before, found.after) >= LEVEL:
-            order = "before" if found.before > found.after else "after"
-        pairs.append(
+        n = min(len(a), len(b))
+        usable = ~(np.isnan(a[:n]) | np.isnan(b[:n])).any(axis=1)
+        paired = bool(one.sample) and one.sample == other.sample and bool(usable.any())
+        compared.append(
+            (one, other, paired, before(a[:n], b[:n], shared=True) if paired else before(a, b, shared=False))
+        )
+    orders = in_order([found for *_, found in compared], rate=RATE)
+    return {
+        "false_discovery_rate": RATE,
+        "circuits": [{"key": f.key, "title": f.title} for f in kept],
+        "pairs": [
             {
                 "first": one.key,
                 "second": other.key,
@@ -56,11 +59,8 @@ def order_content(findings: Sequence[Finding]) -> dict[str, Any]:
                 "order": order,
                 "paired": paired,
             }
-        )
-    return {
-        "level": LEVEL,
-        "circuits": [{"key": f.key, "title": f.title} for f in kept],
-        "pairs": pairs,
+            for (one, other, paired, found), order in zip(compared, orders, strict=True)
+        ],
         "left_out": left_out,
     }
 

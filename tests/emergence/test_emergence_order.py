@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from dynamics.emergence import (
     Mirage,
     assess,
     before,
+    in_order,
     mirage,
     onset_draws,
     onset_ends,
@@ -189,3 +191,33 @@ def test_mistakes_are_named() -> None:
         mirage([0, 1], [0.0], [0.0])
     with pytest.raises(ValueError, match="direction is 'left'"):
         mirage([0], [0.0], [0.0], direction="left")  # type: ignore[arg-type]
+
+
+def test_of_the_pairs_called_in_order_few_are_wrong_however_many_there_are() -> None:
+    """Twelve circuits, three at each of four times: wrong are orders of those that came together."""
+    rng = np.random.default_rng(1)
+    truth = np.repeat(np.arange(4), 3) * 40.0
+    pairs = list(combinations(range(12), 2))
+    wrong, lone, right = [], [], []
+    for _ in range(200):
+        onset = np.round(150 + rng.normal(truth + rng.normal(size=12, scale=10), 10, size=(200, 12))).T
+        draws = np.stack([onset - 1, onset], axis=2)
+        found = [before(draws[i], draws[j], shared=True) for i, j in pairs]
+        said = in_order(found)
+        false = np.array([truth[i] == truth[j] or side == "after" for (i, j), side in zip(pairs, said, strict=True)])
+        called = np.array(said) != "cannot be ordered"
+        alone = np.array([max(o.before, o.after) >= 0.95 for o in found])
+        wrong.append((called & false).sum() / max(called.sum(), 1))
+        lone.append((alone & false).sum() / max(alone.sum(), 1))
+        right.append((called & ~false).sum() / 54)
+    assert np.mean(wrong) <= 0.05
+    assert np.mean(wrong) < np.mean(lone)
+    assert np.mean(right) > 0.7
+
+
+def test_one_pair_of_few_draws_is_in_no_order() -> None:
+    few, more = (np.stack([np.zeros(n), np.ones(n)], axis=1) for n in (30, 60))
+    assert in_order([before(few, few + 5, shared=True)]) == ["cannot be ordered"]
+    assert in_order([before(more, more + 5, shared=True)]) == ["before"]
+    assert in_order([before(more + 5, few, shared=False)]) == ["cannot be ordered"]
+    assert in_order([]) == []
