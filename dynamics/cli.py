@@ -172,9 +172,14 @@ def _dry_run(name: str, run: Run, traces: Path) -> None:
     guess = estimate(name, run, traces=traces, reporter=Reporter())
     if guess.to_train:
         click.echo(f"{name}: the organism has to be trained first, {guess.to_train} optimizer steps")
+    most = "" if guess.first is None else "at most "
     click.echo(
-        f"{name}: {guess.checkpoints} of {guess.of} checkpoints, {guess.todo} still to do, {guess.prompts} prompts each"
+        f"{name}: {most}{guess.checkpoints} of {guess.of} checkpoints, {guess.todo} still to do, {guess.prompts} prompts each"
     )
+    if guess.first is not None:
+        click.echo(
+            f"  {guess.first} first, then round by round those that narrow onsets: sizes and times are the most that it can take"
+        )
     for steps, reason in grouped(guess.masked):
         click.echo(f"  {steps} masked: {reason}")
     local = "" if guess.download_bytes else " (the weights are local)"

@@ -96,7 +96,9 @@ class Run(BaseModel):
         description="dense: every checkpoint; log: about `checkpoints` of them, evenly spaced in log step; "
         "adaptive: those first, then round by round the ones that most narrow the onsets of the headline curves.",
     )
-    checkpoints: int = Field(20, ge=2, description="How many checkpoints the log schedule visits, or adaptive first.")
+    checkpoints: int | None = Field(
+        None, ge=2, description="How many checkpoints log visits (20 if nothing is said), or adaptive first (8)."
+    )
     budget: int | None = Field(None, ge=2, description="adaptive: visit no more checkpoints than this.")
     exclude: tuple[int, ...] = Field((), description="Steps to leave out; they are marked masked in the trace.")
     device: str = Field("auto", description="cpu, cuda, cuda:1, mps; auto takes a GPU if there is one.")

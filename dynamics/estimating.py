@@ -36,9 +36,10 @@ class Estimate:
     """What a collection would do; nothing is written or trained.
 
     Attributes:
-        checkpoints: checkpoints that the run visits.
+        checkpoints: checkpoints that the run visits; with ``schedule: adaptive`` at most, as all that follows.
         of: checkpoints that the series has.
         todo: those that are not complete yet.
+        first: how many an adaptive schedule visits before it looks; None for the others.
         masked: step to reason.
         prompts: prompts per checkpoint, all probes together.
         download_bytes: weights to download, without what is already here.
@@ -59,6 +60,7 @@ class Estimate:
     basis: str = ""
     to_train: int = 0
     masked: dict[int, str] = field(default_factory=dict)
+    first: int | None = None
 
     @property
     def download_seconds(self) -> float:
@@ -85,21 +87,28 @@ def estimate(name: str, run: Run, *, traces: Path = Path("traces"), reporter: Re
         done = Trace(trace)
         complete = {int(s) for s in done.steps[done.complete]}
     todo = [checkpoints[i] for i in indices if checkpoints[i].step not in complete]
+    count, left = len(indices), len(todo)
+    if run.schedule == "adaptive":  # which ones the rounds will be is not known, but how many at most
+        usable = [c.step for c in checkpoints if c.step not in run.exclude and c.step not in masked]
+        count = max(count, min(len(usable), len(usable) if run.budget is None else run.budget))
+        left = max(left, count - len(complete & set(usable)))
+        todo = todo or [checkpoints[i] for i in indices]
     seconds, basis = _seconds(resolved, trace)
     download = 0
-    if isinstance(resolved.series, HubSeries):
-        download = sum(_download_bytes(resolved.series, c) for c in todo)
+    if isinstance(resolved.series, HubSeries) and left:
+        download = round(sum(_download_bytes(resolved.series, c) for c in todo) * left / len(todo))
     return Estimate(
-        checkpoints=len(indices),
+        checkpoints=count,
         of=len(checkpoints),
-        todo=len(todo),
+        todo=left,
         prompts=sum(len(probe.ids) for _, probe in resolved.probes),
-        trace_bytes=resolved.declaration.bytes_per_checkpoint() * len(indices),
+        trace_bytes=resolved.declaration.bytes_per_checkpoint() * count,
         download_bytes=download,
-        seconds=None if seconds is None else seconds * len(todo),
+        seconds=None if seconds is None else seconds * left,
         basis=basis,
         to_train=getattr(run.series, "steps", 0) if resolved.series is None else 0,
         masked=masked,
+        first=len(indices) if run.schedule == "adaptive" else None,
     )
 
 

@@ -9,17 +9,23 @@ import numpy as np
 __all__ = ["log_steps", "scheduled"]
 
 
-def scheduled(steps: Sequence[int], schedule: str, count: int) -> list[int]:
-    """Indices of the checkpoints to visit, increasing.
+COUNTS = {"log": 20, "adaptive": 8}
+"""How many checkpoints a schedule visits at first if nobody says. An adaptive one soon has more where they tell more: with
+a quarter of 154 checkpoints in all, grids of 5 to 8 leave more of 16 onsets exact than one of 20 (13 against 10)."""
 
-    ``dense`` visits all; ``log`` visits about ``count``, the ones nearest to even spacing in log10(step + 1), always
-    with the first and the last.
+
+def scheduled(steps: Sequence[int], schedule: str, count: int | None = None) -> list[int]:
+    """Indices of the checkpoints to visit (with ``adaptive``: first), increasing.
+
+    ``dense`` visits all; the others about ``count`` (:data:`COUNTS` if None), the ones nearest to even spacing in
+    log10(step + 1), always with the first and the last.
 
     >>> scheduled([0, 1, 2, 4, 8, 16, 32, 64], "log", 4)
     [0, 3, 5, 7]
     >>> len(scheduled(range(10), "dense", 4))
     10
     """
+    count = COUNTS.get(schedule, len(steps)) if count is None else count
     if schedule == "dense" or count >= len(steps):
         return list(range(len(steps)))
     position = np.log10(np.asarray(steps, dtype=float) + 1)

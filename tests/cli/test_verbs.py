@@ -23,6 +23,15 @@ def test_a_dry_run_writes_nothing_and_says_how_much(dynamics: Dynamics, project:
     assert files(project) == before and not (project / "traces").exists()
 
 
+def test_a_dry_run_of_an_adaptive_run_says_the_most_that_it_can_take(dynamics: Dynamics, project: Path) -> None:
+    with (project / "runs.yaml").open("a") as runs:
+        runs.write("  schedule: adaptive\n  checkpoints: 3\n  budget: 5\n")
+    said = dynamics("collect", "mine", "--dry-run").out
+    assert "mine: at most 5 of 6 checkpoints, 5 still to do" in said and "\n  3 first, then round by round" in said
+    assert dynamics("collect", "mine").code == 0
+    assert "mine: at most 5 of 6 checkpoints, 2 still to do" in dynamics("collect", "mine", "--dry-run").out
+
+
 def test_a_report_without_analyses_says_so(dynamics: Dynamics, project: Path) -> None:
     (project / "p.jsonl").write_text('{"text": "2 + 3 =", "answer": " 5"}\n')
     (project / "runs.yaml").write_text("own: {series: {kind: folder, path: series}, probes: {p: {file: p.jsonl}}}\n")

@@ -145,6 +145,13 @@ def test_a_schedule_has_the_first_and_the_last_checkpoint_and_none_twice(steps: 
         assert len(chosen) == len(ordered)
 
 
+def test_a_schedule_has_a_number_of_its_own_where_none_is_said() -> None:
+    steps = [0, *(round(1.08**k) for k in range(9, 162))]
+    adaptive, log, dense = (scheduled(steps, schedule) for schedule in ("adaptive", "log", "dense"))
+    assert 2 < len(adaptive) <= 8 < len(log) <= 20 and len(dense) == 154
+    assert len(scheduled(steps, "adaptive", 30)) > 20
+
+
 def test_broken_weights_are_complete_counted_reported_and_never_a_plausible_number(
     series: Path, tmp_path: Path
 ) -> None:
