@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.special import expit
 
 import dynamics
 from checkpoints import FolderConfig, UserError
@@ -19,10 +20,10 @@ STEPS = np.array([0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, *range(1000, 144000,
 UNITS = 300
 
 
-def curve(midpoint: float, seed: int, *, top: float = 0.9) -> np.ndarray:
-    """(checkpoint, unit) right or wrong: chance is 0.1, and the rise is over half a decade."""
+def curve(midpoint: float, seed: int, *, top: float = 0.9, width: float = 0.05) -> np.ndarray:
+    """(checkpoint, unit) right or wrong: chance is 0.1, and the rise takes some ten times ``width`` decades."""
     x = np.log10(STEPS + 1)
-    rate = 0.1 + (top - 0.1) / (1 + np.exp(-(x - np.log10(midpoint + 1)) / 0.05))
+    rate = 0.1 + (top - 0.1) * expit((x - np.log10(midpoint + 1)) / width)
     draws = np.random.default_rng(seed).random(UNITS)
     return (draws[None] < rate[:, None]).astype(float)
 
@@ -56,25 +57,27 @@ def rounds(curves: dict[str, np.ndarray], coarse: int = 10) -> tuple[set[int], l
     raise AssertionError("it does not end")
 
 
-def few_and_all() -> tuple[set[int], list[Finding], list[Finding]]:
+def few_and_all(curves: dict[str, np.ndarray]) -> tuple[set[int], list[Finding], list[Finding]]:
     """What was visited, its findings, and those of all checkpoints."""
-    curves = {"early": curve(900, 0), "late": curve(30_000, 1), "with late": curve(33_000, 2), "end": curve(90_000, 3)}
     visited, found = rounds(curves)
     everything = set(range(len(STEPS)))
     return visited, found, [finding(units, everything, name) for name, units in curves.items()]
 
 
-@pytest.mark.xfail(
-    reason="one of four is a checkpoint off: the bound is estimated from the draws at visited checkpoints, and other draws "
-    "move the onsets of all checkpoints as well (benchmarks/adaptive.py)"
-)
-def test_a_quarter_of_the_checkpoints_gives_exactly_the_onsets_of_all() -> None:
-    _, found, dense = few_and_all()
+@pytest.mark.parametrize("seed", range(4))
+def test_a_quarter_of_the_checkpoints_gives_exactly_the_onsets_of_all_where_curves_jump(seed: int) -> None:
+    """Slower rises hover at their bound for some checkpoints, and are exact less often (benchmarks/adaptive.py)."""
+    places = 10 ** np.random.default_rng(seed).uniform(2.5, 5, size=4)
+    curves = {f"jump {i}": curve(place, 4 * seed + i, width=0.004) for i, place in enumerate(places)}
+    visited, found, dense = few_and_all(curves)
     assert [str(f.emergence.onset) for f in found] == [str(f.emergence.onset) for f in dense]
+    assert all(f.emergence.state == "emerged" for f in dense)
+    assert len(visited) <= 0.25 * len(STEPS)
 
 
 def test_a_quarter_of_the_checkpoints_gives_the_onsets_of_all_up_to_one_checkpoint() -> None:
-    visited, found, dense = few_and_all()
+    curves = {"early": curve(900, 0), "late": curve(30_000, 1), "with late": curve(33_000, 2), "end": curve(90_000, 3)}
+    visited, found, dense = few_and_all(curves)
     for few, every in zip(found, dense, strict=True):
         assert few.emergence.onset is not None and every.emergence.onset is not None
         places = [STEPS.tolist().index(f.emergence.onset.by) for f in (few, every)]  # type: ignore[union-attr,arg-type]
