@@ -39,6 +39,12 @@ Chosen by simulation: with 39 draws of binomial(120, 0.001) at 40 checkpoints a 
 cases at 0.5, in 5% at 0.75 and in 4% at 1; larger costs power where the noise differs between checkpoints.
 """
 
+NOISE = 2.0
+"""Correlations of n draws below this by sqrt(n) are taken to be none."""
+
+SIMULATED = 2000
+"""Normal curves from which it is told how many more checkpoints matter."""
+
 ROUNDING = 1e-9
 """Relative: deviations smaller than this are rounding of the mean, not a spread."""
 
@@ -83,9 +89,9 @@ def simultaneous_bound(
         level: simultaneous over the checkpoints of a curve.
         family: how many checkpoints the curve would have if all were measured. Where fewer are, the bound is raised to
             what it would be for all, so that an onset does not depend on how many others were looked at.
-        places: (checkpoint,) where those that are measured stand among the ``family``, increasing. Each then counts for
-            the part of the series that it is nearest to: a search visits many checkpoints where curves rise, and
-            their noise is not that of the others. Evenly spread if not given.
+        places: (checkpoint,) where those that are measured stand among the ``family``, increasing; evenly spread if not
+            given. Each counts for the part of the series that it is nearest to: a search visits many checkpoints where
+            curves rise, and their noise is not that of the others. What lies between two is as new as the two differ.
 
     Returns:
         Mean, scale and upper bound, each (..., checkpoint).
@@ -111,7 +117,8 @@ def simultaneous_bound(
     squares = np.nansum(away**2, axis=-1, keepdims=True)
     valid = np.isfinite(x).any(axis=-1, keepdims=True)
     variance = np.where(valid, squares / (n - 1), np.nan)
-    share = _shares(x.shape[-2], family, places)[:, None] * valid
+    at = _places(x.shape[-2], family, places)
+    share = _shares(at, family)[:, None] * valid
     share = share / np.maximum(share.sum(axis=-2, keepdims=True), 1e-300)
     floor = SCALE_FLOOR * np.sqrt(np.nansum(share * variance, axis=-2, keepdims=True))
     scale = np.maximum(np.sqrt(variance), floor)
@@ -132,30 +139,38 @@ def simultaneous_bound(
     last = np.maximum(counted.sum(axis=-1, keepdims=True), 1) - 1
     z = np.take_along_axis(ordered, np.clip(rank - 1, 0, last), axis=-1) if ordered.shape[-1] else np.zeros_like(n)
     if family is not None:
-        z = np.maximum(z, _widened(excess, share, z, level, family))
+        z = np.maximum(z, _widened(excess, share, z, level, at, family))
     mean = np.where(valid, mean, np.nan)[..., 0]
     upper = mean + np.where(np.isfinite(z), z, 0.0) * scale[..., 0]
     return Bound(mean=mean, scale=scale[..., 0], upper=upper, largest=largest)
 
 
-def _shares(checkpoints: int, family: int | None, places: npt.ArrayLike | None) -> FloatArray:
-    """(checkpoint,) how much of the series every measured checkpoint stands for."""
-    if places is None or family is None:
-        return np.full(checkpoints, 1.0 / max(checkpoints, 1))
+def _places(checkpoints: int, family: int | None, places: npt.ArrayLike | None) -> FloatArray:
+    """(checkpoint,) where the measured checkpoints stand among the family."""
+    if places is None:
+        return np.linspace(0.0, max(checkpoints, family or 0) - 1.0, checkpoints)
     at = np.asarray(places, dtype=np.float64)
     if at.shape != (checkpoints,) or (np.diff(at) <= 0).any():
         raise ValueError(f"places have shape {at.shape}; expected {(checkpoints,)}, increasing")
+    return at
+
+
+def _shares(at: FloatArray, family: int | None) -> FloatArray:
+    """(checkpoint,) how much of the series every measured checkpoint stands for."""
+    if family is None or at.size < 2:
+        return np.full(at.size, 1.0 / max(at.size, 1))
     between = 0.5 * (at[:-1] + at[1:])
     return np.asarray(np.diff(np.concatenate([[-0.5], between, [family - 0.5]])) / family)
 
 
-def _widened(excess: FloatArray, share: FloatArray, z: FloatArray, level: float, family: int) -> FloatArray:
+def _widened(
+    excess: FloatArray, share: FloatArray, z: FloatArray, level: float, at: FloatArray, family: int
+) -> FloatArray:
     """(..., 1) the quantile for ``family`` checkpoints, from draws at fewer of them, (..., checkpoint, 1) their shares.
 
     With q the share of single excesses above z, as many independent checkpoints as ``log(level) / log(1 - q)`` would
-    give the same maximum. Their number is taken to grow with the number of checkpoints by the power that it has shown,
-    which is 0 where all checkpoints share one draw and 1 where they are independent. The quantile is that of the draws,
-    all checkpoints together: a normal tail from z on would be less uncertain, and too low where draws are skewed or have
+    give the same maximum; :func:`_more` says how many times as many all would be. The quantile is that of the draws, all
+    checkpoints together: a normal tail from z on would be less uncertain, and too low where draws are skewed or have
     heavy tails.
     """
     result = np.array(z)
@@ -163,14 +178,50 @@ def _widened(excess: FloatArray, share: FloatArray, z: FloatArray, level: float,
     shares = np.broadcast_to(share, (*excess.shape[:-1], 1)).reshape(-1, excess.shape[-2], 1)
     for curve, (values, bound) in enumerate(zip(flat, z.reshape(-1), strict=True)):
         finite = np.isfinite(values)
-        measured = int(finite.any(axis=-1).sum())
-        if not 1 < measured < family or not np.isfinite(bound):
+        rows = finite.any(axis=-1)
+        if not 1 < rows.sum() < family or not np.isfinite(bound):
             continue
         pooled, weight = values[finite], np.broadcast_to(shares[curve], values.shape)[finite]
         weight = weight / weight.sum()
         single = max(float(weight[pooled > bound].sum()), 1.0 / (pooled.size + 1))
         alike = max(1.0, math.log(level) / math.log1p(-single))
-        power = min(1.0, math.log(alike) / math.log(measured))
-        wanted = -math.expm1(math.log(level) / (alike * (family / measured) ** power))
+        alike = min(alike * _more(values[rows], at[rows], level, family), max(alike, float(family)))
+        wanted = -math.expm1(math.log(level) / alike)
         result.reshape(-1)[curve] = np.quantile(pooled, 1.0 - wanted, weights=weight, method="inverted_cdf")
     return result
+
+
+def _more(values: FloatArray, at: FloatArray, level: float, family: int) -> float:
+    """How many times as many independent checkpoints all of the family are as those that were measured, at least 1.
+
+    The draws at two measured neighbours, n checkpoints apart and correlated by r, are taken to have forgotten each other
+    evenly on the way, by r^(1/n) from one checkpoint to the next (Markov); where r is within its noise, every checkpoint
+    between them is new. Where a model no longer changes its mind all checkpoints share one draw, where it is learning
+    each has its own, and a search visits more of the latter. The ratio is that of normal curves with these
+    correlations, and with the standard deviations of the draws.
+
+    Args:
+        values: (checkpoint, null_draw) studentised excesses.
+        at: (checkpoint,) their places among the ``family``, at least two.
+        level: of the quantile of the maximum at which it is told.
+        family: how many checkpoints there are.
+    """
+    known = np.isfinite(values)
+    both = known[:-1] & known[1:]
+    n = np.maximum(both.sum(axis=1), 1)
+    one, other = (np.where(both, side, 0.0) for side in (values[:-1], values[1:]))
+    one, other = (np.where(both, side - side.sum(axis=1, keepdims=True) / n[:, None], 0.0) for side in (one, other))
+    spread = np.sqrt((one**2).sum(axis=1) * (other**2).sum(axis=1))
+    r = np.divide((one * other).sum(axis=1), spread, out=np.zeros(len(spread)), where=spread > 0)
+    step = np.where(r > NOISE / np.sqrt(n), np.clip(r, 0.0, 1.0), 0.0) ** (1.0 / np.diff(at))
+    places = np.arange(family)
+    # The correlation of every checkpoint with the one before it: that of the gap it ends or lies in.
+    kept = step[np.clip(np.searchsorted(at, places, side="left") - 1, 0, step.size - 1)]
+    new = np.sqrt(1.0 - kept**2)
+    curves = np.random.default_rng(0).standard_normal((family, SIMULATED))
+    for place in range(1, family):
+        curves[place] = kept[place] * curves[place - 1] + new[place] * curves[place]
+    curves *= np.interp(places, at, np.nanstd(values, axis=1))[:, None]
+    limit = np.quantile(curves[np.round(at).astype(np.int64)].max(axis=0), level)
+    above = min(float((curves.max(axis=0) > limit).mean()), 1.0 - 1.0 / SIMULATED)
+    return max(1.0, math.log1p(-above) / math.log(level))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from scipy.stats import expon, norm
 
 from dynamics.emergence import draws_needed, simultaneous_bound
 
@@ -106,6 +107,44 @@ def test_the_bound_of_all_checkpoints_is_the_same_with_their_places() -> None:
     np.testing.assert_allclose(
         simultaneous_bound(null, family=20, places=np.arange(20)).upper, simultaneous_bound(null).upper, rtol=1e-12
     )
+
+
+def test_checkpoints_that_share_their_draws_with_visited_neighbours_do_not_raise_the_bound() -> None:
+    """Nulls that a model which does not change gives again, and new ones while it learns, where a search looks most."""
+    rng = np.random.default_rng(2)
+    learning = np.arange(154)[:, None]
+    null = np.where(learning < 70, rng.normal(size=2000), rng.normal(size=2000))
+    null[70:90] = rng.normal(size=(20, 2000))
+    z = simultaneous_bound(null).upper.mean()
+    visited = np.concatenate([[0, 24, 48, 69], np.arange(70, 90), [90, 111, 132, 153]])
+    seen = simultaneous_bound(null[visited], family=154, places=visited).upper.mean()
+    assert z == pytest.approx(2.85, abs=0.1)  # of 22 independent ones
+    assert seen == pytest.approx(z, rel=0.03)
+    # with the learning half seen, as much again is expected; with nothing in common, 77 unseen ones are new
+    half = np.delete(visited, np.s_[4:24:2])
+    assert simultaneous_bound(null[half], family=154, places=half).upper.mean() == pytest.approx(z, rel=0.05)
+    new = rng.normal(size=(154, 2000))
+    spread = np.arange(0, 154, 2)
+    wide = simultaneous_bound(new[spread], family=154, places=spread).upper.mean()
+    assert wide == pytest.approx(simultaneous_bound(new).upper.mean(), rel=0.03)
+
+
+@pytest.mark.parametrize("kind", ["always new", "slowly", "never new"])
+def test_a_curve_of_the_null_exceeds_the_bound_of_few_checkpoints_as_seldom_as_that_of_all(kind: str) -> None:
+    memory = {"always new": 0.0, "slowly": 0.97, "never new": 1.0}[kind]
+    visited = np.union1d(np.arange(0, 154, 11), np.arange(58, 66))
+    above = 0.0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        curves = rng.normal(size=(154, 400))
+        for place in range(1, 154):
+            curves[place] = memory * curves[place - 1] + np.sqrt(1 - memory**2) * curves[place]
+        curves = expon.isf(norm.sf(curves))  # skewed: a normal tail would be too low
+        null, new = curves[:, :200], curves[:, 200:]
+        bound = simultaneous_bound(null[visited], family=154, places=visited)
+        height = (bound.upper - bound.mean) / bound.scale
+        above += (new > 1.0 + height.mean()).any(axis=0).mean() / 20
+    assert 0.025 < above < 0.085
 
 
 @pytest.mark.parametrize("places", [[0, 1], [0, 2, 1], [3, 3, 4]])
