@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from checkpoints.loading import Prepared, ResidentModel
 
-__all__ = ["Collected", "collect_once", "open_run", "resident_for", "resident_model", "told", "visited"]
+__all__ = ["Collected", "collect_once", "open_run", "require_aim", "resident_for", "resident_model", "told", "visited"]
 
 
 @dataclass
@@ -104,7 +104,7 @@ def collect_once(
         indices = [i for i in indices if checkpoints[i].step not in reasons]
         if not indices:
             raise UserError(
-                f"every checkpoint of run {name!r} is masked:\n    "
+                f"every checkpoint that run {name!r} visits{' first' if run.schedule == 'adaptive' else ''} is masked:\n    "
                 + "\n    ".join(f"step {s}: {r}" for s, r in list(reasons.items())[:6]),
                 expected="at least one to measure",
                 remedy="--include-masked collects those that are known or found to be wrong, too",
@@ -131,6 +131,15 @@ def collect_once(
                 f"{trace} cannot be written any further: {error.strerror}",
                 remedy="make room, then run the same command again; what is complete stays",
             ) from error
+
+
+def require_aim(name: str, run: Run) -> None:
+    """Refuse an adaptive schedule that has nothing to look for."""
+    if run.schedule == "adaptive" and not run.analyses:
+        raise UserError(
+            f"run {name!r} cannot be collected adaptively: it has no analyses whose onsets could be narrowed",
+            expected="`analyses`, or another schedule",
+        )
 
 
 def open_run(
@@ -177,7 +186,7 @@ def visited(resolved: Resolved, *, growing: bool = False) -> list[int]:
             f"run {resolved.name!r} excludes step {min(unknown)}, which the series does not have",
             expected=f"steps from {checkpoints[0].step} to {checkpoints[-1].step}",
         )
-    chosen = scheduled([c.step for c in checkpoints], run.schedule, run.checkpoints)
+    chosen = scheduled([c.step for c in checkpoints], run.schedule, run.checkpoints, run.budget)
     left = [i for i in chosen if checkpoints[i].step not in run.exclude]
     if not left:
         raise UserError(f"run {resolved.name!r} excludes every checkpoint", expected="at least one to measure")

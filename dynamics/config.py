@@ -99,7 +99,9 @@ class Run(BaseModel):
     checkpoints: int | None = Field(
         None, ge=2, description="How many checkpoints log visits (20 if nothing is said), or adaptive first (8)."
     )
-    budget: int | None = Field(None, ge=2, description="adaptive: visit no more checkpoints than this.")
+    budget: int | None = Field(
+        None, ge=2, description="adaptive: visit no more checkpoints than this, the first ones included."
+    )
     exclude: tuple[int, ...] = Field((), description="Steps to leave out; they are marked masked in the trace.")
     device: str = Field("auto", description="cpu, cuda, cuda:1, mps; auto takes a GPU if there is one.")
     dtype: Literal["float32", "float16", "bfloat16"] = Field("float32", description="Dtype to compute in.")

@@ -13,7 +13,7 @@ from checkpoints.errors import CheckpointError, UserError
 from checkpoints.hub import HubSeries
 from checkpoints.series import Checkpoint
 
-from .collector import open_run, resident_model, visited
+from .collector import open_run, require_aim, resident_model, visited
 from .config import Run
 from .journal import read_journal
 from .masking import Before, before_loading, expected_masks
@@ -76,6 +76,7 @@ def estimate(name: str, run: Run, *, traces: Path = Path("traces"), reporter: Re
     """
     reporter = reporter or Reporter(quiet=True)
     usable_device(run.device)
+    require_aim(name, run)
     trace = trace_path(traces, name)
     resolved = open_run(name, run, trace, reporter, train=False)
     checkpoints = resolved.declaration.checkpoints
@@ -87,16 +88,16 @@ def estimate(name: str, run: Run, *, traces: Path = Path("traces"), reporter: Re
         done = Trace(trace)
         complete = {int(s) for s in done.steps[done.complete]}
     todo = [checkpoints[i] for i in indices if checkpoints[i].step not in complete]
-    count, left = len(indices), len(todo)
-    if run.schedule == "adaptive":  # which ones the rounds will be is not known, but how many at most
-        usable = [c.step for c in checkpoints if c.step not in run.exclude and c.step not in masked]
-        count = max(count, min(len(usable), len(usable) if run.budget is None else run.budget))
-        left = max(left, count - len(complete & set(usable)))
-        todo = todo or [checkpoints[i] for i in indices]
+    left = len(todo)
+    if run.schedule == "adaptive":  # which ones the rounds will visit is not known, but how many at most
+        todo = [c for c in checkpoints if c.step not in {*masked, *run.exclude, *complete}]
+        room = len(todo) if run.budget is None else max(0, run.budget - len(complete))
+        left = max(left, min(len(todo), room))
     seconds, basis = _seconds(resolved, trace)
     download = 0
-    if isinstance(resolved.series, HubSeries) and left:
-        download = round(sum(_download_bytes(resolved.series, c) for c in todo) * left / len(todo))
+    if isinstance(resolved.series, HubSeries):
+        download = sum(sorted((_download_bytes(resolved.series, c) for c in todo), reverse=True)[:left])
+    count = len(complete) + left if run.schedule == "adaptive" else len(indices)
     return Estimate(
         checkpoints=count,
         of=len(checkpoints),

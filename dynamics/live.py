@@ -138,7 +138,7 @@ class LiveCollector:
             ) from error
         self._described = self._describe(tokenizer, adapter)
         self._path = trace_path(traces, name)
-        self._resolved = self._plan([self._checkpoint(s) for s in self._planned or ()], self._say)
+        self._resolved = self._plan([self._checkpoint(s) for s in self._planned or ()])
         self._stack.enter_context(writer_lock(self._path))
         self._writer: TraceWriter | None = None
 
@@ -212,9 +212,9 @@ class LiveCollector:
             tokens = self._tokens_per_step * step
         return Checkpoint(step, "live", tokens)
 
-    def _plan(self, checkpoints: Sequence[Checkpoint], say: Callable[[str], None]) -> Resolved:
+    def _plan(self, checkpoints: Sequence[Checkpoint]) -> Resolved:
         return plan_run(
-            self._name, self._run, None, tuple(checkpoints), self._described, "training that was watched", say
+            self._name, self._run, None, tuple(checkpoints), self._described, "training that was watched", self._say
         )
 
     def _take_up(self, resume: bool) -> None:
@@ -236,7 +236,8 @@ class LiveCollector:
             more = [s for s in self._planned if s > known[-1].step]
             known += [self._checkpoint(s) for s in more]
             self._planned = [c.step for c in known]
-        self._resolved = self._plan(known, lambda _said_before: None)
+        declaration = replace(self._resolved.declaration, checkpoints=tuple(known))
+        self._resolved = replace(self._resolved, declaration=declaration)
         self._writer = TraceWriter(self._path, self._resolved.declaration, durable=self._run.durable)
         self.collected = [int(s) for s in before.steps[before.complete]]
         self._resumed = bool(self.collected)

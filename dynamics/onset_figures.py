@@ -157,6 +157,6 @@ def order_matrix(order: Mapping[str, Any]) -> Figure:
 
 
 def _percent(share: float) -> str:
-    """Whole percent, rounded down, so that 95 and 100 stand only where they are reached."""
+    """Whole percent, rounded down, so that 100 stands only where it is reached."""
     whole = int(100 * share + 1e-9)
     return "<1" if whole == 0 and share > 0 else str(whole)

@@ -7,11 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from checkpoints.errors import UserError
-
 from .adaptive import Wanted, next_checkpoints
 from .analyser import analyse
-from .collector import Collected, collect_once
+from .collector import Collected, collect_once, require_aim
 from .config import Run
 from .journal import write_journal
 from .lookup import find_run
@@ -58,11 +56,7 @@ def collect(
         name, run = find_run(name, runs=runs, traces=traces)
     if run.schedule != "adaptive" or only is not None:
         return collect_once(name, run, traces=traces, keep_going=keep_going, only=only, reporter=reporter)
-    if not run.analyses:
-        raise UserError(
-            f"run {name!r} cannot be collected adaptively: it has no analyses whose onsets could be narrowed",
-            expected="`analyses`, or another schedule",
-        )
+    require_aim(name, run)
     path = trace_path(traces, name)
     total = collect_once(name, run, traces=traces, keep_going=keep_going, reporter=reporter)  # the coarse grid
     number = 0

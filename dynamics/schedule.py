@@ -10,15 +10,15 @@ __all__ = ["log_steps", "scheduled"]
 
 
 COUNTS = {"log": 20, "adaptive": 8}
-"""How many checkpoints a schedule visits at first if nobody says. An adaptive one soon has more where they tell more: with
-a quarter of 154 checkpoints in all, grids of 5 to 8 leave more of 16 onsets exact than one of 20 (13 against 10)."""
+"""How many checkpoints a schedule visits at first if nobody says. An adaptive one soon has more where they tell more, and
+a coarse grid of 20 leaves a small budget little to look with (``benchmarks/adaptive.py --coarse 8 20``)."""
 
 
-def scheduled(steps: Sequence[int], schedule: str, count: int | None = None) -> list[int]:
+def scheduled(steps: Sequence[int], schedule: str, count: int | None = None, budget: int | None = None) -> list[int]:
     """Indices of the checkpoints to visit (with ``adaptive``: first), increasing.
 
     ``dense`` visits all; the others about ``count`` (:data:`COUNTS` if None), the ones nearest to even spacing in
-    log10(step + 1), always with the first and the last.
+    log10(step + 1), always with the first and the last; ``adaptive`` no more than its ``budget``.
 
     >>> scheduled([0, 1, 2, 4, 8, 16, 32, 64], "log", 4)
     [0, 3, 5, 7]
@@ -26,6 +26,8 @@ def scheduled(steps: Sequence[int], schedule: str, count: int | None = None) -> 
     10
     """
     count = COUNTS.get(schedule, len(steps)) if count is None else count
+    if schedule == "adaptive" and budget is not None:
+        count = min(count, budget)
     if schedule == "dense" or count >= len(steps):
         return list(range(len(steps)))
     position = np.log10(np.asarray(steps, dtype=float) + 1)

@@ -58,10 +58,10 @@ def status(name: str, *, runs: Path | None = None, traces: Path = Path("traces")
     if not path.exists():
         return RunStatus(None)
     trace = Trace(path)
-    wanted = set(scheduled(trace.steps.tolist(), run.schedule, run.checkpoints))
+    wanted = set(scheduled(trace.steps.tolist(), run.schedule, run.checkpoints, run.budget))
     last: Any = trace.attributes.get("run_config") or {}  # with what the command line said instead
     if {"schedule", "checkpoints"} <= last.keys():
-        wanted |= set(scheduled(trace.steps.tolist(), last["schedule"], last["checkpoints"]))
+        wanted |= set(scheduled(trace.steps.tolist(), last["schedule"], last["checkpoints"], last.get("budget")))
     steps: dict[str, list[int]] = {}
     for index, (step, state) in enumerate(zip(trace.steps.tolist(), trace.status, strict=True)):
         known = state if state != "pending" or index in wanted else "not scheduled"

@@ -12,6 +12,7 @@ import dynamics
 from checkpoints import FolderConfig, UserError
 from dynamics.adaptive import next_checkpoints, onset_gaps
 from dynamics.config import AnalysisEntry, ProbeEntry, Run
+from dynamics.estimating import estimate
 from dynamics.findings import Finding, from_units
 from dynamics.schedule import scheduled
 from dynamics.store import Trace
@@ -159,5 +160,18 @@ def test_without_analyses_there_is_nothing_to_narrow(tiny_series: Path, tmp_path
     prompts = tmp_path / "p.jsonl"
     prompts.write_text('{"text": "1+1=", "answer": "0"}\n')
     aimless = run(tiny_series, analyses=(), probes={"p": ProbeEntry(file=prompts)})
-    with pytest.raises(UserError, match="cannot be collected adaptively"):
-        dynamics.collect("x", run=aimless, traces=tmp_path)
+    for verb in (dynamics.collect, estimate):
+        with pytest.raises(UserError, match="cannot be collected adaptively"):
+            verb("x", run=aimless, traces=tmp_path)
+
+
+def test_the_first_checkpoints_are_no_more_than_the_budget(tiny_series: Path, tmp_path: Path) -> None:
+    few = run(tiny_series, checkpoints=None, budget=4)
+    guess = estimate("few", few, traces=tmp_path)
+    assert (guess.checkpoints, guess.todo) == (4, 4) and guess.first is not None and guess.first <= 4
+    done = dynamics.collect("few", run=few, traces=tmp_path)
+    assert len(done.collected) <= 4
+    assert estimate("few", few, traces=tmp_path).todo == 4 - len(done.collected)
+    spent = dynamics.collect("few", run=run(tiny_series, schedule="dense"), traces=tmp_path)
+    guess = estimate("few", few, traces=tmp_path)
+    assert (guess.checkpoints, guess.todo) == (len(Trace(spent.trace).steps), 0)

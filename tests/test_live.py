@@ -294,6 +294,18 @@ def test_a_resumed_training_collects_the_later_steps_anew(tmp_path: Path) -> Non
     assert after[:2] == before[:2] and after[2] != before[2]
 
 
+def test_a_resumed_training_names_the_analyses_that_do_not_fit_once(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"steps": [0, 5], "traces": tmp_path, "analyses": ["induction"]}
+    unfit = AnalysisEntry(name="ioi", optional=True)  # its names are none of this tokenizer's tokens
+    settings = {"analyses": (AnalysisEntry(name="induction"), unfit)}
+    with LiveCollector("again", fresh(), build_tokenizer(), settings=settings, say=[].append, **options) as live:
+        live.step(0)
+    said: list[str] = []
+    with LiveCollector("again", fresh(), build_tokenizer(), settings=settings, resume=True, say=said.append, **options):
+        pass
+    assert len([text for text in said if "left out" in text]) == 1
+
+
 def test_a_resumed_training_of_other_weights_leaves_the_trace_alone(tmp_path: Path) -> None:
     options: dict[str, Any] = {"steps": STEPS, "probes": probes(tmp_path), "traces": tmp_path}
     with LiveCollector("mine", fresh(), build_tokenizer(), **options) as live:

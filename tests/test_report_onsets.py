@@ -76,8 +76,18 @@ def test_circuits_that_share_no_draw_are_compared_all_with_all(findings: list[Fi
     half = len(early.onset_by) // 2
     one = replace(early, onset_by=(*early.onset_by[:half], *[np.nan] * half))
     other = replace(late, onset_by=(*[np.nan] * half, *late.onset_by[half:]))
-    (pair,) = order_content([one, other])["pairs"]
-    assert (pair["first"], pair["order"], pair["paired"]) == ("made.early", "before", False)
+    for common in (0, 5):
+        few = replace(other, onset_by=(*[np.nan] * (half - common), *late.onset_by[half - common :]))
+        (pair,) = order_content([one, few])["pairs"]
+        assert (pair["first"], pair["order"], pair["paired"]) == ("made.early", "before", False)
+
+
+def test_pairs_that_too_few_draws_leave_uncalled_are_counted(findings: list[Finding]) -> None:
+    assert order_content(findings)["unresolved"] == 0
+    early, late = findings[1], findings[0]
+    with_few = [replace(f, onset_by=f.onset_by[:25], key=f"{f.key}.few", sample="") for f in (early, late)]
+    order = order_content(with_few)
+    assert order["unresolved"] == 1 and order["pairs"][0]["order"] == "cannot be ordered"
 
 
 def test_what_cannot_be_ordered_at_all_is_listed_with_the_reason(findings: list[Finding]) -> None:
@@ -159,7 +169,7 @@ def test_the_terminal_says_it_in_lines_below_the_table(findings: list[Finding]) 
     print_report(content, Console(file=out, width=120))
     text = " ".join(out.getvalue().split())
     assert f"definitions of emergence agree on {len(content['definitions']['agree'])} of 5 circuits" in text
-    assert "5 of 6 pairs of circuits can be ordered (5% of them may be wrong)" in text
+    assert "5 of 6 pairs of circuits can be ordered, at a false discovery rate of 5%" in text
     assert "of 0 of 1 thresholded curves; does not survive: Made.Late (0.20 against 1.00 decades)" in text
     table = [line for line in out.getvalue().splitlines() if "┃" in line or "│" in line]
     assert len(table) == 1 + len(findings)

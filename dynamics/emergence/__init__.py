@@ -16,6 +16,7 @@ from dynamics.emergence.many import Many, assess_many
 from dynamics.emergence.mirage import Mirage, mirage
 from dynamics.emergence.order import (
     Order,
+    Side,
     before,
     in_order,
     onset_draws,
@@ -38,6 +39,7 @@ __all__ = [
     "Onset",
     "Order",
     "Runs",
+    "Side",
     "State",
     "agreement_of",
     "assess",

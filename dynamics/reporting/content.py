@@ -18,7 +18,8 @@ from .ordering import order_content
 __all__ = ["headlines", "report_content", "row"]
 
 FORMAT = 3
-"""Of ``report.json``: 2 adds ``order``, and to every finding its onsets by all definitions and its continuous twin."""
+"""Of ``report.json``: 2 adds ``order``, and to every finding its onsets by all definitions and its continuous twin; 3 calls
+pairs in order at a ``false_discovery_rate``, where 2 had a ``level`` for each pair alone."""
 
 
 def headlines(results: Sequence[Result]) -> list[Finding]:

@@ -16,6 +16,9 @@ __all__ = ["order_content"]
 RATE = 0.05
 """Of the pairs that are said to be in order, the share that may be expected to be wrong."""
 
+SHARED = 40
+"""Draws that two findings need in common to be compared draw by draw: fewer order no pair (2/(1 + n) is above 5%)."""
+
 _ORDERED = ("emerged", "transient", "present from start")
 
 
@@ -25,13 +28,15 @@ def order_content(findings: Sequence[Finding]) -> dict[str, Any]:
     A before B is the share of bootstrap draws in which the onset interval of A ends where or before that of B begins.
     Two onsets between the same checkpoints are a tie, which counts for neither; a draw that is never above its null is
     later than all that are, and ties with another that never is. Findings on one sample are compared draw by draw,
-    others every draw with every draw (:func:`dynamics.emergence.before`).
+    others, and those that share fewer than :data:`SHARED` usable draws, every draw with every draw
+    (:func:`dynamics.emergence.before`).
 
     Returns:
         ``false_discovery_rate``; ``circuits``, those that can be compared, by their onset; ``pairs`` of them (``first``
         stands before ``second`` in that order; ``before``, ``after`` and ``tied`` add up to 1; ``order`` is ``"before"``,
         ``"after"`` or ``"cannot be ordered"``, of all pairs together (:func:`dynamics.emergence.in_order`); ``paired``
-        says how draws were compared); ``left_out``, with reasons.
+        says how draws were compared); ``unresolved``, how many pairs are apart in every draw and yet not called, because
+        there are too few draws for so many pairs; ``left_out``, with reasons.
     """
     left_out = [{"key": f.key, "title": f.title, "reason": reason} for f in findings if (reason := _unfit(f))]
     kept = sorted((f for f in findings if not _unfit(f)), key=_place)
@@ -40,8 +45,8 @@ def order_content(findings: Sequence[Finding]) -> dict[str, Any]:
     for one, other in combinations(kept, 2):
         a, b = draws[one.key], draws[other.key]
         n = min(len(a), len(b))
-        usable = ~(np.isnan(a[:n]) | np.isnan(b[:n])).any(axis=1)
-        paired = bool(one.sample) and one.sample == other.sample and bool(usable.any())
+        shared = int((~(np.isnan(a[:n]) | np.isnan(b[:n])).any(axis=1)).sum())
+        paired = bool(one.sample) and one.sample == other.sample and shared >= SHARED
         compared.append(
             (one, other, paired, before(a[:n], b[:n], shared=True) if paired else before(a, b, shared=False))
         )
@@ -61,6 +66,10 @@ def order_content(findings: Sequence[Finding]) -> dict[str, Any]:
             }
             for (one, other, paired, found), order in zip(compared, orders, strict=True)
         ],
+        "unresolved": sum(
+            order == "cannot be ordered" and max(found.before, found.after) == 1.0
+            for (*_, found), order in zip(compared, orders, strict=True)
+        ),
         "left_out": left_out,
     }
 
