@@ -84,14 +84,17 @@ def estimate(name: str, run: Run, *, traces: Path = Path("traces"), reporter: Re
     masked = expected_masks(trace, resolved, before)
     indices = [i for i in visited(resolved) if checkpoints[i].step not in masked]
     complete: set[int] = set()
+    failed: set[int] = set()
     if trace.exists():
         done = Trace(trace)
-        complete = {int(s) for s in done.steps[done.complete]}
+        complete = {int(s) for s in done.steps[done.complete]} - masked.keys() - {*run.exclude}
+        failed = {s for s, state in zip(done.steps.tolist(), done.status, strict=True) if state == "failed"}
     todo = [checkpoints[i] for i in indices if checkpoints[i].step not in complete]
     left = len(todo)
     if run.schedule == "adaptive":  # which ones the rounds will visit is not known, but how many at most
-        todo = [c for c in checkpoints if c.step not in {*masked, *run.exclude, *complete}]
-        room = len(todo) if run.budget is None else max(0, run.budget - len(complete))
+        failed -= {c.step for c in todo}  # the first ones are tried again, later ones are not
+        todo = [c for c in checkpoints if c.step not in {*masked, *run.exclude, *complete, *failed}]
+        room = len(todo) if run.budget is None else max(0, run.budget - len(complete | failed))
         left = max(left, min(len(todo), room))
     seconds, basis = _seconds(resolved, trace)
     download = 0

@@ -40,7 +40,10 @@ cases at 0.5, in 5% at 0.75 and in 4% at 1; larger costs power where the noise d
 """
 
 NOISE = 2.0
-"""Correlations of n draws below this by sqrt(n) are taken to be none."""
+"""Correlations of n draws below NOISE / sqrt(n) are taken to be none."""
+
+WILD = 3.0
+"""Studentised excesses beyond this say nothing about how alike two checkpoints are."""
 
 SIMULATED = 2000
 """Normal curves from which it is told how many more checkpoints matter."""
@@ -88,16 +91,20 @@ def simultaneous_bound(
             curves, each with a bound of its own.
         level: simultaneous over the checkpoints of a curve.
         family: how many checkpoints the curve would have if all were measured. Where fewer are, the bound is raised to
-            what it would be for all, so that an onset does not depend on how many others were looked at.
+            what it would be for all, so that an onset does not depend on how many others were looked at; at most to the
+            largest single excess of the draws, so that few draws at few checkpoints (fewer values together than about
+            ``family / (1 - level)``) do not raise it enough.
         places: (checkpoint,) where those that are measured stand among the ``family``, increasing; evenly spread if not
             given. Each counts for the part of the series that it is nearest to: a search visits many checkpoints where
-            curves rise, and their noise is not that of the others. What lies between two is as new as the two differ.
+            curves rise, and their noise is not that of the others. Checkpoints between two that were measured are taken to
+            share their null draws as far as these two are correlated.
 
     Returns:
         Mean, scale and upper bound, each (..., checkpoint).
 
     Raises:
-        ValueError: ``null`` has fewer than two axes, or ``level`` is not in (0, 1).
+        ValueError: ``null`` has fewer than two axes, ``level`` is not in (0, 1), ``places`` do not increase within the
+            ``family``, or it is smaller than what was measured.
 
     >>> simultaneous_bound(np.full((3, 20), 0.25)).upper
     array([0.25, 0.25, 0.25])
@@ -147,11 +154,20 @@ def simultaneous_bound(
 
 def _places(checkpoints: int, family: int | None, places: npt.ArrayLike | None) -> FloatArray:
     """(checkpoint,) where the measured checkpoints stand among the family."""
+    size = checkpoints if family is None else family
+    if size < checkpoints:
+        raise ValueError(f"family is {size} with {checkpoints} checkpoints measured; expected at least as many")
     if places is None:
-        return np.linspace(0.0, max(checkpoints, family or 0) - 1.0, checkpoints)
+        return np.linspace(0.0, size - 1.0, checkpoints)
     at = np.asarray(places, dtype=np.float64)
-    if at.shape != (checkpoints,) or (np.diff(at) <= 0).any():
-        raise ValueError(f"places have shape {at.shape}; expected {(checkpoints,)}, increasing")
+    if (
+        at.shape != (checkpoints,)
+        or (np.diff(at) <= 0).any()
+        or (at.size and (at[0] < 0 or (family and at[-1] > family - 1)))
+    ):
+        raise ValueError(
+            f"places have shape {at.shape}; expected {(checkpoints,)}, increasing, within a family of {size}"
+        )
     return at
 
 
@@ -194,11 +210,14 @@ def _widened(
 def _more(values: FloatArray, at: FloatArray, level: float, family: int) -> float:
     """How many times as many independent checkpoints all of the family are as those that were measured, at least 1.
 
-    The draws at two measured neighbours, n checkpoints apart and correlated by r, are taken to have forgotten each other
-    evenly on the way, by r^(1/n) from one checkpoint to the next (Markov); where r is within its noise, every checkpoint
-    between them is new. Where a model no longer changes its mind all checkpoints share one draw, where it is learning
-    each has its own, and a search visits more of the latter. The ratio is that of normal curves with these
-    correlations, and with the standard deviations of the draws.
+    A draw is taken to be the sum of noise that each checkpoint has for itself and of what lasts, which is forgotten evenly
+    between two measured neighbours (Markov): if r is their correlation, n checkpoints apart, and v the share of the variance
+    that lasts, by (r/v)^(1/n) from one checkpoint to the next. Of three measured in a row, r12 r23 / r13 is v. Where r is
+    within its noise, every checkpoint between is new; before the first and after the last the nearest gap goes on. Where a
+    model no longer changes its mind all checkpoints share one draw, where it is learning each has its own, and a search
+    visits more of the latter. The ratio is that of normal curves with these correlations, and with the standard deviations
+    of the excesses, interpolated between the places; excesses beyond :data:`WILD` are cut off, for one wild draw would hide
+    all others.
 
     Args:
         values: (checkpoint, null_draw) studentised excesses.
@@ -206,22 +225,33 @@ def _more(values: FloatArray, at: FloatArray, level: float, family: int) -> floa
         level: of the quantile of the maximum at which it is told.
         family: how many checkpoints there are.
     """
-    known = np.isfinite(values)
-    both = known[:-1] & known[1:]
-    n = np.maximum(both.sum(axis=1), 1)
-    one, other = (np.where(both, side, 0.0) for side in (values[:-1], values[1:]))
-    one, other = (np.where(both, side - side.sum(axis=1, keepdims=True) / n[:, None], 0.0) for side in (one, other))
-    spread = np.sqrt((one**2).sum(axis=1) * (other**2).sum(axis=1))
-    r = np.divide((one * other).sum(axis=1), spread, out=np.zeros(len(spread)), where=spread > 0)
-    step = np.where(r > NOISE / np.sqrt(n), np.clip(r, 0.0, 1.0), 0.0) ** (1.0 / np.diff(at))
+    cut = np.clip(values, -WILD, WILD)
+    r, n = _correlation(cut[:-1], cut[1:])
+    across, m = _correlation(cut[:-2], cut[2:])
+    clear = across > 2.0 * NOISE / np.sqrt(m)
+    lasting = float(np.clip((r[:-1] * r[1:])[clear].sum() / across[clear].sum(), 0.05, 1.0)) if clear.any() else 1.0
+    step = np.where(r > NOISE / np.sqrt(n), np.clip(r / lasting, 0.0, 1.0), 0.0) ** (1.0 / np.diff(at))
     places = np.arange(family)
     # The correlation of every checkpoint with the one before it: that of the gap it ends or lies in.
     kept = step[np.clip(np.searchsorted(at, places, side="left") - 1, 0, step.size - 1)]
     new = np.sqrt(1.0 - kept**2)
-    curves = np.random.default_rng(0).standard_normal((family, SIMULATED))
+    rng = np.random.default_rng(0)
+    curves = rng.standard_normal((family, SIMULATED))
     for place in range(1, family):
         curves[place] = kept[place] * curves[place - 1] + new[place] * curves[place]
-    curves *= np.interp(places, at, np.nanstd(values, axis=1))[:, None]
+    if lasting < 1.0:
+        curves = np.sqrt(lasting) * curves + np.sqrt(1.0 - lasting) * rng.standard_normal(curves.shape)
+    curves *= np.interp(places, at, np.nanstd(cut, axis=1))[:, None]
     limit = np.quantile(curves[np.round(at).astype(np.int64)].max(axis=0), level)
     above = min(float((curves.max(axis=0) > limit).mean()), 1.0 - 1.0 / SIMULATED)
     return max(1.0, math.log1p(-above) / math.log(level))
+
+
+def _correlation(one: FloatArray, other: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """(row,) correlation over draws of two arrays (row, null_draw), 0 for a constant, and the number of draws, at least 1."""
+    both = np.isfinite(one) & np.isfinite(other)
+    n = np.maximum(both.sum(axis=1), 1)
+    a, b = (np.where(both, side, 0.0) for side in (one, other))
+    a, b = (np.where(both, side - side.sum(axis=1, keepdims=True) / n[:, None], 0.0) for side in (a, b))
+    spread = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    return np.divide((a * b).sum(axis=1), spread, out=np.zeros(len(spread)), where=spread > 0), n.astype(np.float64)
