@@ -101,7 +101,8 @@ def _purpose(wanted: list[Wanted]) -> str:
     """What a round is for, in one line."""
     keys = list(dict.fromkeys(key for w in wanted for key in w.reasons))
     shown = ", ".join(keys[:4]) + (f" and {len(keys) - 4} more" if len(keys) > 4 else "")
-    return f"{len(wanted)} checkpoints that narrow the onset of {shown}"
+    number = "1 checkpoint that narrows" if len(wanted) == 1 else f"{len(wanted)} checkpoints that narrow"
+    return f"{number} the onset of {shown}"
 
 
 def _spent(trace: Trace) -> int:
