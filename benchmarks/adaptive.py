@@ -49,6 +49,7 @@ from dynamics.store import Trace
 NAME = "benchmark-dense"
 REPEATS = 3
 ANALYSES = ("addition", "shared_concepts", "induction")
+
 DATED = 3
 """Checkpoints that a 95% interval may be long if its onset is to be called dated."""
 
@@ -200,8 +201,8 @@ def replay(path: Path, analyses: Sequence[str], dense: dict[str, Finding], coars
         inside = [holds(f, dense[f.key]) for f in found]
         near = []
         for f in found:
-            mine, every = place(f), place(dense[f.key])
-            near.append(mine == every if mine is None or every is None else abs(mine - every) <= 1)
+            here, there = place(f), place(dense[f.key])
+            near.append(here == there if here is None or there is None else abs(here - there) <= 1)
         print(
             f"{number:>5} {len(visited):>8} {len(visited) / n:>6.0%} {sum(same):>5} of {len(same):<3}"
             f"{sum(near):>5} of {len(near):<3}{sum(inside):>5} of {len(inside):<3}"
@@ -213,10 +214,10 @@ def replay(path: Path, analyses: Sequence[str], dense: dict[str, Finding], coars
         number += 1
     for finding, equal in zip(found, same, strict=True):
         if not equal:
-            dated = dense[finding.key].emergence
+            every, mine = dense[finding.key].emergence, finding.emergence
             print(
-                f"  {finding.title}: {finding.emergence.state} {finding.emergence.onset}; all: {dated.state} {dated.onset}"
-                + ("" if is_dated(dense[finding.key]) else f", by 95% {dated.onset_range}")
+                f"  {finding.title}: {mine.state} {mine.onset}; all: {every.state} {every.onset}"
+                + ("" if is_dated(dense[finding.key]) else f", by 95% {every.onset_range}")
             )
     known = sum(equal and is_dated(dense[f.key]) for f, equal in zip(found, same, strict=True))
     return Score(same=sum(same), near=sum(near), inside=sum(inside), dated=known)

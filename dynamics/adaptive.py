@@ -12,8 +12,9 @@ those that hide the most bits first, until there is none left or the budget is s
 A rise and fall between two visited checkpoints is not seen. That is the price of not visiting; the coarse grid bounds it.
 
 How exact the onsets can get is limited by the null: its bound is a quantile of as many draws as there are, and what
-checkpoints that were not visited add to it is told from their neighbours (:mod:`dynamics.emergence.bound`). Where a curve rises slowly beside its noise, another bound is another
-onset, with all checkpoints as well (``benchmarks/adaptive.py`` prints how many).
+checkpoints that were not visited add to it is told from their neighbours (:mod:`dynamics.emergence.bound`). Where a
+curve rises slowly beside its noise, another bound is another onset, with all checkpoints as well
+(``benchmarks/adaptive.py`` prints how many).
 """
 
 from __future__ import annotations

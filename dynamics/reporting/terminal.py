@@ -79,7 +79,8 @@ def _order(order: dict[str, Any]) -> str:
     if not pairs:
         return ""
     known = sum(pair["order"] != "cannot be ordered" for pair in pairs)
-    return f"order: {known} of {len(pairs)} pairs of circuits can be ordered, at a false discovery rate of {order['false_discovery_rate']:.0%}"
+    rate = f"{order['false_discovery_rate']:.0%}"
+    return f"order: {known} of {len(pairs)} pairs of circuits can be ordered, at a false discovery rate of {rate}"
 
 
 def _mirages(rows: list[dict[str, Any]]) -> str:
