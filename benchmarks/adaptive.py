@@ -35,15 +35,15 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 import dynamics
-import dynamics.findings
+import dynamics.analysis.findings
 from checkpoints.organism import Entry, OrganismConfig
-from dynamics.adaptive import next_checkpoints
-from dynamics.config import AnalysisEntry, Run
-from dynamics.findings import Finding
-from dynamics.plan import find_analysis
+from dynamics.analysis.findings import Finding
+from dynamics.collecting.adaptive import next_checkpoints
 from dynamics.progress import Reporter
-from dynamics.resolve import trace_path
-from dynamics.schedule import scheduled
+from dynamics.runs.config import AnalysisEntry, Run
+from dynamics.runs.plan import find_analysis
+from dynamics.runs.resolve import trace_path
+from dynamics.runs.schedule import scheduled
 from dynamics.store import Trace
 
 NAME = "benchmark-dense"
@@ -117,18 +117,18 @@ def holds(mine: Finding, every: Finding) -> bool:
 @contextmanager
 def other_draws(seed: int) -> Iterator[None]:
     """Every null is judged by a sample, with replacement, of its draws."""
-    rng, assess = np.random.default_rng(seed), dynamics.findings.assess
+    rng, assess = np.random.default_rng(seed), dynamics.analysis.findings.assess
 
     def resampled(steps: Any, values: Any, *, null: Any, **rest: Any) -> Any:
         if null is not None:
             null = np.asarray(null)[:, rng.integers(np.shape(null)[1], size=np.shape(null)[1])]
         return assess(steps, values, null=null, **rest)
 
-    dynamics.findings.assess = resampled
+    dynamics.analysis.findings.assess = resampled
     try:
         yield
     finally:
-        dynamics.findings.assess = assess
+        dynamics.analysis.findings.assess = assess
 
 
 def collected(options: argparse.Namespace) -> Path:
@@ -137,7 +137,7 @@ def collected(options: argparse.Namespace) -> Path:
         return Path(options.trace)
     kind = "late" if options.late else "default"
     name = f"{NAME}-{kind}-{options.seed}"
-    without_circuits = AnalysisEntry(name="dynamics.planted", options={"of": ANALYSES})
+    without_circuits = AnalysisEntry(name="dynamics.validating.planted", options={"of": ANALYSES})
     run = Run(series=OrganismConfig(seed=options.seed, **CURRICULA[kind]), analyses=(without_circuits,))
     dynamics.collect(name, run=run, traces=options.traces, reporter=Reporter())
     return trace_path(options.traces, name)

@@ -21,7 +21,7 @@ import numpy as np
 
 from checkpoints.organism import open_organism
 from checkpoints.organism.curriculum import OrganismConfig
-from dynamics.config import load_run
+from dynamics.runs.config import load_run
 from dynamics.store import Trace
 
 KEYS = {

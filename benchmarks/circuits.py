@@ -41,13 +41,13 @@ from checkpoints.series import Checkpoint, Series
 from dynamics.circuits.attribution import attribute, logit_difference
 from dynamics.circuits.patching import edge_effects
 from dynamics.circuits.wired import Metric, Wired
-from dynamics.collector import resident_for
-from dynamics.config import Run, load_run
+from dynamics.collecting.collector import resident_for
 from dynamics.explaining.checkpoint import explain_checkpoint
 from dynamics.explaining.prompts import ask
 from dynamics.probes import LAST, Probe, tokenize
-from dynamics.resolve import Model, open_model
-from dynamics.schedule import scheduled
+from dynamics.runs.config import Run, load_run
+from dynamics.runs.resolve import Model, open_model
+from dynamics.runs.schedule import scheduled
 
 PROMPTS = 100
 TOP = 200

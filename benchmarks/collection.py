@@ -21,8 +21,8 @@ import numpy as np
 import dynamics
 from checkpoints.loading import ResidentModel, prepare
 from checkpoints.tokenizing import load_tokenizer
-from dynamics.config import Run, load_run
-from dynamics.resolve import Resolved, resolve
+from dynamics.runs.config import Run, load_run
+from dynamics.runs.resolve import Resolved, resolve
 
 
 def floor(resolved: Resolved, steps: list[int]) -> float:

@@ -19,10 +19,10 @@ import torch
 
 from checkpoints.configs import read_config
 from checkpoints.organism import OrganismConfig, open_organism
-from dynamics.architecture import architecture
-from dynamics.features.corpora import organism_rows
-from dynamics.features.settings import DictionaryConfig
-from dynamics.features.training import Material, make
+from dynamics.learning.corpora import organism_rows
+from dynamics.learning.training import Material, make
+from dynamics.models.architecture import architecture
+from dynamics.runs.dictionaries import DictionaryConfig
 
 
 def peak() -> float:

@@ -2,7 +2,7 @@
 
     python benchmarks/emergence_calibration.py [--curves 200] [--kinds step,sigmoid,ramp,none] [--checkpoints 12,40,154]
 
-Prints one row for each scenario and definition (see ``dynamics.emergence.calibration``) and the rows outside 93-97% by
+Prints one row for each scenario and definition (see ``dynamics.validating.calibration``) and the rows outside 93-97% by
 more than three standard errors of the simulation.
 """
 
@@ -15,8 +15,8 @@ from typing import get_args
 
 import numpy as np
 
-from dynamics.emergence.calibration import coverage, table
-from dynamics.emergence.synthetic import Kind, suite
+from dynamics.validating.calibration import coverage, table
+from dynamics.validating.synthetic import Kind, suite
 
 TARGET = (0.93, 0.97)
 

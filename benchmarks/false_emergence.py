@@ -21,7 +21,7 @@ import dynamics
 from checkpoints.local import FolderConfig
 from checkpoints.organism import OrganismConfig, build_tokenizer, model_config
 from dynamics.analyser import analyse
-from dynamics.config import AnalysisEntry, Run
+from dynamics.runs.config import AnalysisEntry, Run
 
 ANALYSES = ("addition", "shared_concepts", "induction")
 EXPECTED = {

@@ -28,18 +28,18 @@ from torch import split
 from checkpoints.configs import read_config
 from checkpoints.organism import OrganismConfig, open_organism
 from checkpoints.series import Checkpoint, Series
-from dynamics.architecture import architecture
-from dynamics.features.coder import Coder
-from dynamics.features.corpora import organism_rows
-from dynamics.features.dictionary import evaluate
-from dynamics.features.effects import answers, loss_and_gradient, removed
-from dynamics.features.matching import match_decoders
-from dynamics.features.quality import Held, read_rows
-from dynamics.features.readings import installed
-from dynamics.features.settings import DictionaryConfig
-from dynamics.features.site import Place
-from dynamics.features.tracks import Tracks, follow
-from dynamics.features.training import Material, make
+from dynamics.learning.coder import Coder
+from dynamics.learning.corpora import organism_rows
+from dynamics.learning.dictionary import evaluate
+from dynamics.learning.effects import answers, loss_and_gradient, removed
+from dynamics.learning.matching import match_decoders
+from dynamics.learning.quality import Held, read_rows
+from dynamics.learning.readings import installed
+from dynamics.learning.site import Place
+from dynamics.learning.tracks import Tracks, follow
+from dynamics.learning.training import Material, make
+from dynamics.models.architecture import architecture
+from dynamics.runs.dictionaries import DictionaryConfig
 
 LAYER, HELD, CUT = 2, 64, 16
 REMOVED = 50

@@ -15,7 +15,7 @@ import time
 
 import numpy as np
 
-from dynamics.features.matching import match_decoders
+from dynamics.learning.matching import match_decoders
 from dynamics.numerics.blocked import BLOCK, pieces
 
 

@@ -135,12 +135,16 @@ def _kill_at(module: str, name: str, call: int) -> None:
 
 def _prepared(folder: Path) -> functools.partial[object]:
     """Train the series in a process of its own, import what collecting needs, and return how to collect."""
-    for module in ("transformers.models.gpt_neox.modeling_gpt_neox", "analyses.induction", "dynamics.forward"):
+    for module in (
+        "transformers.models.gpt_neox.modeling_gpt_neox",
+        "analyses.induction",
+        "dynamics.measurements.forward",
+    ):
         import_module(module)
     import_module("torch").set_num_threads(1)  # small models, and whoever else computes on this machine
-    collecting = import_module("dynamics.rounds")
+    collecting = import_module("dynamics.collecting.rounds")
     from checkpoints.organism import OrganismConfig, organism_folder, train
-    from dynamics.config import Run
+    from dynamics.runs.config import Run
 
     config = OrganismConfig(steps=12, checkpoints=6, layers=2, d_model=32, heads=2, batch=8)
     _finish(_fork(lambda: train("killed", config)))
@@ -156,7 +160,7 @@ def _prepared(folder: Path) -> functools.partial[object]:
         }
     )
     # a commit made while this runs is no difference between traces
-    import_module("dynamics.resolve").__dict__["provenance"] = lambda: {"versions": {}, "commit": None}
+    import_module("dynamics.runs.resolve").__dict__["provenance"] = lambda: {"versions": {}, "commit": None}
     return functools.partial(collecting.collect, "killed", run=run)
 
 

@@ -15,8 +15,8 @@ from .paths import cache_folder
 from .series import Checkpoint, WeightFile, ordered
 
 if TYPE_CHECKING:
+    from .files.weights import TensorInfo
     from .loading import Prepared
-    from .weights import TensorInfo
 
 __all__ = ["FolderConfig", "FolderSeries"]
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 from .errors import UserError
 
 if TYPE_CHECKING:
+    from .files.weights import TensorInfo
     from .loading import Prepared
-    from .weights import TensorInfo
 
 __all__ = ["Checkpoint", "Series", "WeightFile", "ordered"]
 

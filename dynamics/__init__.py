@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .analyser import analyse
-    from .auditing import audit
-    from .callback import DynamicsCallback
-    from .config import load_runs
+    from .auditing.audit import audit
+    from .collecting.callback import DynamicsCallback
+    from .collecting.live import LiveCollector
+    from .collecting.rounds import collect
+    from .collecting.upkeep import status, verify
+    from .collecting.watching import watch
     from .explaining import explain
-    from .features.learning import learn
-    from .live import LiveCollector
+    from .learning.learn import learn
     from .reporting import report
-    from .rounds import collect
-    from .schedule import log_steps
+    from .runs.config import load_runs
+    from .runs.schedule import log_steps
     from .store import Trace, open_trace
-    from .upkeep import status, verify
-    from .validating import validate
-    from .watching import watch
+    from .validating.validate import validate
 
 __all__ = [
     "DynamicsCallback",
@@ -46,22 +46,22 @@ __all__ = [
 
 # no submodule has the name of a verb: importing it would put the module in the function's place
 _HOME = {
-    "DynamicsCallback": "callback",
-    "LiveCollector": "live",
+    "DynamicsCallback": "collecting.callback",
+    "LiveCollector": "collecting.live",
     "Trace": "store",
     "analyse": "analyser",
-    "audit": "auditing",
-    "collect": "rounds",
+    "audit": "auditing.audit",
+    "collect": "collecting.rounds",
     "explain": "explaining",
-    "learn": "features.learning",
-    "load_runs": "config",
-    "log_steps": "schedule",
+    "learn": "learning.learn",
+    "load_runs": "runs.config",
+    "log_steps": "runs.schedule",
     "open_trace": "store",
     "report": "reporting",
-    "status": "upkeep",
-    "validate": "validating",
-    "verify": "upkeep",
-    "watch": "watching",
+    "status": "collecting.upkeep",
+    "validate": "validating.validate",
+    "verify": "collecting.upkeep",
+    "watch": "collecting.watching",
 }
 
 

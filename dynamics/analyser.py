@@ -15,14 +15,14 @@ from threadpoolctl import threadpool_limits
 
 from checkpoints.errors import UserError, nearest
 
-from .config import Run
-from .findings import Summary
-from .lookup import find_run
-from .plan import Analysis, find_analysis
+from .analysis.findings import Summary
 from .progress import Reporter
-from .provenance import provenance
-from .resolve import trace_path
+from .runs.config import Run
+from .runs.lookup import find_run
+from .runs.plan import Analysis, find_analysis
+from .runs.resolve import trace_path
 from .store import FeatureTable, Trace, dictionaries_in, read_result, write_result, writer_lock
+from .store.provenance import provenance
 
 __all__ = ["Result", "analyse", "open_run_trace"]
 
@@ -127,11 +127,9 @@ def _inputs(trace: Trace, analysis: str, module: Any, options: BaseModel) -> dic
     source = Path(module.__file__)
     files = sorted(source.parent.glob("*.py")) if source.name == "__init__.py" else [source]
     engine = Path(__file__).parent
-    for package in ("numerics", "emergence", "circuits"):
+    for package in ("numerics", "emergence", "circuits", "analysis"):
         files += sorted((engine / package).glob("*.py"))
-    files += sorted(engine.glob("direction*.py"))
-    files += [engine / "findings.py", engine / "store" / "reader.py", engine / "store" / "features.py"]
-    files += [engine / "features" / name for name in ("enrichment.py", "parts.py")]
+    files += [engine / "store" / "reader.py", engine / "store" / "features.py"]
     weights = "".join(str(d) for d in trace.tree.to_dataset()["weights_digest"].values[trace.complete])
     code = hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:16]
     versions = provenance()["versions"]

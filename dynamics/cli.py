@@ -15,8 +15,8 @@ from checkpoints.hub import HubConfig
 from checkpoints.local import FolderConfig
 from checkpoints.paths import cache_folder
 
-from .config import Run
 from .progress import Reporter
+from .runs.config import Run
 from .wording import duration, grouped, steps_text
 
 __all__ = ["cli", "main"]
@@ -37,7 +37,7 @@ def cli() -> None:
 @_RUNS
 def runs(runs: Path | None) -> None:
     """List the runs that the runs file declares."""
-    from .config import load_runs
+    from .runs.config import load_runs
 
     declared = load_runs(runs)
     width = max(map(len, declared), default=0)
@@ -65,7 +65,7 @@ def series(name: str | None) -> None:
 @click.option("--weights", is_flag=True, help="Fetch and read every checkpoint; otherwise the listing and the trace.")
 def audit(run: str, runs: Path | None, traces: Path, weights: bool) -> None:
     """Find checkpoints of RUN that are not what their label says. Exit code 1 if there are any."""
-    from .auditing import audit as function
+    from .auditing.audit import audit as function
     from .listing import print_audit
 
     found = function(run, runs=runs, traces=traces, weights=weights, reporter=Reporter())
@@ -107,8 +107,8 @@ def collect(
 
     RUN is a run of the runs file, a published series (`dynamics series`), or the path of a folder of checkpoints.
     """
-    from .lookup import find_run
-    from .rounds import collect as function
+    from .collecting.rounds import collect as function
+    from .runs.lookup import find_run
 
     if run is None and watch is None:
         raise click.UsageError("Missing argument 'RUN'.")
@@ -125,7 +125,7 @@ def collect(
         _dry_run(name, declared, traces)
         return
     if watch is not None:
-        from .watching import watch as follow
+        from .collecting.watching import watch as follow
 
         if isinstance(declared.series, FolderConfig):  # its other settings hold for this folder too
             series_config = declared.series.model_copy(update={"path": watch.resolve()})
@@ -167,7 +167,7 @@ def _require_watch(watch: Path | None, dry_run: bool) -> None:
 
 
 def _dry_run(name: str, run: Run, traces: Path) -> None:
-    from .estimating import ASSUMED_BANDWIDTH, estimate
+    from .collecting.estimating import ASSUMED_BANDWIDTH, estimate
 
     guess = estimate(name, run, traces=traces, reporter=Reporter())
     if guess.to_train:
@@ -201,7 +201,7 @@ def _dry_run(name: str, run: Run, traces: Path) -> None:
 @_TRACES
 def status(run: str, runs: Path | None, traces: Path) -> None:
     """What of RUN is complete, failed or masked, and how long is left."""
-    from .upkeep import status as function
+    from .collecting.upkeep import status as function
 
     state = function(run, runs=runs, traces=traces)
     if state.trace is None:
@@ -235,7 +235,7 @@ def learn(run: str, dictionaries: tuple[str, ...], runs: Path | None, traces: Pa
     Needs the trace and the weights. Kill it at any time; the same command goes on. An organism's run that declares no
     dictionaries gets one, called main.
     """
-    from .features.learning import learn as function
+    from .learning.learn import learn as function
 
     for done in function(run, dictionaries, runs=runs, traces=traces, fresh=fresh, reporter=Reporter()):
         what = "learned" if done.anew else "measured" if done.measured else "up to date"
@@ -315,9 +315,9 @@ def explain(run: str, prompt: str, **options: Any) -> None:
 @click.option("--repair", is_flag=True, help="Measure damaged checkpoints again.")
 def verify(run: str, runs: Path | None, traces: Path, repair: bool) -> None:
     """Check every chunk of RUN's trace against its checksum."""
-    from .lookup import find_run
-    from .rounds import collect as recollect
-    from .upkeep import verify as function
+    from .collecting.rounds import collect as recollect
+    from .collecting.upkeep import verify as function
+    from .runs.lookup import find_run
 
     if runs is not None:
         find_run(run, runs=runs, traces=traces)  # a file that is not there is no file
@@ -352,9 +352,9 @@ def verify(run: str, runs: Path | None, traces: Path, repair: bool) -> None:
 )
 def validate(curves: int, organisms: int, quick: bool, traces: Path, output: Path) -> None:
     """Hold the tracer against planted truth and write what came of it. Exit code 1 if anything was found wrongly."""
-    from .emergence.synthetic import suite
-    from .validating import validate as function
-    from .validation_page import write_validation
+    from .validating.page import write_validation
+    from .validating.synthetic import suite
+    from .validating.validate import validate as function
 
     if quick:
         scenarios = suite((40,), kinds=("sigmoid",))[:2] + suite((40,), kinds=("none",))[:2]

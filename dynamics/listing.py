@@ -13,7 +13,7 @@ from checkpoints.catalogue import Entry, catalogue, find_entry
 from .wording import steps_text
 
 if TYPE_CHECKING:
-    from .auditing import Audit
+    from .auditing.audit import Audit
 
 __all__ = ["print_audit", "print_catalogue", "print_entry"]
 

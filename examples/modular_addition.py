@@ -29,15 +29,15 @@ from torch import nn
 import dynamics
 from checkpoints import FolderConfig
 from checkpoints.tokenizing import word_tokenizer
-from dynamics.architecture import ModelShape
-from dynamics.config import AnalysisEntry, Run
-from dynamics.figures import curve_grid
-from dynamics.findings import Definition, Summary, from_units, shuffled_answers
+from dynamics.analysis.figures import curve_grid
+from dynamics.analysis.findings import Definition, Summary, from_units, shuffled_answers
 from dynamics.measurements import Activations, Answers
-from dynamics.plan import Context, NoOptions, Request
+from dynamics.models.architecture import ModelShape
+from dynamics.models.sites import SiteTable, Where
 from dynamics.probes import Probe
-from dynamics.schedule import log_steps
-from dynamics.sites import SiteTable, Where
+from dynamics.runs.config import AnalysisEntry, Run
+from dynamics.runs.plan import Context, NoOptions, Request
+from dynamics.runs.schedule import log_steps
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

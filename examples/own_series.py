@@ -15,7 +15,7 @@ from pathlib import Path
 import dynamics
 from checkpoints.local import FolderConfig
 from checkpoints.organism import build_tokenizer
-from dynamics.config import ProbeEntry, Run
+from dynamics.runs.config import ProbeEntry, Run
 
 PROMPTS = Path(__file__).with_name("prompts.jsonl")
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 import transformers as hf
 
-from dynamics.architecture import architecture, model_shape
-from dynamics.forward import measure
 from dynamics.measurements import Activations
+from dynamics.measurements.forward import measure
+from dynamics.models.architecture import architecture, model_shape
+from dynamics.models.sites import site_table
 from dynamics.probes import LAST, Probe, TokenizedProbe
-from dynamics.sites import site_table
 
 VOCAB, LAYERS, HEADS = 50, 3, 4
 LENGTHS = (7, 5, 7, 3)

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 import transformers as hf
 
-from dynamics.architecture import architecture, model_shape
-from dynamics.forward import measure
 from dynamics.measurements import Measurement
+from dynamics.measurements.forward import measure
+from dynamics.models.architecture import architecture, model_shape
 from dynamics.names import DIMENSIONS
 from dynamics.probes import LAST, Probe, TokenizedProbe
 

@@ -10,11 +10,11 @@ from scipy.special import expit
 
 import dynamics
 from checkpoints import FolderConfig, UserError
-from dynamics.adaptive import next_checkpoints, onset_gaps
-from dynamics.config import AnalysisEntry, ProbeEntry, Run
-from dynamics.estimating import estimate
-from dynamics.findings import Finding, from_units
-from dynamics.schedule import scheduled
+from dynamics.analysis.findings import Finding, from_units
+from dynamics.collecting.adaptive import next_checkpoints, onset_gaps
+from dynamics.collecting.estimating import estimate
+from dynamics.runs.config import AnalysisEntry, ProbeEntry, Run
+from dynamics.runs.schedule import scheduled
 from dynamics.store import Trace
 
 STEPS = np.array([0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, *range(1000, 144000, 1000)])
@@ -142,8 +142,8 @@ def test_rounds_are_visited_until_the_budget_is_spent(
     tiny_series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The tiny organism learns nothing, so that a planted curve says what to look for."""
-    import dynamics.rounds as module
-    from dynamics.adaptive import Wanted
+    import dynamics.collecting.rounds as module
+    from dynamics.collecting.adaptive import Wanted
 
     def planted(findings: list[Finding], visited: list[int], usable: list[int]) -> list[Wanted]:
         return [Wanted(i, 1.0, ("induction.planted",)) for i in usable if i not in visited][:1]

@@ -12,8 +12,8 @@ import dynamics
 from analyses.induction.summary import _largest
 from checkpoints.organism import Entry, OrganismConfig
 from dynamics.analyser import analyse
-from dynamics.config import AnalysisEntry, Run
-from dynamics.findings import Finding, Summary
+from dynamics.analysis.findings import Finding, Summary
+from dynamics.runs.config import AnalysisEntry, Run
 
 NAMES = ("addition", "shared_concepts", "induction")
 ENGLISH_ONLY = OrganismConfig(

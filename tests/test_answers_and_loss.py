@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from checkpoints import UserError
-from dynamics.architecture import model_shape
 from dynamics.measurements import Answers, Batch, TokenLoss
+from dynamics.models.architecture import model_shape
 from tests.measured import VOCAB, broken, model, output, probe_of, random_probe, repeats, run
 
 

@@ -11,9 +11,9 @@ from checkpoints.errors import UserError
 from checkpoints.local import FolderConfig
 from checkpoints.organism.curriculum import Entry, OrganismConfig
 from dynamics import load_runs
-from dynamics.config import AnalysisEntry, ProbeEntry, Run, load_run
-from dynamics.features.settings import TextCorpus
-from dynamics.plan import find_analysis
+from dynamics.runs.config import AnalysisEntry, ProbeEntry, Run, load_run
+from dynamics.runs.dictionaries import TextCorpus
+from dynamics.runs.plan import find_analysis
 
 ROOT = Path(__file__).parents[1]
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 
 from checkpoints.errors import UserError
-from dynamics.architecture import architecture
 from dynamics.emergence import unit_bootstrap
 from dynamics.measurements import Direction
+from dynamics.models.architecture import architecture
 from dynamics.numerics import auroc, auroc_draws, shuffled_labels
 from dynamics.probes import LAST, Probe, TokenizedProbe
 from tests.circuits.handmade import LENGTH, NOW, WORDS, Toy, described, induction_toy

@@ -11,11 +11,11 @@ import pytest
 import xarray as xr
 
 from checkpoints.series import Checkpoint
-from dynamics.architecture import ModelShape
-from dynamics.direction_figures import direction_figures
-from dynamics.directions import DirectionParts, DirectionTask, direction_measured, direction_parts, order_note
-from dynamics.findings import Finding, Summary
+from dynamics.analysis.direction import DirectionParts, DirectionTask, direction_measured, direction_parts, order_note
+from dynamics.analysis.direction_figures import direction_figures
+from dynamics.analysis.findings import Finding, Summary
 from dynamics.measurements import Direction
+from dynamics.models.architecture import ModelShape
 from dynamics.numerics import resampled_counts, weighted_auroc
 from dynamics.probes import LAST, Probe, TokenizedProbe
 from dynamics.store import Group, Trace, TraceDeclaration, TraceWriter

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import dynamics
-from dynamics.architecture import adapted
-from dynamics.forward import measure
 from dynamics.measurements import Activations
+from dynamics.measurements.forward import measure
+from dynamics.models.architecture import adapted
 from dynamics.probes import Probe, tokenize
 from tests.conftest import runs_file
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dynamics.analysis.findings import Finding, Summary, best_layer, from_draws, from_units
 from dynamics.emergence import Interval, unit_bootstrap
-from dynamics.emergence.synthetic import schedule
-from dynamics.findings import Finding, Summary, best_layer, from_draws, from_units
+from dynamics.validating.synthetic import schedule
 
 STEPS = schedule("log", 40, np.random.default_rng(0))
 X = np.log10(STEPS + 1.0)

@@ -53,9 +53,9 @@ COLLECT = """
 import sys
 from importlib import import_module
 from pathlib import Path
-from dynamics.config import Run
+from dynamics.runs.config import Run
 import dynamics
-import_module("dynamics.resolve").__dict__["provenance"] = lambda: {"versions": {}, "commit": None}
+import_module("dynamics.runs.resolve").__dict__["provenance"] = lambda: {"versions": {}, "commit": None}
 done = dynamics.collect("x", run=Run.model_validate_json(Path(sys.argv[1]).read_text()), traces=Path(sys.argv[2]))
 sys.exit(bool(done.failed))
 """

@@ -47,10 +47,10 @@ def within(name: str, package: str) -> bool:
 
 def test_the_walk_sees_what_there_is_to_see() -> None:
     assert len(MODULES) > 50
-    assert "checkpoints.errors" in imports("dynamics.collector") and "dynamics.config.Run" in imports(
-        "dynamics.collector"
+    assert "checkpoints.errors" in imports("dynamics.collecting.collector") and "dynamics.runs.config.Run" in imports(
+        "dynamics.collecting.collector"
     )
-    assert "checkpoints.loading" in imports("dynamics.collector")  # inside a function
+    assert "checkpoints.loading" in imports("dynamics.collecting.collector")  # inside a function
     assert "dynamics.store.declaration.FORMAT" in imports("dynamics.store.writer")
 
 

@@ -14,9 +14,9 @@ import transformers as hf
 import dynamics
 from checkpoints import FolderConfig, UserError
 from checkpoints.organism import build_tokenizer
-from dynamics.callback import DynamicsCallback
-from dynamics.config import AnalysisEntry, ProbeEntry, Run
-from dynamics.live import LiveCollector, log_steps
+from dynamics.collecting.callback import DynamicsCallback
+from dynamics.collecting.live import LiveCollector, log_steps
+from dynamics.runs.config import AnalysisEntry, ProbeEntry, Run
 from dynamics.store import Trace, writer_lock
 
 STEPS = [0, 1, 3, 6]
@@ -129,7 +129,7 @@ def test_a_failing_collection_is_said_and_training_goes_on(tmp_path: Path, monke
     live = LiveCollector(
         "sick", model, build_tokenizer(), steps=STEPS, probes=probes(tmp_path), traces=tmp_path, say=said.append
     )
-    import dynamics.live as module
+    import dynamics.collecting.live as module
 
     real = module.write_checkpoint
 

@@ -11,8 +11,8 @@ import dynamics
 from checkpoints import FolderConfig, UserError
 from checkpoints.hub import HubConfig
 from dynamics.cli import cli
-from dynamics.lookup import find_run, trace_name
-from dynamics.plan import built_in
+from dynamics.runs.lookup import find_run, trace_name
+from dynamics.runs.plan import built_in
 from dynamics.store import Trace
 
 from .conftest import runs_file

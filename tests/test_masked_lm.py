@@ -11,8 +11,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 import dynamics
 from checkpoints import FolderConfig, UserError
-from dynamics.config import AnalysisEntry, ProbeEntry, Run
 from dynamics.probes import Probe, tokenize
+from dynamics.runs.config import AnalysisEntry, ProbeEntry, Run
 from dynamics.store import Trace
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "the", "capital", "of", "france", "italy", "is", "paris", "rome"]  # fmt: skip

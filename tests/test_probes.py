@@ -16,8 +16,8 @@ from analyses import addition, induction, shared_concepts
 from checkpoints.errors import UserError
 from checkpoints.organism import build_tokenizer, speaks
 from dynamics.measurements import Answers, Intervention
-from dynamics.plan import Context, Request, merge
 from dynamics.probes import Probe, TokenizedProbe, read_probe, single_token, tokenize
+from dynamics.runs.plan import Context, Request, merge
 
 PLAN = {"addition": addition, "induction": induction, "shared_concepts": shared_concepts}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dynamics.features.settings import DictionaryConfig
+from dynamics.runs.dictionaries import DictionaryConfig
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 

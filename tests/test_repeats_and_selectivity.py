@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from checkpoints import UserError
-from dynamics.architecture import model_shape
 from dynamics.measurements import Activations, Batch, RepeatAttention, Selectivity, repeat_scores
+from dynamics.models.architecture import model_shape
 from dynamics.probes import TokenizedProbe
 from tests.measured import HEADS, LAYERS, VOCAB, broken, model, output, probe_of, repeats, run
 

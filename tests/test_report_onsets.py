@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from dynamics.emergence.synthetic import schedule
-from dynamics.figures import timeline
-from dynamics.findings import Finding, from_units
-from dynamics.onset_figures import _percent, onsets_by_definition, order_matrix
+from dynamics.analysis.figures import timeline
+from dynamics.analysis.findings import Finding, from_units
+from dynamics.analysis.onset_figures import _percent, onsets_by_definition, order_matrix
 from dynamics.reporting.content import _definitions, row
 from dynamics.reporting.ordering import order_content
 from dynamics.reporting.terminal import print_report
+from dynamics.validating.synthetic import schedule
 
 STEPS = schedule("log", 40, np.random.default_rng(0))
 X = np.log10(STEPS + 1.0)

@@ -11,8 +11,8 @@ import pytest
 from analyses.addition.causal import Causal, _exchanged, _same_parts
 from analyses.addition.pairs import CONTEXTS, DONORS, EXCHANGE, exchange_probe, pair_probe_name
 from checkpoints.organism import build_tokenizer
+from dynamics.analysis.circuit import Parts
 from dynamics.circuits.graph import Graph
-from dynamics.circuits.summary import Parts
 from dynamics.probes import tokenize
 from dynamics.store import Trace
 

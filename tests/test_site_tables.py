@@ -10,12 +10,12 @@ import torch
 import transformers as hf
 
 from checkpoints import UserError
-from dynamics import sites
-from dynamics.architecture import architecture, model_shape
-from dynamics.forward import measure
 from dynamics.measurements import Activations
+from dynamics.measurements.forward import measure
+from dynamics.models import sites
+from dynamics.models.architecture import architecture, model_shape
+from dynamics.models.sites import FAMILIES, SiteTable, Where, observe, site_table
 from dynamics.names import SITES
-from dynamics.sites import FAMILIES, SiteTable, Where, observe, site_table
 from tests.families import CONFIGS, GPT2, HEADS, LAYERS, VOCAB, every_family, measured, model_of, probe
 
 
@@ -126,12 +126,13 @@ def test_gpt_neox_is_told_apart_by_its_residual() -> None:
 def test_a_table_of_the_users_own_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     mine = SiteTable("layers.{}", {"resid_post": Where("")}, {})
     monkeypatch.setattr(sites, "MINE", mine, raising=False)
-    assert site_table(hf.T5Config(), "dynamics.sites:MINE") is mine
+    assert site_table(hf.T5Config(), "dynamics.models.sites:MINE") is mine
     assert mine.sites == ["resid_post", "logits"]
 
 
 @pytest.mark.parametrize(
-    "dotted", ["no.such.module:TABLE", "dynamics.sites:NOPE", "dynamics.sites", ":X", "dynamics.sites:"]
+    "dotted",
+    ["no.such.module:TABLE", "dynamics.models.sites:NOPE", "dynamics.models.sites", ":X", "dynamics.models.sites:"],
 )
 def test_a_table_that_cannot_be_imported_is_a_clear_error(dotted: str) -> None:
     with pytest.raises(UserError, match="cannot be imported") as refused:
@@ -141,7 +142,7 @@ def test_a_table_that_cannot_be_imported_is_a_clear_error(dotted: str) -> None:
 
 def test_a_name_that_is_no_table_is_a_clear_error() -> None:
     with pytest.raises(UserError, match=r"`sites: dynamics\.sites:FAMILIES` is a dict"):
-        site_table(hf.T5Config(), "dynamics.sites:FAMILIES")
+        site_table(hf.T5Config(), "dynamics.models.sites:FAMILIES")
 
 
 def test_attention_that_returns_no_pattern_is_a_clear_error() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from dynamics.architecture import model_shape
+from dynamics.models.architecture import model_shape
 from dynamics.probes import LAST
 from tests.families import GPT2, HEADS, LAYERS, LENGTHS, close, every_family, measured, model_of, probe
 

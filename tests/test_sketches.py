@@ -14,9 +14,9 @@ import dynamics
 from checkpoints.audit import Sketch
 from checkpoints.local import FolderConfig, FolderSeries
 from checkpoints.organism import build_tokenizer
-from dynamics.config import ProbeEntry, Run
-from dynamics.estimating import estimate
-from dynamics.sketches import Known, compare, keep, kept_file, kept_sketches, load_kept
+from dynamics.auditing.sketches import Known, compare, keep, kept_file, kept_sketches, load_kept
+from dynamics.collecting.estimating import estimate
+from dynamics.runs.config import ProbeEntry, Run
 from dynamics.store import Trace
 from tests.collecting_hub.publishing import config, trained
 

@@ -22,10 +22,10 @@ from checkpoints.organism import OrganismConfig, build_tokenizer, truth
 from checkpoints.organism.tokenizer import token_ids
 from checkpoints.organism.worlds import agreement, all_worlds, gender, names, task_names, years
 from checkpoints.tokenizing import word_tokenizer
-from dynamics.config import load_runs
 from dynamics.probes import Probe, TokenizedProbe, tokenize
 from dynamics.probes.drawing import Prompt, draw_probe, fill
 from dynamics.probes.words import FIRST_NAMES, one_token_words
+from dynamics.runs.config import load_runs
 
 Make = Callable[[Any, bool, int, int], Probe]
 PROBES: dict[str, Make] = {

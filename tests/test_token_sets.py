@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from checkpoints import UserError
-from dynamics.architecture import architecture, model_shape
-from dynamics.forward import measure
 from dynamics.measurements import TokenSets
+from dynamics.measurements.forward import measure
+from dynamics.models.architecture import architecture, model_shape
 from tests.measured import VOCAB, broken, model, probe_of
 
 IDS = [np.array([3, 5, 7]), np.array([2, 9]), np.array([4, 4, 4]), np.array([11, 12])]

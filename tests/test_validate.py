@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 import dynamics
-from dynamics import validating
-from dynamics.emergence.checks import Check
-from dynamics.emergence.synthetic import suite
-from dynamics.validating import Planted, Validation
-from dynamics.validation_page import write_validation
+from dynamics.validating import validate as validating
+from dynamics.validating.checks import Check
+from dynamics.validating.page import write_validation
+from dynamics.validating.synthetic import suite
+from dynamics.validating.validate import Planted, Validation
 
 
 def test_planted_curves_are_found_and_flat_ones_are_not() -> None:

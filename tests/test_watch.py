@@ -15,10 +15,10 @@ from checkpoints.hub import HubConfig
 from checkpoints.loading import Prepared
 from checkpoints.local import FolderSeries
 from dynamics.cli import cli
-from dynamics.config import AnalysisEntry, ProbeEntry, Run
+from dynamics.collecting.watching import watch
 from dynamics.progress import Reporter
+from dynamics.runs.config import AnalysisEntry, ProbeEntry, Run
 from dynamics.store import Trace
-from dynamics.watching import watch
 
 
 def run(folder: Path, job: Path) -> Run:

@@ -30,8 +30,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from checkpoints.errors import UserError
 from dynamics.measurements import Activations, Answers, Circuit, Interchange, Selectivity, SourceEffects
-from dynamics.plan import Context, Reading, Request
 from dynamics.probes import tokenize
+from dynamics.runs.plan import Context, Reading, Request
 
 from .figures import figures as _figures
 from .pairs import DONORS, exchange_probe, pair_probes
@@ -41,7 +41,7 @@ from .summary import summarise as _summarise
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from dynamics.findings import Summary
+    from dynamics.analysis.findings import Summary
     from dynamics.store import Trace
 
 __all__ = ["PLANTED", "TITLE", "Options", "figures", "plan", "readings", "summarise"]

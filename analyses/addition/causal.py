@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from dynamics.circuits.summary import DEFINITIONS as CIRCUIT_DEFINITIONS
-from dynamics.circuits.summary import CircuitTask, Parts, circuit_parts
+from dynamics.analysis.circuit import DEFINITIONS as CIRCUIT_DEFINITIONS
+from dynamics.analysis.circuit import CircuitTask, Parts, circuit_parts
+from dynamics.analysis.findings import Definition, Finding, best_layer, from_draws, sign_flip_null
 from dynamics.emergence import shuffled_match_null
-from dynamics.findings import Definition, Finding, best_layer, from_draws, sign_flip_null
 from dynamics.numerics import dealt_anew, jaccard, weighted_overlap
 from dynamics.store import Trace
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dynamics.figures import curve_grid, new_figure
+from dynamics.analysis.figures import curve_grid, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from dynamics.findings import Finding, Summary
+    from dynamics.analysis.findings import Finding, Summary
 
 __all__ = ["feature_figures"]
 

@@ -4,7 +4,7 @@
   (eta squared), in each context by itself; the least of the contexts counts. The best feature is chosen at the last
   checkpoint on half of the pairs of ones digits (6 + 9 and 9 + 6 in one half) and scored on the others, so that a feature
   for one pair of digits, or one that was chosen for its luck, gains nothing. Of a crosscoder the score is multiplied by
-  the square of the decoder's length as a share of its largest (see :mod:`dynamics.features.parts`); of a chain the best
+  the square of the decoder's length as a share of its largest (see :mod:`dynamics.analysis.features`); of a chain the best
   feature is chosen anew at every checkpoint. Null: ones digits dealt anew within each context; of a crosscoder also the
   score of a decoder of a quarter of its largest length, which counts as absent.
 - *Lookup-table feature*: a ones digit stands out in every context by itself (largest p of the contexts, false discovery
@@ -22,8 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from dynamics.emergence import discover
-from dynamics.features.enrichment import (
+from dynamics.analysis.enrichment import (
     OperandShares,
     enrich,
     explained,
@@ -32,9 +31,10 @@ from dynamics.features.enrichment import (
     operand_shares,
     operand_table,
 )
-from dynamics.features.lives import FLOOR
-from dynamics.features.parts import HINT, Found, Parts, leading, parts_of
-from dynamics.findings import Definition, Finding, from_draws
+from dynamics.analysis.features import HINT, Found, Parts, leading, parts_of
+from dynamics.analysis.findings import Definition, Finding, from_draws
+from dynamics.emergence import discover
+from dynamics.emergence.lives import FLOOR
 from dynamics.probes import LAST
 from dynamics.store import Trace
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dynamics.circuits.figures import circuit_figures
-from dynamics.figures import COLOURS, curve_grid, heat_maps, new_figure, step_axis
+from dynamics.analysis.circuit_figures import circuit_figures
+from dynamics.analysis.figures import COLOURS, curve_grid, heat_maps, new_figure, step_axis
 
 from .feature_figures import feature_figures
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from dynamics.findings import Finding, Summary
+    from dynamics.analysis.findings import Finding, Summary
 
 __all__ = ["figures"]
 

@@ -8,8 +8,16 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from dynamics.analysis.findings import (
+    Definition,
+    Finding,
+    Summary,
+    best_layer,
+    from_draws,
+    from_units,
+    shuffled_answers,
+)
 from dynamics.emergence import shuffled_match_null
-from dynamics.findings import Definition, Finding, Summary, best_layer, from_draws, from_units, shuffled_answers
 from dynamics.numerics import MAGNITUDE, decode_classes, decode_number, folds_of, fourier_r2, relabelled_digits
 from dynamics.probes import LAST
 from dynamics.store import Trace

@@ -2,7 +2,7 @@
 
 Linzen et al. 2016; Finlayson et al. 2021. Answer: the verb in the subject's number, foil: in the other; corrupted: the
 subject in the other number. The noun between them has the subject's number in half of the prompts. *Represented*: the
-subject's number can be read off the stream at the last token. The rest as in ``dynamics.circuits.summary``.
+subject's number can be read off the stream at the last token. The rest as in ``dynamics.analysis.circuit``.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dynamics.circuits.figures import circuit_figures as figures
-from dynamics.circuits.summary import CircuitTask
-from dynamics.circuits.task import TaskOptions as Options
-from dynamics.circuits.task import circuit_request, task_summary
-from dynamics.plan import Context, Request
+from dynamics.analysis.circuit import CircuitTask
+from dynamics.analysis.circuit_figures import circuit_figures as figures
+from dynamics.analysis.circuit_task import TaskOptions as Options
+from dynamics.analysis.circuit_task import circuit_request, task_summary
+from dynamics.runs.plan import Context, Request
 
 from .prompts import ATTRACTED, agreement_probe
 
 if TYPE_CHECKING:
-    from dynamics.findings import Summary
+    from dynamics.analysis.findings import Summary
     from dynamics.store import Trace
 
 __all__ = ["PLANTED", "TITLE", "Options", "figures", "plan", "summarise"]

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, Field
 
 from dynamics.measurements import Activations, Answers, Measurement, TokenAttribution
-from dynamics.plan import Context, Request
+from dynamics.runs.plan import Context, Request
 
 from .counterparts import OPERANDS, as_asked
 from .figures import figures as _figures
@@ -45,7 +45,7 @@ from .tokens import COUNTERPART
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from dynamics.findings import Summary
+    from dynamics.analysis.findings import Summary
     from dynamics.store import Trace
 
 __all__ = ["PLANTED", "TITLE", "Options", "figures", "plan", "summarise"]

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from dynamics.figures import COLOURS, curve_grid, heat_maps, new_figure, step_axis
+from dynamics.analysis.figures import COLOURS, curve_grid, heat_maps, new_figure, step_axis
 
 from .states import STATES
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from dynamics.findings import Finding, Summary
+    from dynamics.analysis.findings import Finding, Summary
 
 __all__ = ["figures"]
 

@@ -7,8 +7,16 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from dynamics.analysis.findings import (
+    Definition,
+    Finding,
+    Summary,
+    from_draws,
+    from_units,
+    shuffled_answers,
+    sign_flip_null,
+)
 from dynamics.emergence import shuffled_match_null, unit_bootstrap
-from dynamics.findings import Definition, Finding, Summary, from_draws, from_units, shuffled_answers, sign_flip_null
 from dynamics.numerics import decode_classes, folds_of
 from dynamics.probes import LAST
 from dynamics.store import Trace

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from dynamics.analysis.findings import Finding, from_units, sign_flip_null
 from dynamics.emergence import shuffled_match_null, simultaneous_bands, unit_bootstrap
-from dynamics.findings import Finding, from_units, sign_flip_null
 from dynamics.measurements import donor_label
 from dynamics.store import Trace
 

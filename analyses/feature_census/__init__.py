@@ -5,17 +5,17 @@ It reads what ``dynamics learn`` stored and measures nothing itself. For every d
 - *Fit*: fraction of variance unexplained on text that it was not trained on, and loss recovered (Gao et al. 2024), at every
   checkpoint: of somebody's published dictionary, how far it still fits.
 - *Present*: share of the features that are present at the last checkpoint that are present at each. A feature of a
-  crosscoder is present from its birth to its death (:mod:`dynamics.features.tracks`); one of a chain is present from where
+  crosscoder is present from its birth to its death (:mod:`dynamics.learning.tracks`); one of a chain is present from where
   its track, made of mutual best matches of neighbouring dictionaries, begins. Null: the share at the first checkpoint,
   features resampled.
-- *Births and deaths*: intervals between two checkpoints (:mod:`dynamics.features.lives`). What they had to beat is the
+- *Births and deaths*: intervals between two checkpoints (:mod:`dynamics.emergence.lives`). What they had to beat is the
   sampling error of the feature's strength (its decoder's norm; in a chain its track's mean activation) and a quarter of the
   largest; a series that was not trained is not part of a trace.
 - *Effects*: what the loss on held-out text would rise by without a feature, at every checkpoint
-  (:mod:`dynamics.features.effects`).
+  (:mod:`dynamics.learning.effects`).
 - *Turning points*: transitions at which features move together, beyond what they do if each moves at a time of its own.
 - *Enrichment*: features that stand out for a value of a label of the prompts that other analyses read through the
-  dictionary, at the last checkpoint (:mod:`dynamics.features.enrichment`).
+  dictionary, at the last checkpoint (:mod:`dynamics.analysis.enrichment`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dynamics.plan import Context, Request
+from dynamics.runs.plan import Context, Request
 
 from .figures import figures as _figures
 from .summary import summarise as _summarise
@@ -33,7 +33,7 @@ from .summary import summarise as _summarise
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from dynamics.findings import Summary
+    from dynamics.analysis.findings import Summary
     from dynamics.store import Trace
 
 __all__ = ["TITLE", "Options", "figures", "plan", "summarise"]

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from dynamics.analysis.features import Parts
+from dynamics.analysis.findings import Finding, from_units
 from dynamics.emergence import unit_bootstrap
-from dynamics.features.parts import Parts
-from dynamics.findings import Finding, from_units
 from dynamics.store import Trace
 
 __all__ = ["census_arrays", "census_finding", "census_notes", "presence"]

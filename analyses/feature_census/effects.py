@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dynamics.features.parts import Parts
+from dynamics.analysis.features import Parts
 
 from .gallery import nats, plain
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dynamics.features.parts import Parts
+from dynamics.analysis.features import Parts
 
 from .labels import Enriched
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dynamics.features.enrichment import enrich, magnitude
-from dynamics.features.parts import Parts
+from dynamics.analysis.enrichment import enrich, magnitude
+from dynamics.analysis.features import Parts
 
 __all__ = ["Enriched", "enriched"]
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from dynamics.features.parts import HINT, leading, parts_of
-from dynamics.findings import Definition, Finding, Summary
+from dynamics.analysis.features import HINT, leading, parts_of
+from dynamics.analysis.findings import Definition, Finding, Summary
 from dynamics.store import Trace
 
 from .census import census_arrays, census_finding, census_notes

@@ -1,7 +1,7 @@
 """When does the model refer back to a name with the right pronoun? ``Mary went home because`` (she, he).
 
 (Mathwin et al. 2023.) Answer: the pronoun of the name's gender, foil: the other; corrupted: a name of the other gender.
-*Represented*: the gender can be read off the stream at the last token. The rest as in ``dynamics.circuits.summary``.
+*Represented*: the gender can be read off the stream at the last token. The rest as in ``dynamics.analysis.circuit``.
 Names are used as they are used in English text, where most have one pronoun; nothing is said about persons.
 """
 
@@ -10,16 +10,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dynamics.circuits.figures import circuit_figures as figures
-from dynamics.circuits.summary import CircuitTask
-from dynamics.circuits.task import TaskOptions as Options
-from dynamics.circuits.task import circuit_request, task_summary
-from dynamics.plan import Context, Request
+from dynamics.analysis.circuit import CircuitTask
+from dynamics.analysis.circuit_figures import circuit_figures as figures
+from dynamics.analysis.circuit_task import TaskOptions as Options
+from dynamics.analysis.circuit_task import circuit_request, task_summary
+from dynamics.runs.plan import Context, Request
 
 from .prompts import GENDER, gender_probe
 
 if TYPE_CHECKING:
-    from dynamics.findings import Summary
+    from dynamics.analysis.findings import Summary
     from dynamics.store import Trace
 
 __all__ = ["PLANTED", "TITLE", "Options", "figures", "plan", "summarise"]

@@ -3,7 +3,7 @@
 The circuit of Hanna et al. 2023. Answer: a year after the start, foil: one as far before it; corrupted: a start
 before the foil, after which both are right. The metric is the logit difference between the two, the same for all
 circuits here; the paper's is the probability of all later years minus that of all others. *Represented*: the decade
-of the start can be read off the stream at the last token. The rest as in ``dynamics.circuits.summary``.
+of the start can be read off the stream at the last token. The rest as in ``dynamics.analysis.circuit``.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dynamics.circuits.figures import circuit_figures as figures
-from dynamics.circuits.summary import CircuitTask
-from dynamics.circuits.task import TaskOptions as Options
-from dynamics.circuits.task import circuit_request, task_summary
-from dynamics.plan import Context, Request
+from dynamics.analysis.circuit import CircuitTask
+from dynamics.analysis.circuit_figures import circuit_figures as figures
+from dynamics.analysis.circuit_task import TaskOptions as Options
+from dynamics.analysis.circuit_task import circuit_request, task_summary
+from dynamics.runs.plan import Context, Request
 
 from .prompts import GREATER_THAN, greater_than_probe
 
 if TYPE_CHECKING:
-    from dynamics.findings import Summary
+    from dynamics.analysis.findings import Summary
     from dynamics.store import Trace
 
 __all__ = ["PLANTED", "TITLE", "Options", "figures", "plan", "summarise"]

@@ -20,7 +20,7 @@ p_i among all tokens and confidence c_i, the probability of p_i:
   al. 2015; Guo et al. 2017, "On Calibration of Modern Neural Networks"), in ten bins of equal width, and of equal mass; see
   :mod:`dynamics.numerics.calibrated`. Null: a perfectly calibrated model with the same confidences.
 - *Knowing direction*: difference in means of the stream between known and unknown entities, at the name and at the
-  answer, AUROC on entities that did not train it; steering along it and ablating it; see :mod:`dynamics.directions` and
+  answer, AUROC on entities that did not train it; steering along it and ablating it; see :mod:`dynamics.analysis.direction` and
   :mod:`analyses.hallucination.knowing`.
 - *Gap*: from the onset of answering to that of declining the unknown rather than the known, and to that of the
   direction; see :mod:`analyses.hallucination.gap`.
@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, Field
 
 from dynamics.measurements import Answers, TokenSets
-from dynamics.plan import Context, Request
+from dynamics.runs.plan import Context, Request
 
 from .figures import figures as _figures
 from .knowing import direction_requests
@@ -49,7 +49,7 @@ from .summary import summarise as _summarise
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from dynamics.findings import Summary
+    from dynamics.analysis.findings import Summary
     from dynamics.store import Trace
 
 __all__ = ["PLANTED", "TITLE", "Options", "figures", "plan", "summarise"]

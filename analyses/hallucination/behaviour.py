@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from dynamics.analysis.findings import Finding, from_draws, from_units, shuffled_answers
 from dynamics.emergence import shuffled_match_null, unit_bootstrap
-from dynamics.findings import Finding, from_draws, from_units, shuffled_answers
 from dynamics.store import Trace
 
 from .prompts import ENTITIES

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from dynamics.findings import Finding, from_draws
+from dynamics.analysis.findings import Finding, from_draws
 from dynamics.numerics.calibrated import calibrated_null, calibration_draws, calibration_error, reliability
 
 from .questions import FEWEST, WILLING, Questions

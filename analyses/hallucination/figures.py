@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dynamics.direction_figures import direction_figures
-from dynamics.figures import COLOURS, curve_grid, new_figure, step_axis
+from dynamics.analysis.direction_figures import direction_figures
+from dynamics.analysis.figures import COLOURS, curve_grid, new_figure, step_axis
 
 from .calibration import BINS
 from .knowing import DIRECTIONS
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from dynamics.findings import Finding, Summary
+    from dynamics.analysis.findings import Finding, Summary
 
 __all__ = ["figures"]
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dynamics.analysis.findings import Finding
 from dynamics.emergence import before
-from dynamics.findings import Finding
 
 __all__ = ["Gap", "gap_between"]
 

@@ -1,6 +1,6 @@
 """The direction that tells known from unknown entities: read at the name and at the answer, and used to answer or decline.
 
-The direction, its nulls and the steering are those of :mod:`dynamics.directions`: class 1 is known, and it is evaluated
+The direction, its nulls and the steering are those of :mod:`dynamics.analysis.direction`: class 1 is known, and it is evaluated
 on other entities, asked about in other words. It is fitted twice, with a probe each: at the last token of the name, where
 nothing has been decided yet (Ferrando et al. 2025), and at the last token of the question, where the answer is.
 
@@ -24,11 +24,11 @@ from typing import Any
 
 import numpy as np
 
-from dynamics.directions import DirectionTask, direction_measured, direction_parts, order_note
-from dynamics.findings import Finding, best_layer, sign_flip_null
+from dynamics.analysis.direction import DirectionTask, direction_measured, direction_parts, order_note
+from dynamics.analysis.findings import Finding, best_layer, sign_flip_null
 from dynamics.measurements import Direction, Measurement
-from dynamics.plan import Request
 from dynamics.probes import LAST, Probe
+from dynamics.runs.plan import Request
 from dynamics.store import Trace
 
 from .prompts import ENTITIES

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dynamics.figures import COLOURS, curve_grid, new_figure
+from dynamics.analysis.figures import COLOURS, curve_grid, new_figure
 
 from .knowing import DIRECTIONS
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from dynamics.findings import Finding, Summary
+    from dynamics.analysis.findings import Finding, Summary
 
 __all__ = ["steered_figures"]
 

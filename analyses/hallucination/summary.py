@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from dynamics.directions import DEFINITIONS as DIRECTIONS
+from dynamics.analysis.direction import DEFINITIONS as DIRECTIONS
+from dynamics.analysis.findings import Definition, Finding, Summary
 from dynamics.emergence import unit_bootstrap
-from dynamics.findings import Definition, Finding, Summary
 from dynamics.store import Trace
 
 from .behaviour import CONFIDENT, answering, declining, mean_of, misfires, only

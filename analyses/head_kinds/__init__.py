@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, Field
 
 from dynamics.measurements import HeadAttention, HeadCopying, HeadSuccession, HeadWeights, RepeatAttention
-from dynamics.plan import Context, Request
+from dynamics.runs.plan import Context, Request
 
 from .figures import figures as _figures
 from .prompts import delimiter_ids, document_probe, list_probe, repeat_probes, word_probe
@@ -40,7 +40,7 @@ from .summary import summarise as _summarise
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from dynamics.findings import Summary
+    from dynamics.analysis.findings import Summary
     from dynamics.store import Trace
 
 __all__ = ["TITLE", "Options", "figures", "plan", "summarise"]

@@ -9,14 +9,14 @@ from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from dynamics.figures import COLOURS, curve_grid, heat_maps, new_figure, step_axis
+from dynamics.analysis.figures import COLOURS, curve_grid, heat_maps, new_figure, step_axis
 
 from .kinds import KINDS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from dynamics.findings import Summary
+    from dynamics.analysis.findings import Summary
 
 __all__ = ["figures"]
 

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from dynamics.analysis.findings import Finding, from_draws
 from dynamics.emergence import Onset, count_onset, found_since, shuffled_match_null
-from dynamics.findings import Finding, from_draws
 from dynamics.store import Trace
 
 from .prompts import CONTROL, DOCUMENTS, LISTS, REPEATS, WORDS

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dynamics.findings import Finding, from_draws
+from dynamics.analysis.findings import Finding, from_draws
 from dynamics.store import Trace
 
 from .prompts import WORDS

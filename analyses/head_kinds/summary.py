@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from dynamics.findings import Definition, Finding, Summary, from_draws
+from dynamics.analysis.findings import Definition, Finding, Summary, from_draws
 from dynamics.store import Trace
 
 from .kinds import KINDS, Kind, Scores, finding_of, read_scores, since, when

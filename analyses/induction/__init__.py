@@ -19,7 +19,7 @@ period L:
 
 The circuit (``analyses.induction.pairs`` has the prompts): words of which one comes again, and twins in which its first
 occurrence was another word, so that the match is destroyed and not what is copied. *Represented*: which word came before
-can be read off the stream at the word after it. *Used* and *done* as in ``dynamics.circuits.summary``. *K-composition*:
+can be read off the stream at the word after it. *Used* and *done* as in ``dynamics.analysis.circuit``. *K-composition*:
 EAP-IG attribution of the edge from a head to another head's keys that is strongest in the end. Null: the other edges from
 heads to keys.
 """
@@ -31,9 +31,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dynamics.circuits.task import circuit_request
+from dynamics.analysis.circuit_task import circuit_request
 from dynamics.measurements import RepeatAttention, TokenLoss
-from dynamics.plan import Context, Request
+from dynamics.runs.plan import Context, Request
 
 from .circuit import with_circuit
 from .figures import figures as _figures
@@ -44,7 +44,7 @@ from .summary import summarise as _summarise
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from dynamics.findings import Summary
+    from dynamics.analysis.findings import Summary
     from dynamics.store import Trace
 
 __all__ = ["PLANTED", "TITLE", "Options", "figures", "plan", "summarise"]

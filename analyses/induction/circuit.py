@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from dynamics.circuits.summary import CircuitTask
-from dynamics.circuits.task import add_circuit, was_measured
-from dynamics.findings import Definition, Finding, Summary, from_draws
+from dynamics.analysis.circuit import CircuitTask
+from dynamics.analysis.circuit_task import add_circuit, was_measured
+from dynamics.analysis.findings import Definition, Finding, Summary, from_draws
 from dynamics.store import Trace
 
 from .pairs import PAIRS

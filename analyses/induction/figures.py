@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from dynamics.circuits.figures import circuit_figures
-from dynamics.figures import COLOURS, curve_grid, heat_maps, new_figure, step_axis
+from dynamics.analysis.circuit_figures import circuit_figures
+from dynamics.analysis.figures import COLOURS, curve_grid, heat_maps, new_figure, step_axis
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from dynamics.findings import Summary
+    from dynamics.analysis.findings import Summary
 
 __all__ = ["figures"]
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from dynamics.analysis.findings import Definition, Finding, Summary, from_draws, from_units, sign_flip_null
 from dynamics.emergence import count_onset, found_since
-from dynamics.findings import Definition, Finding, Summary, from_draws, from_units, sign_flip_null
 from dynamics.store import Trace
 
 from .prompts import CONTROL, REPEATS

@@ -3,7 +3,7 @@
 The circuit of Wang et al. 2023: duplicate-token, S-inhibition and name-mover heads. Answer: the name that came once;
 foil: the one that came twice; corrupted: three other names, so that none comes twice (their distribution p_ABC).
 *Represented*: the answer's name can be read off the stream at the last token. *Used*, *done*, faithfulness and identity
-as in ``dynamics.circuits.summary``.
+as in ``dynamics.analysis.circuit``.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dynamics.circuits.figures import circuit_figures as figures
-from dynamics.circuits.summary import CircuitTask
-from dynamics.circuits.task import TaskOptions as Options
-from dynamics.circuits.task import circuit_request, task_summary
-from dynamics.plan import Context, Request
+from dynamics.analysis.circuit import CircuitTask
+from dynamics.analysis.circuit_figures import circuit_figures as figures
+from dynamics.analysis.circuit_task import TaskOptions as Options
+from dynamics.analysis.circuit_task import circuit_request, task_summary
+from dynamics.runs.plan import Context, Request
 
 from .prompts import IOI, ioi_probe
 
 if TYPE_CHECKING:
-    from dynamics.findings import Summary
+    from dynamics.analysis.findings import Summary
     from dynamics.store import Trace
 
 __all__ = ["PLANTED", "TITLE", "Options", "figures", "plan", "summarise"]

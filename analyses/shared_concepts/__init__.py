@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING
 
 from checkpoints.errors import UserError
 from dynamics.measurements import Activations, Answers, Interchange
-from dynamics.plan import Context, NoOptions, Reading, Request
 from dynamics.probes import LAST, tokenize
+from dynamics.runs.plan import Context, NoOptions, Reading, Request
 
 from .causal import DONORS, PLACES, exchange_probe
 from .figures import figures as _figures
@@ -36,7 +36,7 @@ from .summary import summarise as _summarise
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from dynamics.findings import Summary
+    from dynamics.analysis.findings import Summary
     from dynamics.store import Trace
 
 __all__ = ["PLANTED", "TITLE", "Options", "figures", "plan", "readings", "summarise"]

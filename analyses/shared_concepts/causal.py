@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from dynamics.analysis.findings import Definition, Finding, best_layer, sign_flip_null
 from dynamics.emergence import shuffled_match_null
-from dynamics.findings import Definition, Finding, best_layer, sign_flip_null
 from dynamics.measurements import donor_label, target_label
 from dynamics.probes import LAST, Label, Mark, Probe, single_token
 from dynamics.store import Trace

@@ -9,7 +9,7 @@
   correlation of its answers over words. Null: concepts shuffled within each language, both words of a concept together,
   so that what opposite words share is no evidence; false discovery rate over features.
 
-Of a crosscoder answers count with the length of the decoder (see :mod:`dynamics.features.parts`).
+Of a crosscoder answers count with the length of the decoder (see :mod:`dynamics.analysis.features`).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from dynamics.analysis.features import HINT, Found, Parts, leading, parts_of
+from dynamics.analysis.findings import Definition, Finding, from_units
 from dynamics.emergence import discover
-from dynamics.features.parts import HINT, Found, Parts, leading, parts_of
-from dynamics.findings import Definition, Finding, from_units
 from dynamics.probes import LAST
 from dynamics.store import Trace
 

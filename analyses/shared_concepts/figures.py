@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dynamics.figures import curve_grid, heat_maps
+from dynamics.analysis.figures import curve_grid, heat_maps
 
 from .feature_figures import feature_figures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from dynamics.findings import Finding, Summary
+    from dynamics.analysis.findings import Finding, Summary
 
 __all__ = ["figures"]
 

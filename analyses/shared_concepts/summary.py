@@ -7,8 +7,8 @@ from itertools import permutations
 import numpy as np
 import xarray as xr
 
+from dynamics.analysis.findings import Definition, Finding, Summary, best_layer, from_units, shuffled_answers
 from dynamics.emergence import shuffled_match_null
-from dynamics.findings import Definition, Finding, Summary, best_layer, from_units, shuffled_answers
 from dynamics.numerics import centred_cosines, concept_margins, nearest_other
 from dynamics.probes import LAST
 from dynamics.store import Trace

@@ -17,7 +17,7 @@ Behaviour. With L(p) = log p(praise) - log p(criticism) after a prompt p:
 
 Mechanism: the direction between compliments and neutral sentences where the verdict follows, or (option ``position``) at the
 full stop after the sentence, before anything is said of the work: when it can be read (*represented*), steers the verdict
-(*used*) and is *needed*; definitions, nulls and sources in :mod:`dynamics.directions` and
+(*used*) and is *needed*; definitions, nulls and sources in :mod:`dynamics.analysis.direction` and
 :mod:`dynamics.measurements.direction`. Compliments are told from the kind of neutral sentence that is most like them, works
 of all qualities alike, so that neither one word nor the verdict is enough. *Done* is the log-odds above.
 """
@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from dynamics.measurements import Answers, Direction
-from dynamics.plan import Context, Request
+from dynamics.runs.plan import Context, Request
 
 from .figures import figures as _figures
 from .prompts import praise_probe, published_probe, views_probe
@@ -40,7 +40,7 @@ from .summary import summarise as _summarise
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from dynamics.findings import Summary
+    from dynamics.analysis.findings import Summary
     from dynamics.store import Trace
 
 __all__ = ["PLANTED", "TITLE", "Options", "figures", "plan", "summarise"]

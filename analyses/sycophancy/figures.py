@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dynamics.direction_figures import direction_figures
-from dynamics.figures import COLOURS, curve_grid, new_figure, step_axis
+from dynamics.analysis.direction_figures import direction_figures
+from dynamics.analysis.figures import COLOURS, curve_grid, new_figure, step_axis
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from dynamics.findings import Summary
+    from dynamics.analysis.findings import Summary
 
 __all__ = ["figures"]
 

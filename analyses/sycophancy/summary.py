@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from dynamics.directions import DEFINITIONS as DIRECTIONS
-from dynamics.directions import DirectionTask, arbitrary_effect, direction_parts, order_note
-from dynamics.findings import Definition, Finding, Summary, from_units, sign_flip_null
+from dynamics.analysis.direction import DEFINITIONS as DIRECTIONS
+from dynamics.analysis.direction import DirectionTask, arbitrary_effect, direction_parts, order_note
+from dynamics.analysis.findings import Definition, Finding, Summary, from_units, sign_flip_null
 from dynamics.store import Trace
 
 from .prompts import PRAISE, PUBLISHED, QUALITIES, STANCES, VIEWS

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ..weights import IGNORED
+from ..files.weights import IGNORED
 
 if TYPE_CHECKING:
     import torch

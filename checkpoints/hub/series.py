@@ -31,8 +31,8 @@ from .repository import Repository
 from .transport import shown
 
 if TYPE_CHECKING:
+    from ..files.weights import TensorInfo
     from ..loading import Prepared
-    from ..weights import TensorInfo
 
 __all__ = ["HubSeries"]
 
@@ -183,7 +183,7 @@ class HubSeries:
         Raises:
             CheckpointError: when the files cannot be listed, or are here and cannot be read.
         """
-        from ..weights import header
+        from ..files.weights import header
 
         if not is_commit(checkpoint.revision):
             return None

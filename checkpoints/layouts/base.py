@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ..configs import read_config
 from ..errors import CheckpointError
+from ..files.weights import TensorInfo
 from ..loading import Prepared, stored_dtype
-from ..weights import TensorInfo
 
 if TYPE_CHECKING:
     import torch

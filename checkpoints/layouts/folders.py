@@ -10,10 +10,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import weights
 from ..configs import read_config
+from ..files import weights
+from ..files.weights import TensorInfo
 from ..loading import Prepared, prepare
-from ..weights import TensorInfo
 from .base import Found, Options, converted, given_config, step_folders
 
 if TYPE_CHECKING:

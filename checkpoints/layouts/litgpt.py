@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError
+from ..files.torchfile import contents, plain_names, state_dict_at, tensors_at
+from ..files.weights import TensorInfo, files_digest
 from ..loading import Prepared
-from ..weights import TensorInfo, files_digest
 from .base import Found, Options, converted, given_config, step_folders, unknown_tensors, zero_biases
 from .litgpt_config import model_config
 from .places import Place, state_dict_place
-from .torchfile import contents, plain_names, state_dict_at, tensors_at
 
 if TYPE_CHECKING:
     import torch

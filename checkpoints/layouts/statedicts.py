@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError, UserError
+from ..files.torchfile import contents, plain_names, state_dict_at, tensors_at, tensors_digest
+from ..files.weights import TensorInfo, files_digest
 from ..loading import Prepared
-from ..weights import TensorInfo, files_digest
 from .base import Found, Options, converted, given_config
 from .places import Listed, Place, recorded_step, state_dict_list, state_dict_place
-from .torchfile import contents, plain_names, state_dict_at, tensors_at, tensors_digest
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

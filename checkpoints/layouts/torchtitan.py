@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError
+from ..files.dcp import distcp_files, read_metadata, read_tensors
+from ..files.weights import TensorInfo, files_digest
 from ..loading import Prepared
-from ..weights import TensorInfo, files_digest
 from .base import Found, Options, converted, given_config, step_folders, unknown_tensors
-from .dcp import distcp_files, read_metadata, read_tensors
 
 if TYPE_CHECKING:
     import torch

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from checkpoints.errors import UserError
 
-from ..architecture import ModelShape
+from ..models.architecture import ModelShape
 
 __all__ = ["Graph", "Reader", "Source", "graph_of"]
 

@@ -22,8 +22,8 @@ import torch
 
 from checkpoints.errors import UserError
 
-from ..architecture import Architecture
-from ..wiring import Wiring
+from ..models.architecture import Architecture
+from ..models.wiring import Wiring
 from .graph import Graph, graph_of
 
 __all__ = ["Gradients", "Metric", "Wired"]

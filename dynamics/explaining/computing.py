@@ -18,12 +18,12 @@ from checkpoints.hub import HubSeries
 from checkpoints.series import Checkpoint, Series
 
 from ..circuits.graph import graph_of
-from ..collector import resident_for, told
-from ..config import Run
-from ..lookup import find_run
+from ..collecting.collector import resident_for, told
+from ..collecting.revisiting import chosen_checkpoints, open_weights
 from ..progress import Reporter
-from ..resolve import Model, trace_path
-from ..revisiting import chosen_checkpoints, open_weights
+from ..runs.config import Run
+from ..runs.lookup import find_run
+from ..runs.resolve import Model, trace_path
 from .checkpoint import explain_checkpoint, failed, guess, node
 from .dictionary import OpenDictionary, open_dictionary, split_checkpoints
 from .page import explanation_page, explanation_svg

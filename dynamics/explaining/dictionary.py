@@ -15,14 +15,14 @@ from checkpoints.errors import UserError
 from checkpoints.series import Checkpoint
 
 from ..analyser import open_run_trace
-from ..resolve import Model
-from ..schedule import scheduled
+from ..runs.resolve import Model
+from ..runs.schedule import scheduled
 from ..store import FeatureTable
 from .prompts import token_text
 
 if TYPE_CHECKING:
-    from ..features.coder import Coder
-    from ..features.site import Place
+    from ..learning.coder import Coder
+    from ..learning.site import Place
     from .splitting import Crossing
 
 __all__ = ["MOST", "OpenDictionary", "open_dictionary", "split_checkpoints"]
@@ -211,7 +211,7 @@ def open_dictionary(name: str, dictionary: str, traces: Path, model: Model) -> O
             expected="resid_pre or resid_post: the residual stream between two layers, where all of it can be split",
             remedy="learn a dictionary of `site: resid_post`",
         )
-    from ..features.site import Place
+    from ..learning.site import Place
 
     place = Place(model.architecture, site, layer)
     coder = _coder(name, dictionary, traces, table, model)
@@ -230,9 +230,9 @@ def open_dictionary(name: str, dictionary: str, traces: Path, model: Model) -> O
 
 
 def _coder(name: str, dictionary: str, traces: Path, table: FeatureTable, model: Model) -> Coder:
-    from ..features.coder import Coder
-    from ..features.published import load_published
-    from ..features.training import stored
+    from ..learning.coder import Coder
+    from ..learning.published import load_published
+    from ..learning.training import stored
 
     settings: Mapping[str, Any] = table.settings
     config = settings["config"]

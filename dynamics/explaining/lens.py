@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from ..architecture import Architecture
 from ..circuits.wired import Wired
-from ..sites import observe
+from ..models.architecture import Architecture
+from ..models.sites import observe
 
 __all__ = ["LogitLens", "logit_lens"]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from checkpoints.errors import UserError
 
-from ..architecture import ModelShape
+from ..models.architecture import ModelShape
 from ..probes import Probe, tokenize
 
 __all__ = ["Question", "ask", "ordinary_tokens", "token_text"]

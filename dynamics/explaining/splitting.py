@@ -21,8 +21,8 @@ import numpy.typing as npt
 import torch
 
 from ..circuits.wired import Metric, Wired
-from ..features.coder import Coder
-from ..features.site import Place
+from ..learning.coder import Coder
+from ..learning.site import Place
 from .flow import STEPS, rows_at_once
 
 __all__ = ["Crossing", "Shown", "Split", "cross", "split", "strongest"]

@@ -9,7 +9,7 @@ import numpy as np
 
 from checkpoints.errors import UserError, nearest
 
-from ..architecture import ModelShape
+from ..models.architecture import ModelShape
 from ..names import LAYER, POSITION, PROMPT, SITES
 from ..probes import LAST, TokenizedProbe
 from .base import Batch, Variable

@@ -17,7 +17,7 @@ import numpy as np
 
 from checkpoints.errors import UserError
 
-from ..architecture import Architecture, ModelShape
+from ..models.architecture import Architecture, ModelShape
 from ..probes import TokenizedProbe
 
 if TYPE_CHECKING:

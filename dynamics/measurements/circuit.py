@@ -10,8 +10,8 @@ import numpy as np
 
 from checkpoints.errors import UserError, nearest
 
-from ..architecture import Architecture, ModelShape
 from ..circuits.graph import Graph, graph_of
+from ..models.architecture import Architecture, ModelShape
 from ..names import POSITION, PROMPT
 from ..probes import LAST, TokenizedProbe
 from .base import Variable

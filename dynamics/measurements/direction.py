@@ -26,11 +26,11 @@ import numpy as np
 
 from checkpoints.errors import UserError
 
-from ..architecture import Architecture, ModelShape
+from ..models.architecture import Architecture, ModelShape
+from ..models.sites import observe
 from ..names import LAYER, PROMPT
 from ..numerics.ranking import shuffled_labels
 from ..probes import LAST, TokenizedProbe
-from ..sites import observe
 from .base import Variable, require_causal
 from .editing import LOGITS, Edited
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..architecture import Architecture
+from ..models.architecture import Architecture
 from ..probes import LAST, TokenizedProbe
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import numpy as np
 
 from checkpoints.errors import UserError
 
-from ..architecture import Architecture, ModelShape
 from ..circuits.graph import graph_of
+from ..models.architecture import Architecture, ModelShape
 from ..names import LAYER, PROMPT
 from ..probes import LAST, TokenizedProbe
 from .base import Variable, require_causal
@@ -246,7 +246,7 @@ def _streams(
     """(prompt, d_model) the stream before and after the first block, at each prompt's last token."""
     import torch
 
-    from ..sites import observe
+    from ..models.sites import observe
 
     device = next(model.parameters()).device
     size = (len(probe.ids), architecture.shape.d_model)

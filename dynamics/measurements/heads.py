@@ -20,7 +20,7 @@ import numpy as np
 
 from checkpoints.errors import UserError
 
-from ..architecture import ModelShape
+from ..models.architecture import ModelShape
 from ..names import LAYER, PROMPT
 from ..probes import TokenizedProbe
 from .base import Batch, Variable, require_causal

@@ -24,8 +24,8 @@ import numpy as np
 
 from checkpoints.errors import UserError
 
-from ..architecture import Architecture, ModelShape
 from ..circuits.graph import graph_of
+from ..models.architecture import Architecture, ModelShape
 from ..names import LAYER, PROMPT
 from ..probes import LAST, TokenizedProbe
 from .base import Variable
@@ -33,7 +33,7 @@ from .base import Variable
 if TYPE_CHECKING:
     import torch
 
-    from ..wiring import Wiring
+    from ..models.wiring import Wiring
 
 __all__ = ["Interchange", "donor_label", "target_label"]
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from checkpoints.errors import UserError, nearest
 
-from ..architecture import ModelShape
+from ..models.architecture import ModelShape
 from ..names import LAYER
 from ..probes import LAST, TokenizedProbe
 from .base import Batch, Variable

@@ -31,7 +31,7 @@ import numpy as np
 
 from checkpoints.errors import UserError, nearest
 
-from ..architecture import Architecture, ModelShape
+from ..models.architecture import Architecture, ModelShape
 from ..names import PROMPT
 from ..probes import TokenizedProbe
 from .base import Variable, require_causal

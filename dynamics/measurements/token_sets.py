@@ -9,7 +9,7 @@ import numpy as np
 
 from checkpoints.errors import UserError
 
-from ..architecture import ModelShape
+from ..models.architecture import ModelShape
 from ..names import PROMPT
 from ..probes import LAST, TokenizedProbe
 from .base import Batch, Variable

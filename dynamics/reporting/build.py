@@ -15,16 +15,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from checkpoints.errors import UserError
 
 from ..analyser import analyse, open_run_trace
-from ..figures import timeline
-from ..lookup import find_run
-from ..onset_figures import onsets_by_definition, order_matrix
+from ..analysis.figures import timeline
+from ..analysis.onset_figures import onsets_by_definition, order_matrix
 from ..progress import Reporter
+from ..runs.lookup import find_run
 from .content import headlines, report_content, row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from ..config import Run
+    from ..runs.config import Run
 
 __all__ = ["Report", "report"]
 

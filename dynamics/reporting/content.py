@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..analyser import Result
+from ..analysis.findings import Finding
 from ..emergence import Emergence, Interval, Onset
-from ..findings import Finding
 from ..store import Trace
 from ..wording import steps_text
 from .ordering import order_content

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ..analysis.findings import Finding
 from ..emergence import before, in_order
-from ..findings import Finding
 
 __all__ = ["order_content"]
 

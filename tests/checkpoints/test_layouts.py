@@ -22,11 +22,11 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader
 
 from checkpoints import CheckpointError, FolderSeries, UserError
 from checkpoints.configs import read_config
+from checkpoints.files.pickles import Inert
+from checkpoints.files.torchfile import contents
+from checkpoints.files.weights import TensorInfo
 from checkpoints.layouts import LAYOUTS
-from checkpoints.layouts.pickles import Inert
-from checkpoints.layouts.torchfile import contents
 from checkpoints.loading import ResidentModel
-from checkpoints.weights import TensorInfo
 from tests.checkpoints.foreign import (
     LISTS,
     LIT_LLAMA,

@@ -12,8 +12,8 @@ import torch
 import transformers as hf
 
 from checkpoints import CheckpointError
+from checkpoints.files.weights import TensorInfo, header, read_tensors, weight_files
 from checkpoints.loading import ResidentModel, compare_headers, prepare
-from checkpoints.weights import TensorInfo, header, read_tensors, weight_files
 from tests.checkpoints.saved import MODELS, assert_same, edit, saved
 
 # --- the in-place swap

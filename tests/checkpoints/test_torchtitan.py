@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from checkpoints import CheckpointError, UserError
+from checkpoints.files.weights import TensorInfo
 from checkpoints.loading import ResidentModel
-from checkpoints.weights import TensorInfo
 from tests.checkpoints.foreign import (
     as_torchtitan,
     installed,
@@ -101,7 +101,7 @@ def test_torchtitans_tensors_of_another_model_are_named(tmp_path: Path) -> None:
 def test_a_tensor_in_several_parts_is_put_together(tmp_path: Path) -> None:
     from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex
 
-    from checkpoints.layouts.dcp import read_metadata, read_tensors
+    from checkpoints.files.dcp import read_metadata, read_tensors
 
     whole = torch.randn(5, 3)
     file = save_dcp(tmp_path / "step-1", {"w": whole[:2].clone(), "rest": whole[2:].clone()})

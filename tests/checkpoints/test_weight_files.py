@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 
 from checkpoints import CheckpointError
 from checkpoints.configs import read_config
+from checkpoints.files.weights import header, read_tensors, weight_files, weights_digest
 from checkpoints.loading import Prepared, ResidentModel, prepare
 from checkpoints.organism import build_tokenizer
 from checkpoints.tokenizing import load_tokenizer
-from checkpoints.weights import header, read_tensors, weight_files, weights_digest
 from tests.checkpoints.saved import assert_same, saved
 
 # --- unreadable files

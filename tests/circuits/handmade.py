@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from dynamics.architecture import Architecture, ModelShape, adapted
-from dynamics.sites import SiteTable, Where
-from dynamics.wiring import Wiring
+from dynamics.models.architecture import Architecture, ModelShape, adapted
+from dynamics.models.sites import SiteTable, Where
+from dynamics.models.wiring import Wiring
 
 HEADS, WORDS, LENGTH = 2, 8, 12
 D_HEAD = WORDS + LENGTH

@@ -11,10 +11,10 @@ import torch
 import transformers as hf
 
 from checkpoints import UserError
-from dynamics.architecture import Architecture, architecture
 from dynamics.circuits.attribution import direct_logits
 from dynamics.circuits.graph import Graph, graph_of
 from dynamics.circuits.wired import Wired
+from dynamics.models.architecture import Architecture, architecture
 from tests.families import CONFIGS
 
 WIRED = [name for name in CONFIGS if not name.startswith("bert")]

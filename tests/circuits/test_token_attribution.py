@@ -11,10 +11,10 @@ import torch
 import transformers as hf
 
 from checkpoints.errors import UserError
-from dynamics.architecture import architecture
 from dynamics.circuits.attribution import logit_difference
 from dynamics.circuits.wired import Wired
 from dynamics.measurements import TokenAttribution
+from dynamics.models.architecture import architecture
 from dynamics.probes import LAST, Probe, TokenizedProbe
 from tests.families import CONFIGS, VOCAB
 

@@ -21,7 +21,7 @@ mine:
 
 @pytest.fixture(autouse=True)
 def _one_provenance(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dynamics.resolve.provenance", lambda: {"versions": {}, "commit": None, "dirty": None})
+    monkeypatch.setattr("dynamics.runs.resolve.provenance", lambda: {"versions": {}, "commit": None, "dirty": None})
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def project(tmp_path: Path, tiny_series: Path) -> Path:
 @pytest.fixture(scope="session")
 def _collected(tiny_series: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     import dynamics as program
-    from dynamics.config import Run
+    from dynamics.runs.config import Run
 
     folder = tmp_path_factory.mktemp("collected")
     run = Run.model_validate(

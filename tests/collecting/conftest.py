@@ -11,7 +11,7 @@ import pytest
 @pytest.fixture(autouse=True)
 def _one_provenance(monkeypatch: pytest.MonkeyPatch) -> None:
     """A commit made while the tests run is no difference between two traces."""
-    monkeypatch.setattr("dynamics.resolve.provenance", lambda: {"versions": {}, "commit": None, "dirty": None})
+    monkeypatch.setattr("dynamics.runs.resolve.provenance", lambda: {"versions": {}, "commit": None, "dirty": None})
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from checkpoints.errors import UserError
 from checkpoints.local import FolderSeries
 from dynamics import Trace, analyse, report, status
-from dynamics.config import Run
-from dynamics.estimating import estimate
-from dynamics.schedule import scheduled
+from dynamics.collecting.estimating import estimate
+from dynamics.runs.config import Run
+from dynamics.runs.schedule import scheduled
 from tests.collecting.tiny import PROMPTS, STEPS, files, make_run, poison, run_collect, same_files
 
 

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from checkpoints.organism.worlds import addition as world
 from dynamics import collect
-from dynamics.collector import Collected
-from dynamics.config import Run
+from dynamics.collecting.collector import Collected
+from dynamics.runs.config import Run
 
 STEPS = [0, 1, 2, 3, 6, 12]
 PROMPTS = [world.prompt(a, b, context, digit) for a, b in ((23, 45), (61, 17)) for context in world.CONTEXTS for digit in world.DIGITS]  # fmt: skip

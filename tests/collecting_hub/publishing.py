@@ -11,7 +11,7 @@ from safetensors.torch import save
 
 from checkpoints.hub import HubConfig
 from checkpoints.organism import build_tokenizer
-from dynamics.config import ProbeEntry, Run
+from dynamics.runs.config import ProbeEntry, Run
 from tests.loopback import Hub
 
 REPO = "lab/tiny-pythia"

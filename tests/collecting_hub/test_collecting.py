@@ -17,7 +17,7 @@ from checkpoints import UserError
 from checkpoints.hub import HubSeries
 from checkpoints.series import Checkpoint
 from dynamics.cli import cli
-from dynamics.estimating import estimate
+from dynamics.collecting.estimating import estimate
 from dynamics.store import Trace
 from tests.collecting_hub.publishing import REPO, STEPS, config, files, published, run, sharded, trained, weight_bytes
 from tests.loopback import Hub

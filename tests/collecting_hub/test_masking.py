@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 import dynamics
 from dynamics.cli import cli
-from dynamics.estimating import estimate
+from dynamics.collecting.estimating import estimate
 from dynamics.progress import Reporter
 from dynamics.store import Trace
 from tests.collecting_hub.publishing import REPO, STEPS, files, published, run, weight_bytes

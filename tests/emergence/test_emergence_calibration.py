@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dynamics.emergence.calibration import coverage, table
-from dynamics.emergence.synthetic import LAST, Scenario, make, schedule, suite
+from dynamics.validating.calibration import coverage, table
+from dynamics.validating.synthetic import LAST, Scenario, make, schedule, suite
 
 CURVES = 40
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from dynamics.emergence.calibration import Row
-from dynamics.emergence.checks import checks, discovery_checks
-from dynamics.emergence.synthetic import Scenario
+from dynamics.validating.calibration import Row
+from dynamics.validating.checks import checks, discovery_checks
+from dynamics.validating.synthetic import Scenario
 
 
 def row(scenario: Scenario, *, covered: float = 0.95, judged: int = 1000, found: float = 1.0) -> Row:

@@ -14,7 +14,7 @@ from dynamics.emergence.definitions import NAMES
 from dynamics.emergence.noise import Noise, noise_of
 from dynamics.emergence.rises import half_rise
 from dynamics.emergence.shapes import fit_shape
-from dynamics.emergence.synthetic import Case, Scenario, make
+from dynamics.validating.synthetic import Case, Scenario, make
 
 
 def planted(kind: str, seed: int = 0, **more: object) -> Case:

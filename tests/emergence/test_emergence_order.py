@@ -22,7 +22,7 @@ from dynamics.emergence import (
 )
 from dynamics.emergence.noise import noise_of
 from dynamics.emergence.shapes import plausible
-from dynamics.emergence.synthetic import schedule
+from dynamics.validating.synthetic import schedule
 
 STEPS = schedule("log", 40, np.random.default_rng(0))
 X = np.log10(STEPS + 1.0)

@@ -19,9 +19,9 @@ from dynamics.cli import main
 from dynamics.explaining import check_explanation
 from dynamics.explaining.dictionary import split_checkpoints
 from dynamics.explaining.splitting import Crossing, Split, cross, split, strongest
-from dynamics.features.coder import Coder
-from dynamics.features.dictionary import Dictionary
-from dynamics.features.site import Place
+from dynamics.learning.coder import Coder
+from dynamics.learning.dictionary import Dictionary
+from dynamics.learning.site import Place
 from tests.circuits.handmade import ROOM, SAY
 from tests.circuits.test_circuits_wired import IDS, TWINS, WIRED
 from tests.circuits.test_circuits_wired import wired as wired_family

@@ -14,12 +14,12 @@ from checkpoints import UserError
 from checkpoints.organism import build_tokenizer
 from checkpoints.series import Checkpoint
 from checkpoints.tokenizing import word_tokenizer
-from dynamics.architecture import ModelShape
 from dynamics.circuits.wired import Wired
 from dynamics.explaining.checkpoint import explain_checkpoint, guess
 from dynamics.explaining.flow import Flow, find_flow
 from dynamics.explaining.lens import logit_lens
 from dynamics.explaining.prompts import Question, ask, token_text
+from dynamics.models.architecture import ModelShape
 from tests.circuits.handmade import WORDS, Toy, induction_toy
 from tests.circuits.test_circuits_wired import WIRED
 from tests.circuits.test_circuits_wired import wired as wired_family

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from checkpoints.tokenizing import word_tokenizer
-from dynamics.architecture import ModelShape
 from dynamics.circuits.wired import Wired
-from dynamics.config import Run
 from dynamics.explaining.prompts import Question, ask
+from dynamics.models.architecture import ModelShape
+from dynamics.runs.config import Run
 from tests.circuits.handmade import LENGTH, WORDS, Described, Toy, described, induction_toy
 
 WORD_LIST = tuple("abcdefgh")

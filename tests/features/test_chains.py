@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
+from dynamics.emergence.lives import Lives, live
 from dynamics.emergence.runs import CODES
-from dynamics.features.chains import Chain, along, chain, continued, follow_chain, moves
-from dynamics.features.lives import Lives, live
-from dynamics.features.matching import match_activations, match_decoders
+from dynamics.learning.chains import Chain, along, chain, continued, follow_chain, moves
+from dynamics.learning.matching import match_activations, match_decoders
 
 CHECKPOINTS, STABLE, ROWS, TOKENS, WIDTH = 8, 60, 60, 20, 48
 STEPS = np.arange(CHECKPOINTS) * 10

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from dynamics.features.coder import Coder
-from dynamics.features.dictionary import Dictionary
+from dynamics.learning.coder import Coder
+from dynamics.learning.dictionary import Dictionary
 
 
 def made(decoder: torch.Tensor) -> Dictionary:

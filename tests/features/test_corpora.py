@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from checkpoints.errors import UserError
 from checkpoints.organism import OrganismConfig, build_tokenizer
-from dynamics.features.corpora import dataset_rows, organism_rows, prompt_rows, separator, text_rows
+from dynamics.learning.corpora import dataset_rows, organism_rows, prompt_rows, separator, text_rows
 
 TINY = OrganismConfig(steps=12, checkpoints=6, layers=2, d_model=32, heads=2, batch=8)
 

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from checkpoints.errors import StoppedError, UserError
-from dynamics.features.crosscoder import TrainConfig, Trainer, gradient, train_dictionary
-from dynamics.features.dictionary import Dictionary, evaluate, refit
-from dynamics.features.matching import match_decoders
-from dynamics.features.planted import PlantedConfig, PlantedStream
-from dynamics.features.sae import OneCheckpoint, train_chain
+from dynamics.learning.crosscoder import TrainConfig, Trainer, gradient, train_dictionary
+from dynamics.learning.dictionary import Dictionary, evaluate, refit
+from dynamics.learning.matching import match_decoders
+from dynamics.learning.sae import OneCheckpoint, train_chain
+from dynamics.validating.planted_features import PlantedConfig, PlantedStream
 
 SMALL = PlantedConfig(checkpoints=4, d_model=12, stable=8, born=2, active=1.5, batch=128)
 QUICK = TrainConfig(features=14, k=1.5, steps=60, resample=10)

@@ -14,14 +14,14 @@ from scipy.stats import pearsonr, spearmanr
 from checkpoints.configs import read_config
 from checkpoints.loading import ResidentModel
 from checkpoints.local import FolderConfig, FolderSeries
-from dynamics.architecture import Architecture, ModelShape, architecture
-from dynamics.features import effects, quality
-from dynamics.features.coder import Decoder
-from dynamics.features.corpora import organism_rows
-from dynamics.features.effects import RowMeans, answers, by_row, loss_and_gradient, removed
-from dynamics.features.readings import installed
-from dynamics.features.site import Place
-from dynamics.sites import SiteTable, Where
+from dynamics.learning import effects, quality
+from dynamics.learning.coder import Decoder
+from dynamics.learning.corpora import organism_rows
+from dynamics.learning.effects import RowMeans, answers, by_row, loss_and_gradient, removed
+from dynamics.learning.readings import installed
+from dynamics.learning.site import Place
+from dynamics.models.architecture import Architecture, ModelShape, architecture
+from dynamics.models.sites import SiteTable, Where
 from tests.conftest import TINY
 
 WIDTH, TOKENS = 6, 5

@@ -8,15 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from dynamics.analysis.enrichment import enrich, explained, explained_draws, magnitude, operand_shares, operand_table
 from dynamics.emergence import unit_bootstrap
-from dynamics.features.enrichment import (
-    enrich,
-    explained,
-    explained_draws,
-    magnitude,
-    operand_shares,
-    operand_table,
-)
 
 ROW, COLUMN = np.indices((10, 10))
 

@@ -17,14 +17,14 @@ from checkpoints.configs import read_config
 from checkpoints.errors import StoppedError, UserError
 from checkpoints.loading import ResidentModel
 from checkpoints.local import FolderConfig, FolderSeries
-from dynamics.architecture import architecture
 from dynamics.cli import cli
 from dynamics.emergence.runs import CODES
-from dynamics.features import quality
-from dynamics.features.coder import Coder
-from dynamics.features.corpora import organism_rows
-from dynamics.features.dictionary import Dictionary
-from dynamics.features.site import Place
+from dynamics.learning import quality
+from dynamics.learning.coder import Coder
+from dynamics.learning.corpora import organism_rows
+from dynamics.learning.dictionary import Dictionary
+from dynamics.learning.site import Place
+from dynamics.models.architecture import architecture
 from dynamics.store import FeatureTable, Trace, dictionaries_in
 from tests.conftest import TINY
 
@@ -175,7 +175,7 @@ def test_what_is_measured_of_a_dictionary_is_measured_at_every_checkpoint(collec
 def test_what_an_older_version_measured_is_measured_again_and_nothing_is_trained(
     mine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dynamics.features import learning
+    from dynamics.learning import learn as learning
 
     runs, traces = mine / "runs.yaml", mine / "traces"
     file = traces / "mine.dictionaries" / "links" / "step12" / "dictionary.safetensors"
@@ -202,8 +202,8 @@ def test_what_is_up_to_date_is_not_made_again_and_other_settings_are(
 
 
 def test_a_training_that_was_cut_off_ends_as_if_it_had_not_been(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dynamics.features import training
-    from dynamics.features.crosscoder import Trainer
+    from dynamics.learning import training
+    from dynamics.learning.crosscoder import Trainer
 
     folder = mine / "traces" / "mine.dictionaries" / "main"
     whole = Dictionary.load(folder / "dictionary")

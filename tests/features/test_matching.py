@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from dynamics.features.matching import STATUS, Matches, match_activations, match_decoders
+from dynamics.learning.matching import STATUS, Matches, match_activations, match_decoders
 from dynamics.numerics.blocked import CosineScores, scan_scores
 
 METHODS = ("mutual", "assignment")
@@ -73,7 +73,7 @@ def test_mutual_matches_are_those_of_brute_force(case: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_assignment_equals_linear_sum_assignment_above_the_threshold(seed: int) -> None:
-    from dynamics.features.matching import _assigned
+    from dynamics.learning.matching import _assigned
     from dynamics.numerics.blocked import Pairs
 
     one, other = dictionaries(seed, 30, 25, 6)

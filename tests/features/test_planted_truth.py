@@ -19,10 +19,10 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from dynamics.features.crosscoder import TrainConfig, train_dictionary
-from dynamics.features.dictionary import Dictionary, Fit, evaluate, refit
-from dynamics.features.planted import KINDS, PlantedConfig, PlantedStream
-from dynamics.features.tracks import Tracks, changes, follow, partings, turning_points
+from dynamics.learning.crosscoder import TrainConfig, train_dictionary
+from dynamics.learning.dictionary import Dictionary, Fit, evaluate, refit
+from dynamics.learning.tracks import Tracks, changes, follow, partings, turning_points
+from dynamics.validating.planted_features import KINDS, PlantedConfig, PlantedStream
 
 STEPS = np.arange(10) * 100
 SERIES = PlantedConfig(checkpoints=10, d_model=32, stable=16, born=10, dead=6, rotated=6, split=5, active=3.0)

@@ -16,10 +16,10 @@ from checkpoints.configs import read_config
 from checkpoints.errors import UserError
 from checkpoints.hub.client import HubClient
 from checkpoints.local import FolderConfig, FolderSeries
-from dynamics.architecture import architecture
-from dynamics.features.dictionary import Dictionary
-from dynamics.features.published import Published, load_published
-from dynamics.sites import FAMILIES
+from dynamics.learning.dictionary import Dictionary
+from dynamics.learning.published import Published, load_published
+from dynamics.models.architecture import architecture
+from dynamics.models.sites import FAMILIES
 from tests.loopback import connected
 
 D, F, K = 6, 20, 4
@@ -209,7 +209,7 @@ def test_a_limit_of_features_is_kept_in_the_file_and_old_files_have_none(tmp_pat
 
 
 def test_hook_names_say_the_site() -> None:
-    from dynamics.features.published import _site
+    from dynamics.learning.published import _site
 
     expected = {
         "blocks.0.hook_resid_pre": ("resid_pre", 0),
@@ -243,7 +243,7 @@ def test_hook_names_say_the_site() -> None:
     ],
 )
 def test_a_modules_output_is_a_site_only_where_it_is_the_same(family: str, module: str, expected: Any) -> None:
-    from dynamics.features.published import _site
+    from dynamics.learning.published import _site
 
     assert _site(module, FAMILIES[family]) == expected
 

@@ -15,11 +15,11 @@ from checkpoints.errors import UserError
 from checkpoints.loading import ResidentModel
 from checkpoints.local import FolderConfig, FolderSeries
 from checkpoints.organism import OrganismConfig
-from dynamics.architecture import architecture
-from dynamics.features.corpora import organism_rows
-from dynamics.features.crosscoder import TrainConfig, train_dictionary
-from dynamics.features.dictionary import evaluate
-from dynamics.features.streams import ActivationStream, StreamConfig
+from dynamics.learning.corpora import organism_rows
+from dynamics.learning.crosscoder import TrainConfig, train_dictionary
+from dynamics.learning.dictionary import evaluate
+from dynamics.learning.streams import ActivationStream, StreamConfig
+from dynamics.models.architecture import architecture
 
 TINY = OrganismConfig(steps=12, checkpoints=6, layers=2, d_model=32, heads=2, batch=8)
 

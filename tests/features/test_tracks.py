@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from dynamics.emergence.runs import CODES
-from dynamics.features.chains import chain
-from dynamics.features.matching import match_decoders
-from dynamics.features.tracks import Tracks, changes, follow, partings, turning_points
+from dynamics.learning.chains import chain
+from dynamics.learning.matching import match_decoders
+from dynamics.learning.tracks import Tracks, changes, follow, partings, turning_points
 
 STEPS = np.arange(8) * 10
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 import transformers as hf
 
-from dynamics.architecture import architecture
-from dynamics.forward import measure
+from dynamics.measurements.forward import measure
+from dynamics.models.architecture import architecture
 from dynamics.probes import LAST, Probe, TokenizedProbe
 
 VOCAB = 12

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from checkpoints import UserError
-from dynamics.architecture import architecture
 from dynamics.measurements import HeadAttention, HeadCopying, HeadSuccession, HeadWeights, attention_scores, heads
+from dynamics.models.architecture import architecture
 from tests.families import CONFIGS, model_of
 from tests.heads.handmade import VOCAB, WORDS, found, gpt2, set_output, tokens
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 import transformers as hf
 
-from dynamics.architecture import architecture
 from dynamics.circuits.heads import compositions, head_matrices, positivity, written_by
 from dynamics.circuits.wired import Wired
 from dynamics.measurements import HeadAttention, HeadCopying, HeadSuccession, HeadWeights, heads
-from dynamics.sites import observe
+from dynamics.models.architecture import architecture
+from dynamics.models.sites import observe
 from tests.families import CONFIGS, model_of
 from tests.heads.handmade import VOCAB, WORDS, found, gpt2, set_output, tokens
 

@@ -10,9 +10,9 @@ import pytest
 from safetensors.numpy import save
 
 from checkpoints import CheckpointError, UserError
+from checkpoints.files.weights import weights_digest
 from checkpoints.hub import HubConfig, HubSeries
 from checkpoints.hub.client import HubClient
-from checkpoints.weights import weights_digest
 from tests.hub.conftest import REPO, Opened, model, named, on_disk, series_of, weights
 from tests.loopback import Hub
 

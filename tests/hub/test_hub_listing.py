@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from checkpoints import Checkpoint, CheckpointError, UserError
+from checkpoints.files.weights import weights_digest
 from checkpoints.hub import HubSeries
 from checkpoints.hub.client import HubClient
-from checkpoints.weights import weights_digest
 from tests.hub.conftest import REPO, Opened, model, named, on_disk, series_of, weights
 from tests.loopback import Hub
 

@@ -1,0 +1,1 @@
+"""Files of weights: their headers, digests and tensors, read without executing anything."""

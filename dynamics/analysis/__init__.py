@@ -1,0 +1,1 @@
+"""What analyses are made of: requests, findings, sections and figures, circuits, directions and features."""

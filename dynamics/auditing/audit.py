@@ -1,0 +1,189 @@
+"""Is every checkpoint of a series what its label says? From the listing alone, and from the weights where they are."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from checkpoints.ahead import ReadAhead
+from checkpoints.audit import AuditFinding, neighbours, sketch
+from checkpoints.errors import CheckpointError, UserError
+from checkpoints.hub import HubSeries
+from checkpoints.organism import OrganismConfig, is_trained
+from checkpoints.series import Checkpoint, Series, WeightFile
+from checkpoints.sources import open_series
+
+from ..collecting.collector import told
+from ..models.architecture import find_adapter
+from ..progress import Reporter
+from ..runs.config import LiveConfig, Run
+from ..runs.lookup import find_run
+from ..runs.resolve import trace_path
+from .preflight import list_weights, listing_findings
+from .sketches import Known, compare, keep, kept_file, kept_sketches, traced_sketches
+
+__all__ = ["Audit", "audit"]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found.
+
+    Attributes:
+        name: of the run or series.
+        origin: where its weights come from.
+        checkpoints: how many it has.
+        findings: by step; those with ``mask`` are left out of collection.
+        weights: how many checkpoints' weights were compared, besides the listing.
+        table: column name to (compared checkpoint,) values: ``step``, ``norm``, ``nonfinite`` and the cosines of
+            their weights with the ``previous``, the ``next`` and the ``first``. Empty when no weights were compared.
+        unreadable: step to reason, where the files could not be listed or the weights not be had.
+    """
+
+    name: str
+    origin: str
+    checkpoints: int
+    findings: tuple[AuditFinding, ...]
+    weights: int = 0
+    table: Mapping[str, np.ndarray] = field(default_factory=dict)
+    unreadable: Mapping[int, str] = field(default_factory=dict)
+
+
+def audit(
+    name: str,
+    *,
+    runs: Path | None = None,
+    traces: Path = Path("traces"),
+    run: Run | None = None,
+    weights: bool = False,
+    reporter: Reporter | None = None,
+) -> Audit:
+    """Compare what a series serves with what its labels say.
+
+    The listing needs no weights: files that several steps share, steps without weights, steps that are missing. A
+    trace knows its checkpoints' weights by a sketch, and so does the cache what an earlier audit has read: those are
+    compared too.
+
+    Args:
+        name: a run, a published series, or a folder.
+        runs: the runs file.
+        traces: folder of traces.
+        run: the run itself, instead of reading the runs file.
+        weights: fetch and read every other checkpoint too, one after the other (two on disk at most).
+        reporter: who tells the user.
+
+    Raises:
+        UserError: when there is no such series.
+    """
+    reporter = reporter or Reporter(quiet=True)
+    if run is None:
+        name, run = find_run(name, runs=runs, traces=traces)
+    if isinstance(run.series, LiveConfig):
+        raise UserError(f"run {name!r} was collected while it trained: there are no checkpoints to audit")
+    if isinstance(run.series, OrganismConfig) and not is_trained(name, run.series):
+        raise UserError(f"organism {name!r} is not trained yet", remedy=f"dynamics collect {name}")
+    series = open_series(name, run.series)
+    listed = _hashed(series, list_weights(series), reporter)
+    findings = listing_findings(series, listed)
+    files = {c.step: held for c, held in listed.items()}
+    traced = traced_sketches(trace_path(traces, name), series.checkpoints)
+    known = kept_sketches(series, listed)
+    known |= {step: one for step, one in traced.items() if _still(one.digest, files.get(step, ()))}
+    unlisted = series.unlisted if isinstance(series, HubSeries) else {}
+    unreadable = {c.step: error.observed for c, error in unlisted.items()}
+    if weights:
+        missing = [c for c in series.checkpoints if c.step not in known and listed.get(c)]
+        unreadable |= _read(series, run, missing, known, listed, reporter)
+    steps = sorted(known)
+    table: dict[str, np.ndarray] = {}
+    if steps:
+        sketches = [known[s].sketch for s in steps]
+        absent = {f.step for f in findings if f.mask and f.label} | {*unreadable}
+        seen = {(f.step, f.kind) for f in findings}
+        findings = [*findings, *(f for f in compare(known, absent) if (f.step, f.kind) not in seen)]
+        table = {
+            "step": np.array(steps),
+            "norm": np.array([s.norm for s in sketches]),
+            "nonfinite": np.array([s.nonfinite for s in sketches]),
+            **neighbours(steps, np.stack([s.values for s in sketches])),
+        }
+    findings = sorted(findings, key=lambda f: (f.step, f.kind))
+    return Audit(name, series.origin, len(series.checkpoints), tuple(findings), len(steps), table, unreadable)
+
+
+def _hashed(
+    series: Series, listed: Mapping[Checkpoint, tuple[WeightFile, ...]], reporter: Reporter
+) -> dict[Checkpoint, tuple[WeightFile, ...]]:
+    """The listing with the sha256 of files that are on this disk; those of a hub are listed with theirs."""
+    if isinstance(series, HubSeries):
+        return dict(listed)
+    result = {}
+    with reporter.bar("hashing", len(listed), unit="checkpoints") as bar:
+        for done, (checkpoint, files) in enumerate(listed.items()):
+            place = series.fetch(checkpoint)
+            folder = place if place.is_dir() else place.parent
+            # of a list in one file every element has that file's checksum: only its weights can be compared
+            own = "#" not in place.name
+            result[checkpoint] = tuple(
+                replace(f, sha256=f.sha256 or (_sha256(folder / f.name) if own else None)) for f in files
+            )
+            bar.update(done + 1, f"step {checkpoint.step}")
+    return result
+
+
+def _sha256(file: Path) -> str | None:
+    if not file.is_file():
+        return None
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _still(digest: str, files: tuple[WeightFile, ...]) -> bool:
+    """Whether a checkpoint still has the files that were collected, as far as their checksums are known."""
+    found = [f.sha256 for f in files]
+    if not found or None in found:
+        return True
+    together = hashlib.sha256("\n".join(map(str, found)).encode()).hexdigest()
+    return digest == (found[0] if len(found) == 1 else together)
+
+
+def _read(
+    series: Series,
+    run: Run,
+    checkpoints: list[Checkpoint],
+    known: dict[int, Known],
+    listed: Mapping[Checkpoint, tuple[WeightFile, ...]],
+    reporter: Reporter,
+) -> dict[int, str]:
+    """Sketch checkpoints into ``known``, and keep the sketches in the cache. Step to what failed."""
+    failed: dict[int, str] = {}
+    todo = {checkpoint: kept_file(series, checkpoint, listed[checkpoint]) for checkpoint in checkpoints}
+    if not todo:
+        return failed
+
+    from checkpoints.loading import ResidentModel
+
+    # through a model, because files of one series may name and repeat their tensors differently
+    resident = ResidentModel(build=None if run.adapter is None else find_adapter(run.adapter).build)
+    if isinstance(series, HubSeries):
+        series.sweep([c.revision for c in todo])
+    with (
+        ReadAhead(series, list(todo), series.read) as ahead,
+        reporter.bar(f"reading {series.name}", len(todo), unit="checkpoints") as bar,
+    ):
+        for place, (checkpoint, file) in enumerate(todo.items()):
+            try:
+                prepared = ahead.take()
+                made = sketch(dict(resident.install(prepared).named_parameters()))
+                known[checkpoint.step] = Known(made, prepared.digest)
+                keep(file, known[checkpoint.step])
+                del prepared
+            except CheckpointError as error:
+                failed[checkpoint.step] = told(error.observed, series)
+            ahead.let_go()
+            bar.update(place + 1, f"step {checkpoint.step}")
+    return failed

@@ -1,0 +1,136 @@
+"""Which checkpoints of a trace are masked: kept out of every curve, with the reason, though their data may be there.
+
+Three reasons: the runs file excludes them, the listing of the series gives them away (known faults, copies of other
+checkpoints), or their weights do (off the path of their neighbours). The last shows only when they are loaded, and is
+decided anew whenever there are more checkpoints to compare with. What ``dynamics audit --weights`` has read and kept
+counts as loaded, so that a checkpoint is also held against those that are masked or failed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from checkpoints.audit import AuditFinding
+from checkpoints.errors import CheckpointError
+from checkpoints.hub import HubSeries
+from checkpoints.series import Checkpoint, Series
+
+from ..runs.config import Run
+from ..runs.resolve import Resolved
+from ..store import Trace, TraceWriter
+from .preflight import listing_findings
+from .sketches import Known, compare, kept_sketches, measured_sketches, traced_sketches
+
+__all__ = ["Before", "apply_masks", "before_loading", "expected_masks", "known_before", "weight_findings"]
+
+
+@dataclass(frozen=True)
+class Before:
+    """What is known of a series before any of it is loaded.
+
+    Attributes:
+        reasons: step to why it is masked.
+        kept: step to what an audit has read of its weights; empty where nothing found is to be masked.
+        unlisted: step to why its files could not be listed.
+    """
+
+    reasons: dict[int, str] = field(default_factory=dict)
+    kept: Mapping[int, Known] = field(default_factory=dict)
+    unlisted: Mapping[int, str] = field(default_factory=dict)
+
+
+def before_loading(resolved: Resolved) -> Before:
+    """What is known of a run's checkpoints before anything is loaded."""
+    assert resolved.series is not None
+    return known_before(resolved.run, resolved.series)
+
+
+def known_before(run: Run, series: Series) -> Before:
+    """The same of a run that has not been planned."""
+    excluded = dict.fromkeys(run.exclude, "excluded in the runs file")
+    if run.include_masked:
+        return Before(excluded)
+    if not isinstance(series, HubSeries):
+        # what its files' list shows is for its owner to mend: it is refused or failed, not passed over
+        return Before(excluded, _kept(series))
+    listed = series.all_files()
+    unlisted = {c.step: error.observed for c, error in series.unlisted.items()}
+    reasons = _reasons(listing_findings(series, listed))
+    return Before(reasons | excluded, kept_sketches(series, listed), unlisted)
+
+
+def _kept(series: Series) -> dict[int, Known]:
+    listed = {}
+    for checkpoint in series.checkpoints:
+        try:
+            listed[checkpoint] = series.weight_files(checkpoint)
+        except (CheckpointError, OSError):  # said where it is to be loaded
+            continue
+    return kept_sketches(series, listed)
+
+
+def expected_masks(trace: Path, resolved: Resolved, before: Before) -> dict[int, str]:
+    """Step to reason: what the next collection would begin by masking. Nothing is written.
+
+    Args:
+        trace: the trace; there need be none.
+        resolved: the run.
+        before: what is known of it.
+    """
+    if resolved.run.include_masked:
+        return dict(before.reasons)
+    checkpoints = resolved.declaration.checkpoints
+    failed: set[int] = set()
+    if trace.exists():
+        found = Trace(trace)
+        failed = {s for s, state in zip(found.steps.tolist(), found.status, strict=True) if state == "failed"}
+    known = {**before.kept, **traced_sketches(trace, checkpoints)}
+    return _reasons(compare(known, failed | {*before.reasons})) | before.reasons
+
+
+def weight_findings(
+    writer: TraceWriter, checkpoints: Sequence[Checkpoint], before: Before | None = None
+) -> list[AuditFinding]:
+    """What the weights of the checkpoints say, by the sketches in the trace, and for others by those that were kept.
+
+    Args:
+        writer: of the trace.
+        checkpoints: of the trace.
+        before: what is known besides.
+    """
+    before = before or Before()
+    steps = [c.step for c in checkpoints]
+    # not those that nobody has asked for, between which training may have stood still
+    failed = {s for s, state in zip(steps, writer.status(), strict=True) if state == "failed"}
+    known = {**before.kept, **measured_sketches(steps, writer.digests(), writer.sketches())}
+    return compare(known, failed | {*before.reasons})
+
+
+def apply_masks(resolved: Resolved, writer: TraceWriter, before: Before) -> dict[int, str]:
+    """Mask what there is reason to mask, unmask the rest; returns step to reason.
+
+    What was measured stays on disk: a checkpoint that is unmasked and whose data is whole is complete again.
+    """
+    checkpoints = resolved.declaration.checkpoints
+    reasons = dict(before.reasons)
+    if not resolved.run.include_masked:
+        reasons = _reasons(weight_findings(writer, checkpoints, before)) | reasons
+    status, digests = writer.status(), writer.digests()
+    for index, checkpoint in enumerate(checkpoints):
+        reason = reasons.get(checkpoint.step)
+        if reason is not None and (status[index] != "masked" or writer.reason(index) != reason):
+            writer.mark(index, "masked", reason)
+        elif reason is None and status[index] == "masked":
+            writer.mark(index, "complete" if digests[index] else "pending")
+    return reasons
+
+
+def _reasons(findings: Iterable[AuditFinding]) -> dict[int, str]:
+    reasons: dict[int, str] = {}
+    for finding in findings:
+        if finding.mask:
+            text = finding.reason + (f" ({finding.source})" if finding.source else "")
+            reasons[finding.step] = f"{reasons[finding.step]}; {text}" if finding.step in reasons else text
+    return reasons

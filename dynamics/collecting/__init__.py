@@ -1,0 +1,1 @@
+"""Collecting a trace: checkpoint by checkpoint, in rounds, while a model trains; its status and its repair."""

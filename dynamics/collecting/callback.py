@@ -1,0 +1,96 @@
+"""A callback for the Hugging Face Trainer: collect while it trains (see :mod:`dynamics.collecting.live`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from ..progress import Reporter
+from ..runs.config import ProbeEntry
+from ..runs.plan import find_analysis
+from ..runs.schedule import log_steps
+from .live import LiveCollector
+
+__all__ = ["DynamicsCallback"]
+
+
+class DynamicsCallback(TrainerCallback):  # type: ignore[misc]
+    """Collects a trace of the training that the Trainer does; no weights are saved for it.
+
+    Args:
+        name: the run's name; its trace is ``NAME.zarr``.
+        analyses: names of analyses; if there are no ``probes`` either: every built-in one that fits.
+        probes: the user's own prompts.
+        steps: optimizer steps at which to collect; None takes ``checkpoints`` of them, evenly spaced in log step.
+        checkpoints: see ``steps``.
+        tokens_per_step: tokens in one optimizer step, if that is constant.
+        tokenizer: if the Trainer has none (``processing_class``).
+        traces: folder of traces.
+        settings: any other field of :class:`dynamics.runs.config.Run`.
+
+    Attributes:
+        live: the collector, once training has begun; None when it could not begin (which is said; training goes on).
+
+    Raises:
+        UserError: for a misspelt analysis, before training starts.
+
+    Example::
+
+        Trainer(..., callbacks=[DynamicsCallback("my-run", analyses=["induction"])]).train()
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        analyses: Sequence[str] = (),
+        probes: Mapping[str, ProbeEntry] | None = None,
+        steps: Collection[int] | None = None,
+        checkpoints: int = 20,
+        tokens_per_step: int | None = None,
+        tokenizer: Any = None,
+        traces: Path | str = Path("traces"),
+        settings: Mapping[str, Any] | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        for analysis in analyses:
+            find_analysis(analysis)
+        self.live: LiveCollector | None = None
+        self._say = say or Reporter().say
+        self._name, self._steps, self._checkpoints, self._tokenizer = name, steps, checkpoints, tokenizer
+        self._options: dict[str, Any] = {
+            "analyses": analyses,
+            "probes": probes,
+            "tokens_per_step": tokens_per_step,
+            "traces": traces,
+            "settings": settings,
+            "say": self._say,
+        }
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Plan everything, and collect step 0 (or the step that training is resumed from)."""
+        steps = log_steps(state.max_steps, self._checkpoints) if self._steps is None else self._steps
+        tokenizer = self._tokenizer if self._tokenizer is not None else kwargs.get("processing_class")
+        if self.live is not None:  # training was interrupted, and begins again
+            self.live.close()
+        try:
+            self.live = LiveCollector(
+                self._name, model, tokenizer, steps=steps, resume=state.global_step > 0, **self._options
+            )
+        except Exception as error:
+            self._say(f"dynamics: nothing is collected: {error}\n  training goes on")
+            return
+        self.live.step(state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Collect if this step is due."""
+        if self.live is not None:
+            self.live.step(state.global_step)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Let go of the trace."""
+        if self.live is not None:
+            self.live.close()

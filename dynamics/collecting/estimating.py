@@ -1,0 +1,170 @@
+"""What collecting a run would cost: checkpoints, bytes to download, bytes of trace, time. Nothing is downloaded."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from checkpoints.audit import sketch
+from checkpoints.errors import CheckpointError, UserError
+from checkpoints.hub import HubSeries
+from checkpoints.series import Checkpoint
+
+from ..auditing.masking import Before, before_loading, expected_masks
+from ..progress import Reporter
+from ..runs.config import Run
+from ..runs.resolve import Resolved, trace_path
+from ..store import Trace
+from ..store.journal import read_journal
+from .collector import open_run, require_aim, resident_model, visited
+from .measuring import measure_all, usable_device
+
+__all__ = ["ASSUMED_BANDWIDTH", "Estimate", "estimate"]
+
+ASSUMED_BANDWIDTH = 50e6
+"""Bytes per second at which a download is guessed."""
+
+_LARGEST = 2e9
+"""Parameters of the largest model that is timed with random weights; beyond it, memory is the first question."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a collection would do; nothing is written or trained.
+
+    Attributes:
+        checkpoints: checkpoints that the run visits; with ``schedule: adaptive`` at most, as all that follows.
+        of: checkpoints that the series has.
+        todo: those that are not complete yet.
+        first: how many an adaptive schedule visits before it looks; None for the others.
+        masked: step to reason.
+        prompts: prompts per checkpoint, all probes together.
+        download_bytes: weights to download, without what is already here.
+        trace_bytes: uncompressed size of the finished trace.
+        seconds: expected compute for ``todo``, or None where it cannot be known.
+        basis: how ``seconds`` was found.
+        download_seconds: at :data:`ASSUMED_BANDWIDTH`; it runs while the model computes.
+        to_train: optimizer steps of training needed first (organisms only).
+    """
+
+    checkpoints: int
+    of: int
+    todo: int
+    prompts: int
+    trace_bytes: int
+    download_bytes: int = 0
+    seconds: float | None = None
+    basis: str = ""
+    to_train: int = 0
+    masked: dict[int, str] = field(default_factory=dict)
+    first: int | None = None
+
+    @property
+    def download_seconds(self) -> float:
+        """See the class."""
+        return self.download_bytes / ASSUMED_BANDWIDTH
+
+
+def estimate(name: str, run: Run, *, traces: Path = Path("traces"), reporter: Reporter | None = None) -> Estimate:
+    """How many checkpoints, bytes and seconds; times the probes on the spot.
+
+    Raises:
+        UserError: for anything that ``collect`` would refuse before it computes.
+    """
+    reporter = reporter or Reporter(quiet=True)
+    usable_device(run.device)
+    require_aim(name, run)
+    trace = trace_path(traces, name)
+    resolved = open_run(name, run, trace, reporter, train=False)
+    checkpoints = resolved.declaration.checkpoints
+    before = before_loading(resolved) if resolved.series is not None else Before()
+    masked = expected_masks(trace, resolved, before)
+    indices = [i for i in visited(resolved) if checkpoints[i].step not in masked]
+    complete: set[int] = set()
+    failed: set[int] = set()
+    if trace.exists():
+        done = Trace(trace)
+        complete = {int(s) for s in done.steps[done.complete]} - masked.keys() - {*run.exclude}
+        failed = {s for s, state in zip(done.steps.tolist(), done.status, strict=True) if state == "failed"}
+    todo = [checkpoints[i] for i in indices if checkpoints[i].step not in complete]
+    left = len(todo)
+    if run.schedule == "adaptive":  # which ones the rounds will visit is not known, but how many at most
+        failed -= {c.step for c in todo}  # the first ones are tried again, later ones are not
+        todo = [c for c in checkpoints if c.step not in {*masked, *run.exclude, *complete, *failed}]
+        room = len(todo) if run.budget is None else max(0, run.budget - len(complete | failed))
+        left = max(left, min(len(todo), room))
+    seconds, basis = _seconds(resolved, trace)
+    download = 0
+    if isinstance(resolved.series, HubSeries):
+        download = sum(sorted((_download_bytes(resolved.series, c) for c in todo), reverse=True)[:left])
+    count = len(complete) + left if run.schedule == "adaptive" else len(indices)
+    return Estimate(
+        checkpoints=count,
+        of=len(checkpoints),
+        todo=left,
+        prompts=sum(len(probe.ids) for _, probe in resolved.probes),
+        trace_bytes=resolved.declaration.bytes_per_checkpoint() * count,
+        download_bytes=download,
+        seconds=None if seconds is None else seconds * left,
+        basis=basis,
+        to_train=getattr(run.series, "steps", 0) if resolved.series is None else 0,
+        masked=masked,
+        first=len(indices) if run.schedule == "adaptive" else None,
+    )
+
+
+def _download_bytes(series: HubSeries, checkpoint: Checkpoint) -> int:
+    try:
+        return series.download_bytes(checkpoint)
+    except CheckpointError:  # it cannot be listed, and will be recorded as failed
+        return 0
+
+
+def _seconds(resolved: Resolved, trace: Path) -> tuple[float | None, str]:
+    """Seconds per checkpoint and how they were found: from the journal, from weights that are here, or random ones."""
+    times = [e["seconds"] for e in read_journal(trace) if e.get("event") == "complete"][-50:]
+    if times:
+        return float(np.median(times)), "median of those that were collected"
+    resident = resident_model(resolved)
+    if resolved.series is not None and not isinstance(resolved.series, HubSeries):
+        last = resolved.series.checkpoints[-1]
+        began = time.perf_counter()
+        try:
+            model = resident.install(resolved.series.read(resolved.series.fetch(last)))
+        except UserError as error:
+            return None, f"step {last.step} cannot be loaded: {error.observed}"
+        for _ in measure_all(resolved, model):
+            pass
+        sketch(dict(model.named_parameters()))
+        return time.perf_counter() - began, f"step {last.step} timed here"
+    return _random_seconds(resolved)
+
+
+def _random_seconds(resolved: Resolved) -> tuple[float | None, str]:
+    """Seconds for a model of this architecture with random weights: where there are none yet."""
+    import torch
+    import transformers
+
+    if resolved.model.adapter is not None:
+        return None, "a module of one's own is not timed without its weights"
+    kind = str(resolved.model.config["model_type"])
+    config = transformers.AutoConfig.for_model(
+        kind, **{k: v for k, v in resolved.model.config.items() if k != "model_type"}
+    )
+    auto = transformers.AutoModelForCausalLM
+    if not resolved.model.architecture.shape.causal:
+        auto = transformers.AutoModelForMaskedLM
+    with torch.device("meta"):
+        size = sum(p.numel() for p in auto.from_config(config).parameters())
+    if size > _LARGEST:
+        return None, f"a model of {size / 1e9:.1f} billion parameters is not tried without need"
+    device = usable_device(resolved.run.device)
+    dtype = getattr(torch, resolved.run.dtype)
+    model = auto.from_config(config, dtype=dtype, attn_implementation="eager").to(device).eval()
+    began = time.perf_counter()
+    for _ in measure_all(resolved, model):
+        pass
+    return time.perf_counter() - began, "a model of this size with random weights, timed here"

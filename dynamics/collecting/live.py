@@ -1,0 +1,370 @@
+"""Collecting while a model trains, without saving weights: the same trace as from stored checkpoints.
+
+A plain training loop needs three lines::
+
+    live = LiveCollector("my-run", model, tokenizer, analyses=["induction"], steps=log_steps(10_000))
+    for step in range(10_001):
+        live.step(step)
+        ...  # forward, backward, optimizer.step()
+
+The Hugging Face Trainer takes :class:`dynamics.collecting.callback.DynamicsCallback`. Whatever goes wrong in collecting is said
+and recorded; training goes on, with the same random numbers as without.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from checkpoints.errors import UserError
+from checkpoints.loading import stored_dtype
+from checkpoints.series import Checkpoint
+
+from ..auditing.masking import weight_findings
+from ..models.architecture import Adapter, adapted
+from ..progress import Reporter
+from ..runs.config import AnalysisEntry, LiveConfig, ProbeEntry, Run, check_name
+from ..runs.plan import built_in
+from ..runs.resolve import Model, Resolved, describe_model, plan_run, trace_path
+from ..runs.schedule import log_steps
+from ..store import Trace, TraceWriter, writer_lock
+from ..store.journal import write_journal
+from .measuring import write_checkpoint
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["LiveCollector", "log_steps"]
+
+
+class LiveCollector:
+    """Collects a run from a model that is being trained, at chosen steps.
+
+    Args:
+        name: the run's name; its trace is ``NAME.zarr``.
+        model: the model itself: of ``transformers``, or any module with an ``adapter``. Wrappers of data-parallel
+            training and of ``torch.compile`` are looked through.
+        tokenizer: a fast tokenizer; an adapter has its own.
+        steps: optimizer steps at which to collect, known beforehand; None collects at every call of :meth:`step`, and
+            the trace grows.
+        analyses: names of analyses; if there are no ``probes`` either: every built-in one that fits.
+        probes: the user's own prompts.
+        tokens_per_step: tokens in one optimizer step, if that is constant.
+        adapter: describes a module of the user's own.
+        traces: folder of traces.
+        resume: this training goes on with an earlier one, whose trace is there.
+        settings: any other field of :class:`dynamics.runs.config.Run` (``trace_dtype``, ``batch_tokens``, ...).
+        say: told what happens; standard error if None.
+
+    Attributes:
+        collected: steps that are in the trace.
+        failed: step to what went wrong.
+
+    Raises:
+        UserError: when something is wrong before training starts: a misspelt analysis, prompts that do not fit, a
+            trace of that name that belongs to another training.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: torch.nn.Module,
+        tokenizer: Any = None,
+        *,
+        steps: Collection[int] | None = None,
+        analyses: Sequence[str] = (),
+        probes: Mapping[str, ProbeEntry] | None = None,
+        tokens_per_step: int | None = None,
+        adapter: Adapter | None = None,
+        traces: Path | str = Path("traces"),
+        resume: bool = False,
+        settings: Mapping[str, Any] | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        self.collected: list[int] = []
+        self.failed: dict[int, str] = {}
+        self._say = say or Reporter().say
+        self._stack = ExitStack()
+        self._resumed = False
+        self._active = _is_main_process()
+        if not self._active:
+            return
+        try:
+            self._begin(
+                name, model, tokenizer, steps, analyses, probes, tokens_per_step, adapter, Path(traces), settings
+            )
+            self._take_up(resume)
+        except BaseException:
+            self._stack.close()  # or the next attempt would find the trace locked
+            raise
+
+    def _begin(
+        self,
+        name: str,
+        model: Any,
+        tokenizer: Any,
+        steps: Collection[int] | None,
+        analyses: Sequence[str],
+        probes: Mapping[str, ProbeEntry] | None,
+        tokens_per_step: int | None,
+        adapter: Adapter | None,
+        traces: Path,
+        settings: Mapping[str, Any] | None,
+    ) -> None:
+        check_name(name)
+        self._model = _unwrapped(model)
+        self._planned = None if steps is None else sorted(set(steps))
+        self._tokens_per_step = tokens_per_step
+        self._name = name
+        entries = tuple(AnalysisEntry(name=a) for a in analyses)
+        if not entries and not probes:
+            entries = tuple(AnalysisEntry(name=a, optional=True) for a in built_in())
+        dtype = str(next(self._model.parameters()).dtype).removeprefix("torch.")
+        fields = {"analyses": entries, "probes": dict(probes or {}), "dtype": dtype, **dict(settings or {})}
+        try:
+            self._run = Run(series=LiveConfig(), **fields)
+        except ValidationError as error:
+            where = ".".join(map(str, error.errors()[0]["loc"]))
+            raise UserError(
+                f"the settings of live run {name!r} are wrong: {where}: {error.errors()[0]['msg']}",
+                expected="fields of dynamics.runs.config.Run; weights in float32, float16 or bfloat16",
+            ) from error
+        self._described = self._describe(tokenizer, adapter)
+        self._path = trace_path(traces, name)
+        self._resolved = self._plan([self._checkpoint(s) for s in self._planned or ()])
+        self._stack.enter_context(writer_lock(self._path))
+        self._writer: TraceWriter | None = None
+
+    def due(self, step: int) -> bool:
+        """Whether :meth:`step` would collect now."""
+        if not self._active or step in self.collected:
+            return False
+        return self._planned is None or step in self._planned
+
+    def step(self, step: int, tokens: int | None = None) -> None:
+        """Collect if this step is due: the model as it is now is the checkpoint after ``step`` optimizer steps.
+
+        Never raises: what goes wrong is said and recorded, and training goes on. After the last of the planned steps
+        the trace is closed.
+
+        Args:
+            step: optimizer steps done.
+            tokens: tokens seen, where they are counted (without ``steps`` only).
+        """
+        try:
+            if self._active and self._resumed:
+                self._go_on(step)
+            if self.due(step):
+                self._collect(step, tokens)
+        except Exception as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            self.failed[step] = reason
+            self._say(f"dynamics: step {step} was not collected: {reason}; training goes on")
+            self._record_failure(step, reason)
+        if self._active and self._planned and step >= self._planned[-1]:
+            self.close()  # nothing is due any more: others may read the trace, and store what they find in it
+
+    def close(self) -> None:
+        """Training has ended: compare the checkpoints' weights and let go of the trace. Never raises."""
+        try:
+            if self._active and self._writer is not None:
+                # a label cannot be wrong here: what looks odd is the training's own doing, and stays
+                for finding in weight_findings(self._writer, self._resolved.declaration.checkpoints):
+                    self._say(f"dynamics: step {finding.step}: {finding.reason}")
+        except Exception as error:
+            self._say(f"dynamics: {error}")
+        self._active = False
+        self._stack.close()
+
+    def __enter__(self) -> LiveCollector:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def _describe(self, tokenizer: Any, adapter: Adapter | None) -> Model:
+        if adapter is not None:
+            found = adapted(adapter, self._model.state_dict())
+            return Model(adapter.tokenizer(), found, {"adapter": type(adapter).__name__}, adapter)
+        config = getattr(self._model, "config", None)
+        if config is None or not hasattr(config, "model_type"):
+            raise UserError(
+                f"a {type(self._model).__name__} cannot be measured as it is",
+                expected="a model of transformers, or an `adapter` (dynamics.models.architecture.Adapter)",
+            )
+        if not getattr(tokenizer, "is_fast", False):
+            raise UserError(
+                "there is no tokenizer" if tokenizer is None else f"a {type(tokenizer).__name__} is no fast tokenizer",
+                expected="a fast tokenizer of transformers (AutoTokenizer.from_pretrained(...))",
+                remedy="give it as `tokenizer`; the Trainer hands on its `processing_class`",
+            )
+        return describe_model(config, tokenizer, self._run.sites)
+
+    def _checkpoint(self, step: int, tokens: int | None = None) -> Checkpoint:
+        if tokens is None and self._tokens_per_step is not None:
+            tokens = self._tokens_per_step * step
+        return Checkpoint(step, "live", tokens)
+
+    def _plan(self, checkpoints: Sequence[Checkpoint]) -> Resolved:
+        return plan_run(
+            self._name, self._run, None, tuple(checkpoints), self._described, "training that was watched", self._say
+        )
+
+    def _take_up(self, resume: bool) -> None:
+        """Go on with the trace that is there."""
+        if not self._path.exists():
+            if self._planned:
+                self._writer = TraceWriter(self._path, self._resolved.declaration, durable=self._run.durable)
+            return
+        before = Trace(self._path)
+        if before.complete.any() and not resume:
+            raise UserError(
+                f"{self._path} holds {int(before.complete.sum())} checkpoints of an earlier training",
+                expected="a trace of this training",
+                remedy="choose another name, move the trace away, or say resume=True if this training goes on with it",
+            )
+        # what the trace has places for stays planned; more can only follow at its end
+        known = list(before.checkpoints())
+        if self._planned is not None:
+            more = [s for s in self._planned if s > known[-1].step]
+            known += [self._checkpoint(s) for s in more]
+            self._planned = [c.step for c in known]
+        declaration = replace(self._resolved.declaration, checkpoints=tuple(known))
+        self._resolved = replace(self._resolved, declaration=declaration)
+        self._writer = TraceWriter(self._path, self._resolved.declaration, durable=self._run.durable)
+        self.collected = [int(s) for s in before.steps[before.complete]]
+        self._resumed = bool(self.collected)
+
+    def _grown(self, step: int, tokens: int | None) -> TraceWriter:
+        """The writer of a trace that has a place for this step."""
+        known = self._resolved.declaration.checkpoints
+        if self._writer is None or step not in [c.step for c in known]:
+            if known and step < known[-1].step:
+                raise UserError(f"step {step} comes after step {known[-1].step}: a trace grows at its end only")
+            more = (*known, self._checkpoint(step, tokens))
+            declaration = replace(self._resolved.declaration, checkpoints=more)
+            self._writer = TraceWriter(self._path, declaration, durable=self._run.durable)
+            self._resolved = replace(self._resolved, declaration=declaration)
+        return self._writer
+
+    def _go_on(self, step: int) -> None:
+        """The first step of a training that was resumed: what the trace has of later steps is of the earlier attempt."""
+        self._resumed = False
+        assert self._writer is not None
+        steps = [c.step for c in self._resolved.declaration.checkpoints]
+        if step in self.collected and self._writer.digest(steps.index(step)) != _digest(_state(self._model)):
+            self._active = False
+            raise UserError(
+                f"step {step} of {self._path} has other weights: it is the trace of another training, which is kept",
+                expected="the training that this one goes on with",
+                remedy="choose another name",
+            )
+        later = [s for s in self.collected if s > step]
+        if later:
+            self.collected = [s for s in self.collected if s <= step]
+            self._say(f"dynamics: training goes on from step {step}: {len(later)} later checkpoints are collected anew")
+
+    def _collect(self, step: int, tokens: int | None) -> None:
+        began = time.perf_counter()
+        writer = self._grown(step, tokens)
+        index = [c.step for c in self._resolved.declaration.checkpoints].index(step)
+        tensors = _state(self._model)
+        with _measurable(self._model):
+            broken = write_checkpoint(
+                self._resolved,
+                writer,
+                self._model,
+                index,
+                digest=_digest(tensors),
+                stored_dtype=stored_dtype(tensors),
+            )
+        if broken:
+            self._say(f"dynamics: step {step}: the model returned {broken} values that are not finite")
+        self.collected.append(step)
+        self.failed.pop(step, None)
+        write_journal(self._path, "complete", step=step, seconds=time.perf_counter() - began)
+
+    def _record_failure(self, step: int, reason: str) -> None:
+        try:
+            steps = [c.step for c in self._resolved.declaration.checkpoints]
+            if self._writer is not None and step in steps:
+                self._writer.mark(steps.index(step), "failed", reason)
+            write_journal(self._path, "failed", step=step, reason=reason)
+        except Exception as error:  # the disk that is full for the data is full for this, too
+            self._say(f"dynamics: nor could that be recorded: {error}")
+
+
+def _is_main_process() -> bool:
+    import torch
+
+    distributed = torch.distributed
+    return not (distributed.is_available() and distributed.is_initialized() and distributed.get_rank() != 0)
+
+
+def _unwrapped(model: Any) -> Any:
+    """The module itself, without the wrappers of training."""
+    while True:
+        parts = {type(p).__name__ for p in model.parameters()}
+        if type(model).__name__ == "FullyShardedDataParallel" or "DTensor" in parts or _sharded_by_deepspeed(model):
+            raise UserError(
+                "the weights of a fully sharded model are spread over processes: it cannot be collected while it trains",
+                expected="a model that each process holds whole",
+                remedy="save checkpoints and follow them with `dynamics collect --watch FOLDER`",
+            )
+        inner = getattr(model, "_orig_mod", None)
+        if inner is None and type(model).__name__ in ("DistributedDataParallel", "DataParallel"):
+            inner = model.module
+        if inner is None:
+            return model
+        model = inner
+
+
+def _sharded_by_deepspeed(model: Any) -> bool:
+    return any(hasattr(parameter, "ds_id") for parameter in model.parameters())
+
+
+def _state(model: Any) -> dict[str, torch.Tensor]:
+    return {name: value.detach() for name, value in model.state_dict().items()}
+
+
+@contextmanager
+def _measurable(model: Any) -> Iterator[None]:
+    """Evaluation mode and attention that returns its patterns; afterwards everything is as it was."""
+    import torch
+
+    modes = {module: module.training for module in model.modules()}
+    attention = getattr(getattr(model, "config", None), "_attn_implementation", None)
+    device = next(model.parameters()).device.type
+    # mixed precision of the Trainer wraps `forward`, with an autocast of its own inside ours
+    wrapped = model.__dict__.pop("forward", None) if hasattr(model, "_original_forward") else None
+    try:
+        model.eval()
+        if attention not in (None, "eager"):
+            model.set_attn_implementation("eager")
+        with torch.autocast(device, enabled=False):
+            yield
+    finally:
+        if wrapped is not None:
+            model.forward = wrapped
+        if attention not in (None, "eager"):
+            model.set_attn_implementation(attention)
+        for module, training in modes.items():
+            module.training = training
+
+
+def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """sha256 of names and values, which stands for the weight file that there is none of."""
+    import torch
+
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        total.update(name.encode())
+        total.update(tensors[name].cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()

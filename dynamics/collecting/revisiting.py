@@ -1,0 +1,83 @@
+"""Going back to a run's weights after it was collected: to explain a prompt, or to learn a dictionary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from checkpoints.errors import UserError
+from checkpoints.hub import HubConfig
+from checkpoints.organism import OrganismConfig, is_trained
+from checkpoints.series import Checkpoint, Series
+
+from ..auditing.masking import known_before
+from ..progress import Reporter
+from ..runs.config import Run
+from ..runs.resolve import Model, open_model, trace_path
+from ..runs.schedule import scheduled
+from ..store import Trace
+
+__all__ = ["chosen_checkpoints", "open_weights"]
+
+
+def open_weights(name: str, run: Run, trace: Path, reporter: Reporter) -> tuple[Series, Model]:
+    """Series and model: the commits that the trace was collected from, an organism trained where it is not yet.
+
+    Args:
+        name: the run's name.
+        run: the run.
+        trace: where its trace is, or would be.
+        reporter: who tells the user.
+
+    Raises:
+        UserError: when the series cannot be opened, or has no weights to go back to.
+    """
+    if isinstance(run.series, OrganismConfig) and not is_trained(name, run.series):
+        with reporter.bar(f"training {name}", run.series.steps, unit="steps") as bar:
+            return open_model(name, run, training=lambda done, _total, loss: bar.update(done, f"loss {loss:.2f}"))
+    pins: dict[int, Checkpoint] = {}
+    if isinstance(run.series, HubConfig) and trace.exists():
+        found = Trace(trace)
+        pins = {c.step: c for c, digest in zip(found.checkpoints(), found.digests, strict=True) if digest}
+    return open_model(name, run, pins=pins)
+
+
+def chosen_checkpoints(name: str, run: Run, series: Series, traces: Path, count: int | None) -> list[Checkpoint]:
+    """The checkpoints that the trace holds, else those that the schedule visits.
+
+    Args:
+        name: the run's name.
+        run: the run.
+        series: its checkpoints.
+        traces: folder of traces.
+        count: at most so many of them, evenly on a log scale of steps; None for all.
+
+    Raises:
+        UserError: when there is none.
+    """
+    path = trace_path(traces, name)
+    if path.exists():
+        trace = Trace(path)
+        held = {int(step) for step in trace.steps[trace.complete]}
+        found = [c for c in series.checkpoints if c.step in held]
+        if not found:
+            raise UserError(
+                f"the trace of run {name!r} has no complete checkpoint of its series",
+                expected="at least one, or no trace at all",
+                remedy=f"dynamics collect {name}",
+            )
+    else:
+        schedule = "log" if run.schedule == "adaptive" else run.schedule
+        visited = scheduled([c.step for c in series.checkpoints], schedule, run.checkpoints)
+        masked = known_before(run, series).reasons
+        found = [series.checkpoints[i] for i in visited if series.checkpoints[i].step not in masked]
+        if not found:
+            raise UserError(
+                f"run {name!r} has no checkpoint to go back to: "
+                + "; ".join(f"step {step}: {reason}" for step, reason in list(masked.items())[:3]),
+                expected="at least one that is not masked",
+            )
+    if count is None:
+        return found
+    if count == 1:
+        return found[-1:]
+    return [found[i] for i in scheduled([c.step for c in found], "log", count)]

@@ -1,0 +1,117 @@
+"""The verb ``collect``: everything that a schedule visits, or round by round what is worth a look."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+
+from ..analyser import analyse
+from ..progress import Reporter
+from ..runs.config import Run
+from ..runs.lookup import find_run
+from ..runs.resolve import trace_path
+from ..store import Trace, remark, writer_lock
+from ..store.journal import write_journal
+from .adaptive import Wanted, next_checkpoints
+from .collector import Collected, collect_once, require_aim
+
+__all__ = ["collect"]
+
+
+def collect(
+    name: str,
+    *,
+    runs: Path | None = None,
+    traces: Path = Path("traces"),
+    run: Run | None = None,
+    keep_going: bool = False,
+    only: Collection[int] | None = None,
+    reporter: Reporter | None = None,
+) -> Collected:
+    """Collect a run: train or open its series, visit every scheduled checkpoint, write the trace.
+
+    Running it again goes on where it was left: complete checkpoints are kept, half-written ones are written anew,
+    failed ones are tried again. If the series has got longer since, the trace grows. With ``schedule: adaptive`` a
+    coarse grid is visited first, then, round by round, the checkpoints that most narrow the onsets of the headline
+    curves (:mod:`dynamics.collecting.adaptive`), until they are as narrow as the series allows or the budget is spent.
+
+    Args:
+        name: a run of the runs file, the name of a published series, or the path of a folder of checkpoints.
+        runs: the runs file (``runs.yaml`` in the current folder if None).
+        traces: folder of traces; the trace is ``NAME.zarr`` in it.
+        run: the run itself, instead of reading the runs file.
+        keep_going: record checkpoints whose files are bad as failed and collect the others, instead of refusing to
+            start. Checkpoints that a hub cannot deliver never stop the others.
+        only: visit these steps instead of those of the schedule.
+        reporter: who tells the user.
+
+    Raises:
+        UserError: when the request is wrong, before anything is computed.
+        StoppedError: when the disk is full or memory is short; run it again after making room.
+    """
+    reporter = reporter or Reporter(quiet=True)
+    if run is None:
+        name, run = find_run(name, runs=runs, traces=traces)
+    if run.schedule != "adaptive" or only is not None:
+        return collect_once(name, run, traces=traces, keep_going=keep_going, only=only, reporter=reporter)
+    require_aim(name, run)
+    path = trace_path(traces, name)
+    total = collect_once(name, run, traces=traces, keep_going=keep_going, reporter=reporter)  # the coarse grid
+    number = 0
+    while wanted := _wanted(name, run, traces, path, reporter):
+        number += 1
+        trace = Trace(path)
+        steps = [int(trace.steps[w.index]) for w in wanted]
+        purposes = {str(s): list(w.reasons) for s, w in zip(steps, wanted, strict=True)}
+        reporter.say(f"round {number}: {_purpose(wanted)}")
+        write_journal(path, "round", number=number, steps=steps, purposes=purposes)
+        done = collect_once(name, run, traces=traces, keep_going=keep_going, only=steps, reporter=reporter)
+        total.collected += done.collected
+        total.failed |= done.failed
+        total.masked = done.masked
+        total.nonfinite |= done.nonfinite
+        total.seconds += done.seconds
+    trace = Trace(path)
+    left = [i for i, state in enumerate(trace.status) if state == "pending"]
+    with writer_lock(path):
+        remark(path, left, "not visited: the adaptive schedule ended before")
+    reporter.say(_end(run, trace))
+    return total
+
+
+def _wanted(name: str, run: Run, traces: Path, path: Path, reporter: Reporter) -> list[Wanted]:
+    """The next round; empty when there is nothing to gain, or nothing left of the budget."""
+    trace = Trace(path)
+    # one that failed or is masked has been looked at: asking for it again would not end
+    visited = np.flatnonzero([state != "pending" for state in trace.status]).tolist()
+    if not trace.complete.any():
+        return []
+    room = len(trace.steps) if run.budget is None else run.budget - _spent(trace)
+    if room <= 0:
+        return []
+    results = analyse(name, traces=traces, run=run, fresh=False, reporter=Reporter(quiet=True))
+    findings = [f for result in results for f in result.summary.findings if f.headline]
+    usable = [i for i, step in enumerate(trace.steps.tolist()) if step not in run.exclude]
+    return next_checkpoints(findings, visited, usable)[:room]
+
+
+def _purpose(wanted: list[Wanted]) -> str:
+    """What a round is for, in one line."""
+    keys = list(dict.fromkeys(key for w in wanted for key in w.reasons))
+    shown = ", ".join(keys[:4]) + (f" and {len(keys) - 4} more" if len(keys) > 4 else "")
+    number = "1 checkpoint that narrows" if len(wanted) == 1 else f"{len(wanted)} checkpoints that narrow"
+    return f"{number} the onset of {shown}"
+
+
+def _spent(trace: Trace) -> int:
+    return sum(state in ("complete", "failed") for state in trace.status)
+
+
+def _end(run: Run, trace: Trace) -> str:
+    spent = _spent(trace)
+    share = f"{spent} of {len(trace.steps)} checkpoints visited ({spent / len(trace.steps):.0%})"
+    if run.budget is not None and spent >= run.budget:
+        return f"{share}; the budget is spent"
+    return f"{share}; every onset is as narrow as the series allows"

@@ -1,0 +1,218 @@
+"""How far a run is, and whether its trace is intact."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import Crc32cCodec
+
+from ..analyser import open_run_trace
+from ..names import CHECKPOINT
+from ..runs.config import Run
+from ..runs.lookup import find_run, trace_name
+from ..runs.resolve import trace_path
+from ..runs.schedule import scheduled
+from ..store import FEATURES, WEIGHTS, Trace, writer_lock
+from ..store.journal import read_journal
+from ..store.writer import check_format, delete_slab, open_group, slab_files
+
+__all__ = ["Damage", "RunStatus", "status", "verify"]
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """How far a run is.
+
+    Attributes:
+        trace: the trace, or None when it has not been started.
+        steps: status to steps; scheduled checkpoints that are not done are ``pending``, others ``not scheduled``.
+        reasons: step to reason, for failed and masked checkpoints.
+        rounds: of an adaptive schedule: step to the keys of the curves whose onset it was to narrow, one per round.
+        seconds_per_checkpoint: median of the last session, or None.
+        seconds_left: estimate, or None.
+        collecting: whether a process is writing the trace now.
+    """
+
+    trace: Path | None
+    steps: dict[str, list[int]] = field(default_factory=dict)
+    reasons: dict[int, str] = field(default_factory=dict)
+    rounds: tuple[dict[int, list[str]], ...] = ()
+    seconds_per_checkpoint: float | None = None
+    seconds_left: float | None = None
+    collecting: bool = False
+
+
+def status(name: str, *, runs: Path | None = None, traces: Path = Path("traces"), run: Run | None = None) -> RunStatus:
+    """What is complete, failed, masked or pending, and about how long is left.
+
+    Raises:
+        UserError: for an unknown run, or a folder that is no trace.
+    """
+    if run is None:
+        name, run = find_run(name, runs=runs, traces=traces)
+    path = trace_path(traces, name)
+    if not path.exists():
+        return RunStatus(None)
+    trace = Trace(path)
+    wanted = set(scheduled(trace.steps.tolist(), run.schedule, run.checkpoints, run.budget))
+    last: Any = trace.attributes.get("run_config") or {}  # with what the command line said instead
+    if {"schedule", "checkpoints"} <= last.keys():
+        wanted |= set(scheduled(trace.steps.tolist(), last["schedule"], last["checkpoints"], last.get("budget")))
+    steps: dict[str, list[int]] = {}
+    for index, (step, state) in enumerate(zip(trace.steps.tolist(), trace.status, strict=True)):
+        known = state if state != "pending" or index in wanted else "not scheduled"
+        steps.setdefault(known, []).append(step)
+    events = read_journal(path)
+    times = [e["seconds"] for e in events if e.get("event") == "complete"][-50:]
+    each = float(np.median(times)) if times else None
+    left = len(steps.get("pending", ()))
+    return RunStatus(
+        trace=path,
+        steps=steps,
+        reasons={
+            int(s): r
+            for s, r, state in zip(trace.steps, trace.reasons, trace.status, strict=True)
+            if r and state != "pending"
+        },
+        rounds=tuple({int(s): k for s, k in e["purposes"].items()} for e in events if e.get("event") == "round"),
+        seconds_per_checkpoint=each,
+        seconds_left=each * left if each is not None else None,
+        collecting=path.with_name(path.name + ".owner").exists() and _locked(path),
+    )
+
+
+def _locked(path: Path) -> bool:
+    from checkpoints.errors import UserError
+
+    try:
+        with writer_lock(path):
+            return False
+    except UserError:
+        return True
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One chunk that is missing or does not match its checksum.
+
+    Attributes:
+        step: of the checkpoint; None for what is not of one checkpoint: a coordinate, or an array of the root.
+        variable: the array, as ``group/name``.
+        problem: what is wrong with it.
+    """
+
+    step: int | None
+    variable: str
+    problem: str
+
+
+def verify(name: str, *, traces: Path = Path("traces"), repair: bool = False) -> list[Damage]:
+    """Read every coordinate and every chunk of every complete checkpoint, and compare their checksums.
+
+    Coordinates without a checksum, as earlier versions wrote them, are only read.
+
+    Args:
+        name: the run's name.
+        traces: folder of traces.
+        repair: delete the damaged checkpoints' data and set them back to pending, so that ``collect`` measures them
+            again. Coordinates are not repaired.
+
+    Returns:
+        What is damaged, at most one entry per checkpoint and variable. Nothing else is looked at where arrays of the
+        root are.
+    """
+    path = trace_path(traces, trace_name(name))
+    found: list[Damage] = []
+    if path.exists():
+        root = open_group(path, mode="r")
+        check_format(dict(root.attrs), path)
+        found = _coordinates(path, root)
+    if found:
+        return found
+    trace = open_run_trace(trace_name(name), traces)
+    root = open_group(trace.path, mode="r")
+    for probe in _measured(trace):
+        group = root[probe]
+        assert isinstance(group, zarr.Group)
+        found += _coordinates(trace.path / probe, group, probe)
+        for variable, array in group.arrays():
+            if array.metadata.dimension_names[0] != CHECKPOINT or variable == "step":  # type: ignore[union-attr,index]
+                continue
+            for index in np.flatnonzero(trace.complete):
+                problem = _problem(trace.path / probe / variable, array, int(index))
+                if problem:
+                    found.append(Damage(int(trace.steps[index]), f"{probe}/{variable}", problem))
+    if FEATURES in root:
+        for name in _groups_in(root[FEATURES]):
+            group = root[f"{FEATURES}/{name}"]
+            assert isinstance(group, zarr.Group)
+            found += _coordinates(trace.path / FEATURES / name, group, f"{FEATURES}/{name}")
+    damaged = sorted({d.step for d in found if d.step is not None})
+    if repair and damaged:
+        _reset(trace, damaged)
+    return found
+
+
+def _groups_in(group: Any) -> list[str]:
+    """Paths of all groups below."""
+    return [str(name) for name, node in group.members(max_depth=None) if isinstance(node, zarr.Group)]
+
+
+def _coordinates(folder: Path, group: zarr.Group, name: str = "") -> list[Damage]:
+    """What is wrong with the arrays of a group that are not one slab a checkpoint; those of the root are none."""
+    found = []
+    for key, array in group.arrays():
+        along = array.metadata.dimension_names[0] == CHECKPOINT  # type: ignore[union-attr,index]
+        if name and along and key != "step":
+            continue
+        problem = ""
+        # arrays without a checksum are of a time when what was empty was not written
+        summed = any(isinstance(codec, Crc32cCodec) for codec in array.metadata.codecs)  # type: ignore[union-attr]
+        flag = not name and array.chunks == (1,)  # in which only what was said has a chunk
+        if summed and not flag and array.size and not any(p.is_file() for p in (folder / key / "c").rglob("*")):
+            problem = "its chunk is missing"
+        try:
+            array[:]
+        except (ValueError, RuntimeError, OSError) as error:
+            problem = (str(error).splitlines() or ["it cannot be read"])[0]
+        if problem:
+            found.append(Damage(None, f"{name}/{key}".removeprefix("/"), problem))
+    return found
+
+
+def _measured(trace: Trace) -> list[str]:
+    """The groups that hold slabs."""
+    return [*trace.probes, *({WEIGHTS} & set(trace.tree.children))]
+
+
+def _problem(folder: Path, array: zarr.Array[Any], index: int) -> str:
+    """What is wrong with one checkpoint's slab, or nothing."""
+    stored = array.shards or array.chunks
+    expected = int(np.prod([-(-n // c) for n, c in zip(array.shape[1:], stored[1:], strict=True)]))
+    # an empty shard is read as if nothing had been written, without a complaint
+    present = sum(1 for p in slab_files(folder, index) if p.suffix != ".partial" and p.stat().st_size)
+    if present != expected:
+        return f"{expected - present} of {expected} chunks are missing or empty"
+    try:
+        array[index]
+    except (ValueError, RuntimeError, OSError) as error:
+        return str(error).splitlines()[0]
+    return ""
+
+
+def _reset(trace: Trace, steps: list[int]) -> None:
+    with writer_lock(trace.path):
+        root = open_group(trace.path, mode="r+")
+        state, digests = root["status"], root["weights_digest"]
+        assert isinstance(state, zarr.Array) and isinstance(digests, zarr.Array)
+        position = {int(s): i for i, s in enumerate(trace.steps)}
+        for step in steps:
+            digests[position[step]] = ""  # first: it says that the slabs are whole
+            state[position[step]] = "pending"
+            for probe in _measured(trace):
+                for variable in trace.tree[probe].data_vars:
+                    delete_slab(trace.path / probe / str(variable), position[step])

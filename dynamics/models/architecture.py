@@ -1,0 +1,159 @@
+"""What the engine must know of a model: its sizes, where its sites are, and how it is asked for logits.
+
+``transformers`` models are described by their config (:func:`architecture`); anybody's own module by an
+:class:`Adapter`, which the runs file names (``adapter: package.module:NAME``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from checkpoints.errors import UserError
+
+from .sites import SiteTable, site_table
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Adapter", "Architecture", "ModelShape", "adapted", "architecture", "find_adapter", "model_shape"]
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """The sizes that a trace's dimensions come from.
+
+    Attributes:
+        context: the longest prompt, or None where there is no limit.
+        causal: whether a token sees only what is before it; if not, the model fills in masks.
+        kv_heads: heads of keys and values, where they are fewer than of queries.
+        parallel: whether attention and MLP of a layer read the same stream; None where the wiring is not known.
+    """
+
+    layers: int
+    heads: int
+    d_model: int
+    d_head: int
+    d_mlp: int
+    vocab: int
+    context: int | None = None
+    causal: bool = True
+    kv_heads: int | None = None
+    parallel: bool | None = None
+
+
+def _keeping(model: Any, ids: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+    logits: torch.Tensor = model(input_ids=ids, use_cache=False, logits_to_keep=keep).logits
+    return logits
+
+
+def _picking(model: Any, ids: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+    logits: torch.Tensor = model(input_ids=ids).logits
+    return logits[:, keep]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How to measure one kind of model.
+
+    Attributes:
+        shape: its sizes.
+        table: where its sites are.
+        logits: called with (model, token ids (row, token), token positions (kept,)); runs the whole model and returns
+            (row, kept, vocab).
+        whole: whether that computes the logits of every token first, also of those that are not kept.
+    """
+
+    shape: ModelShape
+    table: SiteTable
+    logits: Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor] = _keeping
+    whole: bool = False
+
+
+class Adapter(Protocol):
+    """Anybody's own module, saved as state dicts, described once: an object named in the runs file.
+
+    Example: ``examples/modular_addition.py``. ``logits`` may be left out: the module is then called with the token
+    ids and returns (row, token, vocab).
+    """
+
+    sites: SiteTable
+
+    def shape(self, tensors: Mapping[str, torch.Tensor]) -> ModelShape:
+        """The sizes, from the state dict of a checkpoint."""
+
+    def build(self, tensors: Mapping[str, torch.Tensor]) -> torch.nn.Module:
+        """A module for this state dict; its weights are loaded by the caller, strictly."""
+
+    def tokenizer(self) -> Any:
+        """A fast tokenizer (``checkpoints.word_tokenizer`` makes one of a list of words)."""
+
+
+def model_shape(config: Any) -> ModelShape:
+    """Sizes from a ``transformers`` config."""
+    d_model = int(config.hidden_size)
+    heads = int(config.num_attention_heads)
+    d_mlp = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * d_model
+    context = getattr(config, "max_position_embeddings", None)
+    return ModelShape(
+        layers=int(config.num_hidden_layers),
+        heads=heads,
+        d_model=d_model,
+        d_head=int(getattr(config, "head_dim", None) or d_model // heads),
+        d_mlp=int(d_mlp),
+        vocab=int(config.vocab_size),
+        context=None if context is None else int(context),
+        causal=config.model_type != "bert" or bool(getattr(config, "is_decoder", False)),
+        kv_heads=getattr(config, "num_key_value_heads", None),
+    )
+
+
+def architecture(config: Any, sites: str | None = None) -> Architecture:
+    """The architecture of a ``transformers`` config; ``sites`` is the dotted name of a table of the user's own.
+
+    Raises:
+        UserError: for a family whose sites are not known.
+    """
+    table = site_table(config, sites)
+    shape = replace(model_shape(config), parallel=table.wiring.parallel if table.wiring else None)
+    return Architecture(shape, table) if shape.causal else Architecture(shape, table, _picking, whole=True)
+
+
+def find_adapter(dotted: str) -> Adapter:
+    """The adapter that a dotted name means (``package.module:NAME``).
+
+    Raises:
+        UserError: when it cannot be imported or is no adapter.
+    """
+    module, _, name = dotted.partition(":")
+    try:
+        adapter = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"`adapter: {dotted}` cannot be imported: {error}", expected="package.module:NAME") from error
+    missing = [part for part in ("sites", "shape", "build", "tokenizer") if not hasattr(adapter, part)]
+    if missing:
+        raise UserError(
+            f"`adapter: {dotted}` is no adapter: it has no {', '.join(missing)}",
+            expected="sites, shape, build and tokenizer (see dynamics.models.architecture.Adapter)",
+        )
+    return cast(Adapter, adapter)
+
+
+def adapted(adapter: Adapter, tensors: Mapping[str, torch.Tensor]) -> Architecture:
+    """The architecture that an adapter describes, for the state dict of one checkpoint."""
+
+    def plain(model: Any, ids: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = (own or _call)(model, ids)
+        return logits[:, keep]
+
+    own = getattr(adapter, "logits", None)
+    wiring = adapter.sites.wiring
+    shape = replace(adapter.shape(tensors), parallel=wiring.parallel if wiring else None)
+    return Architecture(shape, adapter.sites, plain, whole=True)
+
+
+def _call(model: Any, ids: torch.Tensor) -> torch.Tensor:
+    logits: torch.Tensor = model(ids)
+    return logits

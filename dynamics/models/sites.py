@@ -1,0 +1,222 @@
+"""Where the sites of a model are: one small table per architecture family, and the hooks that read them.
+
+A new family is one entry in :data:`FAMILIES` plus the parity test; anybody's own architecture is a
+:class:`SiteTable` named in the runs file (``sites: my_module:TABLE``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal
+
+from checkpoints.errors import UserError, nearest
+
+from .wiring import WIRINGS, Wiring
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["FAMILIES", "SiteTable", "Where", "observe", "site_table"]
+
+
+@dataclass(frozen=True)
+class Where:
+    """A tensor in a module tree: input or output of a module; ``index`` picks from a tuple output."""
+
+    module: str
+    side: Literal["input", "output"] = "output"
+    index: int = 0
+
+
+@dataclass(frozen=True)
+class SiteTable:
+    """The sites of one architecture family.
+
+    Attributes:
+        block: path of a transformer block, with ``{}`` for the layer.
+        in_block: site name to its place, relative to the block (``""`` is the block itself).
+        outside: site name to its place, relative to the model.
+        wiring: how its parts read and write (for attribution and patching), where that is known.
+    """
+
+    block: str
+    in_block: Mapping[str, Where]
+    outside: Mapping[str, Where]
+    wiring: Wiring | None = None
+
+    @property
+    def sites(self) -> list[str]:
+        """Every site that this family has."""
+        return [*self.outside, *self.in_block, "logits"]
+
+
+def _decoder(attention: str, out: str, mlp: str, down: str, mid: str, **changed: Where) -> dict[str, Where]:
+    """The usual pre-norm block; ``changed`` replaces or adds places."""
+    places = {
+        "resid_pre": Where("", "input"),
+        "resid_mid": Where(mid, "input"),
+        "resid_post": Where(""),
+        "attn_out": Where(f"{attention}.{out}"),
+        "mlp_out": Where(mlp),
+        "z": Where(f"{attention}.{out}", "input"),
+        "pattern": Where(attention, index=1),
+        "mlp_post": Where(f"{mlp}.{down}", "input"),
+    }
+    return places | changed
+
+
+def _without(places: dict[str, Where], site: str) -> dict[str, Where]:
+    return {name: where for name, where in places.items() if name != site}
+
+
+_NEOX = _decoder("attention", "dense", "mlp", "dense_4h_to_h", "post_attention_layernorm")
+_GPT2 = _decoder("attn", "c_proj", "mlp", "c_proj", "ln_2")
+_LLAMA = _decoder("self_attn", "o_proj", "mlp", "down_proj", "post_attention_layernorm")
+_POST_NORM = _LLAMA | {
+    # the norms sit after attention and MLP: what is added to the stream is the norms' output
+    "resid_mid": Where("mlp", "input"),
+    "attn_out": Where("post_attention_layernorm"),
+    "mlp_out": Where("post_feedforward_layernorm"),
+}
+_LLAMA_OUTSIDE = {"embed": Where("model.embed_tokens"), "ln_final": Where("model.norm")}
+_LLAMA_TABLE = SiteTable("model.layers.{}", _LLAMA, _LLAMA_OUTSIDE)
+_POST_NORM_TABLE = SiteTable("model.layers.{}", _POST_NORM, _LLAMA_OUTSIDE)
+
+FAMILIES: dict[str, SiteTable] = {
+    # attention and MLP read the same input, so that there is no point between them
+    "gpt_neox": SiteTable(
+        "gpt_neox.layers.{}",
+        _without(_NEOX, "resid_mid"),
+        {"embed": Where("gpt_neox.embed_in"), "ln_final": Where("gpt_neox.final_layer_norm")},
+    ),
+    "gpt_neox_sequential": SiteTable(
+        "gpt_neox.layers.{}",
+        _NEOX,
+        {"embed": Where("gpt_neox.embed_in"), "ln_final": Where("gpt_neox.final_layer_norm")},
+    ),
+    "gpt2": SiteTable(
+        "transformer.h.{}", _GPT2, {"embed": Where("transformer.wte"), "ln_final": Where("transformer.ln_f")}
+    ),
+    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "olmo", "smollm3"), _LLAMA_TABLE),
+    **dict.fromkeys(("olmo2", "olmo3"), _POST_NORM_TABLE),
+    # many small MLPs of which each token takes a few: there is no one vector of neurons
+    "olmoe": SiteTable("model.layers.{}", _without(_LLAMA, "mlp_post"), _LLAMA_OUTSIDE),
+    "apertus": SiteTable(
+        "model.layers.{}", _LLAMA | {"resid_mid": Where("feedforward_layernorm", "input")}, _LLAMA_OUTSIDE
+    ),
+    "bloom": SiteTable(
+        "transformer.h.{}",
+        # the modules of attention and MLP add the residual themselves: what is added is their last matrix's output
+        _decoder("self_attention", "dense", "mlp", "dense_4h_to_h", "post_attention_layernorm")
+        | {"mlp_out": Where("mlp.dense_4h_to_h")},
+        {"embed": Where("transformer.word_embeddings"), "ln_final": Where("transformer.ln_f")},
+    ),
+    "bert": SiteTable(
+        "bert.encoder.layer.{}",
+        # norms follow the additions: the stream is what they return
+        {
+            "resid_pre": Where("", "input"),
+            "resid_mid": Where("attention.output.LayerNorm"),
+            "resid_post": Where("output.LayerNorm"),
+            "attn_out": Where("attention.output.dense"),
+            "mlp_out": Where("output.dense"),
+            "z": Where("attention.output.dense", "input"),
+            "pattern": Where("attention.self", index=1),
+            "mlp_post": Where("output.dense", "input"),
+        },
+        {"embed": Where("bert.embeddings.word_embeddings"), "ln_final": Where("cls.predictions.transform.LayerNorm")},
+    ),
+}
+"""``model_type`` of the config to its table (GPT-NeoX by ``use_parallel_residual``)."""
+
+
+def site_table(config: Any, dotted: str | None = None) -> SiteTable:
+    """The table of a model's family, or the user's own (``package.module:NAME``).
+
+    Raises:
+        UserError: for an unknown family, or a dotted name that is not a table.
+    """
+    if dotted is not None:
+        module, _, name = dotted.partition(":")
+        try:
+            table = getattr(import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise UserError(f"`sites: {dotted}` cannot be imported: {error}", expected="package.module:NAME") from error
+        if not isinstance(table, SiteTable):
+            raise UserError(
+                f"`sites: {dotted}` is a {type(table).__name__}", expected="a dynamics.models.sites.SiteTable"
+            )
+        return table
+    family = str(config.model_type)
+    if family == "gpt_neox" and not getattr(config, "use_parallel_residual", True):
+        family = "gpt_neox_sequential"
+    if family not in FAMILIES:
+        raise UserError(
+            f"the sites of {family!r} models are not known",
+            expected=f"one of {', '.join(sorted(FAMILIES))}",
+            remedy="describe them in a SiteTable and name it as `sites: package.module:NAME` in the runs file",
+        )
+    return replace(FAMILIES[family], wiring=WIRINGS.get(family))
+
+
+Observer = Callable[[str, int, "torch.Tensor"], None]
+"""Called with (site, layer, value); layer is -1 for sites outside the blocks."""
+
+
+@contextmanager
+def observe(model: Any, table: SiteTable, sites: frozenset[str], layers: int, callback: Observer) -> Iterator[None]:
+    """While the context is open, every forward pass calls ``callback`` with each wanted site, in layer order.
+
+    Values are (row, token, feature) as the module has them; z is not split by head, pattern is (row, head, query, key).
+
+    Raises:
+        UserError: when the family lacks a site.
+    """
+    handles = []
+
+    def attach(site: str, layer: int, where: Where, prefix: str) -> None:
+        path = ".".join(part for part in (prefix, where.module) if part)
+        try:
+            module = model.get_submodule(path)
+        except AttributeError as error:
+            raise UserError(
+                f"the model has no module {path!r}, where the table looks for {site!r}: {error}",
+                expected="a path as in model.named_modules(), with {} for the layer in `block`",
+            ) from error
+
+        def read(value: Any) -> None:
+            while isinstance(value, tuple):
+                value = value[where.index] if len(value) > where.index else None
+            if value is None:
+                raise UserError(f"{path} returned no {site!r}", expected="attention that returns its pattern (eager)")
+            callback(site, layer, value)
+
+        if where.side == "input":
+
+            def before(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+                read(args[0] if args else kwargs["hidden_states"])
+
+            handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
+        else:
+
+            def after(_module: Any, _args: tuple[Any, ...], output: Any) -> None:
+                read(output)
+
+            handles.append(module.register_forward_hook(after))
+
+    try:
+        for site in sorted(sites - {"logits"}):
+            if site in table.outside:
+                attach(site, -1, table.outside[site], "")
+            elif site in table.in_block:
+                for layer in range(layers):
+                    attach(site, layer, table.in_block[site], table.block.format(layer))
+            else:
+                raise UserError(f"this architecture has no site {site!r}", remedy=nearest(site, table.sites))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,331 @@
+"""The runs file: a mapping from run name to run, with every mistake named and the nearest known word suggested."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from checkpoints.errors import UserError, nearest
+from checkpoints.hub import HubConfig
+from checkpoints.local import FolderConfig
+from checkpoints.organism.curriculum import OrganismConfig
+
+from .dictionaries import CORPORA, DatasetCorpus, DictionaryConfig, TextCorpus
+
+__all__ = [
+    "DEFAULT_RUNS_FILE",
+    "AnalysisEntry",
+    "LiveConfig",
+    "ProbeEntry",
+    "Run",
+    "check_name",
+    "load_run",
+    "load_runs",
+    "run_names",
+]
+
+DEFAULT_RUNS_FILE = Path("runs.yaml")
+"""In the current folder."""
+
+
+class AnalysisEntry(BaseModel):
+    """One analysis of a run: a name, or a name with options."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(description="`addition` means analyses.addition; a dotted path means anybody's module.")
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Options of that analysis; a text that begins with ./, ../ or ~/ is a path, relative to the runs "
+        "file.",
+    )
+    optional: bool = Field(False, description="Leave it out, with a remark, where its prompts do not fit the series.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+class ProbeEntry(BaseModel):
+    """A probe of the user's own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    file: Path = Field(description="JSONL or YAML file of prompts.")
+    sites: tuple[str, ...] = Field((), description="Sites whose activations are stored, all layers.")
+    positions: tuple[str, ...] = Field(("last",), description="Named positions at which they are stored.")
+
+
+class LiveConfig(BaseModel):
+    """No weights are kept: a training job collects while it runs (``dynamics.collecting.live``)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["live"] = "live"
+
+
+_KINDS: dict[str, type[BaseModel]] = {
+    "organism": OrganismConfig,
+    "folder": FolderConfig,
+    "hub": HubConfig,
+    "live": LiveConfig,
+}
+
+
+class Run(BaseModel):
+    """One run: a series, what to measure on it, and how."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    description: str = Field("", description="What this run is for; shown in lists and reports.")
+    series: Annotated[OrganismConfig | FolderConfig | HubConfig | LiveConfig, Field(discriminator="kind")] = Field(
+        description="Where the checkpoints come from; a name alone is that of a published series (`dynamics series`)."
+    )
+    analyses: tuple[AnalysisEntry, ...] = Field((), description="Which analyses to collect for and to report.")
+    probes: dict[str, ProbeEntry] = Field(default_factory=dict, description="Your own prompts, by probe name.")
+    dictionaries: dict[str, DictionaryConfig] = Field(
+        default_factory=dict, description="Sparse dictionaries of its activations, by name (`dynamics learn`)."
+    )
+    schedule: Literal["dense", "log", "adaptive"] = Field(
+        "dense",
+        description="dense: every checkpoint; log: about `checkpoints` of them, evenly spaced in log step; "
+        "adaptive: those first, then round by round the ones that most narrow the onsets of the headline curves.",
+    )
+    checkpoints: int | None = Field(
+        None, ge=2, description="How many checkpoints log visits (20 if nothing is said), or adaptive first (8)."
+    )
+    budget: int | None = Field(
+        None, ge=2, description="adaptive: visit no more checkpoints than this, the first ones included."
+    )
+    exclude: tuple[int, ...] = Field((), description="Steps to leave out; they are marked masked in the trace.")
+    device: str = Field("auto", description="cpu, cuda, cuda:1, mps; auto takes a GPU if there is one.")
+    dtype: Literal["float32", "float16", "bfloat16"] = Field("float32", description="Dtype to compute in.")
+    trace_dtype: Literal["float32", "float16"] = Field("float32", description="Dtype in which activations are stored.")
+    layout: Literal["local", "sharded"] = Field("local", description="sharded: one file per checkpoint and variable.")
+    batch_tokens: int = Field(8192, ge=1, description="At most this many tokens in one forward pass.")
+    durable: bool = Field(False, description="Flush to disk before a checkpoint is marked complete.")
+    sites: str | None = Field(None, description="package.module:NAME of a SiteTable, for families that have none yet.")
+    adapter: str | None = Field(None, description="package.module:NAME of an Adapter, for modules of your own.")
+    include_masked: bool = Field(
+        False,
+        description="Collect also checkpoints that are known or found to hold other weights than their label says.",
+    )
+
+    @field_validator("series", mode="before")
+    @classmethod
+    def _published(cls, value: Any) -> Any:
+        if isinstance(value, str) and value in _KINDS:
+            raise ValueError(f"{value!r} is a kind of series: write {{kind: {value}}}")
+        return {"kind": "hub", "name": value} if isinstance(value, str) else value
+
+    @field_validator("series")
+    @classmethod
+    def _known(cls, value: BaseModel) -> BaseModel:
+        if isinstance(value, HubConfig) and value.name is not None:
+            from checkpoints.catalogue import find_entry
+
+            try:
+                find_entry(value.name)
+            except UserError as error:
+                raise ValueError(f"{error.observed}: {error.remedy}") from error
+        return value
+
+    @field_validator("analyses")
+    @classmethod
+    def _once(cls, value: tuple[AnalysisEntry, ...]) -> tuple[AnalysisEntry, ...]:
+        names = [entry.name for entry in value]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"analysis {twice[0]!r} is listed twice")
+        return value
+
+    @field_validator("dictionaries")
+    @classmethod
+    def _names(cls, value: dict[str, DictionaryConfig]) -> dict[str, DictionaryConfig]:
+        odd = [name for name in value if not name.replace("-", "").replace("_", "").isalnum()]
+        if odd:
+            raise ValueError(f"{odd[0]!r} cannot name a dictionary: letters, digits, - and _")
+        return value
+
+    @model_validator(mode="after")
+    def _something_to_measure(self) -> Run:
+        if not self.analyses and not self.probes:
+            raise ValueError("there is nothing to measure: name `analyses` or `probes`")
+        return self
+
+
+def load_runs(file: Path | None = None) -> dict[str, Run]:
+    """Every run in a runs file; relative paths in it are relative to the file.
+
+    Raises:
+        UserError: when the file is missing or not YAML, or any run in it is wrong.
+    """
+    file, content = _read(file)
+    return {name: _parse(name, body, file) for name, body in content.items()}
+
+
+def check_name(name: str) -> None:
+    """Refuse what cannot be a file's name.
+
+    Raises:
+        UserError: for separators, a leading dot, nothing at all.
+    """
+    if "/" in name or "\\" in name or name.startswith(".") or not name.strip():
+        raise UserError(f"{name!r} cannot name a run", expected="a name that is also a file's name, such as my-run")
+
+
+def run_names(file: Path | None = None) -> list[str]:
+    """The names in a runs file, whether the runs are right or wrong.
+
+    Raises:
+        UserError: when the file is missing or not YAML.
+    """
+    return list(_read(file)[1])
+
+
+def load_run(name: str, file: Path | None = None) -> Run:
+    """One run of a runs file; mistakes in other runs do not matter.
+
+    Raises:
+        UserError: when there is no such run, or it is wrong.
+    """
+    file, content = _read(file)
+    if name not in content:
+        raise UserError(
+            f"there is no run {name!r} in {file}",
+            expected=f"one of {', '.join(content)}" if content else "a run declared in that file",
+            remedy=nearest(name, content),
+        )
+    return _parse(name, content[name], file)
+
+
+class _NoTwice(yaml.SafeLoader):
+    """YAML in which a key that occurs twice is an error: of two runs of one name, one would silently not exist."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key is not a word", problem_mark=key.start_mark)
+            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} occurs twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _read(file: Path | None) -> tuple[Path, Mapping[str, Any]]:
+    file = file or DEFAULT_RUNS_FILE
+    try:
+        content = yaml.load(file.read_text(encoding="utf-8"), _NoTwice)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"the runs file {file} cannot be read: {getattr(error, 'strerror', None) or error}",
+            remedy="run the command where runs.yaml is, or name the file with --runs",
+        ) from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{file} is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{file} holds a {type(content).__name__}", expected="a mapping from run name to run")
+    odd = [name for name in content if isinstance(name, bool)]
+    if odd:
+        raise UserError(
+            f"{file} names a run {odd[0]}: YAML reads on, off, yes and no so", remedy='write the name in quotes: "on"'
+        )
+    return file, {str(name): body for name, body in content.items()}
+
+
+def _parse(name: str, body: Any, file: Path) -> Run:
+    check_name(name)
+    if not isinstance(body, dict):
+        raise UserError(
+            f"run {name!r} in {file} is a {type(body).__name__}", expected="a mapping with `series` and `analyses`"
+        )
+    try:
+        run = Run.model_validate(body)
+    except ValidationError as error:
+        lines = [_explain(problem, body) for problem in error.errors()]
+        raise UserError(f"run {name!r} in {file} has {len(lines)} mistake(s):\n    " + "\n    ".join(lines)) from error
+    base = file.resolve().parent
+    changes: dict[str, Any] = {
+        "probes": {
+            key: entry.model_copy(update={"file": base / entry.file.expanduser()}) for key, entry in run.probes.items()
+        }
+    }
+    changes["analyses"] = tuple(
+        entry.model_copy(update={"options": {key: _relative(value, base) for key, value in entry.options.items()}})
+        for entry in run.analyses
+    )
+    changes["dictionaries"] = {key: _anchored(entry, base) for key, entry in run.dictionaries.items()}
+    if isinstance(run.series, FolderConfig):
+        paths = {key: getattr(run.series, key) for key in ("path", "tokenizer", "config")}
+        absolute = {key: base / path.expanduser() for key, path in paths.items() if path is not None}
+        changes["series"] = run.series.model_copy(update=absolute)
+    if isinstance(run.series, HubConfig) and (tokenizer := run.series.tokenizer) and tokenizer.startswith((".", "~")):
+        changes["series"] = run.series.model_copy(update={"tokenizer": str(base / Path(tokenizer).expanduser())})
+    return run.model_copy(update=changes)
+
+
+def _relative(value: Any, base: Path) -> Any:
+    """An option that is a path because it begins like one, made absolute."""
+    if isinstance(value, str) and value.startswith(("./", "../", "~/")):
+        return str(base / Path(value).expanduser())
+    return value
+
+
+def _anchored(entry: DictionaryConfig, base: Path) -> DictionaryConfig:
+    """A dictionary with its relative paths absolute; a name without a separator in front is one of the hub."""
+    changes: dict[str, Any] = {}
+    if entry.place is not None and entry.place.startswith((".", "~", "/")):
+        changes["place"] = str(base / Path(entry.place).expanduser())
+    if isinstance(entry.corpus, TextCorpus):
+        changes["corpus"] = entry.corpus.model_copy(update={"file": base / entry.corpus.file.expanduser()})
+    if isinstance(entry.corpus, DatasetCorpus) and entry.corpus.name.startswith((".", "~", "/")):
+        changes["corpus"] = entry.corpus.model_copy(update={"name": str(base / Path(entry.corpus.name).expanduser())})
+    return entry.model_copy(update=changes)
+
+
+def _explain(problem: Any, body: Any) -> str:
+    """One pydantic problem as a sentence, with the nearest known key where a key is unknown."""
+    location = [str(part) for part in problem["loc"]]
+    where = ".".join(part for part in location if part not in _KINDS)
+    if problem["type"] == "extra_forbidden":
+        known = _fields_at(location[:-1])
+        return f"unknown key {where!r}: {nearest(location[-1], known)}"
+    if problem["type"] == "missing":
+        return f"{where!r} is missing"
+    if problem["type"].startswith("union_tag") and "corpus" in location:
+        return f"{where!r} needs a `kind`: worlds, text, dataset or probes"
+    if problem["type"] == "union_tag_not_found":
+        return f"{where!r} has no `kind`: {', '.join(_KINDS)}"
+    if problem["type"] == "union_tag_invalid":
+        return f"'{where}.kind' is {body['series'].get('kind')!r}: expected one of {', '.join(_KINDS)}"
+    if problem["type"] in ("dict_type", "model_type") and location[0] == "dictionaries":
+        return f"{where!r} is no mapping: expected names with settings, such as `dictionaries: {{main: {{layer: 2}}}}`"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message
+
+
+def _fields_at(location: list[str]) -> list[str]:
+    """The keys that are known where an unknown one was found."""
+    from checkpoints.organism.curriculum import Entry
+
+    if not location:
+        return list(Run.model_fields)
+    if location[0] == "series":
+        if "curriculum" in location:
+            return list(Entry.model_fields)
+        kind = next((model for name, model in _KINDS.items() if name in location), FolderConfig)
+        return list(kind.model_fields)
+    if "corpus" in location:
+        return list(CORPORA[location[-1]].model_fields) if location[-1] in CORPORA else []
+    models: dict[str, type[BaseModel]] = {
+        "probes": ProbeEntry,
+        "analyses": AnalysisEntry,
+        "dictionaries": DictionaryConfig,
+    }
+    return list(models[location[0]].model_fields) if location[0] in models else []

@@ -1,0 +1,110 @@
+"""What a name on the command line means: a run of the runs file, a published series, a folder, or a trace."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from checkpoints.catalogue import catalogue
+from checkpoints.errors import UserError, nearest
+from checkpoints.hub import HubConfig
+from checkpoints.local import FolderConfig
+
+from ..store import Trace
+from .config import DEFAULT_RUNS_FILE, AnalysisEntry, Run, load_run, run_names
+from .plan import built_in
+from .resolve import trace_path
+
+__all__ = ["find_run", "trace_name"]
+
+
+def find_run(
+    name: str, *, runs: Path | None = None, traces: Path = Path("traces"), analyses: Sequence[str] = ()
+) -> tuple[str, Run]:
+    """A run, and what its trace is called.
+
+    In this order: a run of the runs file; a path (with a ``/``) of a series on disk; a published series of the
+    catalogue; a run whose trace is there, as the trace recorded it. Series that no runs file mentions are collected
+    for every built-in analysis that fits them.
+
+    Args:
+        name: the name or path.
+        runs: the runs file.
+        traces: folder of traces.
+        analyses: for series that no runs file mentions: these analyses instead of all that fit.
+
+    Raises:
+        UserError: when the name means nothing, or the runs file is wrong.
+    """
+    declared = _declared(runs)
+    if name in declared:
+        return name, load_run(name, runs)
+    entries = tuple(AnalysisEntry(name=a) for a in analyses) or tuple(
+        AnalysisEntry(name=a, optional=True) for a in built_in()
+    )
+    if _is_path(name):
+        path = Path(name).expanduser().resolve()
+        if not path.exists():
+            raise UserError(f"there is nothing at {name}", expected="a folder of checkpoints, or the name of a run")
+        return trace_name(name), Run(series=FolderConfig(path=path), analyses=entries)
+    if name in catalogue():
+        return name, Run(series=HubConfig(name=name), analyses=entries)
+    if trace_path(traces, name).exists():
+        return name, _recorded(trace_path(traces, name))
+    if runs is None and not DEFAULT_RUNS_FILE.exists():
+        raise UserError(
+            f"the runs file {DEFAULT_RUNS_FILE} cannot be read: there is none here, and {name!r} is no published series",
+            expected="a run of a runs file, a name that `dynamics series` lists, or the path of a folder",
+            remedy=f"did you mean ./{name}?"
+            if Path(name).is_dir()
+            else "run the command where runs.yaml is, or name the file with --runs",
+        )
+    remedy = nearest(name, [*declared, *catalogue()])
+    if Path(name).is_dir():
+        remedy = f"did you mean ./{name}?"
+    raise UserError(
+        f"there is no run {name!r} in {runs or DEFAULT_RUNS_FILE}, and no published series of that name",
+        expected=f"one of {', '.join(declared)}; a name that `dynamics series` lists; or the path of a folder",
+        remedy=remedy if remedy.startswith("did you mean") else "",
+    )
+
+
+def trace_name(name: str) -> str:
+    """What the trace of a name on the command line is called: the name, or the last part of a path."""
+    if not _is_path(name):
+        return name
+    path = Path(name).expanduser().resolve()
+    return path.stem if path.is_file() else path.name
+
+
+def _is_path(name: str) -> bool:
+    return os.sep in name or name.startswith(("~", "."))
+
+
+def _declared(runs: Path | None) -> list[str]:
+    """Names in the runs file; none where there is no file and none was asked for."""
+    if runs is None and not DEFAULT_RUNS_FILE.exists():
+        return []
+    return run_names(runs)
+
+
+def _recorded(path: Path) -> Run:
+    recorded: Any = Trace(path).attributes.get("run_config")
+    try:
+        run = Run.model_validate(recorded)
+        foreign = [n for n in (run.adapter, run.sites, *(e.name for e in run.analyses)) if n and "." in n]
+        if foreign:  # a trace may come from anybody, and must not choose what is imported
+            raise UserError(
+                f"{path} was collected with code of somebody's own ({foreign[0]}), which a trace alone does not start",
+                remedy="declare the run in a runs file",
+            )
+        return run
+    except ValidationError as error:
+        raise UserError(
+            f"{path} was collected by a run that this program cannot read: {error.errors()[0]['msg']}",
+            remedy="declare the run in a runs file",
+        ) from error

@@ -1,0 +1,169 @@
+"""What an analysis is, what it asks for, and how the requests of several analyses become one plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from checkpoints.errors import UserError, nearest
+
+from ..measurements import Activations, Measurement
+from ..probes import LAST, Probe
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from ..analysis.findings import Summary
+    from ..store import Trace
+
+__all__ = ["Analysis", "Context", "NoOptions", "ProbePlan", "Reading", "Request", "built_in", "find_analysis", "merge"]
+
+
+class NoOptions(BaseModel):
+    """For analyses that take no options."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What an analysis may look at when it plans.
+
+    Attributes:
+        tokenizer: the series' tokenizer.
+        organism: whether the series speaks the organism's language (see ``checkpoints.organism``).
+        probes: the user's own probes, from the runs file.
+        wired: whether it is known what reads and writes where, so that edges can be attributed and patched.
+    """
+
+    tokenizer: Any
+    organism: bool
+    probes: Mapping[str, Probe] = field(default_factory=dict)
+    wired: bool = True
+
+
+@dataclass(frozen=True)
+class Request:
+    """One probe and the measurements wanted on it."""
+
+    probe: Probe
+    measurements: tuple[Measurement, ...]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Prompts that an analysis wants to see through the run's dictionaries (``dynamics learn``).
+
+    Attributes:
+        probe: the prompts.
+        positions: named positions of their tokens.
+    """
+
+    probe: Probe
+    positions: tuple[str, ...] = (LAST,)
+
+
+class Analysis(Protocol):
+    """The interface of an analysis module (``analyses/*.py``, or anybody's importable module).
+
+    ``Options`` is a pydantic model; ``plan`` says what to measure; ``summarise`` reads a trace alone (no weights);
+    ``figures`` draws a summary alone. A module may also have ``readings(context, options) -> Sequence[Reading]``: the prompts
+    that are read through the run's dictionaries.
+    """
+
+    TITLE: str
+    Options: type[BaseModel]
+
+    def plan(self, context: Context, options: Any) -> Sequence[Request]:
+        """Probes and measurements that this analysis needs."""
+
+    def summarise(self, trace: Trace, options: Any) -> Summary:
+        """Curves, findings and arrays from the trace."""
+
+    def figures(self, summary: Summary) -> Mapping[str, Figure]:
+        """Figure name to figure."""
+
+
+@dataclass(frozen=True)
+class ProbePlan:
+    """One probe with every distinct measurement that anybody wants on it."""
+
+    probe: Probe
+    measurements: tuple[Measurement, ...]
+
+
+def built_in() -> list[str]:
+    """The analyses in the package ``analyses``, sorted."""
+    import pkgutil
+
+    return sorted(m.name for m in pkgutil.iter_modules(import_module("analyses").__path__))
+
+
+def find_analysis(name: str, options: Mapping[str, Any] | None = None) -> tuple[Analysis, BaseModel]:
+    """The module of an analysis and its validated options.
+
+    A plain name means the module of that name in the package ``analyses``; a dotted name is imported as it is.
+
+    Raises:
+        UserError: when there is no such module, it is no analysis, or the options are wrong.
+    """
+    dotted = name if "." in name else f"analyses.{name}"
+    if not all(part.isidentifier() for part in dotted.split(".")):
+        raise UserError(f"{name!r} cannot name an analysis", expected="a name, or the dotted name of a module of yours")
+    try:
+        module: Any = import_module(dotted)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (dotted == error.name or dotted.startswith(error.name + ".")):
+            raise  # the module exists, and what it imports does not
+        known = built_in()
+        raise UserError(
+            f"there is no analysis {name!r}",
+            expected=f"one of {', '.join(known)}, or the dotted name of a module of yours",
+            remedy=nearest(name, known),
+        ) from error
+    missing = [part for part in ("TITLE", "Options", "plan", "summarise", "figures") if not hasattr(module, part)]
+    if missing:
+        raise UserError(
+            f"the module {dotted} is no analysis: it has no {', '.join(missing)}",
+            expected="TITLE, Options, plan, summarise and figures (see README, 'Your own analysis')",
+        )
+    try:
+        return module, module.Options.model_validate(dict(options or {}))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(map(str, problem["loc"]))
+        if problem["type"] == "extra_forbidden":
+            remedy = nearest(key, module.Options.model_fields)
+            raise UserError(f"analysis {name!r} has no option {key!r}", remedy=remedy) from error
+        raise UserError(f"analysis {name!r}: option {key!r}: {problem['msg']}") from error
+
+
+def merge(requests: Sequence[Request]) -> list[ProbePlan]:
+    """One entry per probe; equal measurements once; activations of one probe at the union of their positions.
+
+    Raises:
+        UserError: when two different probes have one name.
+    """
+    probes: dict[str, Probe] = {}
+    wanted: dict[str, dict[Measurement, None]] = {}
+    for request in requests:
+        known = probes.setdefault(request.probe.name, request.probe)
+        if known != request.probe:
+            raise UserError(
+                f"there are two different probes named {request.probe.name!r}",
+                remedy="rename yours; analyses' own probes are called <analysis>_...",
+            )
+        wanted.setdefault(known.name, {}).update(dict.fromkeys(request.measurements))
+    plans = []
+    for name, measurements in wanted.items():
+        activations = [m for m in measurements if isinstance(m, Activations)]
+        positions = tuple(dict.fromkeys(p for m in activations for p in m.positions))
+        merged = dict.fromkeys(
+            Activations(m.site, positions) if isinstance(m, Activations) else m for m in measurements
+        )
+        plans.append(ProbePlan(probes[name], tuple(merged)))
+    return plans

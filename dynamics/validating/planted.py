@@ -1,0 +1,61 @@
+"""An analysis that is others together, without their causal halves: what ``dynamics validate`` asks of its organisms.
+
+When a world's circuit forms is seen in what the model does. Which heads and edges do it, the analyses measure too, at
+twenty times the cost, and no verdict of the validation needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..analysis.findings import Finding, Summary
+from ..runs.plan import Context, Request, find_analysis
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from ..store import Trace
+
+__all__ = ["TITLE", "Options", "figures", "plan", "summarise"]
+
+TITLE = "Planted worlds"
+
+
+class Options(BaseModel):
+    """Options of this analysis."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    of: tuple[str, ...] = Field(min_length=1, description="Names of the analyses.")
+
+
+def plan(context: Context, options: Options) -> Sequence[Request]:
+    """All their probes, planned as for a model whose wiring is not known."""
+    requests: list[Request] = []
+    for name in options.of:
+        module, defaults = find_analysis(name)
+        requests += module.plan(replace(context, wired=False), defaults)
+    return requests
+
+
+def summarise(trace: Trace, options: Options) -> Summary:
+    """All their findings."""
+    findings: list[Finding] = []
+    for name in options.of:
+        module, defaults = find_analysis(name)
+        findings += module.summarise(trace, defaults).findings
+    return Summary(
+        analysis="planted",
+        title=TITLE,
+        question="Did every world emerge after it entered the data, and only then?",
+        findings=tuple(findings),
+    )
+
+
+def figures(summary: Summary) -> Mapping[str, Figure]:
+    """None: the validation is read as a table."""
+    return {}
