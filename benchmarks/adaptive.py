@@ -42,9 +42,9 @@ from dynamics.collecting.adaptive import next_checkpoints
 from dynamics.progress import Reporter
 from dynamics.runs.config import AnalysisEntry, Run
 from dynamics.runs.plan import find_analysis
-from dynamics.runs.resolve import trace_path
 from dynamics.runs.schedule import scheduled
 from dynamics.store import Trace
+from dynamics.store.paths import trace_path
 
 NAME = "benchmark-dense"
 REPEATS = 3

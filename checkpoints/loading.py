@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from .configs import architecture_of, auto_class, first_line, quiet, read_config
 from .errors import CheckpointError
-from .files.weights import IGNORED, TensorInfo, read_tensors, weights_digest
+from .files.tensors import TensorInfo
+from .files.weights import IGNORED, read_tensors, weights_digest
 
 if TYPE_CHECKING:
     import torch

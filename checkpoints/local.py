@@ -15,7 +15,7 @@ from .paths import cache_folder
 from .series import Checkpoint, WeightFile, ordered
 
 if TYPE_CHECKING:
-    from .files.weights import TensorInfo
+    from .files.tensors import TensorInfo
     from .loading import Prepared
 
 __all__ = ["FolderConfig", "FolderSeries"]

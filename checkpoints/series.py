@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from .errors import UserError
 
 if TYPE_CHECKING:
-    from .files.weights import TensorInfo
+    from .files.tensors import TensorInfo
     from .loading import Prepared
 
 __all__ = ["Checkpoint", "Series", "WeightFile", "ordered"]

@@ -15,16 +15,17 @@ from threadpoolctl import threadpool_limits
 
 from checkpoints.errors import UserError, nearest
 
+from .analysis.base import Analysis
 from .analysis.findings import Summary
 from .progress import Reporter
 from .runs.config import Run
 from .runs.lookup import find_run
-from .runs.plan import Analysis, find_analysis
-from .runs.resolve import trace_path
+from .runs.plan import find_analysis
 from .store import FeatureTable, Trace, dictionaries_in, read_result, write_result, writer_lock
+from .store.paths import open_run_trace
 from .store.provenance import provenance
 
-__all__ = ["Result", "analyse", "open_run_trace"]
+__all__ = ["Result", "analyse"]
 
 
 @dataclass(frozen=True)
@@ -33,21 +34,6 @@ class Result:
 
     module: Analysis
     summary: Summary
-
-
-def open_run_trace(name: str, traces: Path) -> Trace:
-    """The trace of a run.
-
-    Raises:
-        UserError: when it has not been collected, or no checkpoint is complete.
-    """
-    path = trace_path(traces, name)
-    if not path.exists():
-        raise UserError(f"run {name!r} has no trace in {traces}", remedy=f"dynamics collect {name}")
-    trace = Trace(path)
-    if not trace.complete.any():
-        raise UserError(f"no checkpoint of {path} is complete", remedy=f"dynamics collect {name} (it says what fails)")
-    return trace
 
 
 def analyse(

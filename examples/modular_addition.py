@@ -29,6 +29,7 @@ from torch import nn
 import dynamics
 from checkpoints import FolderConfig
 from checkpoints.tokenizing import word_tokenizer
+from dynamics.analysis.base import Context, NoOptions, Request
 from dynamics.analysis.figures import curve_grid
 from dynamics.analysis.findings import Definition, Summary, from_units, shuffled_answers
 from dynamics.measurements import Activations, Answers
@@ -36,7 +37,6 @@ from dynamics.models.architecture import ModelShape
 from dynamics.models.sites import SiteTable, Where
 from dynamics.probes import Probe
 from dynamics.runs.config import AnalysisEntry, Run
-from dynamics.runs.plan import Context, NoOptions, Request
 from dynamics.runs.schedule import log_steps
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from dynamics.analysis.base import Context, Request
 from dynamics.analysis.figures import curve_grid
 from dynamics.analysis.findings import Definition, Summary, from_units, sign_flip_null
 from dynamics.measurements import Answers
-from dynamics.runs.plan import Context, Request
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

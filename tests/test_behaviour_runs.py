@@ -14,10 +14,10 @@ import dynamics
 from analyses import faithfulness, hallucination
 from checkpoints.organism import Entry, OrganismConfig
 from dynamics.analyser import Result, analyse
+from dynamics.analysis.base import Context
 from dynamics.measurements import donor_label
 from dynamics.probes import tokenize
 from dynamics.runs.config import AnalysisEntry, Run
-from dynamics.runs.plan import Context
 
 TINY = OrganismConfig(
     steps=12,

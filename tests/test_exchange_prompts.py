@@ -20,8 +20,8 @@ from analyses.shared_concepts import plan as plan_concepts
 from checkpoints.errors import UserError
 from checkpoints.organism import build_tokenizer
 from checkpoints.organism.worlds import addition, concepts
+from dynamics.analysis.base import Context
 from dynamics.probes import Probe, tokenize
-from dynamics.runs.plan import Context
 
 seeds = st.integers(0, 1000)
 

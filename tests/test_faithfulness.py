@@ -16,12 +16,12 @@ from analyses.faithfulness.states import STATES, leads, overtakings, phases, sta
 from analyses.faithfulness.summary import _dealt, _without_hint, summarise
 from analyses.faithfulness.tokens import COUNTERPART, share_of
 from checkpoints.organism import build_tokenizer
+from dynamics.analysis.base import Context
 from dynamics.analysis.findings import Summary
 from dynamics.emergence import unit_bootstrap
 from dynamics.measurements import TokenAttribution, donor_label
 from dynamics.numerics import decode_classes
 from dynamics.probes import Probe, tokenize
-from dynamics.runs.plan import Context
 
 from .behaviours import MadeTrace
 

@@ -16,10 +16,10 @@ from analyses.hallucination.prompts import DECLINE, entities_probe
 from analyses.hallucination.questions import SETS, as_asked, read_questions, token_sets
 from analyses.hallucination.summary import summarise
 from checkpoints.organism import build_tokenizer
+from dynamics.analysis.base import Context
 from dynamics.analysis.findings import Finding, Summary, from_units
 from dynamics.measurements import Direction
 from dynamics.probes import Probe, tokenize
-from dynamics.runs.plan import Context
 
 from .behaviours import MadeTrace
 

@@ -1,10 +1,11 @@
-"""The direction of the code: analyses -> dynamics -> checkpoints, one way; and reading a trace costs no torch."""
+"""The order of the rooms: each imports only what stands before it in one list; and reading a trace costs no torch."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -12,6 +13,49 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("analyses", "checkpoints", "dynamics")
+ORDER = [
+    "checkpoints.errors",
+    "checkpoints.paths",
+    "checkpoints.files",
+    "checkpoints.catalogue",
+    "checkpoints.configs",
+    "checkpoints.tokenizing",
+    "checkpoints.loading",
+    "checkpoints.series",
+    "checkpoints.layouts",
+    "checkpoints.local",
+    "checkpoints.ahead",
+    "checkpoints.audit",
+    "checkpoints.hub",
+    "checkpoints.organism",
+    "checkpoints.sources",
+    "checkpoints",
+    "dynamics.names",
+    "dynamics.wording",
+    "dynamics.progress",
+    "dynamics.numerics",
+    "dynamics.emergence",
+    "dynamics.probes",
+    "dynamics.models",
+    "dynamics.store",
+    "dynamics.circuits",
+    "dynamics.measurements",
+    "dynamics.analysis",
+    "analyses",
+    "dynamics.runs",
+    "dynamics.analyser",
+    "dynamics.auditing",
+    "dynamics.collecting",
+    "dynamics.reporting",
+    "dynamics.learning",
+    "dynamics.validating",
+    "dynamics.explaining",
+    "dynamics.listing",
+    "dynamics.cli",
+    "dynamics.__main__",
+    "dynamics",
+]
+"""The rooms from the bottom up (``docs/design.md``, section 3); a module or package that is not named here is an error."""
 FILES = sorted(p for package in PACKAGES for p in (ROOT / package).rglob("*.py"))
 
 
@@ -24,6 +68,7 @@ def dotted(file: Path) -> str:
 MODULES = {dotted(file): file for file in FILES}
 
 
+@cache
 def imports(module: str) -> set[str]:
     """Absolute names of every module that this module imports anywhere, also inside functions and for types."""
     file = MODULES[module]
@@ -45,21 +90,66 @@ def within(name: str, package: str) -> bool:
     return name == package or name.startswith(package + ".")
 
 
+def room(module: str) -> str:
+    """The room that a module is in: a package or module right under ``checkpoints`` or ``dynamics``, or ``analyses``."""
+    parts = module.split(".")
+    return parts[0] if parts[0] == "analyses" else ".".join(parts[:2])
+
+
+def imported_modules(module: str) -> set[str]:
+    """The modules of this project that a module imports; a name that a package only hands on counts as its module's."""
+
+    def home(name: str) -> str:
+        while name not in MODULES:
+            package, _, what = name.rpartition(".")
+            handed = {n.rpartition(".")[2]: n for n in imports(package) if n.rpartition(".")[0] in MODULES}
+            if MODULES[package].name != "__init__.py" or what not in handed:
+                return package
+            name = handed[what]
+        return name
+
+    mine = {n for n in imports(module) if n in MODULES or n.rpartition(".")[0] in MODULES}
+    named = {n.rpartition(".")[0] for n in mine}  # `from a import b` names a as well
+    return {home(n) for n in mine - named} - {module}
+
+
 def test_the_walk_sees_what_there_is_to_see() -> None:
     assert len(MODULES) > 50
-    assert "checkpoints.errors" in imports("dynamics.collecting.collector") and "dynamics.runs.config.Run" in imports(
-        "dynamics.collecting.collector"
-    )
-    assert "checkpoints.loading" in imports("dynamics.collecting.collector")  # inside a function
+    found = imports("dynamics.collecting.collector")
+    assert {"checkpoints.errors", "dynamics.runs.config.Run"} <= found
+    assert "checkpoints.loading" in found  # inside a function
     assert "dynamics.store.declaration.FORMAT" in imports("dynamics.store.writer")
+    assert "dynamics.store.reader" in imported_modules("dynamics.analyser")  # through what the package hands on
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_no_module_imports_against_the_direction(module: str) -> None:
-    forbidden = {"checkpoints": ("dynamics", "analyses"), "dynamics": ("analyses",), "analyses": ()}
-    for name in imports(module):
-        for package in forbidden[module.split(".")[0]]:
-            assert not within(name, package), f"{module} imports {name}"
+def test_every_room_stands_in_the_order_once() -> None:
+    assert sorted(ORDER) == sorted({room(module) for module in MODULES})
+
+
+def test_rooms_import_only_what_stands_before_them() -> None:
+    wrong = [
+        f"{MODULES[module]} imports {MODULES[other]}, which is above it"
+        for module in MODULES
+        for other in sorted(imported_modules(module))
+        if ORDER.index(room(other)) > ORDER.index(room(module))
+    ]
+    assert wrong == []
+
+
+def test_an_import_that_runs_back_up_is_found_with_both_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    low = tmp_path / "low.py"
+    low.write_text("def f():\n    from ..reporting import report\n    return report\n")
+    monkeypatch.setitem(MODULES, "dynamics.numerics.low", low)
+    with pytest.raises(AssertionError, match=r"low\.py imports .*dynamics/reporting/build\.py, which is above it"):
+        test_rooms_import_only_what_stands_before_them()
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    below: dict[str, set[str]] = {module: imported_modules(module) for module in MODULES}
+    while free := [module for module, others in below.items() if not others & below.keys()]:
+        for module in free:
+            del below[module]
+    assert below == {}
 
 
 def test_no_analysis_imports_another() -> None:
@@ -91,8 +181,12 @@ def test_numerics_know_neither_labels_nor_plots_nor_torch() -> None:
                 assert name.split(".")[0] not in ("xarray", "zarr", "matplotlib", "torch", "transformers"), module
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_every_module_declares_its_public_names_correctly(module: str) -> None:
+def test_every_module_declares_its_public_names_correctly() -> None:
+    for module in MODULES:
+        check_public_names(module)
+
+
+def check_public_names(module: str) -> None:
     loaded = import_module(module) if not module.endswith("__main__") else None
     tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
     declared = [
@@ -125,20 +219,23 @@ def test_what_other_modules_import_from_a_module_is_public_there() -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_modules_stay_under_four_hundred_lines_and_say_what_they_are_for(module: str) -> None:
-    text = MODULES[module].read_text(encoding="utf-8")
-    assert len(text.splitlines()) < 400
-    assert ast.get_docstring(ast.parse(text))
-    assert "from __future__ import annotations" in text or not text.count("def ")
+def test_modules_stay_under_four_hundred_lines_and_say_what_they_are_for() -> None:
+    for module, file in MODULES.items():
+        text = file.read_text(encoding="utf-8")
+        assert len(text.splitlines()) < 400, module
+        assert ast.get_docstring(ast.parse(text)), module
+        assert "from __future__ import annotations" in text or not text.count("def "), module
+
+
+def test_few_modules_lie_at_the_root_of_the_engine() -> None:
+    assert len(list((ROOT / "dynamics").glob("*.py"))) <= 8
 
 
 READ = """
 import sys, pathlib
 import numpy as np
 from checkpoints.series import Checkpoint
-from dynamics.measurements import Variable
-from dynamics.store import Group, TraceDeclaration, TraceWriter
+from dynamics.store import Group, TraceDeclaration, TraceWriter, Variable
 
 path = pathlib.Path(sys.argv[1])
 variable = Variable("entropy", ("prompt",), (2,), "float", "entropy")

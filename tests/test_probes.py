@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from analyses import addition, induction, shared_concepts
 from checkpoints.errors import UserError
 from checkpoints.organism import build_tokenizer, speaks
+from dynamics.analysis.base import Context, Request
 from dynamics.measurements import Answers, Intervention
 from dynamics.probes import Probe, TokenizedProbe, read_probe, single_token, tokenize
-from dynamics.runs.plan import Context, Request, merge
+from dynamics.runs.plan import merge
 
 PLAN = {"addition": addition, "induction": induction, "shared_concepts": shared_concepts}
 

@@ -15,11 +15,12 @@ from analyses.sycophancy import Options
 from analyses.sycophancy.prompts import PRAISE, PUBLISHED, VIEWS
 from checkpoints.organism import build_tokenizer
 from checkpoints.series import Checkpoint
+from dynamics.analysis.base import Context
 from dynamics.analysis.findings import Summary
 from dynamics.measurements import Answers, Direction
 from dynamics.models.architecture import ModelShape
 from dynamics.probes import LAST, Probe, TokenizedProbe, tokenize
-from dynamics.runs.plan import Context, find_analysis
+from dynamics.runs.plan import find_analysis
 from dynamics.store import Group, Trace, TraceDeclaration, TraceWriter
 
 STEPS = (0, 4, 16, 64, 128, 256, 512, 1024)

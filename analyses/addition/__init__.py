@@ -29,9 +29,9 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, Field
 
 from checkpoints.errors import UserError
+from dynamics.analysis.base import Context, Reading, Request
 from dynamics.measurements import Activations, Answers, Circuit, Interchange, Selectivity, SourceEffects
 from dynamics.probes import tokenize
-from dynamics.runs.plan import Context, Reading, Request
 
 from .figures import figures as _figures
 from .pairs import DONORS, exchange_probe, pair_probes

@@ -33,8 +33,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from dynamics.analysis.base import Context, Request
 from dynamics.measurements import Activations, Answers, Measurement, TokenAttribution
-from dynamics.runs.plan import Context, Request
 
 from .counterparts import OPERANDS, as_asked
 from .figures import figures as _figures

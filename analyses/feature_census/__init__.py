@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dynamics.runs.plan import Context, Request
+from dynamics.analysis.base import Context, Request
 
 from .figures import figures as _figures
 from .summary import summarise as _summarise

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from dynamics.analysis.base import Context, Request
 from dynamics.analysis.circuit import CircuitTask
 from dynamics.analysis.circuit_figures import circuit_figures as figures
 from dynamics.analysis.circuit_task import TaskOptions as Options
 from dynamics.analysis.circuit_task import circuit_request, task_summary
-from dynamics.runs.plan import Context, Request
 
 from .prompts import GENDER, gender_probe
 

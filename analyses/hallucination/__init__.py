@@ -37,8 +37,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from dynamics.analysis.base import Context, Request
 from dynamics.measurements import Answers, TokenSets
-from dynamics.runs.plan import Context, Request
 
 from .figures import figures as _figures
 from .knowing import direction_requests

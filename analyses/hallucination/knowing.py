@@ -24,11 +24,11 @@ from typing import Any
 
 import numpy as np
 
+from dynamics.analysis.base import Request
 from dynamics.analysis.direction import DirectionTask, direction_measured, direction_parts, order_note
 from dynamics.analysis.findings import Finding, best_layer, sign_flip_null
 from dynamics.measurements import Direction, Measurement
 from dynamics.probes import LAST, Probe
-from dynamics.runs.plan import Request
 from dynamics.store import Trace
 
 from .prompts import ENTITIES

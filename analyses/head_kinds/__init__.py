@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from dynamics.analysis.base import Context, Request
 from dynamics.measurements import HeadAttention, HeadCopying, HeadSuccession, HeadWeights, RepeatAttention
-from dynamics.runs.plan import Context, Request
 
 from .figures import figures as _figures
 from .prompts import delimiter_ids, document_probe, list_probe, repeat_probes, word_probe

@@ -31,9 +31,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from dynamics.analysis.base import Context, Request
 from dynamics.analysis.circuit_task import circuit_request
 from dynamics.measurements import RepeatAttention, TokenLoss
-from dynamics.runs.plan import Context, Request
 
 from .circuit import with_circuit
 from .figures import figures as _figures

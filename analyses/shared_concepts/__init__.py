@@ -24,9 +24,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from checkpoints.errors import UserError
+from dynamics.analysis.base import Context, NoOptions, Reading, Request
 from dynamics.measurements import Activations, Answers, Interchange
 from dynamics.probes import LAST, tokenize
-from dynamics.runs.plan import Context, NoOptions, Reading, Request
 
 from .causal import DONORS, PLACES, exchange_probe
 from .figures import figures as _figures

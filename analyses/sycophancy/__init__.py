@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from dynamics.analysis.base import Context, Request
 from dynamics.measurements import Answers, Direction
-from dynamics.runs.plan import Context, Request
 
 from .figures import figures as _figures
 from .prompts import praise_probe, published_probe, views_probe

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import CheckpointError
 from .pickles import Inert, RefusedName, SafeUnpickler
+from .tensors import TensorInfo, refused, unreadable
 from .torchfile import contents, load
-from .weights import TensorInfo, refused, unreadable
 
 if TYPE_CHECKING:
     import torch

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from ..errors import CheckpointError
 from .pickles import Inert, RefusedName, SafeUnpickler
-from .weights import TensorInfo, refused, unreadable
+from .tensors import TensorInfo, refused, unreadable
 
 if TYPE_CHECKING:
     import torch

@@ -9,22 +9,20 @@ import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError
+from .tensors import TensorInfo, unreadable
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = [
     "IGNORED",
-    "TensorInfo",
     "files_digest",
     "has_weights",
     "header",
     "read_tensors",
-    "refused",
-    "unreadable",
     "weight_files",
     "weights_digest",
 ]
@@ -35,13 +33,6 @@ IGNORED = re.compile(
     r"|^cls\.seq_relationship\.|^bert\.pooler\."  # BERT's second task, which no masked-language model has
 )
 """Names of tensors that some files have and loading does without: masks and rotary tables of older versions."""
-
-
-class TensorInfo(NamedTuple):
-    """Shape and dtype (as the file names it, e.g. ``F32``) of one stored tensor."""
-
-    shape: tuple[int, ...]
-    dtype: str
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -136,22 +127,3 @@ def _contents(file: Path) -> dict[str, Any]:
             expected="a state dict: tensors by name",
         )
     return found
-
-
-def refused(file: Path, what: str) -> CheckpointError:
-    """The error for a pickle that would do more than hold tensors."""
-    return CheckpointError(
-        f"{file} was refused: it is a pickle that holds more than tensors ({what})",
-        expected="a state dict of tensors",
-        remedy="get the weights as safetensors, or have their owner save them again",
-    )
-
-
-def unreadable(file: Path, error: Exception) -> CheckpointError:
-    """The error for a file that is damaged, or is something else."""
-    first = (str(error).splitlines() or ["empty file"])[0]
-    return CheckpointError(
-        f"{file} cannot be read as weights: {first}",
-        expected="a complete weight file",
-        remedy="copy or save this checkpoint again; it may be truncated",
-    )

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
@@ -36,7 +37,7 @@ from ..errors import StoppedError, UserError
 from ..paths import cache_folder
 from .files import HubFile, is_commit, is_repository
 
-__all__ = ["RepositoryCache", "checksums"]
+__all__ = ["RepositoryCache", "checksums", "without_cache_path"]
 
 _COMPLETE = ".complete.json"
 _KINDS = ("commits", "config", "tokenizer", "dictionaries")
@@ -195,3 +196,9 @@ def _read(file: Path) -> Any:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+
+
+def without_cache_path(reason: str) -> str:
+    """A reason without the folder of a commit in the cache, which is gone when it is read."""
+    folder = rf"{re.escape(str(cache_folder()))}/\S*?/commits/[0-9a-f]{{40}}"
+    return re.sub(rf"{folder}/?(?!\w)", "its folder", re.sub(rf"{folder}/(?=\w)", "", reason))

@@ -31,7 +31,7 @@ from .repository import Repository
 from .transport import shown
 
 if TYPE_CHECKING:
-    from ..files.weights import TensorInfo
+    from ..files.tensors import TensorInfo
     from ..loading import Prepared
 
 __all__ = ["HubSeries"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ..configs import read_config
 from ..errors import CheckpointError
-from ..files.weights import TensorInfo
+from ..files.tensors import TensorInfo
 from ..loading import Prepared, stored_dtype
 
 if TYPE_CHECKING:

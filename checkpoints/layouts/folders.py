@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..configs import read_config
 from ..files import weights
-from ..files.weights import TensorInfo
+from ..files.tensors import TensorInfo
 from ..loading import Prepared, prepare
 from .base import Found, Options, converted, given_config, step_folders
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError
+from ..files.tensors import TensorInfo
 from ..files.torchfile import contents, plain_names, state_dict_at, tensors_at
-from ..files.weights import TensorInfo, files_digest
+from ..files.weights import files_digest
 from ..loading import Prepared
 from .base import Found, Options, converted, given_config, step_folders, unknown_tensors, zero_biases
 from .litgpt_config import model_config

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError
+from ..files.tensors import TensorInfo
 from ..files.torchfile import contents, plain_names, state_dict_at, tensors_at
-from ..files.weights import TensorInfo, files_digest
+from ..files.weights import files_digest
 from ..loading import Prepared
 from .base import Found, Options, converted, given_config, step_of, unknown_tensors, zero_biases
 from .places import recorded_step

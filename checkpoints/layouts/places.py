@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeGuard
 
-from ..files.weights import TensorInfo
+from ..files.tensors import TensorInfo
 
 __all__ = ["Listed", "Place", "recorded_step", "state_dict_list", "state_dict_place"]
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError, UserError
+from ..files.tensors import TensorInfo
 from ..files.torchfile import contents, plain_names, state_dict_at, tensors_at, tensors_digest
-from ..files.weights import TensorInfo, files_digest
+from ..files.weights import files_digest
 from ..loading import Prepared
 from .base import Found, Options, converted, given_config
 from .places import Listed, Place, recorded_step, state_dict_list, state_dict_place

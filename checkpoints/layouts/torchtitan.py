@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError
 from ..files.dcp import distcp_files, read_metadata, read_tensors
-from ..files.weights import TensorInfo, files_digest
+from ..files.tensors import TensorInfo
+from ..files.weights import files_digest
 from ..loading import Prepared
 from .base import Found, Options, converted, given_config, step_folders, unknown_tensors
 

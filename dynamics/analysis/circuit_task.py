@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..measurements import Activations, Circuit, SourceEffects
 from ..probes import LAST, Probe
-from ..runs.plan import Request
 from ..store import Trace
+from .base import Request
 from .circuit import DEFINITIONS, CircuitTask, circuit_parts, dataset_of
 from .findings import Definition, Summary
 

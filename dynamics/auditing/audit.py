@@ -13,16 +13,16 @@ from checkpoints.ahead import ReadAhead
 from checkpoints.audit import AuditFinding, neighbours, sketch
 from checkpoints.errors import CheckpointError, UserError
 from checkpoints.hub import HubSeries
+from checkpoints.hub.cache import without_cache_path
 from checkpoints.organism import OrganismConfig, is_trained
 from checkpoints.series import Checkpoint, Series, WeightFile
 from checkpoints.sources import open_series
 
-from ..collecting.collector import told
 from ..models.architecture import find_adapter
 from ..progress import Reporter
 from ..runs.config import LiveConfig, Run
 from ..runs.lookup import find_run
-from ..runs.resolve import trace_path
+from ..store.paths import trace_path
 from .preflight import list_weights, listing_findings
 from .sketches import Known, compare, keep, kept_file, kept_sketches, traced_sketches
 
@@ -183,7 +183,7 @@ def _read(
                 keep(file, known[checkpoint.step])
                 del prepared
             except CheckpointError as error:
-                failed[checkpoint.step] = told(error.observed, series)
+                failed[checkpoint.step] = without_cache_path(error.observed)
             ahead.let_go()
             bar.update(place + 1, f"step {checkpoint.step}")
     return failed

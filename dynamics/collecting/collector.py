@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import re
 import shutil
 import time
 from collections.abc import Collection, Sequence
@@ -14,29 +13,31 @@ from typing import TYPE_CHECKING
 from checkpoints.ahead import ReadAhead
 from checkpoints.errors import CheckpointError, StoppedError, UserError
 from checkpoints.hub import HubConfig, HubSeries
+from checkpoints.hub.cache import without_cache_path
 from checkpoints.hub.files import is_commit
 from checkpoints.organism import OrganismConfig, is_trained
-from checkpoints.paths import cache_folder
 from checkpoints.series import Checkpoint, Series
 
 from ..auditing.masking import Before, apply_masks, before_loading
 from ..auditing.preflight import preflight
 from ..auditing.sketches import files_state
 from ..models.architecture import architecture
+from ..models.devices import usable_device
 from ..progress import Reporter
 from ..runs.config import Run
-from ..runs.resolve import Model, Resolved, resolve, trace_path
+from ..runs.resolve import Model, Resolved, resolve
 from ..runs.schedule import scheduled
 from ..store import Trace, TraceWriter, writer_lock
 from ..store.journal import write_journal
-from .measuring import usable_device, write_checkpoint
+from ..store.paths import trace_path
+from .measuring import write_checkpoint
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
     from checkpoints.loading import Prepared, ResidentModel
 
-__all__ = ["Collected", "collect_once", "open_run", "require_aim", "resident_for", "resident_model", "told", "visited"]
+__all__ = ["Collected", "collect_once", "open_run", "require_aim", "resident_for", "resident_model", "visited"]
 
 
 @dataclass
@@ -297,7 +298,7 @@ def _collect(resolved: Resolved, writer: TraceWriter, todo: list[int], done: Col
             try:
                 installed = _install(resident, ahead)
             except CheckpointError as error:
-                failure = told(error.observed, series)
+                failure = without_cache_path(error.observed)
             ahead.let_go()
             if installed is not None:
                 digest, stored_dtype = installed
@@ -316,14 +317,6 @@ def _collect(resolved: Resolved, writer: TraceWriter, todo: list[int], done: Col
                 writer.clear(index)
                 write_journal(writer.path, "failed", step=step, reason=failure)
             bar.update(place + 1, f"step {step}")
-
-
-def told(reason: str, series: Series) -> str:
-    """A reason without the folder of the cache, which is gone when it is read."""
-    if not isinstance(series, HubSeries):
-        return reason
-    folder = rf"{re.escape(str(cache_folder()))}/\S*?/commits/[0-9a-f]{{40}}"
-    return re.sub(rf"{folder}/?(?!\w)", "its folder", re.sub(rf"{folder}/(?=\w)", "", reason))
 
 
 def _install(resident: ResidentModel, ahead: ReadAhead[Prepared]) -> tuple[str, str]:

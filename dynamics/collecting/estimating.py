@@ -14,13 +14,15 @@ from checkpoints.hub import HubSeries
 from checkpoints.series import Checkpoint
 
 from ..auditing.masking import Before, before_loading, expected_masks
+from ..models.devices import usable_device
 from ..progress import Reporter
 from ..runs.config import Run
-from ..runs.resolve import Resolved, trace_path
+from ..runs.resolve import Resolved
 from ..store import Trace
 from ..store.journal import read_journal
+from ..store.paths import trace_path
 from .collector import open_run, require_aim, resident_model, visited
-from .measuring import measure_all, usable_device
+from .measuring import measure_all
 
 __all__ = ["ASSUMED_BANDWIDTH", "Estimate", "estimate"]
 

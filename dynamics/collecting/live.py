@@ -32,10 +32,11 @@ from ..models.architecture import Adapter, adapted
 from ..progress import Reporter
 from ..runs.config import AnalysisEntry, LiveConfig, ProbeEntry, Run, check_name
 from ..runs.plan import built_in
-from ..runs.resolve import Model, Resolved, describe_model, plan_run, trace_path
+from ..runs.resolve import Model, Resolved, describe_model, plan_run
 from ..runs.schedule import log_steps
 from ..store import Trace, TraceWriter, writer_lock
 from ..store.journal import write_journal
+from ..store.paths import trace_path
 from .measuring import write_checkpoint
 
 if TYPE_CHECKING:

@@ -7,31 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from checkpoints.errors import StoppedError, UserError
+from checkpoints.errors import StoppedError
 
 from ..runs.resolve import Resolved
 from ..store import WEIGHTS, TraceWriter
 
-__all__ = ["measure_all", "usable_device", "write_checkpoint"]
-
-
-def usable_device(wanted: str) -> str:
-    """A torch device name; ``auto`` takes a GPU if there is one.
-
-    Raises:
-        UserError: when there is no such device.
-    """
-    import torch
-
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=wanted)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(
-            f"device {wanted!r} cannot be used: {str(error).splitlines()[0]}", expected="cpu, cuda, cuda:N or mps"
-        ) from error
-    return wanted
+__all__ = ["measure_all", "write_checkpoint"]
 
 
 def measure_all(resolved: Resolved, model: Any) -> Iterator[tuple[str, dict[str, np.ndarray]]]:

@@ -12,9 +12,10 @@ from checkpoints.series import Checkpoint, Series
 from ..auditing.masking import known_before
 from ..progress import Reporter
 from ..runs.config import Run
-from ..runs.resolve import Model, open_model, trace_path
+from ..runs.resolve import Model, open_model
 from ..runs.schedule import scheduled
 from ..store import Trace
+from ..store.paths import trace_path
 
 __all__ = ["chosen_checkpoints", "open_weights"]
 

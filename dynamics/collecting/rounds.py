@@ -11,9 +11,9 @@ from ..analyser import analyse
 from ..progress import Reporter
 from ..runs.config import Run
 from ..runs.lookup import find_run
-from ..runs.resolve import trace_path
 from ..store import Trace, remark, writer_lock
 from ..store.journal import write_journal
+from ..store.paths import trace_path
 from .adaptive import Wanted, next_checkpoints
 from .collector import Collected, collect_once, require_aim
 

@@ -10,14 +10,13 @@ import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec
 
-from ..analyser import open_run_trace
 from ..names import CHECKPOINT
 from ..runs.config import Run
 from ..runs.lookup import find_run, trace_name
-from ..runs.resolve import trace_path
 from ..runs.schedule import scheduled
 from ..store import FEATURES, WEIGHTS, Trace, writer_lock
 from ..store.journal import read_journal
+from ..store.paths import open_run_trace, trace_path
 from ..store.writer import check_format, delete_slab, open_group, slab_files
 
 __all__ = ["Damage", "RunStatus", "status", "verify"]

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from checkpoints.errors import CheckpointError, UserError
-from checkpoints.files.weights import TensorInfo
+from checkpoints.files.tensors import TensorInfo
 from checkpoints.loading import Prepared
 from checkpoints.local import FolderConfig, FolderSeries
 from checkpoints.series import Checkpoint, WeightFile
 
 from ..progress import Reporter
 from ..runs.config import Run
-from ..runs.resolve import trace_path
 from ..store import Trace
+from ..store.paths import trace_path
 from .collector import Collected, collect_once
 
 __all__ = ["watch"]

@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING, Any
 from checkpoints.ahead import ReadAhead
 from checkpoints.errors import CheckpointError, StoppedError, UserError
 from checkpoints.hub import HubSeries
+from checkpoints.hub.cache import without_cache_path
 from checkpoints.series import Checkpoint, Series
 
 from ..circuits.graph import graph_of
-from ..collecting.collector import resident_for, told
+from ..collecting.collector import resident_for
 from ..collecting.revisiting import chosen_checkpoints, open_weights
 from ..progress import Reporter
 from ..runs.config import Run
 from ..runs.lookup import find_run
-from ..runs.resolve import Model, trace_path
+from ..runs.resolve import Model
+from ..store.paths import trace_path
 from .checkpoint import explain_checkpoint, failed, guess, node
 from .dictionary import OpenDictionary, open_dictionary, split_checkpoints
 from .page import explanation_page, explanation_svg
@@ -335,7 +337,7 @@ def _models(
                     opened.require_same(checkpoint.step, prepared.digest)
                 resident.install(prepared)
             except CheckpointError as error:
-                failure = told(error.observed, series)
+                failure = without_cache_path(error.observed)
             ahead.let_go()
             yield checkpoint, failure or Wired(resident.model, model.architecture)
             bar.update(place + 1, f"step {checkpoint.step}")

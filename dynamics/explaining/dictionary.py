@@ -14,10 +14,10 @@ import numpy.typing as npt
 from checkpoints.errors import UserError
 from checkpoints.series import Checkpoint
 
-from ..analyser import open_run_trace
 from ..runs.resolve import Model
 from ..runs.schedule import scheduled
 from ..store import FeatureTable
+from ..store.paths import open_run_trace
 from .prompts import token_text
 
 if TYPE_CHECKING:

@@ -17,17 +17,18 @@ from checkpoints.errors import CheckpointError, StoppedError, UserError, nearest
 from checkpoints.organism import OrganismConfig
 from checkpoints.organism.tokenizer import speaks
 
-from ..analyser import open_run_trace
-from ..collecting.measuring import usable_device
+from ..analysis.base import Context, Reading
 from ..collecting.revisiting import chosen_checkpoints, open_weights
+from ..models.devices import usable_device
 from ..probes import TokenizedProbe, tokenize
 from ..progress import Reporter
 from ..runs.config import Run
 from ..runs.dictionaries import DatasetCorpus, DictionaryConfig, TextCorpus, WorldsCorpus
 from ..runs.lookup import find_run
-from ..runs.plan import Context, Reading, find_analysis
-from ..runs.resolve import Model, trace_path
+from ..runs.plan import find_analysis
+from ..runs.resolve import Model
 from ..store import FeatureTable, Trace, dictionaries_in, write_features, writer_lock
+from ..store.paths import open_run_trace, trace_path
 from .coder import Coder
 from .corpora import dataset_rows, organism_rows, prompt_rows, separator, text_rows
 from .published import load_published

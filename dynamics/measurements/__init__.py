@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .activations import Activations
 from .answers import Answers
-from .base import Accumulator, Batch, Intervention, Measurement, Observation, Variable
+from .base import Accumulator, Batch, Intervention, Measurement, Observation
 from .circuit import Circuit, SourceEffects
 from .direction import Direction
 from .head_weights import HeadCopying, HeadSuccession, HeadWeights
@@ -36,7 +36,6 @@ __all__ = [
     "TokenAttribution",
     "TokenLoss",
     "TokenSets",
-    "Variable",
     "attention_scores",
     "donor_label",
     "repeat_scores",

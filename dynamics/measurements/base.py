@@ -9,9 +9,8 @@ forward passes. An :class:`Intervention` runs the model itself, with gradients o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from checkpoints.errors import UserError
 
 from ..models.architecture import Architecture, ModelShape
 from ..probes import TokenizedProbe
+from ..store.variable import Variable
 
 if TYPE_CHECKING:
     import torch
@@ -27,40 +27,10 @@ __all__ = [
     "Accumulator",
     "Batch",
     "Intervention",
-    "Kind",
     "Measurement",
     "Observation",
-    "Variable",
     "require_causal",
 ]
-
-Kind = Literal["activation", "float", "int"]
-"""activation: floats in the run's ``trace_dtype``; float: float32; int: int32 with fill value -1."""
-
-
-@dataclass(frozen=True)
-class Variable:
-    """One array of a probe's group, without its leading ``checkpoint`` dimension.
-
-    Attributes:
-        name: name in the trace.
-        dims: dimension names (see :mod:`dynamics.names`).
-        shape: sizes, one per dimension.
-        kind: what is stored.
-        long_name: what it is, in words, for people who open the trace.
-        units: units, ``"1"`` for ratios and probabilities.
-        padded: NaN is also used as padding (prompts of different lengths), so NaN does not mean a broken model.
-        coords: dimension name to its values, for dimensions that are not just counted.
-    """
-
-    name: str
-    dims: tuple[str, ...]
-    shape: tuple[int, ...]
-    kind: Kind
-    long_name: str
-    units: str = "1"
-    padded: bool = False
-    coords: Mapping[str, tuple[str | int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from ..circuits.graph import Graph, graph_of
 from ..models.architecture import Architecture, ModelShape
 from ..names import POSITION, PROMPT
 from ..probes import LAST, TokenizedProbe
-from .base import Variable
+from ..store.variable import Variable
 
 if TYPE_CHECKING:
     from ..circuits.search import Prompts

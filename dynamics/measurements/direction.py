@@ -31,7 +31,8 @@ from ..models.sites import observe
 from ..names import LAYER, PROMPT
 from ..numerics.ranking import shuffled_labels
 from ..probes import LAST, TokenizedProbe
-from .base import Variable, require_causal
+from ..store.variable import Variable
+from .base import require_causal
 from .editing import LOGITS, Edited
 
 if TYPE_CHECKING:

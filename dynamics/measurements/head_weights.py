@@ -16,7 +16,8 @@ from ..circuits.graph import graph_of
 from ..models.architecture import Architecture, ModelShape
 from ..names import LAYER, PROMPT
 from ..probes import LAST, TokenizedProbe
-from .base import Variable, require_causal
+from ..store.variable import Variable
+from .base import require_causal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -23,7 +23,8 @@ from checkpoints.errors import UserError
 from ..models.architecture import ModelShape
 from ..names import LAYER, PROMPT
 from ..probes import TokenizedProbe
-from .base import Batch, Variable, require_causal
+from ..store.variable import Variable
+from .base import Batch, require_causal
 
 if TYPE_CHECKING:
     import torch

@@ -28,7 +28,7 @@ from ..circuits.graph import graph_of
 from ..models.architecture import Architecture, ModelShape
 from ..names import LAYER, PROMPT
 from ..probes import LAST, TokenizedProbe
-from .base import Variable
+from ..store.variable import Variable
 
 if TYPE_CHECKING:
     import torch

@@ -17,7 +17,8 @@ from checkpoints.errors import UserError, nearest
 from ..models.architecture import ModelShape
 from ..names import LAYER
 from ..probes import LAST, TokenizedProbe
-from .base import Batch, Variable
+from ..store.variable import Variable
+from .base import Batch
 
 if TYPE_CHECKING:
     import torch

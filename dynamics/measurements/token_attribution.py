@@ -34,7 +34,8 @@ from checkpoints.errors import UserError, nearest
 from ..models.architecture import Architecture, ModelShape
 from ..names import PROMPT
 from ..probes import TokenizedProbe
-from .base import Variable, require_causal
+from ..store.variable import Variable
+from .base import require_causal
 from .interchange import donor_label
 
 if TYPE_CHECKING:

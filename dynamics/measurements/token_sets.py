@@ -12,7 +12,8 @@ from checkpoints.errors import UserError
 from ..models.architecture import ModelShape
 from ..names import PROMPT
 from ..probes import LAST, TokenizedProbe
-from .base import Batch, Variable
+from ..store.variable import Variable
+from .base import Batch
 
 if TYPE_CHECKING:
     import torch

@@ -14,11 +14,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from checkpoints.errors import UserError
 
-from ..analyser import analyse, open_run_trace
+from ..analyser import analyse
 from ..analysis.figures import timeline
 from ..analysis.onset_figures import onsets_by_definition, order_matrix
 from ..progress import Reporter
 from ..runs.lookup import find_run
+from ..store.paths import open_run_trace
 from .content import headlines, report_content, row
 
 if TYPE_CHECKING:

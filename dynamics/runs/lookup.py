@@ -15,9 +15,9 @@ from checkpoints.hub import HubConfig
 from checkpoints.local import FolderConfig
 
 from ..store import Trace
+from ..store.paths import trace_path
 from .config import DEFAULT_RUNS_FILE, AnalysisEntry, Run, load_run, run_names
 from .plan import built_in
-from .resolve import trace_path
 
 __all__ = ["find_run", "trace_name"]
 

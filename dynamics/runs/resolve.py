@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from checkpoints.audit import SAMPLE
@@ -20,16 +19,18 @@ from checkpoints.series import Checkpoint, Series
 from checkpoints.sources import open_series
 from checkpoints.tokenizing import load_tokenizer
 
-from ..measurements import Activations, Answers, Measurement, Variable
+from ..analysis.base import Context, Request
+from ..measurements import Activations, Answers, Measurement
 from ..models.architecture import Adapter, Architecture, adapted, architecture, find_adapter
 from ..probes import TokenizedProbe, read_probe, tokenize
 from ..probes.types import LAST
 from ..store import WEIGHTS, Group, TraceDeclaration
 from ..store.provenance import provenance
+from ..store.variable import Variable
 from .config import LiveConfig, Run
-from .plan import Context, ProbePlan, Request, find_analysis, merge
+from .plan import ProbePlan, find_analysis, merge
 
-__all__ = ["Model", "Resolved", "describe_model", "open_model", "plan_run", "resolve", "trace_path"]
+__all__ = ["Model", "Resolved", "describe_model", "open_model", "plan_run", "resolve"]
 
 Say = Callable[[str], None]
 
@@ -275,8 +276,3 @@ def _weights_group() -> Group:
 
 def _tokenizer_digest(tokenizer: Any) -> str:
     return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()[:16]
-
-
-def trace_path(traces: Path, name: str) -> Path:
-    """Where a run's trace is."""
-    return traces / f"{name}.zarr"

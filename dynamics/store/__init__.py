@@ -5,8 +5,10 @@ from __future__ import annotations
 from .declaration import FEATURES, FORMAT, FORMAT_VERSION, WEIGHTS, Group, TraceDeclaration
 from .features import FeatureTable, dictionaries_in, write_features
 from .lock import writer_lock
+from .paths import open_run_trace, trace_path
 from .reader import Trace, open_trace
 from .results import read_result, write_result
+from .variable import Variable
 from .writer import TraceWriter, remark
 
 __all__ = [
@@ -19,10 +21,13 @@ __all__ = [
     "Trace",
     "TraceDeclaration",
     "TraceWriter",
+    "Variable",
     "dictionaries_in",
+    "open_run_trace",
     "open_trace",
     "read_result",
     "remark",
+    "trace_path",
     "write_features",
     "write_result",
     "writer_lock",

@@ -17,9 +17,9 @@ from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from checkpoints.errors import UserError
 from checkpoints.series import Checkpoint
 
-from ..measurements import Variable
 from ..names import CHECKPOINT
 from .declaration import FORMAT, FORMAT_VERSION, TraceDeclaration, chunk_shape
+from .variable import Variable
 
 __all__ = ["consolidate", "create_trace", "grow_trace", "put_attributes", "put_coordinate"]
 

@@ -14,8 +14,8 @@ import numpy as np
 from checkpoints.errors import UserError
 from checkpoints.series import Checkpoint
 
-from ..measurements import Variable
 from ..names import DIMENSIONS, LAYER, POSITION, PROMPT
+from .variable import Variable
 
 __all__ = ["FEATURES", "FORMAT", "FORMAT_VERSION", "ROOT_NAMES", "WEIGHTS", "Group", "TraceDeclaration", "chunk_shape"]
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..analysis.base import Context, Request
 from ..analysis.findings import Finding, Summary
-from ..runs.plan import Context, Request, find_analysis
+from ..runs.plan import find_analysis
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -23,8 +23,8 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader
 from checkpoints import CheckpointError, FolderSeries, UserError
 from checkpoints.configs import read_config
 from checkpoints.files.pickles import Inert
+from checkpoints.files.tensors import TensorInfo
 from checkpoints.files.torchfile import contents
-from checkpoints.files.weights import TensorInfo
 from checkpoints.layouts import LAYOUTS
 from checkpoints.loading import ResidentModel
 from tests.checkpoints.foreign import (

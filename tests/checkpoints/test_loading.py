@@ -12,7 +12,8 @@ import torch
 import transformers as hf
 
 from checkpoints import CheckpointError
-from checkpoints.files.weights import TensorInfo, header, read_tensors, weight_files
+from checkpoints.files.tensors import TensorInfo
+from checkpoints.files.weights import header, read_tensors, weight_files
 from checkpoints.loading import ResidentModel, compare_headers, prepare
 from tests.checkpoints.saved import MODELS, assert_same, edit, saved
 

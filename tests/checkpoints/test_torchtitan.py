@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from checkpoints import CheckpointError, UserError
-from checkpoints.files.weights import TensorInfo
+from checkpoints.files.tensors import TensorInfo
 from checkpoints.loading import ResidentModel
 from tests.checkpoints.foreign import (
     as_torchtitan,

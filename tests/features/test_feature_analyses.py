@@ -19,10 +19,10 @@ from analyses.feature_census.gallery import plain
 from analyses.shared_concepts import features as concepts
 from analyses.shared_concepts.feature_figures import feature_figures as concept_figures
 from analyses.shared_concepts.prompts import word_probe
+from dynamics.analysis.base import Context
 from dynamics.analysis.features import Parts
 from dynamics.analysis.findings import Summary
 from dynamics.runs.config import AnalysisEntry, Run
-from dynamics.runs.plan import Context
 from dynamics.store import Trace
 from tests.features.traces import STEPS, add_dictionary, made_trace
 

@@ -10,9 +10,9 @@ import numpy as np
 import xarray as xr
 
 from checkpoints.series import Checkpoint
-from dynamics.measurements import Variable
 from dynamics.probes import Probe
 from dynamics.store import Group, Trace, TraceDeclaration, TraceWriter, write_features
+from dynamics.store.variable import Variable
 
 STEPS = (0, 10, 20, 40, 80, 160)
 RANKS = 6

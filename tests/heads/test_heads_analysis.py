@@ -28,10 +28,10 @@ from checkpoints import UserError
 from checkpoints.organism import build_tokenizer
 from checkpoints.tokenizing import word_tokenizer
 from dynamics.analyser import analyse
+from dynamics.analysis.base import Context
 from dynamics.analysis.findings import Summary
 from dynamics.probes import Probe, tokenize
 from dynamics.runs.config import AnalysisEntry, Run
-from dynamics.runs.plan import Context
 
 STEPS = np.array([0, 1, 2, 4, 8, 16, 32, 64, 128, 256])
 COMMON = {"steps": STEPS, "tokens": None}

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from checkpoints.series import Checkpoint
-from dynamics.measurements import Variable
 from dynamics.store import Group, TraceDeclaration, TraceWriter
+from dynamics.store.variable import Variable
 
 CHECKPOINTS = (
     Checkpoint(0, "step0", None, ""),

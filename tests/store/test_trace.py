@@ -19,9 +19,9 @@ from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 import dynamics
 from checkpoints.errors import UserError
 from checkpoints.series import Checkpoint
-from dynamics.measurements import Variable
 from dynamics.store import FORMAT_VERSION, Group, Trace, TraceDeclaration, TraceWriter, open_trace
 from dynamics.store.declaration import chunk_shape
+from dynamics.store.variable import Variable
 from tests.store.declared import TEXT, declare, fill, values
 
 

@@ -12,7 +12,6 @@ import xarray as xr
 
 from checkpoints.errors import UserError
 from checkpoints.series import Checkpoint
-from dynamics.measurements import Variable
 from dynamics.store import (
     Group,
     Trace,
@@ -23,6 +22,7 @@ from dynamics.store import (
     write_result,
     writer_lock,
 )
+from dynamics.store.variable import Variable
 from tests.store.declared import CHECKPOINTS, declare, fill, snapshot, values
 
 

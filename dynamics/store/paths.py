@@ -1,0 +1,31 @@
+"""Where the trace of a run is, and opening it by the run's name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from checkpoints.errors import UserError
+
+from .reader import Trace
+
+__all__ = ["open_run_trace", "trace_path"]
+
+
+def trace_path(traces: Path, name: str) -> Path:
+    """Where a run's trace is."""
+    return traces / f"{name}.zarr"
+
+
+def open_run_trace(name: str, traces: Path) -> Trace:
+    """The trace of a run.
+
+    Raises:
+        UserError: when it has not been collected, or no checkpoint is complete.
+    """
+    path = trace_path(traces, name)
+    if not path.exists():
+        raise UserError(f"run {name!r} has no trace in {traces}", remedy=f"dynamics collect {name}")
+    trace = Trace(path)
+    if not trace.complete.any():
+        raise UserError(f"no checkpoint of {path} is complete", remedy=f"dynamics collect {name} (it says what fails)")
+    return trace
