@@ -28,6 +28,7 @@ import numpy.typing as npt
 from scipy.stats import rankdata
 
 from dynamics.emergence import discover
+from dynamics.numerics.arrays import BoolArray, FloatArray, IntArray
 
 __all__ = [
     "Enrichment",
@@ -41,9 +42,6 @@ __all__ = [
     "operand_table",
 ]
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
 
 _TIE = 1e-9
 

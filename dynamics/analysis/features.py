@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamics.analysis.findings import Finding
+from dynamics.numerics.arrays import FloatArray
 from dynamics.store import FeatureTable, Trace, dictionaries_in
 
 from ..emergence.lives import FLOOR
@@ -26,8 +27,6 @@ HINT = (
     "No dictionaries were learned, so that nothing is said about features: `dynamics learn RUN` learns them, then report "
     "again."
 )
-
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass

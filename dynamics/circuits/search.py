@@ -19,12 +19,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ..numerics.arrays import BoolArray, FloatArray
 from .wired import Metric, Wired
 
 __all__ = ["Curve", "Prompts", "circuit_at", "effect_size", "sweep"]
-
-BoolArray = npt.NDArray[np.bool_]
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

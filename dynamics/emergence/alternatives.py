@@ -16,14 +16,13 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from dynamics.emergence.noise import Noise
 from dynamics.emergence.shapes import fit_shape
+from dynamics.numerics.arrays import FloatArray
 
 __all__ = ["Comparison", "compare_shapes"]
 
-FloatArray = npt.NDArray[np.float64]
 
 POWERS = np.geomspace(0.02, 2.0, 60)
 """Exponents of the power law; below, it is linear in x, and above, a step at the last checkpoint."""

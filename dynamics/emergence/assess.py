@@ -71,12 +71,10 @@ from dynamics.emergence.noise import noise_of
 from dynamics.emergence.runs import CODES, NONE, Runs, scan
 from dynamics.emergence.shapes import plausible
 from dynamics.emergence.types import Direction, Emergence, Interval, State, tokens_of
+from dynamics.numerics.arrays import BoolArray, FloatArray, IntArray
 
 __all__ = ["assess"]
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
 
 CLEARLY = 1.645
 """One-sided 95% of the normal distribution, in standard errors."""

@@ -19,10 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamics.emergence.types import Direction
+from dynamics.numerics.arrays import FloatArray
 
 __all__ = ["random_signs", "shuffled_match_null", "sign_flip_null", "unit_bootstrap"]
-
-FloatArray = npt.NDArray[np.float64]
 
 
 def unit_bootstrap(

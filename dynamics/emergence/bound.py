@@ -28,9 +28,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ..numerics.arrays import FloatArray
+
 __all__ = ["Bound", "draws_needed", "simultaneous_bound"]
 
-FloatArray = npt.NDArray[np.float64]
 
 SCALE_FLOOR = 0.75
 """Smallest scale of a checkpoint, as a share of the root mean square of the null's sd over checkpoints.

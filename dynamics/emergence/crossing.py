@@ -19,11 +19,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+
+from ..numerics.arrays import FloatArray
 
 __all__ = ["Crossing", "crossing", "first_above", "first_above_range", "half_level", "interval", "quantile", "summit"]
 
-FloatArray = npt.NDArray[np.float64]
 
 FINE = 16
 """Parts of the stretch between two checkpoints on which the statistic is looked at."""

@@ -51,11 +51,10 @@ from dynamics.emergence.noise import Noise, noise_of
 from dynamics.emergence.rises import half_rise, rise_p_values
 from dynamics.emergence.shapes import Fit, Shape, fit_shape
 from dynamics.emergence.types import Direction, Emergence, Interval, State, TokenPair, finite_ends, tokens_of
+from dynamics.numerics.arrays import FloatArray, IntArray
 
 __all__ = ["NAMES", "Onset", "definitions"]
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 NAMES = ("excess over null", "change point", "half rise", "sigmoid", "first passage")
 

@@ -25,12 +25,9 @@ from dynamics.emergence.definitions import Onset
 from dynamics.emergence.many import assess_many
 from dynamics.emergence.runs import CODES
 from dynamics.emergence.types import Interval, State, tokens_of
+from dynamics.numerics.arrays import BoolArray, FloatArray, IntArray
 
 __all__ = ["count_onset", "discover", "found_since", "p_values"]
-
-FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
-IntArray = npt.NDArray[np.int64]
 
 
 def p_values(statistic: npt.ArrayLike, null: npt.ArrayLike, *, pooled: bool = False) -> FloatArray:

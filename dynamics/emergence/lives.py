@@ -20,12 +20,10 @@ from scipy.stats import norm
 
 from dynamics.emergence import assess_many, discover
 from dynamics.emergence.runs import CODES
+from dynamics.numerics.arrays import BoolArray, FloatArray, IntArray
 
 __all__ = ["FLOOR", "NONE", "Lives", "live"]
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
 
 NONE = -1
 """No such checkpoint."""

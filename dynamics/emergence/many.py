@@ -26,11 +26,10 @@ import numpy.typing as npt
 from dynamics.emergence.bound import Bound, simultaneous_bound
 from dynamics.emergence.runs import CODES, NONE, scan
 from dynamics.emergence.shapes import basis, grid
+from dynamics.numerics.arrays import FloatArray, IntArray
 
 __all__ = ["Many", "assess_many"]
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
 Table = npt.NDArray[np.float32]
 Lazy = Any

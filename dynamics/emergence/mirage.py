@@ -32,10 +32,10 @@ from dynamics.emergence.crossing import half_level
 from dynamics.emergence.noise import Noise, noise_of
 from dynamics.emergence.shapes import Fit, fit_shape
 from dynamics.emergence.types import Direction, finite_ends
+from dynamics.numerics.arrays import FloatArray
 
 __all__ = ["Mirage", "mirage"]
 
-FloatArray = npt.NDArray[np.float64]
 Verdict = Literal["survives", "does not survive", "undecided", "not measurable"]
 
 WIDTH = 2.0 * float(np.log(9.0))

@@ -16,11 +16,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+
+from ..numerics.arrays import FloatArray
 
 __all__ = ["Noise", "noise_of"]
 
-FloatArray = npt.NDArray[np.float64]
 
 SMALLEST = 0.02
 """Smallest variance of a checkpoint as a share of the largest: bounds the weight that one checkpoint can have."""

@@ -26,11 +26,10 @@ from dynamics.emergence.discovery import discover
 from dynamics.emergence.noise import noise_of
 from dynamics.emergence.shapes import plausible
 from dynamics.emergence.types import Direction, Emergence
+from dynamics.numerics.arrays import FloatArray
 
 __all__ = ["Order", "Side", "before", "in_order", "onset_draws", "onset_ends", "onset_intervals", "simultaneous_bands"]
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 Side = Literal["before", "after", "cannot be ordered"]
 

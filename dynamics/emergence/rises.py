@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 from scipy.stats import chi2
 
 from dynamics.emergence.bound import draws_needed, simultaneous_bound
 from dynamics.emergence.crossing import Crossing, crossing, half_level, interval, quantile
 from dynamics.emergence.noise import Noise
 from dynamics.emergence.shapes import Shape, gain, plausible, widest
+from dynamics.numerics.arrays import FloatArray
 
 __all__ = ["half_rise", "rise_p_values"]
 
-FloatArray = npt.NDArray[np.float64]
 
 STILL = 1.96
 """A difference of neighbours is no movement up to this many of its standard errors: for both sides of a gap, 95%."""

@@ -18,11 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamics.emergence.types import State
+from dynamics.numerics.arrays import BoolArray, IntArray
 
 __all__ = ["CODES", "NONE", "Runs", "scan"]
 
-BoolArray = npt.NDArray[np.bool_]
-IntArray = npt.NDArray[np.int64]
 
 NONE = -1
 """No such checkpoint."""

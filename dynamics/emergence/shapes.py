@@ -22,17 +22,16 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import isotonic_regression
 from scipy.special import expit
 from scipy.stats import chi2
 
 from dynamics.emergence.crossing import quantile
 from dynamics.emergence.noise import Noise
+from dynamics.numerics.arrays import FloatArray
 
 __all__ = ["Fit", "Shape", "basis", "fit_shape", "gain", "grid", "plausible", "widest"]
 
-FloatArray = npt.NDArray[np.float64]
 Shape = Literal["logistic", "ramp"]
 
 LOCATIONS, SCALES = 72, 32

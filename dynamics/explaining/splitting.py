@@ -23,11 +23,11 @@ import torch
 from ..circuits.wired import Metric, Wired
 from ..learning.coder import Coder
 from ..learning.site import Place
+from ..numerics.arrays import FloatArray
 from .flow import STEPS, rows_at_once
 
 __all__ = ["Crossing", "Shown", "Split", "cross", "split", "strongest"]
 
-FloatArray = npt.NDArray[np.float64]
 
 DIFFERENT = 1e-4
 """Root mean square lengths: activations that are closer are the same, up to rounding."""

@@ -21,13 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..emergence.lives import FLOOR, NONE, Lives, live
+from ..numerics.arrays import BoolArray, FloatArray, IntArray
 from .matching import STATUS, Matches
 
 __all__ = ["SAME", "Chain", "along", "chain", "continued", "follow_chain", "moves"]
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
 
 SAME = 0.5
 """From this correlation of their activations on, a feature has the tokens of another one."""

@@ -29,9 +29,10 @@ import torch
 
 from checkpoints.errors import UserError
 
+from ..numerics.arrays import FloatArray
+
 __all__ = ["Dictionary", "Fit", "Stream", "evaluate", "refit", "sparse_codes", "write_tensors"]
 
-FloatArray = npt.NDArray[np.float64]
 FORMATS = (1, 2)
 """Written is 2 where ``k`` is set, which a reader must not leave out, and 1 otherwise."""
 

@@ -34,13 +34,12 @@ import numpy.typing as npt
 import torch
 from scipy.sparse import csr_array
 
+from ..numerics.arrays import BoolArray, FloatArray
 from .coder import Decoder
 from .site import Place
 
 __all__ = ["Answers", "RowMeans", "answers", "by_row", "loss_and_gradient", "removed"]
 
-FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
 
 GROUPS = 16
 """A pass takes away one of so many of the features that fire in a row."""

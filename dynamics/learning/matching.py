@@ -34,12 +34,11 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamics.emergence import discover
+from dynamics.numerics.arrays import FloatArray, IntArray
 from dynamics.numerics.blocked import BLOCK, CorrelationScores, CosineScores, Nearest, Pairs, Scores, scan_scores
 
 __all__ = ["NO_MATCH", "STATUS", "Matches", "Side", "match_activations", "match_decoders"]
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 Method = Literal["mutual", "assignment"]
 
 NO_MATCH = -1

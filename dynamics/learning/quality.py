@@ -26,6 +26,7 @@ from scipy.sparse import csr_array
 from checkpoints.loading import ResidentModel
 from checkpoints.series import Checkpoint, Series
 
+from ..numerics.arrays import FloatArray
 from .coder import Coder
 from .dictionary import Fit, evaluate
 from .effects import answers
@@ -34,7 +35,6 @@ from .site import Place
 
 __all__ = ["Held", "Quality", "measure", "read_rows"]
 
-FloatArray = npt.NDArray[np.float64]
 LOGITS = 2**25
 LEAST_GAP = 1e-2
 """A loss of the mean that is less than this many nats above the model's own leaves nothing to recover."""

@@ -18,15 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamics.emergence import simultaneous_bound
+from dynamics.numerics.arrays import BoolArray, FloatArray, IntArray
 from dynamics.numerics.blocked import CosineScores, scan_scores
 
 from ..emergence.lives import FLOOR, Lives, live
 
 __all__ = ["Partings", "Tracks", "Turning", "changes", "follow", "partings", "turning_points"]
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from .arrays import IntArray
+
 __all__ = ["BLOCK", "CorrelationScores", "CosineScores", "Nearest", "Pairs", "Scores", "pieces", "scan_scores"]
 
 Table = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
 
 BLOCK = 2048
 """Rows and columns of a block: 16 MB of scores, and matrix products of this size run at full speed."""

@@ -22,10 +22,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binomtest
 
-__all__ = ["Reliability", "bins_of", "calibrated_null", "calibration_draws", "calibration_error", "reliability"]
+from .arrays import FloatArray, IntArray
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
+__all__ = ["Reliability", "bins_of", "calibrated_null", "calibration_draws", "calibration_error", "reliability"]
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["dealt_anew", "jaccard", "weighted_overlap"]
+from .arrays import FloatArray
 
-FloatArray = npt.NDArray[np.float64]
+__all__ = ["dealt_anew", "jaccard", "weighted_overlap"]
 
 
 def jaccard(one: npt.ArrayLike, other: npt.ArrayLike) -> float:

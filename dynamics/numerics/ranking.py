@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
-__all__ = ["auroc", "auroc_draws", "resampled_counts", "shuffled_labels", "weighted_auroc"]
+from .arrays import FloatArray
 
-FloatArray = npt.NDArray[np.float64]
+__all__ = ["auroc", "auroc_draws", "resampled_counts", "shuffled_labels", "weighted_auroc"]
 
 
 def auroc(scores: npt.ArrayLike, positive: npt.ArrayLike) -> FloatArray:

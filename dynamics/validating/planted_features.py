@@ -24,10 +24,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ..numerics.arrays import FloatArray, IntArray
+
 __all__ = ["KINDS", "PlantedConfig", "PlantedStream", "PlantedTruth"]
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 KINDS = ("stable", "born", "dead", "rotated", "parent", "child")
 

@@ -10,13 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import expit
+
+from ..numerics.arrays import FloatArray, IntArray
 
 __all__ = ["Case", "Kind", "NoiseKind", "Scenario", "ScheduleKind", "make", "schedule", "suite"]
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 Kind = Literal["step", "sigmoid", "ramp", "two steps", "power", "linear", "transient", "early", "late", "none"]
 NoiseKind = Literal["binomial", "gaussian"]
