@@ -15,7 +15,7 @@ from dynamics.circuits.attribution import direct_logits
 from dynamics.circuits.graph import Graph, graph_of
 from dynamics.circuits.wired import Wired
 from dynamics.models.architecture import Architecture, architecture
-from tests.families import CONFIGS
+from tests.models.families import CONFIGS
 
 WIRED = [name for name in CONFIGS if not name.startswith("bert")]
 IDS = torch.tensor([[3, 9, 4, 7, 12, 30], [8, 8, 2, 41, 6, 17], [20, 3, 5, 5, 33, 2]])

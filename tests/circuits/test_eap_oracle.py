@@ -24,7 +24,7 @@ from dynamics.circuits.graph import Graph, Reader, Source
 from dynamics.circuits.patching import edge_effects
 from dynamics.circuits.wired import Wired
 from dynamics.models.architecture import architecture
-from tests.families import CONFIGS, model_of
+from tests.models.families import CONFIGS, model_of
 
 bridge = pytest.importorskip("transformer_lens.model_bridge", reason="TransformerLens is not installed")
 

@@ -14,7 +14,7 @@ from dynamics.circuits.wired import Wired
 from dynamics.measurements import Interchange
 from dynamics.models.architecture import architecture
 from dynamics.probes import LAST, Probe, TokenizedProbe
-from tests.families import CONFIGS, VOCAB
+from tests.models.families import CONFIGS, VOCAB
 
 from .handmade import WORDS, described, induction_toy, lookup_toy
 

@@ -16,7 +16,7 @@ from dynamics.circuits.wired import Wired
 from dynamics.measurements import TokenAttribution
 from dynamics.models.architecture import architecture
 from dynamics.probes import LAST, Probe, TokenizedProbe
-from tests.families import CONFIGS, VOCAB
+from tests.models.families import CONFIGS, VOCAB
 
 from .handmade import NOW, SAY, WORDS, Toy, described, head, lookup_toy
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import Dynamics, Said, command_line
+from tests.cli.commands import Dynamics, Said, command_line
 
 RUNS = """
 mine:

@@ -11,8 +11,8 @@ import zarr
 from safetensors.torch import load_file, save_file
 
 from dynamics.store import writer_lock
+from tests.cli.commands import Dynamics
 from tests.cli.conftest import VERBS, files, refused
-from tests.commands import Dynamics
 
 
 @pytest.mark.parametrize("verb", VERBS)

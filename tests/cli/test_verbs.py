@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import zarr
 
+from tests.cli.commands import Dynamics
 from tests.cli.conftest import VERBS, files
-from tests.commands import Dynamics
 
 
 def test_a_dry_run_writes_nothing_and_says_how_much(dynamics: Dynamics, project: Path) -> None:

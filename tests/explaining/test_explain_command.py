@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from checkpoints.organism import build_tokenizer
 from dynamics.explaining import check_explanation
-from tests.commands import Dynamics, Said, command_line
+from tests.cli.commands import Dynamics, Said, command_line
 
 SUM = "46+39=08"
 

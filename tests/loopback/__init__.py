@@ -9,7 +9,7 @@
         ...
         assert hub.asked("/resolve/") == 2
 
-That it speaks the real protocol is tested in tests/hub/test_loopback.py, with ``huggingface_hub``'s own functions.
+That it speaks the real protocol is tested in tests/checkpoints/hub/test_loopback.py, with ``huggingface_hub``'s own functions.
 """
 
 from __future__ import annotations

@@ -1,0 +1,111 @@
+"""Every example runs and does what it says."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+import dynamics
+from dynamics.measurements import Activations
+from dynamics.measurements.forward import measure
+from dynamics.models.architecture import adapted
+from dynamics.probes import Probe, tokenize
+from tests.conftest import runs_file
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"examples.{name}", EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_custom_analysis_reads_a_trace(tiny_series: Path, tmp_path: Path) -> None:
+    runs = runs_file(tmp_path, tiny_series, analyses="[addition]")
+    trace = dynamics.collect("mine", runs=runs, traces=tmp_path).trace
+    example = load("custom_analysis_on_a_trace")
+    rows = example.confidence_and_accuracy(trace)
+    assert [step for step, _, _ in rows] == dynamics.Trace(trace).steps.tolist()
+    assert all(0 < certainty <= 1 and 0 <= accuracy <= 1 for _, certainty, accuracy in rows)
+    assert example.onset_of_certainty(trace).startswith("not emerged")
+
+
+def test_own_series_of_another_architecture_is_traced(tmp_path: Path) -> None:
+    example = load("own_series")
+    example.train(tmp_path / "run")
+    tree = dynamics.open_trace(example.trace(tmp_path / "run", tmp_path))
+    assert tree["step"].values.tolist() == [0, 2, 4, 6, 8]
+    prompts = tree["prompts"].to_dataset()
+    assert prompts.resid_post.dims == ("checkpoint", "prompt", "position", "layer", "d_model")
+    assert prompts.position.values.tolist() == ["last", "operand_b"]
+    plain = prompts.answer_logprob.isel(prompt=int(np.flatnonzero(prompts.kind.values == "plain")[0]))
+    assert plain.values[-1] > plain.values[0]  # that very sum is what it was trained on
+
+
+def test_own_analysis_makes_a_report(tiny_series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load("own_analysis")
+    runs = tmp_path / "runs.yaml"
+    runs.write_text(
+        f"mine:\n  series: {{kind: folder, path: {tiny_series}}}\n  analyses: [examples.own_analysis]\n"
+        f"  probes: {{prompts: {{file: {EXAMPLES / 'prompts.jsonl'}}}}}\n"
+    )
+    dynamics.collect("mine", runs=runs, traces=tmp_path)
+    written = dynamics.report("mine", runs=runs, traces=tmp_path, reports=tmp_path / "reports")
+    assert [row["key"] for row in written.content["emergence"]] == ["own_analysis.preference"]
+    assert "Answer against foil" in (written.folder / "index.html").read_text(encoding="utf-8")
+
+
+def test_a_module_in_plain_torch_is_traced_like_a_pythia(tmp_path: Path) -> None:
+    """Also what the adapter says is where it says it: sites against the module's own arithmetic."""
+    example = load("modular_addition")
+    example.train(tmp_path / "series", steps=40, checkpoints=5)
+    run = example.run(tmp_path / "series")
+    trace = dynamics.Trace(dynamics.collect("grokking", run=run, traces=tmp_path).trace)
+    assert trace.steps.tolist() == [0, 2, 5, 15, 40]
+    assert trace.complete.all()
+    dataset = trace.probe("modular_addition")
+    model = example.Transformer()
+    model.load_state_dict(torch.load(tmp_path / "series/step40.pth"))
+    ids = torch.tensor([[3, 4, example.P], [30, 30, example.P]])
+    with torch.inference_mode():
+        logprobs = model(ids)[:, -1].log_softmax(-1)
+        stream = model.embed(ids) + model.position
+        stream = model.blocks[0](stream)[:, -1]
+    for row, (a, b) in enumerate(((3, 4), (30, 30))):
+        at = dataset.isel(checkpoint=-1, prompt=a * example.P + b)
+        assert at["answer_logprob"].item() == pytest.approx(logprobs[row, (a + b) % example.P].item(), abs=1e-5)
+        np.testing.assert_allclose(at["resid_post"].values[0, 0], stream[row], atol=1e-5)
+    written = dynamics.report("grokking", run=run, traces=tmp_path, reports=tmp_path / "reports")
+    assert [row["key"] for row in written.content["emergence"]] == [
+        "modular_addition.shown",
+        "modular_addition.held_out",
+    ]
+    assert (written.folder / "index.html").stat().st_size > 10_000
+
+
+def test_every_site_of_the_adapter_is_where_it_says(tmp_path: Path) -> None:
+    example = load("modular_addition")
+    torch.manual_seed(0)
+    model = example.Transformer()
+    found = adapted(example.ADAPTER, model.state_dict())
+    words = example.ADAPTER.tokenizer()
+    probe = tokenize(Probe("p", ("1 2 =", "30 0 =")), words, vocab=found.shape.vocab, context=found.shape.context)
+    sites = [Activations(site) for site in found.table.sites]
+    values = measure(model, probe, sites, architecture=found)
+    np.testing.assert_allclose(
+        values["resid_post"], values["resid_pre"] + values["attn_out"] + values["mlp_out"], atol=1e-5
+    )
+    np.testing.assert_allclose(values["resid_mid"], values["resid_pre"] + values["attn_out"], atol=1e-5)
+    np.testing.assert_allclose(values["pattern"].sum(-1), 1, atol=1e-5)
+    assert values["z"].shape[-2:] == (4, 16)
