@@ -269,6 +269,27 @@ def test_no_submodule_hides_a_verb() -> None:
     assert all(callable(getattr(dynamics, name)) for name in dynamics.__all__)
 
 
+LISTED = """
+import importlib, rlcompleter, sys
+for name in sys.argv[1:]:
+    module = importlib.import_module(name)
+    public = set(getattr(module, "__all__", ()))
+    missing = public - set(dir(module))
+    assert not missing, (name, missing)
+    completed = rlcompleter.Completer({"module": module}).attr_matches("module.")
+    missing = public - {match.removeprefix("module.").split("(")[0] for match in completed}
+    assert not missing, (name, missing)
+"""
+"""In a fresh interpreter, because what was loaded once is listed anyway."""
+
+
+def test_every_package_lists_its_public_names_for_tab_completion() -> None:
+    packages = [name for name, file in MODULES.items() if file.name == "__init__.py"]
+    command = [sys.executable, "-c", LISTED, *sorted(packages, key=lambda name: name.count("."))]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+
+
 def test_public_names_of_the_engine_are_there_and_unknown_ones_list_them() -> None:
     import dynamics
 
