@@ -23,6 +23,7 @@ from checkpoints.organism import open_organism
 from checkpoints.organism.curriculum import OrganismConfig
 from dynamics.runs.config import load_run
 from dynamics.store import Trace
+from dynamics.store.paths import beside_traces
 
 KEYS = {
     "addition.accuracy": "held-out sums",
@@ -114,14 +115,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", nargs="?", default="organism")
     parser.add_argument("--traces", type=Path, default=Path("traces"))
-    parser.add_argument("--reports", type=Path, default=Path("reports"))
+    parser.add_argument("--reports", type=Path)
     arguments = parser.parse_args()
     config = load_run(arguments.run).series
     assert isinstance(config, OrganismConfig)
     series = open_organism(arguments.run, config)
     trace = Trace(arguments.traces / f"{arguments.run}.zarr")
     steps = trace.steps.tolist()
-    report = json.loads((arguments.reports / arguments.run / "report.json").read_text(encoding="utf-8"))
+    reports = arguments.reports or beside_traces(arguments.traces, "reports")
+    report = json.loads((reports / arguments.run / "report.json").read_text(encoding="utf-8"))
     findings = {f["key"]: f for a in report["analyses"] for f in a["findings"]}
     curves = evaluate(series.fetch(series.checkpoints[0]).parent, steps, trace)
     missed = 0

@@ -25,6 +25,11 @@ _RUNS = click.option("--runs", type=click.Path(path_type=Path), help="The runs f
 _TRACES = click.option(
     "--traces", type=click.Path(path_type=Path), default=Path("traces"), show_default=True, help="Folder of traces."
 )
+_REPORTS = click.option(
+    "--reports",
+    type=click.Path(path_type=Path),
+    help="Folder of reports.  [default: reports, beside the folder of traces]",
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -265,10 +270,8 @@ def analyse(run: str, analyses: tuple[str, ...], runs: Path | None, traces: Path
 @click.argument("run")
 @_RUNS
 @_TRACES
-@click.option(
-    "--reports", type=click.Path(path_type=Path), default=Path("reports"), show_default=True, help="Folder of reports."
-)
-def report(run: str, runs: Path | None, traces: Path, reports: Path) -> None:
+@_REPORTS
+def report(run: str, runs: Path | None, traces: Path, reports: Path | None) -> None:
     """Write the report of RUN (HTML, JSON, figures) and print its emergence table."""
     from .reporting import print_report
     from .reporting import report as function
@@ -286,9 +289,7 @@ def report(run: str, runs: Path | None, traces: Path, reports: Path) -> None:
 @click.argument("prompt")
 @_RUNS
 @_TRACES
-@click.option(
-    "--reports", type=click.Path(path_type=Path), default=Path("reports"), show_default=True, help="Folder of reports."
-)
+@_REPORTS
 @click.option("--answer", help="What should follow, one token.  [default: the final checkpoint's first choice]")
 @click.option("--foil", help="What it is compared with, one token.  [default: the first choice for the twin]")
 @click.option(
@@ -348,10 +349,13 @@ def verify(run: str, runs: Path | None, traces: Path, repair: bool) -> None:
 @click.option("--quick", is_flag=True, help="A few scenarios and curves, no organism: half a minute.")
 @_TRACES
 @click.option(
-    "--output", type=click.Path(path_type=Path), default=Path("docs/validation.md"), show_default=True, help="The page."
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The page.  [default: docs/validation.md, beside the folder of traces]",
 )
-def validate(curves: int, organisms: int, quick: bool, traces: Path, output: Path) -> None:
+def validate(curves: int, organisms: int, quick: bool, traces: Path, output: Path | None) -> None:
     """Hold the tracer against planted truth and write what came of it. Exit code 1 if anything was found wrongly."""
+    from .store.paths import beside_traces
     from .validating.page import write_validation
     from .validating.synthetic import suite
     from .validating.validate import validate as function
@@ -364,6 +368,7 @@ def validate(curves: int, organisms: int, quick: bool, traces: Path, output: Pat
     else:
         found = function(curves=curves, organisms=organisms, traces=traces, reporter=Reporter())
     page = write_validation(found)
+    output = output or beside_traces(traces, "docs/validation.md")
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(page, encoding="utf-8")
     click.echo(page)

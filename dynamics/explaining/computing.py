@@ -25,7 +25,7 @@ from ..progress import Reporter
 from ..runs.config import Run
 from ..runs.lookup import find_run
 from ..runs.resolve import Model
-from ..store.paths import trace_path
+from ..store.paths import beside_traces, trace_path
 from .checkpoint import explain_checkpoint, failed, guess, node
 from .dictionary import OpenDictionary, open_dictionary, split_checkpoints
 from .page import explanation_page, explanation_svg
@@ -68,7 +68,7 @@ def explain(
     features: str | None = None,
     runs: Path | None = None,
     traces: Path = Path("traces"),
-    reports: Path = Path("reports"),
+    reports: Path | None = None,
     run: Run | None = None,
     reporter: Reporter | None = None,
 ) -> Explained:
@@ -89,6 +89,7 @@ def explain(
         seed: of the tokens that are tried or drawn.
         features: name of a dictionary of the run, whose features are shown too (:mod:`.splitting`). Only the checkpoints that
             it covers are explained then.
+        reports: folder of reports; without it, ``reports`` beside the folder of traces.
 
     Raises:
         UserError: for a prompt, answer or twin that does not fit the tokenizer, or a model whose wiring is not known; for a
@@ -128,7 +129,7 @@ def explain(
         )
     features_too = [] if features is None else [features]
     question_of = [answer, foil, corrupted, random_tokens, share, seed, *features_too]
-    folder = reports / name / f"explain-{_slug(prompt, *question_of)}"
+    folder = (reports or beside_traces(traces, "reports")) / name / f"explain-{_slug(prompt, *question_of)}"
     _require_writable(folder)
     try:
         content = _explanation(name, run, series, model, question, chosen, needed, opened, share, seed, reporter)

@@ -19,7 +19,7 @@ from ..analysis.figures import timeline
 from ..analysis.onset_figures import onsets_by_definition, order_matrix
 from ..progress import Reporter
 from ..runs.lookup import find_run
-from ..store.paths import open_run_trace
+from ..store.paths import beside_traces, open_run_trace
 from .content import headlines, report_content, row
 
 if TYPE_CHECKING:
@@ -48,11 +48,14 @@ def report(
     *,
     runs: Path | None = None,
     traces: Path = Path("traces"),
-    reports: Path = Path("reports"),
+    reports: Path | None = None,
     run: Run | None = None,
     reporter: Reporter | None = None,
 ) -> Report:
     """Analyse a trace as far as needed and write ``reports/NAME/``.
+
+    Args:
+        reports: folder of reports; without it, ``reports`` beside the folder of traces.
 
     Raises:
         UserError: when there is no trace, or the folder cannot be written.
@@ -63,7 +66,7 @@ def report(
     results = analyse(name, runs=runs, traces=traces, run=run, fresh=False, reporter=reporter)
     trace = open_run_trace(name, traces)
     content = report_content(name, trace, results)
-    folder = reports / name
+    folder = (reports or beside_traces(traces, "reports")) / name
     try:
         (folder / "figures").mkdir(parents=True, exist_ok=True)
         reporter.say("drawing figures ...")

@@ -1,19 +1,29 @@
-"""Where the trace of a run is, and opening it by the run's name."""
+"""Where the trace of a run is, and what is derived from it; opening it by the run's name."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from checkpoints.errors import UserError
 
 from .reader import Trace
 
-__all__ = ["open_run_trace", "trace_path"]
+__all__ = ["beside_traces", "open_run_trace", "trace_path"]
 
 
 def trace_path(traces: Path, name: str) -> Path:
     """Where a run's trace is."""
     return traces / f"{name}.zarr"
+
+
+def beside_traces(traces: Path, name: str) -> Path:
+    """Where derived output called ``name`` is written unless a folder is named: next to the folder of traces.
+
+    >>> [str(beside_traces(Path(traces), "reports")) for traces in ("traces", "x/traces", "..")]
+    ['reports', 'x/reports', '../../reports']
+    """
+    return Path(os.path.normpath(traces / os.pardir / name))  # not .parent: that of `..` is `.`
 
 
 def open_run_trace(name: str, traces: Path) -> Trace:

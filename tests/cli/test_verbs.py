@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import zarr
 
+import dynamics as program
 from tests.cli.commands import Dynamics
 from tests.cli.conftest import VERBS, files
 
@@ -30,6 +32,35 @@ def test_a_dry_run_of_an_adaptive_run_says_the_most_that_it_can_take(dynamics: D
     assert "mine: at most 5 of 6 checkpoints, 5 still to do" in said and "\n  3 first, then round by round" in said
     assert dynamics("collect", "mine").code == 0
     assert "mine: at most 5 of 6 checkpoints, 2 still to do" in dynamics("collect", "mine", "--dry-run").out
+
+
+def test_what_a_verb_writes_lies_beside_the_traces_folder_unless_another_is_named(
+    dynamics: Dynamics, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Sound:
+        sound = True
+
+    monkeypatch.setattr("dynamics.validating.validate.validate", lambda **_: Sound())
+    monkeypatch.setattr("dynamics.validating.page.write_validation", lambda _: "a page")
+    before = files(project)
+    away = ("--traces", "away/steps")
+    question = ("explain", "mine", "46+39=08", "--checkpoints", "1")
+    for verb in (("collect", "mine"), ("analyse", "mine"), ("report", "mine"), question, ("validate",)):
+        said = dynamics(*verb, *away)
+        assert said.code == 0, said
+    shutil.copytree("away/steps", "again/traces")
+    program.report("mine", traces=Path("again/traces"))
+    program.explain("mine", "46+39=08", checkpoints=1, traces=Path("again/traces"))
+    assert len(list((project / "again").glob("reports/mine/**/index.html"))) == 2
+    assert {name: text for name, text in files(project).items() if not name.startswith(("away/", "again/"))} == before
+    written = {path.parent.name for path in (project / "away").glob("reports/mine/**/index.html")}
+    assert len(written) == 2 and "mine" in written, written
+    assert (project / "away/docs/validation.md").read_text() == "a page"
+    assert dynamics("report", "mine", *away, "--reports", "here").code == 0
+    assert (project / "here/mine/index.html").is_file()
+    for verb, option in (("report", "reports"), ("explain", "reports"), ("validate", "docs/validation.md")):
+        help_text = " ".join(dynamics(verb, "--help").out.split())
+        assert f"[default: {option}, beside the folder of traces]" in help_text
 
 
 def test_a_report_without_analyses_says_so(dynamics: Dynamics, project: Path) -> None:
