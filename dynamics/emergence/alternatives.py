@@ -4,10 +4,10 @@ With x = log10(step + 1) and weighted residual sum of squares R of n checkpoints
 ``power`` f + r 10^{p x}, a power law of the step with p between 0.02 and 2; ``sigmoid``; ``segmented`` (constant - linear -
 constant). For k free parameters
 
-.. math:: \text{BIC} = n \ln(R/n) + k \ln n, \qquad \text{AICc} = n \ln(R/n) + 2k + \frac{2k(k+1)}{n-k-1}
+.. math:: \text{BIC} = n \ln(R/n) + k \ln n
 
-(Schwarz 1978; Hurvich and Tsai 1989), the variance of the noise being free up to a factor. The weights are
-exp(-BIC/2) normalised (Burnham and Anderson 2002): the share of the evidence for each, if one of them is right.
+(Schwarz 1978), the variance of the noise being free up to a factor. The weights are exp(-BIC/2) normalised (Burnham and
+Anderson 2002): the share of the evidence for each, if one of them is right.
 """
 
 from __future__ import annotations
@@ -33,15 +33,12 @@ class Comparison:
     """What speaks for each shape.
 
     Attributes:
-        residual: weighted residual sum of squares.
-        bic, aicc: criteria; infinite where there are too few checkpoints for the shape.
+        bic: the criterion.
         weights: BIC weights, which add up to 1.
         kink: whether the segmented model is worth its two kinks, each counted as two parameters.
     """
 
-    residual: dict[str, float]
     bic: dict[str, float]
-    aicc: dict[str, float]
     weights: dict[str, float]
     kink: bool
 
@@ -77,20 +74,13 @@ def compare_shapes(x: FloatArray, values: FloatArray, noise: Noise) -> Compariso
     parameters = {"constant": 1, "linear": 2, "power": 3, "sigmoid": 4, "segmented": 4}
     least = 1e-12 * max(size["constant"], 1e-300)
     cost = {name: n * math.log(max(value, least) / n) for name, value in size.items()}
-    bic, aicc = {}, {}
-    for name, k in parameters.items():
-        bic[name] = cost[name] + k * math.log(n)
-        # The variance is a parameter too.
-        spare = n - k - 2
-        aicc[name] = cost[name] + 2 * (k + 1) * (1 + (k + 2) / spare) if spare > 0 else math.inf
+    bic = {name: cost[name] + k * math.log(n) for name, k in parameters.items()}
     lowest = min(bic.values())
     raw = {name: math.exp(-0.5 * (value - lowest)) for name, value in bic.items()}
     total = sum(raw.values())
     charged = bic["segmented"] + 2 * math.log(n)
     return Comparison(
-        residual=size,
         bic=bic,
-        aicc=aicc,
         weights={name: value / total for name, value in raw.items()},
         kink=charged < min(bic["constant"], bic["linear"]),
     )

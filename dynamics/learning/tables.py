@@ -168,15 +168,12 @@ def _chain(
     directions = [d.directions() for d in coder.dictionaries]
     arrays: dict[str, Any] = {}
     matches = [match_decoders(a, b, seed=config.seed) for a, b in pairwise(directions)]
-    assigned = [match_decoders(a, b, method="assignment", seed=config.seed) for a, b in pairwise(directions)]
     chained = chain(matches)
     wide = ("transition", "feature")
     arrays["matched"] = (wide, np.stack([m.other.partner for m in matches]), {"long_name": "mutual nearest at the snapshot before, by cosine of decoders; -1 for none"})  # fmt: skip
     arrays["matched_status"] = (wide, np.stack([m.other.status for m in matches]))
     arrays["matched_score"] = (wide, np.stack([m.other.nearest_score for m in matches]).astype(np.float32))
     arrays["matched_p_value"] = (wide, np.stack([m.other.p_value for m in matches]).astype(np.float32))
-    arrays["assigned"] = (wide, np.stack([m.other.partner for m in assigned]), {"long_name": "the same, assigned one to one"})  # fmt: skip
-    arrays["assigned_status"] = (wide, np.stack([m.other.status for m in assigned]))
     arrays["track"] = (("snapshot", "feature"), np.stack(chained.track), {"long_name": "number of the track; -1 dead"})
     arrays["track_first"] = ("track_number", chained.first)
     arrays["track_last"] = ("track_number", chained.last)

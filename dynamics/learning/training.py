@@ -135,7 +135,11 @@ def _crosscoder(folder: Path, config: DictionaryConfig, material: Material, prog
 
 
 def _chain(folder: Path, config: DictionaryConfig, material: Material, progress: Progress) -> Coder:
-    """One after another from the last checkpoint backwards, where most features are; each is kept when it is done."""
+    """One sparse autoencoder per checkpoint, each starting from its neighbour's weights (SAE-Track; Xu et al. 2025).
+
+    It begins with the last checkpoint, where most features are; each is kept when it is done. Most features keep their
+    number, but nothing guarantees it: :mod:`dynamics.learning.chains` matches them.
+    """
     last = len(material.checkpoints) - 1
     done: dict[int, Dictionary] = {}
     before: Dictionary | None = None

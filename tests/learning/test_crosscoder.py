@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from checkpoints.errors import StoppedError, UserError
 from dynamics.learning.crosscoder import TrainConfig, Trainer, gradient, train_dictionary
 from dynamics.learning.dictionary import Dictionary, evaluate, refit
 from dynamics.learning.matching import match_decoders
-from dynamics.learning.sae import OneCheckpoint, train_chain
 from dynamics.validating.planted_features import PlantedConfig, PlantedStream
 
 SMALL = PlantedConfig(checkpoints=4, d_model=12, stable=8, born=2, active=1.5, batch=128)
@@ -175,31 +175,40 @@ def test_dead_features_start_anew() -> None:
     assert (fit.frequency[:7] > 0).any()
 
 
+class OneCheckpoint:
+    """One checkpoint of a stream, as a stream over one checkpoint."""
+
+    checkpoints = 1
+
+    def __init__(self, stream: PlantedStream, index: int) -> None:
+        self._stream, self._index, self.d_model = stream, index, stream.d_model
+
+    def batches(self, start: int = 0) -> Iterator[Any]:
+        for batch in self._stream.batches(start):
+            yield batch[self._index : self._index + 1]
+
+
 def test_a_chain_of_autoencoders_follows_the_features() -> None:
     stream = PlantedStream(PlantedConfig(checkpoints=4, d_model=24, stable=10, born=3, active=1.5, batch=256))
     config = TrainConfig(features=20, k=1.5, steps=250, learning_rate=4e-3, resample=40)
-    singles = [OneCheckpoint(stream, place) for place in range(4)]
-    chained = dict(train_chain(singles, config, further=120))
-    assert sorted(chained) == [0, 1, 2, 3]
-    for place, dictionary in chained.items():
+    singles = [OneCheckpoint(stream, index) for index in range(4)]
+    chained: list[Dictionary] = []
+    for single in singles:  # each starts from its neighbour's weights
+        used, like = (replace(config, steps=120), chained[-1]) if chained else (config, None)
+        trainer = Trainer.start(used, single, like=like)
+        trainer.run(single)
+        chained.append(trainer.dictionary())
+    for index, dictionary in enumerate(chained):
         assert dictionary.checkpoints == 1
-        fit = evaluate(dictionary, [batch for _, batch in zip(range(3), singles[place].batches(500), strict=False)])
+        fit = evaluate(dictionary, [batch for _, batch in zip(range(3), singles[index].batches(500), strict=False)])
         assert fit.fvu[0] < 0.25
         directions = dictionary.directions()
-        truth = stream.truth.directions[place][stream.truth.strength[place] > 0]
+        truth = stream.truth.directions[index][stream.truth.strength[index] > 0]
         cosine = truth @ (directions / np.linalg.norm(directions, axis=1, keepdims=True)).T
         assert (cosine.max(axis=1) > 0.9).mean() >= 0.8
     found = match_decoders(chained[2].directions(), chained[3].directions())
     matched = found.one.partner >= 0
     assert matched.sum() >= 10 and (found.one.partner[matched] == np.flatnonzero(matched)).mean() > 0.8
-    assert [place for place, _ in train_chain(singles[:2], TrainConfig(20, 1.5, 2), further=1, backwards=True)] == [
-        1,
-        0,
-    ]
-    with pytest.raises(UserError, match="stream 0 is over 4 checkpoints"):
-        next(train_chain([stream], config, further=1))
-    with pytest.raises(UserError, match="no checkpoint 4"):
-        OneCheckpoint(stream, 4)
 
 
 def test_what_cannot_be_trained_on_is_refused() -> None:
