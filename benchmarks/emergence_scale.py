@@ -1,4 +1,4 @@
-"""How fast are 100,000 curves of 154 checkpoints assessed with 200 bootstrap draws each, and in how much memory?
+"""How fast are 100,000 curves of 154 checkpoints assessed, and in how much memory?
 
     python benchmarks/emergence_scale.py [--curves 100000] [--streamed 400000] [--workers 2]
 
@@ -60,7 +60,7 @@ def work(block: tuple[int, int]) -> tuple[Counter[str], float, float]:
     """States of the curves of one block (first, count), the process's peak memory in MiB, and seconds."""
     values = made(*block)
     begin = time.perf_counter()
-    found = assess_many(STEPS, values, null=NULL, errors=error(values), count=200)
+    found = assess_many(STEPS, values, null=NULL, errors=error(values))
     return states(found), peak(), time.perf_counter() - begin
 
 
@@ -80,11 +80,11 @@ def streamed(curves: int, workers: int) -> tuple[Counter[str], float, float, boo
     )
     begin = time.perf_counter()
     with dask.config.set(scheduler="threads", num_workers=workers):
-        found = assess_many(STEPS, values, null=NULL, errors=error(values), count=200)
+        found = assess_many(STEPS, values, null=NULL, errors=error(values))
     seconds = time.perf_counter() - begin
     memory = peak()
     last = made(curves - sizes[-1], sizes[-1])
-    alone = assess_many(STEPS, last, null=NULL, errors=error(last), count=200)
+    alone = assess_many(STEPS, last, null=NULL, errors=error(last))
     equal = all(
         np.array_equal(getattr(alone, f.name), getattr(found, f.name)[-sizes[-1] :], equal_nan=True)
         for f in fields(Many)
@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--streamed", type=int, default=400_000, help="curves of the dask array; 0 for none")
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
-    size = f"checkpoints x 200 draws, {arguments.workers} workers"
+    size = f"checkpoints, {arguments.workers} workers"
     # Fresh processes: a fork would inherit this one's memory, and its peak.
     fresh = multiprocessing.get_context("spawn")
     blocks = [(first, min(BLOCK, arguments.curves - first)) for first in range(0, arguments.curves, BLOCK)]

@@ -11,7 +11,7 @@ from dynamics.emergence.assess import assess
 from dynamics.emergence.bootstrap import shuffled_match_null, sign_flip_null, unit_bootstrap
 from dynamics.emergence.bound import Bound, draws_needed, simultaneous_bound
 from dynamics.emergence.definitions import Onset, definitions
-from dynamics.emergence.discovery import count_onset, discover, found_since, p_values
+from dynamics.emergence.discovery import count_onset, discover, found_since
 from dynamics.emergence.many import Many, assess_many
 from dynamics.emergence.mirage import Mirage, mirage
 from dynamics.emergence.order import (
@@ -55,7 +55,6 @@ __all__ = [
     "onset_draws",
     "onset_ends",
     "onset_intervals",
-    "p_values",
     "scan",
     "shuffled_match_null",
     "sign_flip_null",

@@ -68,16 +68,13 @@ import numpy.typing as npt
 from dynamics.emergence.bound import draws_needed, simultaneous_bound
 from dynamics.emergence.crossing import first_above_range, summit
 from dynamics.emergence.noise import noise_of
-from dynamics.emergence.runs import CODES, NONE, Runs, scan
+from dynamics.emergence.runs import CLEARLY, CODES, NONE, Runs, scan
 from dynamics.emergence.shapes import plausible
 from dynamics.emergence.types import Direction, Emergence, Interval, State, tokens_of
 from dynamics.numerics.arrays import BoolArray, FloatArray, IntArray
 
 __all__ = ["assess"]
 
-
-CLEARLY = 1.645
-"""One-sided 95% of the normal distribution, in standard errors."""
 
 RANGE = 0.95
 """Level of the bootstrap interval of the onset."""

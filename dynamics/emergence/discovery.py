@@ -4,12 +4,11 @@ With thousands of heads or features, a 5% error rate for each gives hundreds of 
 the *false discovery rate*: the expected share of false ones among those reported (Benjamini and Hochberg 1995; for any
 dependence between curves, Benjamini and Yekutieli 2001). P values are of permutation kind, (1 + k)/(1 + n) for k of n
 null statistics that are as large (Phipson and Smyth 2010). n draws give none below 1/(1 + n), so that a few finds
-among 10,000 need either thousands of draws or, where all curves have the same null, statistics pooled over curves
-(:func:`p_values`; Storey and Tibshirani 2003).
+among 10,000 need thousands of draws.
 
-:func:`found_since` and :func:`count_onset` date a *set*: published onsets of induction heads by the best head's score and by the number of
-heads differ tenfold. A unit counts at a checkpoint if it was discovered and its lasting run above its own null has
-begun there.
+:func:`found_since` and :func:`count_onset` date a *set*: published onsets of induction heads by the best head's score
+and by the number of heads differ tenfold. A unit counts at a checkpoint if it was discovered and its lasting run above
+its own null has begun there.
 """
 
 from __future__ import annotations
@@ -25,28 +24,9 @@ from dynamics.emergence.definitions import Onset
 from dynamics.emergence.many import assess_many
 from dynamics.emergence.runs import CODES
 from dynamics.emergence.types import Interval, State, tokens_of
-from dynamics.numerics.arrays import BoolArray, FloatArray, IntArray
+from dynamics.numerics.arrays import BoolArray, IntArray
 
-__all__ = ["count_onset", "discover", "found_since", "p_values"]
-
-
-def p_values(statistic: npt.ArrayLike, null: npt.ArrayLike, *, pooled: bool = False) -> FloatArray:
-    """Permutation p values (curve,).
-
-    Args:
-        statistic: (curve,) large where there is something.
-        null: (curve, null_draw) the same statistic of null draws.
-        pooled: compare with the null draws of all curves. Right only where these have one distribution (statistics
-            that are studentised by each curve's own null have it nearly).
-    """
-    observed, drawn = np.asarray(statistic, dtype=np.float64), np.asarray(null, dtype=np.float64)
-    if drawn.ndim != 2 or observed.shape != drawn.shape[:1]:
-        raise ValueError(f"shapes are {observed.shape}, {drawn.shape}; expected (curve,) and (curve, null_draw)")
-    if pooled:
-        everything = np.sort(drawn, axis=None)
-        larger = everything.size - np.searchsorted(everything, observed, side="left")
-        return np.asarray((1.0 + larger) / (1.0 + everything.size))
-    return np.asarray((1.0 + (drawn >= observed[:, None]).sum(axis=1)) / (1.0 + drawn.shape[1]))
+__all__ = ["count_onset", "discover", "found_since"]
 
 
 def discover(p: npt.ArrayLike, *, rate: float = 0.05, method: Literal["bh", "by"] = "bh") -> BoolArray:

@@ -75,7 +75,6 @@ def live(
     independent: bool,
     rate: float = 0.05,
     level: float = 0.95,
-    seed: int = 0,
 ) -> Lives:
     """Births and deaths of strength curves.
 
@@ -89,7 +88,6 @@ def live(
             over checkpoints.
         rate: false discovery rate over the curves.
         level: of the bound over checkpoints.
-        seed: of the noise.
     """
     curves, checkpoints = strength.shape
     state = np.full(curves, CODES.index("not measurable"), dtype=np.int64)
@@ -106,8 +104,6 @@ def live(
         null=lambda piece: null(known[piece]),
         errors=errors[known],
         level=level,
-        count=64,
-        seed=seed,
     )
     state[known] = many.state
     p_value[known] = np.where(many.state == CODES.index("not measurable"), np.nan, many.p_value)

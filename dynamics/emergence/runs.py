@@ -20,8 +20,10 @@ import numpy.typing as npt
 from dynamics.emergence.types import State
 from dynamics.numerics.arrays import BoolArray, IntArray
 
-__all__ = ["CODES", "NONE", "Runs", "scan"]
+__all__ = ["CLEARLY", "CODES", "NONE", "Runs", "scan"]
 
+CLEARLY = 1.645
+"""Standard errors by which a checkpoint that is *clearly* below is: one-sided 95% of the normal distribution."""
 
 NONE = -1
 """No such checkpoint."""
@@ -39,7 +41,6 @@ class Runs:
     Attributes:
         state: position in :data:`CODES`.
         episodes: number of runs.
-        first_valid, last_valid: outermost valid checkpoints.
         before: the valid checkpoint before the headline run; NONE if it starts at the first valid one. Without a
             run: the last valid one.
         start: first checkpoint of the headline run; without a run the number of checkpoints, i.e. later than all.
@@ -49,8 +50,6 @@ class Runs:
 
     state: IntArray
     episodes: IntArray
-    first_valid: IntArray
-    last_valid: IntArray
     before: IntArray
     start: IntArray
     stop: IntArray
@@ -84,7 +83,7 @@ def scan(above: npt.ArrayLike, clearly_below: npt.ArrayLike, valid: npt.ArrayLik
         return np.full(curves, NONE, dtype=np.int64)
 
     running = np.zeros(curves, dtype=np.bool_)
-    previous, first_valid, episodes, rank = none(), none(), np.zeros(curves, np.int64), np.zeros(curves, np.int64)
+    previous, episodes, rank = none(), np.zeros(curves, np.int64), np.zeros(curves, np.int64)
     before, start, stop, after, start_rank, stop_rank = none(), none(), none(), none(), none(), none()
     longest, long_before, long_start, long_stop, long_after = np.zeros(curves, np.int64), none(), none(), none(), none()
     for c in range(checkpoints):
@@ -106,7 +105,6 @@ def scan(above: npt.ArrayLike, clearly_below: npt.ArrayLike, valid: npt.ArrayLik
         long_stop[record], long_after[record] = stop[record], after[record]
         running &= ~ends
 
-        first_valid[here & (first_valid == NONE)] = c
         previous[here] = c
         rank += here
 
@@ -123,8 +121,6 @@ def scan(above: npt.ArrayLike, clearly_below: npt.ArrayLike, valid: npt.ArrayLik
     return Runs(
         state=state,
         episodes=episodes,
-        first_valid=first_valid,
-        last_valid=previous,
         before=np.where(never, previous, np.where(lost, long_before, before)),
         start=np.where(never, checkpoints, np.where(lost, long_start, start)),
         stop=np.where(lost, long_stop, stop),

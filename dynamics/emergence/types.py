@@ -155,9 +155,8 @@ class Emergence:
             ValueError: unknown state, missing or unknown fields.
         """
         names = {field.name for field in fields(cls)}
-        # "fall" is younger than the first reports, which are read all the same.
-        if set(data) | {"fall"} != names:
-            wrong = sorted((set(data) | {"fall"}) ^ names)
+        if set(data) != names:
+            wrong = sorted(set(data) ^ names)
             raise ValueError(f"fields missing or unknown: {wrong}; expected exactly: {sorted(names)}")
         if data["state"] not in STATES:
             raise ValueError(f"unknown state {data['state']!r}; expected one of: {', '.join(STATES)}")

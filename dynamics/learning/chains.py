@@ -190,4 +190,4 @@ def follow_chain(
     def null(some: IntArray) -> FloatArray:
         return np.asarray(floor * peak[some, None, None] + spread[some, :, None] * noise)
 
-    return live(steps, values, spread, null=null, independent=False, rate=rate, level=level, seed=seed)
+    return live(steps, values, spread, null=null, independent=False, rate=rate, level=level)

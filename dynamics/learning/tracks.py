@@ -91,7 +91,7 @@ def follow(
         return np.asarray(np.sqrt(np.maximum(weak**2 + 2 * weak * around * along + around**2 * squared, 0.0)))
 
     scatter = noise / np.sqrt(effective)
-    lives = live(steps, strength, scatter, null=null, independent=True, rate=rate, level=level, seed=seed)
+    lives = live(steps, strength, scatter, null=null, independent=True, rate=rate, level=level)
     both = lives.present[:, 1:] & lives.present[:, :-1]
     lengths = strength[:, 1:] * strength[:, :-1]
     products = np.einsum("fcd,fcd->fc", vectors[:, 1:], vectors[:, :-1])
