@@ -41,7 +41,7 @@ from checkpoints.series import Checkpoint, Series
 from dynamics.circuits.attribution import attribute, logit_difference
 from dynamics.circuits.patching import edge_effects
 from dynamics.circuits.wired import Metric, Wired
-from dynamics.collecting.collector import resident_for
+from dynamics.collecting.opening import resident_for
 from dynamics.explaining.checkpoint import explain_checkpoint
 from dynamics.explaining.prompts import ask
 from dynamics.probes import LAST, Probe, tokenize

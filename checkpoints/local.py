@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from .errors import CheckpointError, UserError
 from .layouts import LAYOUTS, Options, choose
 from .paths import cache_folder
-from .series import Checkpoint, WeightFile, ordered
+from .series import Checkpoint, Series, SeriesConfig, WeightFile, ordered
 
 if TYPE_CHECKING:
     from .files.tensors import TensorInfo
@@ -21,10 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["FolderConfig", "FolderSeries"]
 
 
-class FolderConfig(BaseModel):
+class FolderConfig(SeriesConfig):
     """A series in a local folder, or in one file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["folder"] = "folder"
     path: Path = Field(
@@ -49,8 +47,13 @@ class FolderConfig(BaseModel):
             raise ValueError("`steps` and `every` both say the steps; give one of the two")
         return self
 
+    def anchored(self, base: Path) -> Self:
+        """See the base class; of the folder, the tokenizer and the config."""
+        paths = {key: getattr(self, key) for key in ("path", "tokenizer", "config")}
+        return self.model_copy(update={k: base / path.expanduser() for k, path in paths.items() if path is not None})
 
-class FolderSeries:
+
+class FolderSeries(Series):
     """The checkpoints in one folder or file.
 
     Tokens are what the checkpoint itself says, else come from ``tokens_per_step``; otherwise they are unknown.
@@ -63,7 +66,7 @@ class FolderSeries:
     """
 
     def __init__(self, config: FolderConfig, *, name: str = "") -> None:
-        self.name = name or config.path.name
+        self.name, self.origin = name or config.path.name, str(config.path)
         self._config = config
         self._options = Options(config.config, config.steps, config.every)
         if not config.path.exists():
@@ -89,11 +92,6 @@ class FolderSeries:
         self.checkpoints = ordered(checkpoints, where=str(config.path))
         # a file that says its step itself may be overwritten with the next one while the series is visited
         self._listed = {c.revision: _state(self.fetch(c)) for c in self.checkpoints}
-
-    @property
-    def origin(self) -> str:
-        """The folder or file."""
-        return str(self._config.path)
 
     @property
     def tokenizer_folder(self) -> Path:
@@ -169,9 +167,6 @@ class FolderSeries:
             CheckpointError: when the files cannot be read, or would run code.
         """
         return self._layout.header(self.fetch(checkpoint))
-
-    def release(self, checkpoint: Checkpoint) -> None:
-        """Nothing was copied, so nothing is deleted."""
 
 
 def _state(path: Path) -> tuple[int, int] | None:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, ClassVar, Self
 
-from .errors import UserError
+from pydantic import BaseModel, ConfigDict
+
+from .errors import CheckpointError, UserError
 
 if TYPE_CHECKING:
+    from .catalogue.entry import Entry
     from .files.tensors import TensorInfo
     from .loading import Prepared
 
-__all__ = ["Checkpoint", "Series", "WeightFile", "ordered"]
+__all__ = ["OPTIMIZER_STEPS", "Checkpoint", "Series", "SeriesConfig", "WeightFile", "ordered"]
+
+OPTIMIZER_STEPS = "optimizer steps"
+"""What steps count unless a source says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -51,29 +60,67 @@ class WeightFile:
     sha256: str | None = None
 
 
-class Series(Protocol):
-    """Where checkpoints come from; sources (a folder, a hub, the organism, ...) implement it."""
+class SeriesConfig(BaseModel):
+    """What a runs file says about a series, of whatever kind.
+
+    Attributes:
+        pinned: whether a trace goes back to the very commits that it was collected from.
+        stored: whether there are checkpoints to open; else the weights existed in a training job only.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pinned: ClassVar[bool] = False
+    stored: ClassVar[bool] = True
+
+    def anchored(self, base: Path) -> Self:
+        """The same with every relative path made absolute, from the folder of the runs file."""
+        return self
+
+
+class Series(ABC):
+    """Where checkpoints come from: a folder, a hub, somebody's own source.
+
+    What a source cannot say has a default, so that one with a few files on this disk needs the abstract members only.
+
+    Attributes:
+        name: a short name for messages.
+        origin: where the weights come from, for the trace's provenance.
+        checkpoints: all of them, by increasing step.
+        pinned: whether the content of each checkpoint is fixed, by a commit; else it may be written again.
+        local: whether all files are on this disk, so that reading needs no download and a bad file is its owner's to
+            mend.
+        repository: where it is published; empty if it is not.
+        step_counts: what the steps count.
+        entry: what the catalogue knows about the series.
+        moved: checkpoints whose label stands for other content by now, as they are now.
+        vanished: checkpoints that the source no longer lists; they are still in ``checkpoints``.
+        unlisted: why the last :meth:`all_files` could not list some checkpoints.
+    """
+
+    name: str
+    origin: str
+    checkpoints: tuple[Checkpoint, ...]
+    pinned: bool = False
+    local: bool = True
+    repository: str = ""
+    step_counts: str = OPTIMIZER_STEPS
+    entry: Entry | None = None
+    moved: tuple[Checkpoint, ...] = ()
+    vanished: tuple[Checkpoint, ...] = ()
+    unlisted: Mapping[Checkpoint, CheckpointError] = MappingProxyType({})
 
     @property
-    def name(self) -> str:
-        """A short name for messages."""
-
-    @property
-    def origin(self) -> str:
-        """Where the weights come from, for the trace's provenance."""
-
-    @property
-    def checkpoints(self) -> tuple[Checkpoint, ...]:
-        """All checkpoints, by increasing step."""
-
-    @property
+    @abstractmethod
     def tokenizer_folder(self) -> Path:
         """A local folder with the tokenizer that all checkpoints share."""
 
     @property
+    @abstractmethod
     def config_folder(self) -> Path:
         """A local folder with the model's config; there need be no weights in it."""
 
+    @abstractmethod
     def weight_files(self, checkpoint: Checkpoint) -> tuple[WeightFile, ...]:
         """The files that :meth:`fetch` would provide weights from, without fetching them; empty if there are none.
 
@@ -81,6 +128,7 @@ class Series(Protocol):
             CheckpointError: when the source cannot list them.
         """
 
+    @abstractmethod
     def fetch(self, checkpoint: Checkpoint) -> Path:
         """Make the checkpoint's config and weights available locally and say where; may take long.
 
@@ -88,6 +136,7 @@ class Series(Protocol):
             CheckpointError: when this checkpoint cannot be had; the others may be fine.
         """
 
+    @abstractmethod
     def read(self, fetched: Path) -> Prepared:
         """Read what :meth:`fetch` returned into memory.
 
@@ -95,6 +144,7 @@ class Series(Protocol):
             CheckpointError: when it cannot be read as weights.
         """
 
+    @abstractmethod
     def header(self, checkpoint: Checkpoint) -> dict[str, TensorInfo] | None:
         """Names, shapes and dtypes of the stored tensors; None where that would cost a download.
 
@@ -102,8 +152,69 @@ class Series(Protocol):
             CheckpointError: when the files are there and cannot be read.
         """
 
-    def release(self, checkpoint: Checkpoint) -> None:
+    def release(self, checkpoint: Checkpoint) -> None:  # noqa: B027 (most sources download nothing)
         """The fetched files are not needed any more: what was downloaded may be deleted."""
+
+    def sweep(self, keep: Collection[str] = ()) -> None:  # noqa: B027
+        """Delete what killed runs left of downloads, except of these revisions."""
+
+    def download_bytes(self, checkpoint: Checkpoint) -> int:
+        """How much :meth:`fetch` would download. Raises what :meth:`weight_files` does."""
+        return 0
+
+    def main_files(self) -> tuple[WeightFile, ...]:
+        """The weight files of what the source serves by default; empty where that is none of its own.
+
+        Raises:
+            CheckpointError: when they cannot be listed.
+        """
+        return ()
+
+    def all_files(
+        self, checkpoints: Iterable[Checkpoint] | None = None, progress: Callable[[int, int], None] | None = None
+    ) -> dict[Checkpoint, tuple[WeightFile, ...]]:
+        """:meth:`weight_files` of many checkpoints.
+
+        Args:
+            checkpoints: which; all if None.
+            progress: called with (listed, of all).
+
+        Returns:
+            What could be listed, in order; why others could not is in ``unlisted``.
+        """
+        wanted = list(self.checkpoints if checkpoints is None else checkpoints)
+        found: dict[Checkpoint, tuple[WeightFile, ...]] = {}
+        unlisted: dict[Checkpoint, CheckpointError] = {}
+        for done, checkpoint in enumerate(wanted, 1):
+            try:
+                found[checkpoint] = self.weight_files(checkpoint)
+            except CheckpointError as error:
+                unlisted[checkpoint] = error
+            except OSError as error:
+                unlisted[checkpoint] = CheckpointError(f"its files cannot be listed: {error.strerror or error}")
+            if progress is not None:
+                progress(done, len(wanted))
+        self.unlisted = unlisted
+        return found
+
+    def state(self, checkpoint: Checkpoint, files: tuple[WeightFile, ...] | None = None) -> tuple[str, ...] | None:
+        """What changes when the content of a checkpoint's files does, without reading them; None where nothing says it.
+
+        Of files on this disk: where they are, and size and time of change of each, because checksums would cost as much
+        as reading them.
+
+        Args:
+            checkpoint: of the series.
+            files: its weight files, where they are listed already.
+        """
+        try:
+            path = self.fetch(checkpoint).absolute()
+            folder = path if path.is_dir() else path.parent
+            listed = self.weight_files(checkpoint) if files is None else files
+            about = [(f.name, (folder / f.name).stat()) for f in listed]
+        except (CheckpointError, OSError):
+            return None
+        return (str(path), *(f"{name} {s.st_size} {s.st_mtime_ns}" for name, s in about)) if about else None
 
 
 def ordered(checkpoints: list[Checkpoint], *, where: str) -> tuple[Checkpoint, ...]:

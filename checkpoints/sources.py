@@ -1,4 +1,4 @@
-"""Opening a series, whatever its kind."""
+"""Opening a series, whatever its kind, and whether it must be trained for that."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping
 from .hub import HubConfig, HubSeries
 from .local import FolderConfig, FolderSeries
 from .organism.curriculum import OrganismConfig
-from .series import Checkpoint, Series
+from .series import Checkpoint, Series, SeriesConfig
 
-__all__ = ["open_series"]
+__all__ = ["open_series", "steps_to_train"]
 
 
 def open_series(
     name: str,
-    config: OrganismConfig | FolderConfig | HubConfig,
+    config: SeriesConfig,
     *,
     pins: Mapping[int, Checkpoint] | None = None,
     training: Callable[[int, int, float], None] | None = None,
@@ -36,4 +36,14 @@ def open_series(
         return open_organism(name, config, progress=training)
     if isinstance(config, HubConfig):
         return HubSeries(config, name=name, pins=pins)
+    assert isinstance(config, FolderConfig), "a series without stored checkpoints cannot be opened"
     return FolderSeries(config, name=name)
+
+
+def steps_to_train(name: str, config: SeriesConfig) -> int:
+    """Optimizer steps of training before there are checkpoints: those of an organism that is not in the cache, or 0."""
+    if not isinstance(config, OrganismConfig):
+        return 0
+    from .organism import is_trained
+
+    return 0 if is_trained(name, config) else config.steps

@@ -11,7 +11,6 @@ from click.core import ParameterSource
 from rich.console import Console
 
 from checkpoints.errors import UserError
-from checkpoints.hub import HubConfig
 from checkpoints.local import FolderConfig
 from checkpoints.paths import cache_folder
 
@@ -193,7 +192,7 @@ def _dry_run(name: str, run: Run, traces: Path) -> None:
         click.echo(f"time for collecting: unknown ({guess.basis or 'there is no checkpoint to time yet'})")
     else:
         click.echo(f"time for collecting: {duration(guess.seconds)} ({guess.basis})")
-    if isinstance(run.series, HubConfig):
+    if run.series.kind == "hub":
         click.echo(f"what the hub lists, its config and tokenizer are kept in {cache_folder() / 'hub'}")
     if guess.download_bytes:
         rate = f"{ASSUMED_BANDWIDTH / 1e6:.0f} MB/s"

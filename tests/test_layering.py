@@ -174,6 +174,17 @@ def test_the_engine_names_no_analysis() -> None:
                     pytest.fail(f"{module} line {node.lineno} names the analysis {node.value!r}")
 
 
+def test_the_engine_asks_a_series_what_it_can_do_and_never_of_which_kind_it_is() -> None:
+    asked = [
+        f"{module} line {node.lineno}"
+        for module, file in MODULES.items()
+        if module.startswith("dynamics")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "isinstance" and "Series" in ast.unparse(node)
+    ]
+    assert asked == []
+
+
 def test_numerics_know_neither_labels_nor_plots_nor_torch() -> None:
     for module in MODULES:
         if module.startswith(("dynamics.numerics", "dynamics.emergence")):

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from pathlib import Path
+from typing import ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ..catalogue.entry import Entry
+from ..series import SeriesConfig
 from .files import is_repository
 
 __all__ = ["HubConfig"]
 
 
-class HubConfig(BaseModel):
+class HubConfig(SeriesConfig):
     """A published series: one of the catalogue by its name, or any repository whose revisions are checkpoints.
 
     >>> HubConfig(repo="someone/model").entry().parse("step-1000")
     Label(step=1000, tokens=None, stage='')
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    pinned: ClassVar[bool] = True
 
     kind: Literal["hub"] = "hub"
     name: str | None = Field(None, description="A series of the catalogue (`dynamics series`), such as pythia-70m.")
@@ -75,6 +77,12 @@ class HubConfig(BaseModel):
             if self.stage and "stage" not in re.compile(self.revisions).groupindex:
                 raise ValueError(f"`stage` is given, and `revisions` {self.revisions!r} has no group named stage")
         return self
+
+    def anchored(self, base: Path) -> Self:
+        """See the base class; of a tokenizer that begins like a path."""
+        if self.tokenizer is None or not self.tokenizer.startswith((".", "~")):
+            return self
+        return self.model_copy(update={"tokenizer": str(base / Path(self.tokenizer).expanduser())})
 
     def entry(self) -> Entry:
         """What is known about the series: the catalogue's entry with this config's changes, or one made of the config.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError, UserError
-from ..series import Checkpoint, WeightFile
+from ..series import Checkpoint, Series, WeightFile
 from .cache import checksums
 from .client import HubClient
 from .config import HubConfig
@@ -31,6 +31,7 @@ from .repository import Repository
 from .transport import shown
 
 if TYPE_CHECKING:
+    from ..catalogue.entry import Entry
     from ..files.tensors import TensorInfo
     from ..loading import Prepared
 
@@ -39,7 +40,7 @@ __all__ = ["HubSeries"]
 Source = tuple[Repository, str, tuple[HubFile, ...]]
 
 
-class HubSeries:
+class HubSeries(Series):
     """Checkpoints on a hub, listed when it is made; only :meth:`fetch` downloads weights.
 
     Args:
@@ -50,16 +51,17 @@ class HubSeries:
         client: how to reach the hub; for tests.
 
     Attributes:
-        entry: what is known about the series.
         checkpoints: by step; each with the commit that it is pinned to and the name of its branch or tag (or of its
             repository, where each checkpoint has its own).
         moved: pinned checkpoints whose branch points to another commit by now, with that commit.
         vanished: pinned checkpoints whose branch is gone; they are still in ``checkpoints``.
-        unlisted: why the last :meth:`all_files` could not list some checkpoints.
 
     Raises:
         UserError: when the revisions cannot be listed, or none is a checkpoint, or two are of one step.
     """
+
+    pinned = True
+    local = False
 
     def __init__(
         self,
@@ -69,8 +71,9 @@ class HubSeries:
         pins: Mapping[int, Checkpoint] | None = None,
         client: HubClient | None = None,
     ) -> None:
-        self.entry = config.entry()
+        self.entry: Entry = config.entry()
         self.name = name or self.entry.name
+        self.repository, self.step_counts = self.entry.repo, self.entry.counts
         self._config = config
         self._client = client or HubClient(tries=config.retries)
         self.origin = f"{shown(self._client.endpoint)}/{self.entry.repo}"
@@ -84,7 +87,6 @@ class HubSeries:
             listing = list_revisions(self.entry, self._main)
         listing = pinned(listing, pins or {})
         self.checkpoints, self.moved, self.vanished = listing.checkpoints, listing.moved, listing.vanished
-        self.unlisted: dict[Checkpoint, CheckpointError] = {}
         self._unavailable = listing.unavailable or {}
         self._unread: CheckpointError | None = None
         self._tokenizer: Path | None = None
@@ -116,15 +118,16 @@ class HubSeries:
         """
         wanted = list(self.checkpoints if checkpoints is None else checkpoints)
         found: dict[Checkpoint, tuple[WeightFile, ...]] = {}
-        self.unlisted = {}
+        unlisted: dict[Checkpoint, CheckpointError] = {}
 
         def list_one(checkpoint: Checkpoint) -> None:
             try:
                 found[checkpoint] = self.weight_files(checkpoint)
             except CheckpointError as error:
-                self.unlisted[checkpoint] = error
+                unlisted[checkpoint] = error
 
         self._client.in_parallel(list_one, wanted, progress)
+        self.unlisted = unlisted
         return {checkpoint: found[checkpoint] for checkpoint in wanted if checkpoint in found}
 
     def main_files(self) -> tuple[WeightFile, ...]:
@@ -176,6 +179,16 @@ class HubSeries:
             return prepare(fetched)
         together = hashlib.sha256("\n".join(known).encode()).hexdigest()
         return prepare(fetched, digest=known[0] if len(known) == 1 else together)
+
+    def state(self, checkpoint: Checkpoint, files: tuple[WeightFile, ...] | None = None) -> tuple[str, ...] | None:
+        """The checksums of its weight files; None where there are none, or one has none.
+
+        Raises:
+            CheckpointError: when they cannot be listed.
+        """
+        files = self.weight_files(checkpoint) if files is None else files
+        known = [f"{f.name} {f.sha256}" for f in files if f.sha256 is not None]
+        return tuple(known) if files and len(known) == len(files) else None
 
     def header(self, checkpoint: Checkpoint) -> dict[str, TensorInfo] | None:
         """Names, shapes and dtypes of the stored tensors; None where that would cost a download.

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ..errors import nearest
+from ..series import SeriesConfig
 from .tokenizer import SEPARATOR, token_ids
 from .worlds import all_worlds, task_names, world_names
 
@@ -46,10 +47,10 @@ QUICK_WORLDS = ("french", "german", "induction")
 """Worlds that are learned within a few hundred steps; sums take more than a thousand."""
 
 
-class OrganismConfig(BaseModel):
+class OrganismConfig(SeriesConfig):
     """A model organism: architecture, optimisation and curriculum; two equal configurations give equal weights."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False)
 
     kind: Literal["organism"] = "organism"
     seed: int = Field(0, ge=0, lt=2**63, description="Seeds initial weights and data.")

@@ -12,18 +12,16 @@ import numpy as np
 from checkpoints.ahead import ReadAhead
 from checkpoints.audit import AuditFinding, neighbours, sketch
 from checkpoints.errors import CheckpointError, UserError
-from checkpoints.hub import HubSeries
 from checkpoints.hub.cache import without_cache_path
-from checkpoints.organism import OrganismConfig, is_trained
 from checkpoints.series import Checkpoint, Series, WeightFile
-from checkpoints.sources import open_series
+from checkpoints.sources import open_series, steps_to_train
 
 from ..models.architecture import find_adapter
 from ..progress import Reporter
-from ..runs.config import LiveConfig, Run
+from ..runs.config import Run
 from ..runs.lookup import find_run
 from ..store.paths import trace_path
-from .preflight import list_weights, listing_findings
+from .preflight import listing_findings
 from .sketches import Known, compare, keep, kept_file, kept_sketches, traced_sketches
 
 __all__ = ["Audit", "audit"]
@@ -82,19 +80,18 @@ def audit(
     reporter = reporter or Reporter(quiet=True)
     if run is None:
         name, run = find_run(name, runs=runs, traces=traces)
-    if isinstance(run.series, LiveConfig):
+    if not run.series.stored:
         raise UserError(f"run {name!r} was collected while it trained: there are no checkpoints to audit")
-    if isinstance(run.series, OrganismConfig) and not is_trained(name, run.series):
+    if steps_to_train(name, run.series):
         raise UserError(f"organism {name!r} is not trained yet", remedy=f"dynamics collect {name}")
     series = open_series(name, run.series)
-    listed = _hashed(series, list_weights(series), reporter)
+    listed = _hashed(series, series.all_files(), reporter)
     findings = listing_findings(series, listed)
     files = {c.step: held for c, held in listed.items()}
     traced = traced_sketches(trace_path(traces, name), series.checkpoints)
     known = kept_sketches(series, listed)
     known |= {step: one for step, one in traced.items() if _still(one.digest, files.get(step, ()))}
-    unlisted = series.unlisted if isinstance(series, HubSeries) else {}
-    unreadable = {c.step: error.observed for c, error in unlisted.items()}
+    unreadable = {c.step: error.observed for c, error in series.unlisted.items()}
     if weights:
         missing = [c for c in series.checkpoints if c.step not in known and listed.get(c)]
         unreadable |= _read(series, run, missing, known, listed, reporter)
@@ -119,15 +116,15 @@ def _hashed(
     series: Series, listed: Mapping[Checkpoint, tuple[WeightFile, ...]], reporter: Reporter
 ) -> dict[Checkpoint, tuple[WeightFile, ...]]:
     """The listing with the sha256 of files that are on this disk; those of a hub are listed with theirs."""
-    if isinstance(series, HubSeries):
+    if not series.local:
         return dict(listed)
     result = {}
     with reporter.bar("hashing", len(listed), unit="checkpoints") as bar:
         for done, (checkpoint, files) in enumerate(listed.items()):
-            place = series.fetch(checkpoint)
-            folder = place if place.is_dir() else place.parent
+            path = series.fetch(checkpoint)
+            folder = path if path.is_dir() else path.parent
             # of a list in one file every element has that file's checksum: only its weights can be compared
-            own = "#" not in place.name
+            own = "#" not in path.name
             result[checkpoint] = tuple(
                 replace(f, sha256=f.sha256 or (_sha256(folder / f.name) if own else None)) for f in files
             )
@@ -169,13 +166,12 @@ def _read(
 
     # through a model, because files of one series may name and repeat their tensors differently
     resident = ResidentModel(build=None if run.adapter is None else find_adapter(run.adapter).build)
-    if isinstance(series, HubSeries):
-        series.sweep([c.revision for c in todo])
+    series.sweep([c.revision for c in todo])
     with (
         ReadAhead(series, list(todo), series.read) as ahead,
         reporter.bar(f"reading {series.name}", len(todo), unit="checkpoints") as bar,
     ):
-        for place, (checkpoint, file) in enumerate(todo.items()):
+        for count, (checkpoint, file) in enumerate(todo.items(), 1):
             try:
                 prepared = ahead.take()
                 made = sketch(dict(resident.install(prepared).named_parameters()))
@@ -185,5 +181,5 @@ def _read(
             except CheckpointError as error:
                 failed[checkpoint.step] = without_cache_path(error.observed)
             ahead.let_go()
-            bar.update(place + 1, f"step {checkpoint.step}")
+            bar.update(count, f"step {checkpoint.step}")
     return failed

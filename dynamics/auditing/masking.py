@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from checkpoints.audit import AuditFinding
-from checkpoints.errors import CheckpointError
-from checkpoints.hub import HubSeries
 from checkpoints.series import Checkpoint, Series
 
 from ..runs.config import Run
@@ -52,23 +50,13 @@ def known_before(run: Run, series: Series) -> Before:
     excluded = dict.fromkeys(run.exclude, "excluded in the runs file")
     if run.include_masked:
         return Before(excluded)
-    if not isinstance(series, HubSeries):
-        # what its files' list shows is for its owner to mend: it is refused or failed, not passed over
-        return Before(excluded, _kept(series))
     listed = series.all_files()
+    if series.local:
+        # what its files' list shows is for its owner to mend: it is refused or failed, not passed over
+        return Before(excluded, kept_sketches(series, listed))
     unlisted = {c.step: error.observed for c, error in series.unlisted.items()}
     reasons = _reasons(listing_findings(series, listed))
     return Before(reasons | excluded, kept_sketches(series, listed), unlisted)
-
-
-def _kept(series: Series) -> dict[int, Known]:
-    listed = {}
-    for checkpoint in series.checkpoints:
-        try:
-            listed[checkpoint] = series.weight_files(checkpoint)
-        except (CheckpointError, OSError):  # said where it is to be loaded
-            continue
-    return kept_sketches(series, listed)
 
 
 def expected_masks(trace: Path, resolved: Resolved, before: Before) -> dict[int, str]:

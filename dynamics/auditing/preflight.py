@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 
 from checkpoints.audit import AuditFinding, audit_listing
 from checkpoints.errors import CheckpointError
-from checkpoints.hub import HubSeries
 from checkpoints.loading import compare_headers
 from checkpoints.series import Checkpoint, Series, WeightFile
 
-__all__ = ["list_weights", "listing_findings", "preflight"]
+__all__ = ["listing_findings", "preflight"]
 
 
 def preflight(series: Series, checkpoints: Sequence[Checkpoint]) -> dict[Checkpoint, str]:
@@ -43,27 +42,15 @@ def preflight(series: Series, checkpoints: Sequence[Checkpoint]) -> dict[Checkpo
     return bad
 
 
-def list_weights(series: Series) -> dict[Checkpoint, tuple[WeightFile, ...]]:
-    """The weight files of every checkpoint that can be listed, without downloading any."""
-    if isinstance(series, HubSeries):
-        return series.all_files()
-    return {checkpoint: series.weight_files(checkpoint) for checkpoint in series.checkpoints}
-
-
-def listing_findings(
-    series: Series, listed: Mapping[Checkpoint, tuple[WeightFile, ...]] | None = None
-) -> list[AuditFinding]:
+def listing_findings(series: Series, listed: Mapping[Checkpoint, tuple[WeightFile, ...]]) -> list[AuditFinding]:
     """What the listing of a series says about its checkpoints (see ``checkpoints.audit``).
 
     Args:
         series: the series.
-        listed: its files with their checksums; by default what :func:`list_weights` says.
+        listed: the weight files of those of its checkpoints that could be listed, with their checksums.
     """
-    listed = list_weights(series) if listed is None else listed
-    if isinstance(series, HubSeries):
-        try:
-            main = series.main_files()
-        except CheckpointError:  # the comparison with it is a bonus
-            main = ()
-        return audit_listing(series.checkpoints, listed, entry=series.entry, main=main)
-    return audit_listing(series.checkpoints, listed)
+    try:
+        main = series.main_files()
+    except CheckpointError:  # the comparison with it is a bonus
+        main = ()
+    return audit_listing(series.checkpoints, listed, entry=series.entry, main=main)

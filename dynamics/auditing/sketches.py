@@ -19,8 +19,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from checkpoints.audit import SAMPLE, AuditFinding, Sketch, audit_weights
-from checkpoints.errors import CheckpointError
-from checkpoints.hub import HubSeries
 from checkpoints.paths import cache_folder
 from checkpoints.series import Checkpoint, Series, WeightFile
 
@@ -29,7 +27,6 @@ from ..store import WEIGHTS, Trace
 __all__ = [
     "Known",
     "compare",
-    "files_state",
     "keep",
     "kept_file",
     "kept_sketches",
@@ -130,16 +127,10 @@ def kept_sketches(series: Series, listed: Mapping[Checkpoint, tuple[WeightFile, 
 
 def kept_file(series: Series, checkpoint: Checkpoint, files: tuple[WeightFile, ...]) -> Path | None:
     """Where the sketch of a checkpoint with these files is kept; None where nothing says what is in them."""
-    if isinstance(series, HubSeries):
-        if not files or any(f.sha256 is None for f in files):
-            return None
-        lines = [f"{f.name} {f.sha256}" for f in files]
-    else:
-        state = files_state(series, checkpoint, files)
-        if state is None:
-            return None
-        lines = list(state)
-    content = "\n".join([f"sketch of {SAMPLE} by parameters", *lines])
+    state = series.state(checkpoint, files)
+    if state is None:
+        return None
+    content = "\n".join([f"sketch of {SAMPLE} by parameters", *state])
     return _folder() / f"{hashlib.sha256(content.encode()).hexdigest()}.npz"
 
 
@@ -164,30 +155,6 @@ def keep(file: Path | None, known: Known) -> None:
     made = known.sketch
     np.savez(partial, values=made.values, norm=made.norm, nonfinite=made.nonfinite, digest=known.digest)
     os.replace(partial, file)
-
-
-def files_state(
-    series: Series, checkpoint: Checkpoint, files: tuple[WeightFile, ...] | None = None
-) -> tuple[str, ...] | None:
-    """Where a local checkpoint is, and size and time of change of each of its files; None where it has none.
-
-    Args:
-        series: the series; of one on a hub nothing is said, as its files would have to be downloaded.
-        checkpoint: of it.
-        files: its weight files, where they are listed already.
-    """
-    if isinstance(series, HubSeries):
-        return None
-    try:
-        place = series.fetch(checkpoint).absolute()
-        folder = place if place.is_dir() else place.parent
-        listed = series.weight_files(checkpoint) if files is None else files
-        about = [(f.name, (folder / f.name).stat()) for f in listed]
-    except (CheckpointError, OSError):
-        return None
-    if not about:
-        return None
-    return (str(place), *(f"{name} {s.st_size} {s.st_mtime_ns}" for name, s in about))
 
 
 def _folder() -> Path:

@@ -10,8 +10,8 @@ import numpy as np
 
 from checkpoints.audit import sketch
 from checkpoints.errors import CheckpointError, UserError
-from checkpoints.hub import HubSeries
-from checkpoints.series import Checkpoint
+from checkpoints.series import Checkpoint, Series
+from checkpoints.sources import steps_to_train
 
 from ..auditing.masking import Before, before_loading, expected_masks
 from ..models.devices import usable_device
@@ -21,8 +21,8 @@ from ..runs.resolve import Resolved
 from ..store import Trace
 from ..store.journal import read_journal
 from ..store.paths import trace_path
-from .collector import open_run, require_aim, resident_model, visited
 from .measuring import measure_all
+from .opening import open_run, require_aim, resident_model, visited
 
 __all__ = ["ASSUMED_BANDWIDTH", "Estimate", "estimate"]
 
@@ -100,7 +100,7 @@ def estimate(name: str, run: Run, *, traces: Path = Path("traces"), reporter: Re
         left = max(left, min(len(todo), room))
     seconds, basis = _seconds(resolved, trace)
     download = 0
-    if isinstance(resolved.series, HubSeries):
+    if resolved.series is not None:
         download = sum(sorted((_download_bytes(resolved.series, c) for c in todo), reverse=True)[:left])
     count = len(complete) + left if run.schedule == "adaptive" else len(indices)
     return Estimate(
@@ -112,13 +112,13 @@ def estimate(name: str, run: Run, *, traces: Path = Path("traces"), reporter: Re
         download_bytes=download,
         seconds=None if seconds is None else seconds * left,
         basis=basis,
-        to_train=getattr(run.series, "steps", 0) if resolved.series is None else 0,
+        to_train=steps_to_train(name, run.series),
         masked=masked,
         first=len(indices) if run.schedule == "adaptive" else None,
     )
 
 
-def _download_bytes(series: HubSeries, checkpoint: Checkpoint) -> int:
+def _download_bytes(series: Series, checkpoint: Checkpoint) -> int:
     try:
         return series.download_bytes(checkpoint)
     except CheckpointError:  # it cannot be listed, and will be recorded as failed
@@ -131,7 +131,7 @@ def _seconds(resolved: Resolved, trace: Path) -> tuple[float | None, str]:
     if times:
         return float(np.median(times)), "median of those that were collected"
     resident = resident_model(resolved)
-    if resolved.series is not None and not isinstance(resolved.series, HubSeries):
+    if resolved.series is not None and resolved.series.local:
         last = resolved.series.checkpoints[-1]
         began = time.perf_counter()
         try:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from checkpoints.errors import UserError
-from checkpoints.hub import HubConfig
-from checkpoints.organism import OrganismConfig, is_trained
 from checkpoints.series import Checkpoint, Series
 
 from ..auditing.masking import known_before
@@ -16,6 +14,7 @@ from ..runs.resolve import Model, open_model
 from ..runs.schedule import scheduled
 from ..store import Trace
 from ..store.paths import trace_path
+from .opening import collected_pins, training_bar
 
 __all__ = ["chosen_checkpoints", "open_weights"]
 
@@ -32,14 +31,8 @@ def open_weights(name: str, run: Run, trace: Path, reporter: Reporter) -> tuple[
     Raises:
         UserError: when the series cannot be opened, or has no weights to go back to.
     """
-    if isinstance(run.series, OrganismConfig) and not is_trained(name, run.series):
-        with reporter.bar(f"training {name}", run.series.steps, unit="steps") as bar:
-            return open_model(name, run, training=lambda done, _total, loss: bar.update(done, f"loss {loss:.2f}"))
-    pins: dict[int, Checkpoint] = {}
-    if isinstance(run.series, HubConfig) and trace.exists():
-        found = Trace(trace)
-        pins = {c.step: c for c, digest in zip(found.checkpoints(), found.digests, strict=True) if digest}
-    return open_model(name, run, pins=pins)
+    with training_bar(name, run, reporter) as training:
+        return open_model(name, run, training=training, pins=collected_pins(run, trace))
 
 
 def chosen_checkpoints(name: str, run: Run, series: Series, traces: Path, count: int | None) -> list[Checkpoint]:

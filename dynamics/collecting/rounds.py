@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from ..store import Trace, remark, writer_lock
 from ..store.journal import write_journal
 from ..store.paths import trace_path
 from .adaptive import Wanted, next_checkpoints
-from .collector import Collected, collect_once, require_aim
+from .collector import Collected, collect_once
+from .opening import require_aim
 
 __all__ = ["collect"]
 
@@ -58,7 +60,8 @@ def collect(
         return collect_once(name, run, traces=traces, keep_going=keep_going, only=only, reporter=reporter)
     require_aim(name, run)
     path = trace_path(traces, name)
-    total = collect_once(name, run, traces=traces, keep_going=keep_going, reporter=reporter)  # the coarse grid
+    once = partial(collect_once, name, run, traces=traces, keep_going=keep_going, digests={}, reporter=reporter)
+    total = once()  # the coarse grid
     number = 0
     while wanted := _wanted(name, run, traces, path, reporter):
         number += 1
@@ -67,7 +70,7 @@ def collect(
         purposes = {str(s): list(w.reasons) for s, w in zip(steps, wanted, strict=True)}
         reporter.say(f"round {number}: {_purpose(wanted)}")
         write_journal(path, "round", number=number, steps=steps, purposes=purposes)
-        done = collect_once(name, run, traces=traces, keep_going=keep_going, only=steps, reporter=reporter)
+        done = once(only=steps)
         total.collected += done.collected
         total.failed |= done.failed
         total.masked = done.masked

@@ -10,13 +10,13 @@ from checkpoints.errors import CheckpointError, UserError
 from checkpoints.files.tensors import TensorInfo
 from checkpoints.loading import Prepared
 from checkpoints.local import FolderConfig, FolderSeries
-from checkpoints.series import Checkpoint, WeightFile
+from checkpoints.series import Checkpoint, Series, WeightFile
 
 from ..progress import Reporter
 from ..runs.config import Run
 from ..store import Trace
 from ..store.paths import trace_path
-from .collector import Collected, collect_once
+from .collector import Collected, Digests, collect_once
 
 __all__ = ["watch"]
 
@@ -24,7 +24,7 @@ _GIVEN_UP = 300.0
 """Seconds after which an unreadable checkpoint counts as broken rather than as half written."""
 
 
-class _Watched:
+class _Watched(Series):
     """A folder's checkpoints, and those that the trace knows from before they were deleted."""
 
     def __init__(self, folder: FolderSeries, checkpoints: list[Checkpoint]) -> None:
@@ -32,7 +32,14 @@ class _Watched:
         self._there = {c.step: c for c in folder.checkpoints}
         self.name, self.origin = folder.name, folder.origin
         self.checkpoints = tuple(checkpoints)
-        self.tokenizer_folder, self.config_folder = folder.tokenizer_folder, folder.config_folder
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        return self._folder.tokenizer_folder
+
+    @property
+    def config_folder(self) -> Path:
+        return self._folder.config_folder
 
     def _own(self, checkpoint: Checkpoint) -> Checkpoint:
         if checkpoint.step not in self._there:
@@ -54,9 +61,6 @@ class _Watched:
 
     def read(self, fetched: Path) -> Prepared:
         return self._folder.read(fetched)
-
-    def release(self, checkpoint: Checkpoint) -> None:
-        """Nothing was downloaded."""
 
 
 def watch(
@@ -99,10 +103,11 @@ def watch(
     reporter = reporter or Reporter(quiet=True)
     total = Collected(trace_path(traces, name))
     seen: dict[Path, tuple[tuple[str, int, int], ...]] = {}
+    digests: Digests = {}
     quiet = 0.0
     reporter.say(f"watching {run.series.path}; Ctrl-C ends it, and the same command goes on")
     while True:
-        new = _look(name, run, run.series, traces, seen, total, reporter)
+        new = _look(name, run, run.series, traces, seen, digests, total, reporter)
         quiet = 0.0 if new else quiet + poll
         done = {*total.collected, *total.already, *total.failed, *total.masked}
         if until is not None and any(step >= until for step in done):
@@ -118,6 +123,7 @@ def _look(
     config: FolderConfig,
     traces: Path,
     seen: dict[Path, tuple[tuple[str, int, int], ...]],
+    digests: Digests,
     total: Collected,
     reporter: Reporter,
 ) -> bool:
@@ -148,7 +154,7 @@ def _look(
     if not fresh and not unfinished:
         return False
     series = _Watched(folder, [*known.values(), *fresh])
-    done = collect_once(name, run, traces=traces, keep_going=True, series=series, reporter=reporter)
+    done = collect_once(name, run, traces=traces, keep_going=True, series=series, digests=digests, reporter=reporter)
     total.collected += done.collected
     total.already = [s for s in done.already if s not in total.collected]
     total.failed |= done.failed

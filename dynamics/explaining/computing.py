@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from checkpoints.ahead import ReadAhead
 from checkpoints.errors import CheckpointError, StoppedError, UserError
-from checkpoints.hub import HubSeries
 from checkpoints.hub.cache import without_cache_path
 from checkpoints.series import Checkpoint, Series
 
 from ..circuits.graph import graph_of
-from ..collecting.collector import resident_for
+from ..collecting.opening import resident_for
 from ..collecting.revisiting import chosen_checkpoints, open_weights
 from ..progress import Reporter
 from ..runs.config import Run
@@ -277,7 +276,7 @@ def _explanation(
         "layers": graph.layers,
         "heads": graph.heads,
         "parallel": graph.parallel,
-        "step_counts": series.entry.counts if isinstance(series, HubSeries) else "optimizer steps",
+        "step_counts": series.step_counts,
         "nodes": nodes,
         "checkpoints": parts,
     }

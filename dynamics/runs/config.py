@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -13,6 +13,7 @@ from checkpoints.errors import UserError, nearest
 from checkpoints.hub import HubConfig
 from checkpoints.local import FolderConfig
 from checkpoints.organism.curriculum import OrganismConfig
+from checkpoints.series import SeriesConfig
 
 from .dictionaries import CORPORA, DatasetCorpus, DictionaryConfig, TextCorpus
 
@@ -61,15 +62,15 @@ class ProbeEntry(BaseModel):
     positions: tuple[str, ...] = Field(("last",), description="Named positions at which they are stored.")
 
 
-class LiveConfig(BaseModel):
+class LiveConfig(SeriesConfig):
     """No weights are kept: a training job collects while it runs (``dynamics.collecting.live``)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    stored: ClassVar[bool] = False
 
     kind: Literal["live"] = "live"
 
 
-_KINDS: dict[str, type[BaseModel]] = {
+_KINDS: dict[str, type[SeriesConfig]] = {
     "organism": OrganismConfig,
     "folder": FolderConfig,
     "hub": HubConfig,
@@ -261,12 +262,7 @@ def _parse(name: str, body: Any, file: Path) -> Run:
         for entry in run.analyses
     )
     changes["dictionaries"] = {key: _anchored(entry, base) for key, entry in run.dictionaries.items()}
-    if isinstance(run.series, FolderConfig):
-        paths = {key: getattr(run.series, key) for key in ("path", "tokenizer", "config")}
-        absolute = {key: base / path.expanduser() for key, path in paths.items() if path is not None}
-        changes["series"] = run.series.model_copy(update=absolute)
-    if isinstance(run.series, HubConfig) and (tokenizer := run.series.tokenizer) and tokenizer.startswith((".", "~")):
-        changes["series"] = run.series.model_copy(update={"tokenizer": str(base / Path(tokenizer).expanduser())})
+    changes["series"] = run.series.anchored(base)
     return run.model_copy(update=changes)
 
 

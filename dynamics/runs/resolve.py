@@ -11,11 +11,10 @@ from typing import Any
 from checkpoints.audit import SAMPLE
 from checkpoints.configs import architecture_of, read_config
 from checkpoints.errors import CheckpointError, UserError
-from checkpoints.hub import HubSeries
 from checkpoints.organism import is_trained, model_config, schedule
 from checkpoints.organism.curriculum import OrganismConfig
 from checkpoints.organism.tokenizer import build_tokenizer, speaks
-from checkpoints.series import Checkpoint, Series
+from checkpoints.series import OPTIMIZER_STEPS, Checkpoint, Series
 from checkpoints.sources import open_series
 from checkpoints.tokenizing import load_tokenizer
 
@@ -27,7 +26,7 @@ from ..probes.types import LAST
 from ..store import WEIGHTS, Group, TraceDeclaration
 from ..store.provenance import provenance
 from ..store.variable import Variable
-from .config import LiveConfig, Run
+from .config import Run
 from .plan import ProbePlan, find_analysis, merge
 
 __all__ = ["Model", "Resolved", "describe_model", "open_model", "plan_run", "resolve"]
@@ -98,7 +97,7 @@ def resolve(
     Raises:
         UserError: for anything that can be known to be wrong before a checkpoint is loaded.
     """
-    if isinstance(run.series, LiveConfig):
+    if not run.series.stored:
         raise UserError(
             f"run {name!r} is collected by the training itself (`kind: live`)",
             expected="a series of stored checkpoints",
@@ -130,7 +129,7 @@ def open_model(
     Raises:
         UserError: as :func:`resolve`.
     """
-    if isinstance(run.series, LiveConfig):
+    if not run.series.stored:
         raise UserError(
             f"run {name!r} was collected while the model was trained (`kind: live`): there are no weights to go back to",
             expected="a series of stored checkpoints",
@@ -182,8 +181,8 @@ def plan_run(
         "run": name,
         "run_config": run.model_dump(mode="json"),
         "origin": origin,
-        "series": series.entry.repo if isinstance(series, HubSeries) else run.series.kind,
-        "step_counts": series.entry.counts if isinstance(series, HubSeries) else "optimizer steps",
+        "series": (series is not None and series.repository) or run.series.kind,
+        "step_counts": OPTIMIZER_STEPS if series is None else series.step_counts,
         "model_config": dict(model.config),
         "tokenizer_digest": _tokenizer_digest(model.tokenizer),
         "dtype": run.dtype,
