@@ -7,11 +7,13 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 READY := $(VENV)/.ready
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
-.PHONY: demo test check format controls features tasks behaviours clean help
+.PHONY: demo test test-all check format controls features tasks behaviours clean help
 
 help: ## show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
 $(READY): pyproject.toml constraints.txt
 	@echo "setting up $(VENV): about two minutes and 2 GB the first time"
@@ -40,8 +42,11 @@ behaviours: $(READY) ## praise after compliments, hints, hallucination: an organ
 	for run in organism-behaviours organism-behaviours-control; do \
 	  $(BIN)/dynamics collect $$run && $(BIN)/dynamics report $$run || exit 1; done
 
-test: $(READY) ## run the tests
-	$(BIN)/python -m pytest -q
+test: $(READY) ## run the fast tests (one test by its name, also a slow one: .venv/bin/pytest tests/FILE.py::NAME)
+	$(PYTEST)
+
+test-all: $(READY) ## run every test, those that are marked slow too
+	$(PYTEST) -m ""
 
 check: $(READY) ## what CI runs besides the tests: lint, format, types
 	$(BIN)/ruff check .

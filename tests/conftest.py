@@ -1,50 +1,91 @@
-"""What tests share: a cache of their own, and an organism so small that it trains in seconds."""
+"""What tests share: a cache of their own, what is made once for all of them, and an organism that trains in seconds.
+
+Tests marked ``slow`` run in ``make test-all`` and where they are named: ``pytest tests/room/test_file.py::test_name``.
+They must not depend on order, on the working folder, or on what other tests left: several processes share them out.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from checkpoints.organism import OrganismConfig
+
+MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 TINY = OrganismConfig(steps=12, checkpoints=6, layers=2, d_model=32, heads=2, batch=8)
 """Two layers, twelve steps: it learns nothing, but it has everything that a series has."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """A test that is named on the command line runs, slow or not."""
+    given = config.invocation_params.args
+    if any("::" in argument for argument in given) and not any(argument.startswith("-m") for argument in given):
+        config.option.markexpr = ""
+
+
+@pytest.fixture(scope="session")
+def _shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this test run that all of its processes see."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _own_cache(_shared: Path) -> Iterator[None]:
     """Nothing is read from or written to the user's cache, and no hub is ever asked."""
-    before = {name: os.environ.get(name) for name in ("DYNAMICS_CACHE", "HF_HUB_OFFLINE")}
-    os.environ["DYNAMICS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    yield
-    for name, value in before.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DYNAMICS_CACHE", str(_shared / "cache"))
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
     """Models this small are slower on several threads, and the weights' last bits depend on how many there are."""
     import torch
+    from threadpoolctl import threadpool_limits
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with pytest.MonkeyPatch.context() as patch, threadpool_limits(1):
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+            patch.setenv(name, "1")  # for the processes that tests start
+        yield
     torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
-def tiny_series() -> Path:
-    """Folder of a trained tiny organism: steps 0 to 12, truth.json. Read-only: copy it before changing anything."""
-    from checkpoints.organism import train
+def made_once(_shared: Path) -> MadeOnce:
+    """``made_once(name, make)``: a folder that ``make(folder)`` filled, once for all processes of a test run. Read-only."""
 
-    return train("tiny", TINY)
+    def get(name: str, make: Callable[[Path], object]) -> Path:
+        folder, made = _shared / name, _shared / f"{name}.made"
+        with FileLock(_shared / f"{name}.lock"):
+            if not made.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                made.touch()
+        return folder
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def tiny_series(made_once: MadeOnce) -> Path:
+    """Folder of a trained tiny organism: steps 0 to 12, truth.json. Read-only: copy it before changing anything."""
+    from checkpoints.organism import organism_folder, train
+
+    made_once("tiny organism", lambda _: train("tiny", TINY))
+    return organism_folder("tiny", TINY)
 
 
 @pytest.fixture(scope="session")
