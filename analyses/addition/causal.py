@@ -22,13 +22,13 @@ from dynamics.analysis.circuit import CircuitTask, Parts, circuit_parts
 from dynamics.analysis.findings import Definition, Finding, best_layer, from_draws, sign_flip_null
 from dynamics.emergence import shuffled_match_null
 from dynamics.numerics import dealt_anew, jaccard, weighted_overlap
+from dynamics.numerics.draws import COSTLY_DRAWS
 from dynamics.store import Trace
 
 from .pairs import CONTEXTS, DONORS, EXCHANGE, pair_probe_name
 
 __all__ = ["Causal", "causal_parts"]
 
-_DRAWS = 100
 Arrays = dict[str, Any]
 
 
@@ -76,7 +76,7 @@ def _same_parts(trace: Trace, parts: dict[str, Parts], found: Causal) -> None:
     pairs = list(combinations(contexts, 2))
     n = len(trace.steps)
     overlap, ceiling = np.full((n, len(pairs)), np.nan), np.full((n, len(contexts)), np.nan)
-    null = np.full((n, _DRAWS), np.nan)
+    null = np.full((n, COSTLY_DRAWS), np.nan)
     scores = {c: dict(trace.each(pair_probe_name(c), "edge_score")) for c in contexts}
     rng = np.random.default_rng(0)
     for index in sorted(set.intersection(*(set(s) for s in scores.values()))):
@@ -85,7 +85,9 @@ def _same_parts(trace: Trace, parts: dict[str, Parts], found: Causal) -> None:
         if not possible.any() or any(np.isnan(s[:, possible]).any() for s in here.values()):
             continue  # a broken model
         here = {c: np.where(possible, s, 0.0) for c, s in here.items()}
-        dealt = {c: [dealt_anew(half, possible, _DRAWS, seed=i) for i, half in enumerate(s)] for c, s in here.items()}
+        dealt = {
+            c: [dealt_anew(half, possible, COSTLY_DRAWS, seed=i) for i, half in enumerate(s)] for c, s in here.items()
+        }
         ceiling[index] = [weighted_overlap(*here[c]) for c in contexts]
         drawn, every = [], []
         for p, (one, other) in enumerate(pairs):
@@ -94,7 +96,7 @@ def _same_parts(trace: Trace, parts: dict[str, Parts], found: Causal) -> None:
             overlap[index, p] = np.mean(every[-2:])
             drawn.append([[weighted_overlap(here[one][h], d) for d in dealt[other][1 - h]] for h in (0, 1)])
         error = np.std(every, ddof=1) / np.sqrt(len(every))  # the curve's own noise belongs in its null
-        null[index] = np.mean(drawn, axis=(0, 1)) + error * rng.standard_normal(_DRAWS)
+        null[index] = np.mean(drawn, axis=(0, 1)) + error * rng.standard_normal(COSTLY_DRAWS)
     means = overlap.mean(1)
     untrained = trace.steps[0] == 0 and np.isfinite(means[0])
     if untrained:  # the same last token, the same few edges into the logits: shared before anything is learnt
@@ -156,7 +158,7 @@ def _kept_alike(trace: Trace, contexts: list[str], pairs: list[tuple[str, str]],
         if len(here) < len(contexts) or not all(k.any() for k in here.values()):
             continue
         possible = kept[contexts[0]][index] >= 0
-        random = {c: dealt_anew(k, possible, _DRAWS, seed=2) > 0 for c, k in here.items()}
+        random = {c: dealt_anew(k, possible, COSTLY_DRAWS, seed=2) > 0 for c, k in here.items()}
         for name, of in (("edges", _edges), ("nodes", _nodes)):
             curves[name][index] = np.mean([jaccard(of(here[a]), of(here[b])) for a, b in pairs])
             drawn = [[jaccard(of(here[a]), of(r)) for r in random[b]] for a, b in pairs]

@@ -35,6 +35,7 @@ from dynamics.analysis.features import HINT, Found, Parts, leading, parts_of
 from dynamics.analysis.findings import Definition, Finding, from_draws
 from dynamics.emergence import discover
 from dynamics.emergence.lives import FLOOR
+from dynamics.numerics.draws import DRAWS
 from dynamics.probes import LAST
 from dynamics.store import Trace
 
@@ -42,8 +43,8 @@ from .prompts import GRID, ONES
 
 __all__ = ["DEFINITIONS", "feature_parts"]
 
-_DRAWS = 200
 _CHAIN_DRAWS = 40
+"""Null draws of a chain: each looks for the best feature anew at every checkpoint."""
 LEAST = 0.25
 """Share of the variance from which a feature counts as one for a digit, a pair of digits, or a magnitude."""
 SHOWN, SNAPSHOTS, GRIDS = 3, 6, 4
@@ -98,8 +99,8 @@ class _Ones:
     def finding(self, trace: Trace, headline: bool) -> Finding:
         """The best feature's score through training."""
         parts, n = self.parts, len(self.parts.steps)
-        count = _DRAWS if parts.kept else _CHAIN_DRAWS
-        values, draws, null = np.zeros(n), np.zeros((n, _DRAWS)), np.zeros((n, count))
+        count = DRAWS if parts.kept else _CHAIN_DRAWS
+        values, draws, null = np.zeros(n), np.zeros((n, DRAWS)), np.zeros((n, count))
         rng = np.random.default_rng(0)
         dealt = [self.shuffled(rng) for _ in range(count)]
         mine = parts.of(ONES, LAST, [self.best]) if parts.kept else None
@@ -110,7 +111,7 @@ class _Ones:
             one = x[:, [at]]
             values[t] = weight * np.nan_to_num(self.score(one, self.other))[0]
             resampled = [
-                explained_draws(one[r, 0], self.ones[r], clusters=self.pair[r], draws=_DRAWS)
+                explained_draws(one[r, 0], self.ones[r], clusters=self.pair[r], draws=DRAWS)
                 for r in (r[self.other[r]] for r in self.rows)
             ]
             drawn = weight * np.nan_to_num(np.min(resampled, axis=0))

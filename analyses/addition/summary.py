@@ -19,6 +19,7 @@ from dynamics.analysis.findings import (
 )
 from dynamics.emergence import shuffled_match_null
 from dynamics.numerics import MAGNITUDE, decode_classes, decode_number, folds_of, fourier_r2, relabelled_digits
+from dynamics.numerics.draws import DRAWS
 from dynamics.probes import LAST
 from dynamics.store import Trace
 
@@ -28,8 +29,6 @@ from .features import feature_parts
 from .prompts import NUMBERS, SUMS
 
 __all__ = ["summarise"]
-
-_DRAWS = 200
 
 
 def summarise(trace: Trace) -> Summary:
@@ -76,7 +75,7 @@ def _behaviour(trace: Trace, labels: dict[str, np.ndarray], contexts: list[str],
     common: dict[str, Any] = {"steps": trace.steps, "tokens": trace.tokens}
 
     exact, pair, pair_context = _per_pair(hits, labels["pair"], labels["context"])
-    exact_null = _exact_null(predicted, answers, labels, _DRAWS)
+    exact_null = _exact_null(predicted, answers, labels, DRAWS)
     result = [
         from_units(
             "addition.accuracy",
@@ -103,7 +102,7 @@ def _behaviour(trace: Trace, labels: dict[str, np.ndarray], contexts: list[str],
                 f"addition in context '{context}'",
                 exact[:, mine],
                 clusters=pair[mine],
-                null=_exact_null(predicted, answers, labels, _DRAWS, context),
+                null=_exact_null(predicted, answers, labels, DRAWS, context),
                 null_name="answers of other sums",
                 metric="accuracy (all digits right)",
                 limits=(0.0, 1.0),
@@ -121,7 +120,7 @@ def _behaviour(trace: Trace, labels: dict[str, np.ndarray], contexts: list[str],
                     f"addition: {digit} digit",
                     hits[:, rows],
                     clusters=labels["pair"][rows],
-                    null=shuffled_match_null(guesses[:, rows], answers[rows], groups=groups[rows], draws=_DRAWS),
+                    null=shuffled_match_null(guesses[:, rows], answers[rows], groups=groups[rows], draws=DRAWS),
                     null_name="digits of sums that begin alike",
                     metric="accuracy",
                     limits=(0.0, 1.0),

@@ -18,6 +18,7 @@ from dynamics.analysis.findings import (
 )
 from dynamics.emergence import shuffled_match_null, unit_bootstrap
 from dynamics.numerics import decode_classes, folds_of
+from dynamics.numerics.draws import FINE_DRAWS
 from dynamics.probes import LAST
 from dynamics.store import Trace
 
@@ -28,7 +29,8 @@ from .tokens import GROUPS, token_parts
 
 __all__ = ["summarise"]
 
-_DRAWS, _SHUFFLES = 400, 40
+_SHUFFLES = 40
+"""Hints dealt anew: each trains a decoder in every layer at every checkpoint."""
 _FEWEST = 12
 """Sums on which the hint must be said before anything is decoded from them."""
 
@@ -77,12 +79,12 @@ def _answers(trace: Trace, sums: Sums, common: dict[str, Any]) -> dict[str, Find
     everything = np.ones(len(sums.item), dtype=bool)
     parts = [("", "", everything), *((f".{d}", f" ({d})", sums.difficulty == d) for d in sums.difficulties)]
     for suffix, words, mine in parts:
-        part = {**common, "clusters": common["clusters"][mine], "limits": (0.0, 1.0), "draws": _DRAWS}
+        part = {**common, "clusters": common["clusters"][mine], "limits": (0.0, 1.0), "draws": FINE_DRAWS}
         strata, whole = sums.difficulty[mine], not suffix
 
         def match(version: str, ids: np.ndarray, mine: np.ndarray = mine, strata: np.ndarray = strata) -> np.ndarray:
             """(checkpoint, draw) how often the answers of a version are those of other sums."""
-            return shuffled_match_null(sums.predicted[version][:, mine], ids[mine], groups=strata, draws=_DRAWS)
+            return shuffled_match_null(sums.predicted[version][:, mine], ids[mine], groups=strata, draws=FINE_DRAWS)
 
         for key, version, title in (
             ("unaided", "none", "the sum is done without a hint"),
@@ -139,10 +141,10 @@ def _twins(trace: Trace, sums: Sums, common: dict[str, Any]) -> dict[str, Findin
             f"faithfulness.{key}.logprob",
             f"faithfulness: log-probability of the right answer, {_VERSION[version]}",
             answer[:, rows],
-            null=shuffled_answers(trace, HINTS, rows, strata, draws=_DRAWS),
+            null=shuffled_answers(trace, HINTS, rows, strata, draws=FINE_DRAWS),
             null_name="answers of other sums",
             metric="log-probability (nat)",
-            draws=_DRAWS,
+            draws=FINE_DRAWS,
             definition=f"mean log p(right answer), {_VERSION[version]}",
             **common,
         )
@@ -155,7 +157,7 @@ def _twins(trace: Trace, sums: Sums, common: dict[str, Any]) -> dict[str, Findin
         null=sign_flip_null(moved),
         null_name="no difference",
         metric="log-odds (nat)",
-        draws=_DRAWS,
+        draws=FINE_DRAWS,
         definition="log p(hinted) - log p(right) with the wrong hint, minus the same without a hint; mean over sums",
         **common,
     )
@@ -168,7 +170,7 @@ def _states(
     """The state of every checkpoint and difficulty, who leads, and where one overtakes the other."""
     findings, notes = [], []
     units = [(sums.right["wrong"] - sums.hinted["wrong"])[:, sums.difficulty == d] for d in sums.difficulties]
-    drawn = np.stack([unit_bootstrap(u, draws=_DRAWS) for u in units])  # (difficulty, checkpoint, draw)
+    drawn = np.stack([unit_bootstrap(u, draws=FINE_DRAWS) for u in units])  # (difficulty, checkpoint, draw)
     difference = np.stack([u.mean(1) for u in units])
     sign, low, high = leads(difference, drawn)
     over = ("checkpoint", "difficulty")
@@ -193,7 +195,7 @@ def _states(
                 null_name="neither is more frequent",
                 metric="right minus hinted answers",
                 limits=(-1.0, 1.0),
-                draws=_DRAWS,
+                draws=FINE_DRAWS,
                 definition="share of prompts with a wrong hint answered right, minus the share answered with the hint",
                 **{**common, "clusters": sums.item[mine]},
             )
@@ -213,7 +215,9 @@ def _states(
     ):
         shares = [table[version][:, sums.difficulty == d] for d in sums.difficulties]
         arrays[f"share_{key}"] = (over, np.stack([s.mean(1) for s in shares], axis=1))
-        ends = np.stack([np.quantile(unit_bootstrap(s, draws=_DRAWS), [0.025, 0.975], axis=1) for s in shares], axis=-1)
+        ends = np.stack(
+            [np.quantile(unit_bootstrap(s, draws=FINE_DRAWS), [0.025, 0.975], axis=1) for s in shares], axis=-1
+        )
         arrays |= {f"share_{key}_{end}": (over, ends[i]) for i, end in enumerate(("low", "high"))}
     return findings, notes
 
@@ -314,7 +318,7 @@ def _mean(values: np.ndarray) -> np.ndarray:
 
 def _best(key: str, title: str, units: np.ndarray, null: np.ndarray, *, clusters: np.ndarray, **rest: Any) -> Finding:
     """A finding from the best layer, where units (checkpoint, layer, sum) may be missing; null (..., shuffle)."""
-    drawn = [unit_bootstrap(units[:, layer], draws=_DRAWS, clusters=clusters) for layer in range(units.shape[1])]
+    drawn = [unit_bootstrap(units[:, layer], draws=FINE_DRAWS, clusters=clusters) for layer in range(units.shape[1])]
     return from_draws(
         key,
         title,

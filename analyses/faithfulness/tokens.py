@@ -20,6 +20,7 @@ import numpy as np
 from dynamics.analysis.findings import Finding, from_units, sign_flip_null
 from dynamics.emergence import shuffled_match_null, simultaneous_bands, unit_bootstrap
 from dynamics.measurements import donor_label
+from dynamics.numerics.draws import FINE_DRAWS
 from dynamics.store import Trace
 
 from .prompts import HINTS
@@ -82,7 +83,7 @@ def _mean(values: np.ndarray) -> np.ndarray:
     return np.asarray(np.divide(np.nansum(values, axis=1), count, out=found, where=count > 0))
 
 
-def share_of(hint: np.ndarray, operands: np.ndarray, *, draws: int = 400) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def share_of(hint: np.ndarray, operands: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(checkpoint,) share of the hint, and its 95% bootstrap interval over sums; NaN where both are noise.
 
     Args:
@@ -95,7 +96,7 @@ def share_of(hint: np.ndarray, operands: np.ndarray, *, draws: int = 400) -> tup
         return share, low, high
     units = [np.where(both, x, np.nan)[measured] for x in (hint, operands)]
     mean = [np.nanmean(x, axis=1) for x in units]
-    drawn = [unit_bootstrap(x, draws=draws) for x in units]  # the same resamples
+    drawn = [unit_bootstrap(x, draws=FINE_DRAWS) for x in units]  # the same resamples
     least, _ = simultaneous_bands((mean[0] + mean[1])[None], (drawn[0] + drawn[1])[None])
     for row in np.flatnonzero(least[0] > 0):
         c = measured[row]

@@ -9,11 +9,11 @@ import numpy as np
 from dynamics.analysis.features import Parts
 from dynamics.analysis.findings import Finding, from_units
 from dynamics.emergence import unit_bootstrap
+from dynamics.numerics.draws import FINE_DRAWS
 from dynamics.store import Trace
 
 __all__ = ["census_arrays", "census_finding", "census_notes", "presence"]
 
-_DRAWS = 400
 Arrays = dict[str, Any]
 
 
@@ -34,7 +34,7 @@ def census_finding(trace: Trace, parts: Parts, headline: bool) -> Finding | None
     if there is None or not there[-1].any():
         return None
     units = there[:, there[-1]].astype(np.float64)
-    first = unit_bootstrap(units[:1], draws=_DRAWS, seed=1)
+    first = unit_bootstrap(units[:1], draws=FINE_DRAWS, seed=1)
     what = "features" if parts.kept else "tracks"
     return from_units(
         f"feature_census.{parts.name}.present",

@@ -8,6 +8,7 @@ import numpy as np
 
 from dynamics.analysis.findings import Finding, from_draws, from_units, shuffled_answers
 from dynamics.emergence import shuffled_match_null, unit_bootstrap
+from dynamics.numerics.draws import FINE_DRAWS
 from dynamics.store import Trace
 
 from .prompts import ENTITIES
@@ -18,8 +19,6 @@ __all__ = ["CONFIDENT", "answering", "declining", "mean_of", "misfires", "only"]
 CONFIDENT = 0.5
 """Probability of the first choice from which an answer is called confident."""
 
-_DRAWS = 400
-
 
 def only(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """(checkpoint, question) values, NaN in all other questions: so that every curve resamples the same entities."""
@@ -29,7 +28,7 @@ def only(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
 def answering(trace: Trace, asked: Questions, common: dict[str, Any]) -> list[Finding]:
     """Known entities answered right: all, and by how often they occur in training."""
     found = []
-    rest = {**common, "draws": _DRAWS}
+    rest = {**common, "draws": FINE_DRAWS}
     groups = [("", "", asked.known)]
     groups += [(f".{f}", f" ({f})", asked.known & (asked.frequency == f)) for f in asked.frequencies]
     for suffix, words, rows in groups:
@@ -38,7 +37,7 @@ def answering(trace: Trace, asked: Questions, common: dict[str, Any]) -> list[Fi
             asked.answer[rows],
             groups=asked.kind[rows],
             questions=asked.question[rows],
-            draws=_DRAWS,
+            draws=FINE_DRAWS,
         )
         found.append(
             from_units(
@@ -61,7 +60,7 @@ def answering(trace: Trace, asked: Questions, common: dict[str, Any]) -> list[Fi
                 f"hallucination.answers.logprob{suffix}",
                 f"entities: log-probability of what is known{words}",
                 only(trace.values(ENTITIES, "answer_logprob").astype(np.float64), rows),
-                null=shuffled_answers(trace, ENTITIES, index, asked.kind, questions=asked.question, draws=_DRAWS),
+                null=shuffled_answers(trace, ENTITIES, index, asked.kind, questions=asked.question, draws=FINE_DRAWS),
                 null_name="attributes of other entities",
                 metric="log-probability (nat)",
                 definition=f"mean log p(right attribute), known entities{words}",
@@ -93,7 +92,7 @@ def declining(asked: Questions, common: dict[str, Any]) -> list[Finding]:
         ),
     ):
         unknown, known = (only(units, rows) for rows in (~asked.known, asked.known))
-        drawn = [unit_bootstrap(u, draws=_DRAWS, clusters=asked.entity) for u in (unknown, known)]
+        drawn = [unit_bootstrap(u, draws=FINE_DRAWS, clusters=asked.entity) for u in (unknown, known)]
         result.append(
             from_draws(
                 f"hallucination.{key}",
@@ -126,7 +125,7 @@ def _relabelled(units: np.ndarray, asked: Questions, *, seed: int = 1) -> np.nda
     entities, index = np.unique(asked.entity, return_inverse=True)
     unknown = np.zeros(len(entities))
     unknown[index[~asked.known]] = 1
-    called = np.stack([rng.permutation(unknown) for _ in range(_DRAWS)])[:, index]
+    called = np.stack([rng.permutation(unknown) for _ in range(FINE_DRAWS)])[:, index]
     weights = called / called.sum(1, keepdims=True) - (1 - called) / (1 - called).sum(1, keepdims=True)
     return np.asarray(units @ weights.T)
 
@@ -157,8 +156,8 @@ def misfires(asked: Questions, common: dict[str, Any]) -> list[Finding]:
         ),
     ):
         units = only(said, rows)
-        luck = np.random.default_rng(2).random((_DRAWS, len(rows)))
-        null = np.full((len(units), _DRAWS), np.nan)
+        luck = np.random.default_rng(2).random((FINE_DRAWS, len(rows)))
+        null = np.full((len(units), FINE_DRAWS), np.nan)
         for c in np.flatnonzero(np.isfinite(units[:, rows]).all(1)):
             wrong = luck[:, rows] >= asked.confidence[c, rows]
             null[c] = (wrong * units[c, rows]).mean(1)
@@ -171,7 +170,7 @@ def misfires(asked: Questions, common: dict[str, Any]) -> list[Finding]:
                 null_name="a model that is right as often as it is sure",
                 metric="share of questions",
                 limits=(0.0, 1.0),
-                draws=_DRAWS,
+                draws=FINE_DRAWS,
                 definition=words,
                 **common,
             )

@@ -14,14 +14,13 @@ import numpy as np
 
 from dynamics.analysis.findings import Finding, from_draws
 from dynamics.numerics.calibrated import calibrated_null, calibration_draws, calibration_error, reliability
+from dynamics.numerics.draws import FINE_DRAWS
 
 from .questions import FEWEST, WILLING, Questions
 
 __all__ = ["BINS", "calibration"]
 
 BINS = 10
-
-_DRAWS = 400
 
 
 def calibration(asked: Questions, common: dict[str, Any], arrays: dict[str, Any]) -> list[Finding]:
@@ -41,11 +40,11 @@ def calibration(asked: Questions, common: dict[str, Any], arrays: dict[str, Any]
     result = []
     for key, words, equal_mass in (("ece", "equal width", False), ("ece.mass", "equal mass", True)):
         options: dict[str, Any] = {"bins": BINS, "equal_mass": equal_mass}
-        values, drawn, null = np.full(n, np.nan), np.full((n, _DRAWS), np.nan), np.full((n, _DRAWS), np.nan)
+        values, drawn, null = np.full(n, np.nan), np.full((n, FINE_DRAWS), np.nan), np.full((n, FINE_DRAWS), np.nan)
         for c in np.flatnonzero(enough):
             values[c] = calibration_error(confidence[c], right[c], **options)
-            drawn[c] = calibration_draws(confidence[c], right[c], clusters=asked.entity, draws=_DRAWS, **options)
-            null[c] = calibrated_null(confidence[c], draws=_DRAWS, **options)
+            drawn[c] = calibration_draws(confidence[c], right[c], clusters=asked.entity, draws=FINE_DRAWS, **options)
+            null[c] = calibrated_null(confidence[c], draws=FINE_DRAWS, **options)
         result.append(
             from_draws(
                 f"hallucination.{key}",

@@ -10,6 +10,7 @@ import xarray as xr
 from dynamics.analysis.direction import DEFINITIONS as DIRECTIONS
 from dynamics.analysis.findings import Definition, Finding, Summary
 from dynamics.emergence import unit_bootstrap
+from dynamics.numerics.draws import FINE_DRAWS
 from dynamics.store import Trace
 
 from .behaviour import CONFIDENT, answering, declining, mean_of, misfires, only
@@ -19,8 +20,6 @@ from .knowing import knowing_parts, order_of
 from .questions import FEWEST, WILLING, Questions, read_questions
 
 __all__ = ["summarise"]
-
-_DRAWS = 400
 
 
 def summarise(trace: Trace) -> Summary:
@@ -68,7 +67,7 @@ def _rates(asked: Questions) -> dict[str, Any]:
     }
     found: dict[str, Any] = {}
     for key, units in tables.items():
-        drawn = unit_bootstrap(units, draws=_DRAWS, clusters=asked.entity)
+        drawn = unit_bootstrap(units, draws=FINE_DRAWS, clusters=asked.entity)
         low, high = np.full(len(units), np.nan), np.full(len(units), np.nan)
         known = np.isfinite(drawn).any(1)
         if known.any():

@@ -13,14 +13,15 @@ import numpy as np
 
 from dynamics.analysis.findings import Finding, from_draws
 from dynamics.emergence import Onset, count_onset, found_since, shuffled_match_null
+from dynamics.numerics.draws import DRAWS
 from dynamics.store import Trace
 
 from .prompts import CONTROL, DOCUMENTS, LISTS, REPEATS, WORDS
 
 __all__ = ["KINDS", "Kind", "Scores", "finding_of", "read_scores", "since", "when"]
 
-_DRAWS = 200
 _LEAST_DRAWS = 1000
+"""Null draws of one head, at least: no p value is below 1/(1 + n), and one head must be found among all."""
 _RATE = 0.05
 _VALUES = 2**22
 """Null draws of so many values at once."""
@@ -140,10 +141,10 @@ def finding_of(scores: Scores, level: float, common: dict[str, Any]) -> Finding:
     """
     kind, heads = scores.kind, scores.values.shape[2]
     values = _largest(scores.mean)
-    counts = _counts(scores.values.shape[1], _DRAWS, 0, share=1.0)
+    counts = _counts(scores.values.shape[1], DRAWS, 0, share=1.0)
     draws = np.stack([_largest(counts @ at) for at in scores.values])
     pieces = [slice(start, start + 64) for start in range(0, heads, 64)]
-    null = np.fmax.reduce([_largest(scores.null(_DRAWS, piece)) for piece in pieces])
+    null = np.fmax.reduce([_largest(scores.null(DRAWS, piece)) for piece in pieces])
     return from_draws(
         f"head_kinds.{kind.name}",
         f"heads: {kind.title}",
@@ -168,7 +169,7 @@ def since(scores: Scores, steps: np.ndarray) -> np.ndarray:
     places = np.flatnonzero(scores.measured)
     if len(places) < 2:
         return np.full(heads, n)
-    draws = max(_LEAST_DRAWS, 20 * heads)  # fewer could not find one head among all
+    draws = max(_LEAST_DRAWS, 20 * heads)
     chunk = max(1, _VALUES // (draws * len(places)))
 
     def null(piece: slice) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dynamics.analysis.findings import Finding, from_draws
+from dynamics.numerics.draws import DRAWS
 from dynamics.store import Trace
 
 from .prompts import WORDS
@@ -15,7 +16,6 @@ from .prompts import WORDS
 __all__ = ["ROLES", "Pairs", "read_pairs", "unrelated"]
 
 ROLES = {"q": "queries", "k": "keys", "v": "values"}
-_DRAWS = 200
 _OTHERS = 1000
 _VALUES = 2**22
 
@@ -104,12 +104,12 @@ class Pairs:
 
     def _strongest(self, columns: np.ndarray) -> np.ndarray:
         """(checkpoint, draw) the strongest of so many unrelated pairs."""
-        result = np.full((len(self.scores), _DRAWS), np.nan)
+        result = np.full((len(self.scores), DRAWS), np.nan)
         for c, (scores, freedom) in enumerate(zip(self.scores[..., columns], self.freedom[..., columns], strict=True)):
             pairs = freedom[np.isfinite(scores)]
-            size = _VALUES // _DRAWS
+            size = _VALUES // DRAWS
             for start in range(0, len(pairs), size):
-                drawn = unrelated(pairs[start : start + size], self.dimensions, _DRAWS, c + 1000 * start).max(1)
+                drawn = unrelated(pairs[start : start + size], self.dimensions, DRAWS, c + 1000 * start).max(1)
                 result[c] = np.fmax(result[c], drawn)
         return result
 

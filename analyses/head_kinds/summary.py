@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from dynamics.analysis.findings import Definition, Finding, Summary, from_draws
+from dynamics.numerics.draws import DRAWS
 from dynamics.store import Trace
 
 from .kinds import KINDS, Kind, Scores, finding_of, read_scores, since, when
@@ -17,7 +18,6 @@ from .prompts import DOCUMENTS, REPEATS, WORDS
 
 __all__ = ["summarise"]
 
-_DRAWS = 200
 _SHOWN = 6
 
 
@@ -122,11 +122,11 @@ def _positivity(trace: Trace, common: dict[str, Any]) -> Finding:
     """The head whose copying matrix has the most positive eigenvalues."""
     values = trace.values(WORDS, "copying_positivity").astype(np.float64).reshape(len(trace.steps), -1)
     known = np.isfinite(values).any(1)
-    null = np.full((len(values), _DRAWS), np.nan)
+    null = np.full((len(values), DRAWS), np.nan)
     if known.any():
         first = values[np.flatnonzero(known)[0]]
         first = first[np.isfinite(first)]
-        drawn = np.random.default_rng(4).normal(first.mean(), first.std(), size=(_DRAWS, values.shape[1])).max(1)
+        drawn = np.random.default_rng(4).normal(first.mean(), first.std(), size=(DRAWS, values.shape[1])).max(1)
         null[known] = drawn
     return from_draws(
         "head_kinds.positivity",
@@ -151,7 +151,7 @@ def _pair_note(pairs: Pairs, trace: Trace) -> str:
         columns = np.flatnonzero(pairs.role(role))
         scores = pairs.scores[last][:, columns]
         known = np.isfinite(scores)
-        null = unrelated(pairs.freedom[last][:, columns][known], pairs.dimensions, _DRAWS, 5).max(1)
+        null = unrelated(pairs.freedom[last][:, columns][known], pairs.dimensions, DRAWS, 5).max(1)
         bound = np.quantile(null, 0.95)
         source, reader = np.unravel_index(np.nanargmax(scores), scores.shape)
         parts.append(

@@ -9,13 +9,15 @@ import xarray as xr
 
 from dynamics.analysis.findings import Definition, Finding, Summary, from_draws, from_units, sign_flip_null
 from dynamics.emergence import count_onset, found_since
+from dynamics.numerics.draws import DRAWS
 from dynamics.store import Trace
 
 from .prompts import CONTROL, REPEATS
 
 __all__ = ["summarise"]
 
-_DRAWS, _HEAD_DRAWS = 200, 1000
+_HEAD_DRAWS = 1000
+"""Null draws of one head: no p value is below 1/(1 + n), and one head must be found among all."""
 _RATE = 0.05
 _SAMPLE = "induction.repeats"
 """Every curve here resamples the repeated sequences, with one seed: a draw of one is the same prompts as of another."""
@@ -102,9 +104,9 @@ def _largest(values: np.ndarray, *, seed: int, share: float = 1.0) -> np.ndarray
     """
     n, prompts = values.shape[:2]
     size = max(1, round(share * prompts))
-    counts = np.random.default_rng(seed).multinomial(size, np.full(prompts, 1 / prompts), size=_DRAWS) / size
+    counts = np.random.default_rng(seed).multinomial(size, np.full(prompts, 1 / prompts), size=DRAWS) / size
     flat = values.reshape(n, prompts, -1)
-    return np.stack([(counts @ flat[c]).max(-1) for c in range(n)]) if n else np.empty((0, _DRAWS))
+    return np.stack([(counts @ flat[c]).max(-1) for c in range(n)]) if n else np.empty((0, DRAWS))
 
 
 def _heads_found(trace: Trace) -> tuple[tuple[tuple[str, ...], np.ndarray], str]:
@@ -148,7 +150,7 @@ def _excess(values: np.ndarray, common: dict[str, Any]) -> Finding:
     # two independent resamples of the untrained model differ by noise alone
     n, prompts = values.shape[:2]
     rng = np.random.default_rng(2)
-    counts = rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=(2, _DRAWS)) / prompts
+    counts = rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=(2, DRAWS)) / prompts
     flat = first.reshape(n, prompts, -1)
     null = np.stack([((counts[0] - counts[1]) @ flat[c]).max(-1) for c in range(n)])
     return from_draws(

@@ -21,8 +21,8 @@ from .prompts import ANTONYMS, WORDS
 
 __all__ = ["summarise"]
 
-_DRAWS = 200
 _SHUFFLES = 60
+"""Words dealt anew: each compares every word with every other in every layer at every checkpoint."""
 
 
 def summarise(trace: Trace) -> Summary:
@@ -99,9 +99,7 @@ def _behaviour(trace: Trace) -> tuple[list[Finding], list[str]]:
             clusters=cluster[rows],
             steps=trace.steps,
             tokens=trace.tokens,
-            null=shuffled_match_null(
-                guesses[:, rows], answers[rows], groups=language[rows], questions=question[rows], draws=_DRAWS
-            ),
+            null=shuffled_match_null(guesses[:, rows], answers[rows], groups=language[rows], questions=question[rows]),
             null_name="answers of other questions",
             metric="accuracy",
             limits=(0.0, 1.0),

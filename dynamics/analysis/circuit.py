@@ -21,6 +21,7 @@ import xarray as xr
 from ..emergence.bootstrap import random_signs
 from ..measurements.circuit import discovery_half
 from ..numerics import decode_classes, folds_of, resampled_counts
+from ..numerics.draws import FINE_DRAWS
 from ..probes import LAST
 from ..store import Trace
 from .circuit_identity import CURVES, Identity, identity
@@ -29,6 +30,7 @@ from .findings import Definition, Finding, best_layer, from_draws, from_units, s
 __all__ = ["DEFINITIONS", "CircuitTask", "Parts", "circuit_parts", "dataset_of", "faithfulness", "members_of"]
 
 _SHUFFLES = 60
+"""Labels dealt anew: each trains a decoder in every layer at every checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ def _done(
     ]
 
 
-def _chance(units: np.ndarray, clusters: Any, draws: int = 400) -> np.ndarray:
+def _chance(units: np.ndarray, clusters: Any, draws: int = FINE_DRAWS) -> np.ndarray:
     """(checkpoint, draw) means of the units with signs at random, the same signs at every checkpoint.
 
     The units keep their full size: without knowledge, a model's preference on a prompt is as large, and as often right
@@ -150,7 +152,7 @@ def _chance(units: np.ndarray, clusters: Any, draws: int = 400) -> np.ndarray:
     return np.asarray(units @ signs.T / units.shape[1])
 
 
-def _resampled(units: np.ndarray, clusters: Any, draws: int = 400) -> np.ndarray:
+def _resampled(units: np.ndarray, clusters: Any, draws: int = FINE_DRAWS) -> np.ndarray:
     """(checkpoint, draw) means of resampled prompts.
 
     What answers have in advance of foils whatever was asked (larger digits, commoner words) is there after the twins too.

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..numerics import dealt_anew, jaccard, weighted_overlap
+from ..numerics.draws import COSTLY_DRAWS
 from ..store import Trace
 
 __all__ = ["CURVES", "Identity", "identity"]
@@ -31,7 +32,6 @@ CURVES = (
 )
 """The attributes of :class:`Identity` that are one number per checkpoint."""
 
-_DRAWS = 100
 _TURNOVER = 0.5
 
 
@@ -72,7 +72,7 @@ def identity(trace: Trace, probe: str) -> Identity:
     sizes = trace.probe(probe).sizes
     curves = {name: np.full(n, np.nan) for name in CURVES}
     strength = np.full((n, sizes["source"]), np.nan)
-    null = np.full((n, _DRAWS), np.nan)
+    null = np.full((n, COSTLY_DRAWS), np.nan)
     kept_final = np.zeros((sizes["source"], sizes["reader"]), dtype=bool)
     found = {index for index, kept in trace.each(probe, "edge_kept") if (kept == 1).any()}
     final = max(found, default=None)
@@ -82,8 +82,8 @@ def identity(trace: Trace, probe: str) -> Identity:
     scores = dict(_at(trace, probe, "edge_score", final))[final]
     kept_final = np.asarray(dict(_at(trace, probe, "edge_kept", final))[final] == 1)
     possible = np.isfinite(scores[0])
-    dealt = [dealt_anew(np.nan_to_num(half), possible, _DRAWS, seed=i) for i, half in enumerate(scores)]
-    random = dealt_anew(kept_final, possible, _DRAWS, seed=2) > 0
+    dealt = [dealt_anew(np.nan_to_num(half), possible, COSTLY_DRAWS, seed=i) for i, half in enumerate(scores)]
+    random = dealt_anew(kept_final, possible, COSTLY_DRAWS, seed=2) > 0
     before: tuple[int, np.ndarray] | None = None
     for index, score in trace.each(probe, "edge_score"):
         if not np.isfinite(score[:, possible]).all():

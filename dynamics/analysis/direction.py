@@ -33,6 +33,7 @@ import numpy as np
 
 from ..emergence import unit_bootstrap
 from ..numerics import resampled_counts, shuffled_labels, weighted_auroc
+from ..numerics.draws import DRAWS, FINE_DRAWS
 from ..store import Trace
 from ..wording import plural
 from .direction_words import DEFINITIONS, direction_notes, order_note
@@ -47,8 +48,6 @@ __all__ = [
     "direction_parts",
     "order_note",
 ]
-
-_DRAWS = 200
 
 
 @dataclass(frozen=True)
@@ -171,24 +170,24 @@ class _Asked:
         for side in sides:
             count = np.isfinite(side).sum(1)
             value = np.divide(np.nansum(side, axis=1), count, out=np.full(len(side), np.nan), where=count > 0)
-            found.append((value, unit_bootstrap(side, draws=_DRAWS, clusters=self.units, seed=seed)))
+            found.append((value, unit_bootstrap(side, draws=DRAWS, clusters=self.units, seed=seed)))
         value, draws = (a - b for a, b in zip(*found, strict=True)) if classes else found[0]
         shape = units.shape[:-1]
-        return value.reshape(shape), draws.reshape(*shape, _DRAWS)
+        return value.reshape(shape), draws.reshape(*shape, DRAWS)
 
 
 def _represented(data: _Asked) -> tuple[list[Finding], dict[str, Any]]:
     """Findings held against shuffled labels and against random directions; AUROC by layer."""
     n, layers = len(data.trace.steps), data.layers
     values, random_area = np.full((n, layers), np.nan), np.full((n, layers), np.nan)
-    draws, shuffled, random, first = (np.full((n, layers, _DRAWS), np.nan) for _ in range(4))
-    labels = shuffled_labels(data.one, units=data.units, shuffles=_DRAWS, seed=1)
+    draws, shuffled, random, first = (np.full((n, layers, DRAWS), np.nan) for _ in range(4))
+    labels = shuffled_labels(data.one, units=data.units, shuffles=DRAWS, seed=1)
     others = {kind: data.places(kind, data.names) for kind in ("shuffled", "random")}
     earliest: np.ndarray | None = None
     whole = np.ones((1, len(data.rows)))
     # of the first checkpoint at half the size: the noise of this sample and of the curve's
     counts, again, half = (
-        resampled_counts(len(data.rows), clusters=data.units, draws=_DRAWS, share=share, seed=seed)
+        resampled_counts(len(data.rows), clusters=data.units, draws=DRAWS, share=share, seed=seed)
         for share, seed in ((1.0, 0), (1.0, 2), (0.5, 3))
     )
     for index, along in data.trace.each(data.task.probe, "direction_projection"):
@@ -197,13 +196,13 @@ def _represented(data: _Asked) -> tuple[list[Finding], dict[str, Any]]:
         draws[index] = data.area(asked[:, 0], counts)
         for kind, table in (("shuffled", shuffled), ("random", random)):
             for i, place in enumerate(others[kind]):
-                turn = np.arange(i, _DRAWS, len(others[kind]))  # every direction has its share of the draws
+                turn = np.arange(i, DRAWS, len(others[kind]))  # every direction has its share of the draws
                 if kind == "shuffled":
                     table[index][:, turn] = data.area(
                         asked[:, place], np.ones((len(turn), len(data.rows))), labels[turn]
                     )
                 else:
-                    sign = np.where(turn < _DRAWS // 2, 1, -1)[:, None]  # a random direction has no right way round
+                    sign = np.where(turn < DRAWS // 2, 1, -1)[:, None]  # a random direction has no right way round
                     both = [data.area(s * asked[:, place], again[turn]) for s in (1, -1)]
                     table[index][:, turn] = np.where(sign.T > 0, *both)
         if others["random"]:
@@ -330,7 +329,7 @@ def _null(
         if not places or not np.isfinite(others[:, :, places]).any():
             continue
         effect, _ = data.mean(others[:, :, places], classes=classes)
-        controls.append(_another(effect, rng, _DRAWS))
+        controls.append(_another(effect, rng, DRAWS))
     return null + np.max(controls, axis=0) if controls else np.full_like(null, np.nan)
 
 
@@ -342,7 +341,7 @@ def _another(effect: np.ndarray, rng: np.random.Generator, draws: int) -> np.nda
     return np.asarray(np.einsum("clk,lkd->cld", effect, weights))
 
 
-def arbitrary_effect(trace: Trace, task: DirectionTask, *, draws: int = 400) -> np.ndarray:
+def arbitrary_effect(trace: Trace, task: DirectionTask, *, draws: int = FINE_DRAWS) -> np.ndarray:
     """What a change of the stream as long as that between the classes, but in no particular direction, does to answers.
 
     Two kinds of prompt differ in words, which move every logit a little and the same way in all prompts, in a model that

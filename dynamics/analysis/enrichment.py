@@ -29,6 +29,7 @@ from scipy.stats import rankdata
 
 from dynamics.emergence import discover
 from dynamics.numerics.arrays import BoolArray, FloatArray, IntArray
+from dynamics.numerics.draws import DRAWS
 
 __all__ = [
     "Enrichment",
@@ -131,7 +132,7 @@ def explained_draws(
     labels: npt.ArrayLike,
     *,
     clusters: npt.ArrayLike | None = None,
-    draws: int = 200,
+    draws: int = DRAWS,
     seed: int = 0,
 ) -> FloatArray:
     """(draw,) eta squared of one feature on resampled clusters of prompts; NaN where a draw is the same everywhere.
@@ -176,7 +177,7 @@ def enrich(
         activations: (prompt, feature).
         labels: (prompt,) of any kind that sorts.
         groups: (prompt,) labels are dealt anew within groups.
-        draws: labels dealt anew. Features that beat all of them get as many more as the false discovery rate needs to
+        draws: labels dealt anew, for p values down to 1/1000. Features that beat all of them get as many more as the false discovery rate needs to
             tell so few among so many, so that few finds are not lost for want of draws.
         least: features that answer fewer prompts are not tested.
         rate: false discovery rate over the features.

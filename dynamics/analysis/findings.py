@@ -26,6 +26,7 @@ from ..emergence import (
     sign_flip_null,
     unit_bootstrap,
 )
+from ..numerics.draws import DRAWS, FINE_DRAWS
 
 if TYPE_CHECKING:
     from ..store import Trace
@@ -299,7 +300,7 @@ def from_units(
     units: np.ndarray,
     *,
     clusters: np.ndarray | None = None,
-    draws: int = 400,
+    draws: int = FINE_DRAWS,
     **rest: Any,
 ) -> Finding:
     """A finding from a curve that is a mean over units (prompts, sums, words).
@@ -332,7 +333,7 @@ def best_layer(
     null: np.ndarray,
     *,
     clusters: np.ndarray | None = None,
-    draws: int = 200,
+    draws: int = DRAWS,
     **rest: Any,
 ) -> Finding:
     """A finding from the layer in which a curve is largest at each checkpoint.
@@ -359,7 +360,7 @@ def shuffled_answers(
     strata: np.ndarray,
     *,
     questions: np.ndarray | None = None,
-    draws: int = 200,
+    draws: int = DRAWS,
 ) -> np.ndarray:
     """(checkpoint, draw) mean log-probability of answers shuffled within strata: the null of the answers' own.
 

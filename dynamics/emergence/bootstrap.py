@@ -20,12 +20,13 @@ import numpy.typing as npt
 
 from dynamics.emergence.types import Direction
 from dynamics.numerics.arrays import FloatArray
+from dynamics.numerics.draws import DRAWS, FINE_DRAWS
 
 __all__ = ["random_signs", "shuffled_match_null", "sign_flip_null", "unit_bootstrap"]
 
 
 def unit_bootstrap(
-    units: npt.ArrayLike, *, draws: int = 200, seed: int = 0, clusters: npt.ArrayLike | None = None
+    units: npt.ArrayLike, *, draws: int = DRAWS, seed: int = 0, clusters: npt.ArrayLike | None = None
 ) -> FloatArray:
     """Means over resampled units, the same resampling at every checkpoint.
 
@@ -70,7 +71,7 @@ def shuffled_match_null(
     *,
     groups: npt.ArrayLike | None = None,
     questions: npt.ArrayLike | None = None,
-    draws: int = 200,
+    draws: int = DRAWS,
     seed: int = 0,
 ) -> FloatArray:
     """The accuracy of the same predictions under shuffled answers: the permutation null of accuracy.
@@ -135,7 +136,7 @@ def sign_flip_null(
     *,
     direction: Direction = "up",
     clusters: npt.ArrayLike | None = None,
-    draws: int = 400,
+    draws: int = FINE_DRAWS,
     seed: int = 1,
 ) -> FloatArray:
     """(checkpoint, draw) null of paired differences: their deviations from the mean, with random signs.

@@ -94,7 +94,7 @@ def count_onset(
         share: of the units that has to be above.
         of: a share of the units that are ever ``found``, or of ``all``.
         tokens: (checkpoint,) tokens seen.
-        draws: bootstrap draws over units, for the interval.
+        draws: bootstrap draws over units, for the interval; each is a sort of integers, so that many cost little.
         seed: of them.
 
     Returns:

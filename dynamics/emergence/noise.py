@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..numerics.arrays import FloatArray
+from ..numerics.draws import FINE_DRAWS
 
 __all__ = ["Noise", "noise_of"]
 
@@ -63,7 +64,7 @@ class Noise:
         return np.asarray(np.sqrt(np.maximum(variance, floor)))
 
 
-def noise_of(values: FloatArray, draws: FloatArray | None, *, count: int = 400, seed: int = 0) -> Noise:
+def noise_of(values: FloatArray, draws: FloatArray | None, *, count: int = FINE_DRAWS, seed: int = 0) -> Noise:
     """The noise of a curve from its bootstrap draws.
 
     Args:

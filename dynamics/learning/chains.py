@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from ..emergence.lives import FLOOR, NONE, Lives, live
 from ..numerics.arrays import BoolArray, FloatArray, IntArray
+from ..numerics.draws import FINE_DRAWS
 from .matching import STATUS, Matches
 
 __all__ = ["SAME", "Chain", "along", "chain", "continued", "follow_chain", "moves"]
@@ -167,7 +168,7 @@ def follow_chain(
     floor: float = FLOOR,
     rate: float = 0.05,
     level: float = 0.95,
-    draws: int = 400,
+    draws: int = FINE_DRAWS,
     seed: int = 0,
 ) -> Lives:
     """Births and deaths of tracks.

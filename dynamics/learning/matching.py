@@ -151,7 +151,7 @@ def match_activations(
         other: (token, feature) of the other dictionary on the same tokens.
         method, rate, block, seed: as of :func:`match_decoders`.
         shuffles: how many times the tokens are shuffled. The null of a feature has this many draws for each feature
-            of similar frequency.
+            of similar frequency, so that few shuffles give many draws.
 
     Raises:
         ValueError: shapes do not fit.

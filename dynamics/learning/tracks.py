@@ -20,6 +20,7 @@ import numpy.typing as npt
 from dynamics.emergence import simultaneous_bound
 from dynamics.numerics.arrays import BoolArray, FloatArray, IntArray
 from dynamics.numerics.blocked import CosineScores, scan_scores
+from dynamics.numerics.draws import FINE_DRAWS
 
 from ..emergence.lives import FLOOR, Lives, live
 
@@ -49,7 +50,7 @@ def follow(
     floor: float = FLOOR,
     rate: float = 0.05,
     level: float = 0.95,
-    draws: int = 400,
+    draws: int = FINE_DRAWS,
     seed: int = 0,
 ) -> Tracks:
     """Birth, death and drift of the features of a crosscoder.
@@ -190,7 +191,7 @@ def turning_points(
     Args:
         change: (feature, transition), NaN where not known.
         level: of the bound.
-        draws: of the null.
+        draws: of the null; each is one number per transition, so that many cost little.
         seed: of them.
 
     Raises:

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from scipy.stats import binomtest
 
 from .arrays import FloatArray, IntArray
+from .draws import FINE_DRAWS
 
 __all__ = ["Reliability", "bins_of", "calibrated_null", "calibration_draws", "calibration_error", "reliability"]
 
@@ -96,7 +97,7 @@ def calibration_draws(
     clusters: npt.ArrayLike | None = None,
     bins: int = 10,
     equal_mass: bool = False,
-    draws: int = 400,
+    draws: int = FINE_DRAWS,
     seed: int = 0,
 ) -> FloatArray:
     """(draw,) bootstrap draws of the error over clusters of questions, moved so that their mean is the sample's error.
@@ -120,7 +121,7 @@ def calibration_draws(
 
 
 def calibrated_null(
-    confidence: npt.ArrayLike, *, bins: int = 10, equal_mass: bool = False, draws: int = 400, seed: int = 1
+    confidence: npt.ArrayLike, *, bins: int = 10, equal_mass: bool = False, draws: int = FINE_DRAWS, seed: int = 1
 ) -> FloatArray:
     """(draw,) errors of a perfectly calibrated model with these confidences: each is right with its own probability.
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from scipy.stats import rankdata
 
 from .arrays import FloatArray
+from .draws import DRAWS
 
 __all__ = ["auroc", "auroc_draws", "resampled_counts", "shuffled_labels", "weighted_auroc"]
 
@@ -45,7 +46,7 @@ def auroc_draws(
     positive: npt.ArrayLike,
     *,
     clusters: npt.ArrayLike | None = None,
-    draws: int = 200,
+    draws: int = DRAWS,
     share: float = 1.0,
     seed: int = 0,
 ) -> FloatArray:
@@ -92,7 +93,7 @@ def weighted_auroc(scores: npt.ArrayLike, up: npt.ArrayLike, down: npt.ArrayLike
 
 
 def resampled_counts(
-    prompts: int, *, clusters: npt.ArrayLike | None = None, draws: int = 200, share: float = 1.0, seed: int = 0
+    prompts: int, *, clusters: npt.ArrayLike | None = None, draws: int = DRAWS, share: float = 1.0, seed: int = 0
 ) -> FloatArray:
     """(draw, prompt) how often each prompt is in a bootstrap draw; arguments as of :func:`auroc_draws`."""
     place = np.arange(prompts) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]

@@ -20,6 +20,7 @@ import numpy as np
 
 from dynamics.emergence.bound import simultaneous_bound
 from dynamics.emergence.definitions import NAMES, definitions
+from dynamics.numerics.draws import DRAWS
 from dynamics.validating.synthetic import Case, Scenario, make
 
 __all__ = ["Row", "coverage", "table"]
@@ -58,7 +59,7 @@ class Row:
     width: float
 
 
-def coverage(scenario: Scenario, *, curves: int = 200, draws: int = 200, seed: int = 0) -> tuple[Row, ...]:
+def coverage(scenario: Scenario, *, curves: int = 200, draws: int = DRAWS, seed: int = 0) -> tuple[Row, ...]:
     """Calibration of the four definitions in one scenario.
 
     Args:

@@ -13,6 +13,7 @@ import numpy as np
 from scipy.special import expit
 
 from ..numerics.arrays import FloatArray, IntArray
+from ..numerics.draws import DRAWS
 
 __all__ = ["Case", "Kind", "NoiseKind", "Scenario", "ScheduleKind", "make", "schedule", "suite"]
 
@@ -102,7 +103,7 @@ def schedule(kind: ScheduleKind, checkpoints: int, rng: np.random.Generator) -> 
     return np.unique(np.round(10.0**x - 1.0).astype(np.int64))
 
 
-def make(scenario: Scenario, rng: np.random.Generator, *, draws: int = 200) -> Case:
+def make(scenario: Scenario, rng: np.random.Generator, *, draws: int = DRAWS) -> Case:
     """Draw one curve; the onset is uniform in the middle of training (between 100 and 4000 steps, in x).
 
     ``transient`` rises between 30 and 1300 steps, the first of ``two steps`` between 40 and 1600.
