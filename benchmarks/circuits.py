@@ -45,6 +45,7 @@ from dynamics.collecting.opening import resident_for
 from dynamics.explaining.checkpoint import explain_checkpoint
 from dynamics.explaining.prompts import ask
 from dynamics.probes import LAST, Probe, tokenize
+from dynamics.probes.sources import plain_words
 from dynamics.runs.config import Run, load_run
 from dynamics.runs.resolve import Model, open_model
 from dynamics.runs.schedule import scheduled
@@ -151,7 +152,7 @@ def rank(scores: np.ndarray, effects: np.ndarray) -> float:
 
 def sweep(run: Run, series: Series, model: Model, checkpoints: list[Checkpoint], steps: int) -> list[float]:
     """Seconds of each checkpoint, with reading its weights."""
-    task = Task(pair_probe(model.tokenizer, True, PROMPTS, 8, 0), model)
+    task = Task(pair_probe(plain_words(model.tokenizer), PROMPTS, 8, 0), model)
     resident = resident_for(run, model)
     seconds = []
     with ReadAhead(series, checkpoints, series.read) as ahead:
@@ -202,7 +203,7 @@ def main() -> None:
     resident.install(series.read(series.fetch(final)))
     wired = Wired(resident.model, model.architecture)
     tasks = {
-        "a repeated word's successor": Task(pair_probe(model.tokenizer, True, PROMPTS, 8, 0), model),
+        "a repeated word's successor": Task(pair_probe(plain_words(model.tokenizer), PROMPTS, 8, 0), model),
         "the ones digit of a sum": Task(digit_probe(PROMPTS), model),
     }
     for name, task in tasks.items():
@@ -222,7 +223,7 @@ def main() -> None:
         print(f"  Spearman with exact patching, {TOP} edges with the largest scores")
         correlations(wired, task, (1, 5) if arguments.quick else (1, 5, 10))
     print("\nexplain, seconds per checkpoint (flowchart, ablations, lens; without loading)")
-    for prompt in (SUM, pair_probe(model.tokenizer, True, 1, 8, 0).text[0]):
+    for prompt in (SUM, pair_probe(plain_words(model.tokenizer), 1, 8, 0).text[0]):
         seconds = []
         for checkpoint in chosen(series, 4 if arguments.quick else 10):
             resident.install(series.read(series.fetch(checkpoint)))

@@ -35,7 +35,7 @@ from dynamics.probes import tokenize
 
 from .figures import figures as _figures
 from .pairs import DONORS, exchange_probe, pair_probes
-from .prompts import grid_probe, number_probe, ones_probe, sum_probe
+from .prompts import Sums, grid_probe, number_probe, ones_probe, sum_probe, sums_for
 from .summary import summarise as _summarise
 
 if TYPE_CHECKING:
@@ -68,22 +68,26 @@ class Options(BaseModel):
 
 def plan(context: Context, options: Options) -> Sequence[Request]:
     """Sums with answers, activations where the answer is predicted, neurons' selectivity; numbers with activations."""
-    digit = "ones" if context.organism else "sum"
-    sums = sum_probe(context.tokenizer, context.organism, options.per_context, options.seed)
-    selectivity = Selectivity("ones", "context", ("digit", digit), permutations=options.permutations, top=options.top)
+    sums = sums_for(context.tokenizer)
+    selectivity = Selectivity(
+        "ones", "context", ("digit", sums.digits[-1]), permutations=options.permutations, top=options.top
+    )
     requests = [
-        Request(sums, (Answers(candidates=True), Activations("resid_post"), selectivity)),
+        Request(
+            sum_probe(context.tokenizer, sums, options.per_context, options.seed),
+            (Answers(candidates=True), Activations("resid_post"), selectivity),
+        ),
         Request(number_probe(), (Activations("resid_post", ("number",)),)),
     ]
-    return [*requests, *_causal(context, options)]
+    return [*requests, *_causal(context, sums, options)]
 
 
-def _causal(context: Context, options: Options) -> list[Request]:
+def _causal(context: Context, sums: Sums, options: Options) -> list[Request]:
     """Circuits per context, and exchanges between contexts; nothing where that cannot be asked."""
     if not context.wired:
         return []
-    pairs = pair_probes(context.organism, options.pairs_per_context, options.seed)
-    exchange = exchange_probe(context.organism, options.exchanged, options.seed)
+    pairs = pair_probes(sums, options.pairs_per_context, options.seed)
+    exchange = exchange_probe(sums, options.exchanged, options.seed)
     try:
         for probe in (*pairs, exchange):
             tokenize(probe, context.tokenizer)
@@ -95,7 +99,8 @@ def _causal(context: Context, options: Options) -> list[Request]:
 
 def readings(context: Context, options: Options) -> Sequence[Reading]:
     """Operands in all combinations, for the run's dictionaries."""
-    return [Reading(ones_probe(context.organism, seed=options.seed)), Reading(grid_probe(context.organism))]
+    sums = sums_for(context.tokenizer)
+    return [Reading(ones_probe(sums, seed=options.seed)), Reading(grid_probe(sums))]
 
 
 def summarise(trace: Trace, options: Options) -> Summary:

@@ -17,7 +17,7 @@ from checkpoints.organism.worlds import addition as world
 from dynamics.measurements import donor_label, target_label
 from dynamics.probes import Label, Probe
 
-from .prompts import asked
+from .prompts import Sums
 
 __all__ = ["CONTEXTS", "DONORS", "EXCHANGE", "exchange_probe", "pair_probe_name", "pair_probes"]
 
@@ -34,7 +34,7 @@ def pair_probe_name(context: str) -> str:
     return f"addition_pairs_{context}"
 
 
-def pair_probes(organism: bool, per_context: int, seed: int) -> list[Probe]:
+def pair_probes(sums: Sums, per_context: int, seed: int) -> list[Probe]:
     """Sums with their twins, one probe per context, on different operands in each.
 
     For the organism neither a sum nor its twin occurs in training, in any context or order.
@@ -42,12 +42,12 @@ def pair_probes(organism: bool, per_context: int, seed: int) -> list[Probe]:
     Labels: ``operand_a``, ``operand_b``, ``operand_twin``, ``ones`` (last digit of the sum).
     """
     rng = np.random.default_rng(seed + 2)
-    triples = _triples(organism, per_context * len(CONTEXTS), rng)
+    triples = _triples(sums, per_context * len(CONTEXTS), rng)
     probes = []
     for number, context in enumerate(CONTEXTS):
         mine = triples[number :: len(CONTEXTS)]
-        right = [asked(a, b, context, organism) for a, b, _ in mine]
-        twins = [asked(a, twin, context, organism) for a, _, twin in mine]
+        right = [sums.last(a, b, context) for a, b, _ in mine]
+        twins = [sums.last(a, twin, context) for a, _, twin in mine]
         labels: dict[str, tuple[Label, ...]] = {
             "operand_a": tuple(a for a, _, _ in mine),
             "operand_b": tuple(b for _, b, _ in mine),
@@ -68,7 +68,7 @@ def pair_probes(organism: bool, per_context: int, seed: int) -> list[Probe]:
     return probes
 
 
-def exchange_probe(organism: bool, sums: int, seed: int) -> Probe:
+def exchange_probe(sums: Sums, count: int, seed: int) -> Probe:
     """Sums, each in every context, with donors for ``Interchange``.
 
     The target is what the donor's sum is answered in the context of the prompt; that of the control ``same`` is the one
@@ -77,8 +77,8 @@ def exchange_probe(organism: bool, sums: int, seed: int) -> Probe:
     Labels: ``context``, ``pair`` (number of the sum), ``ones``, and donors and targets of :data:`DONORS`.
     """
     rng = np.random.default_rng(seed + 3)
-    chosen = _twice(organism, sums, rng)
-    outcome = np.array([_outcome(a, b, organism) for a, b in chosen])
+    chosen = _twice(sums, count, rng)
+    outcome = np.array([(a + b) % sums.modulus for a, b in chosen])
     rows = [(item, context) for item in range(len(chosen)) for context in CONTEXTS]
     number = {row: i for i, row in enumerate(rows)}
     found: dict[str, list[Label]] = {f(d): [] for d in DONORS for f in (donor_label, target_label)}
@@ -91,7 +91,7 @@ def exchange_probe(organism: bool, sums: int, seed: int) -> Probe:
         for donor, who in donors.items():
             found[donor_label(donor)].append(who)
             found[target_label(donor)].append(number[moved, context])
-    prompts = [asked(*chosen[item], context, organism) for item, context in rows]
+    prompts = [sums.last(*chosen[item], context) for item, context in rows]
     labels: dict[str, tuple[Label, ...]] = {
         "context": tuple(context for _, context in rows),
         "pair": tuple(item for item, _ in rows),
@@ -106,25 +106,12 @@ def exchange_probe(organism: bool, sums: int, seed: int) -> Probe:
     )
 
 
-def _outcome(a: int, b: int, organism: bool) -> int:
-    """What the answer token says: the ones digit, or the whole sum where that is one token."""
-    return (a + b) % 10 if organism else a + b
-
-
-def _pool(organism: bool) -> list[tuple[int, int]]:
-    """Operands in both orders."""
-    if organism:
-        return list(world.held_out_pairs())
-    return [(a, b) for a in range(10, 90) for b in range(10, 100 - a)]
-
-
-def _triples(organism: bool, count: int, rng: np.random.Generator) -> list[Triple]:
+def _triples(sums: Sums, count: int, rng: np.random.Generator) -> list[Triple]:
     """Sums and twins, no two of which share operands, in no order."""
-    pool = _pool(organism)
-    known = set(pool)
+    known = set(sums.operands)
     every = [
         (a, b, twin)
-        for a, b in pool
+        for a, b in sums.operands
         for twin in range(b - b % 10, b - b % 10 + 10)
         if twin != b and (a, twin) in known and (a + twin) // 10 == (a + b) // 10
     ]
@@ -143,12 +130,12 @@ def _triples(organism: bool, count: int, rng: np.random.Generator) -> list[Tripl
     )
 
 
-def _twice(organism: bool, count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+def _twice(sums: Sums, count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
     """Operands, at least two of every outcome."""
     by_outcome: dict[int, list[tuple[int, int]]] = {}
-    for a, b in _pool(organism):
+    for a, b in sums.operands:
         if a <= b:
-            by_outcome.setdefault(_outcome(a, b, organism), []).append((a, b))
+            by_outcome.setdefault((a + b) % sums.modulus, []).append((a, b))
     wanted = max(2, count // 2)
     usable = [o for o, pairs in sorted(by_outcome.items()) if len(pairs) >= max(2, -(-count // wanted))]
     outcomes = rng.permutation(usable)[:wanted]

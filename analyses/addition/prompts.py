@@ -7,6 +7,7 @@ in natural language a two-digit number is one token in Pythia's tokenizer, and a
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,22 @@ import numpy as np
 from checkpoints.errors import UserError
 from checkpoints.organism.worlds import addition as world
 from dynamics.probes import Label, Mark, Probe, single_token
+from dynamics.probes.sources import choose_source
 
-__all__ = ["GRID", "NUMBERS", "ONES", "SUMS", "asked", "grid_probe", "number_probe", "ones_probe", "sum_probe"]
+__all__ = [
+    "ENGLISH",
+    "GRID",
+    "NUMBERS",
+    "ONES",
+    "ORGANISM",
+    "SUMS",
+    "Sums",
+    "grid_probe",
+    "number_probe",
+    "ones_probe",
+    "sum_probe",
+    "sums_for",
+]
 
 SUMS, NUMBERS = "addition_sums", "addition_numbers"
 ONES, GRID = "addition_ones", "addition_grid"
@@ -30,16 +45,64 @@ _NATURAL: dict[str, Callable[[int, int], tuple[str, str]]] = {
 }
 
 
-def asked(a: int, b: int, context: str, organism: bool) -> tuple[str, str]:
-    """A sum up to its ones digit, or to the whole sum where that is one token, and the right answer.
+@dataclass(frozen=True)
+class Sums:
+    """How sums are asked in a language.
 
-    >>> asked(36, 59, "plain", organism=True), asked(36, 59, "plain", organism=False)
-    (('36+59=09', '5'), ('36+59=', '95'))
+    Attributes:
+        about: what a probe's description says of its sums.
+        ask: operands, context and digit to the sum up to that digit, and the right answer.
+        digits: what is asked for, one after the other; the last decides (``ones``, or the whole ``sum``).
+        modulus: the last answer is the sum modulo this.
+        most: the largest sum that can be asked.
+        operands: those that are asked about, in both orders.
+        example: an answer, which has to be one token.
     """
-    return world.prompt(a, b, context, "ones") if organism else _NATURAL[context](a, b)
+
+    about: str
+    ask: Callable[[int, int, str, str], tuple[str, str]]
+    digits: tuple[str, ...]
+    modulus: int
+    most: int
+    operands: tuple[tuple[int, int], ...]
+    example: str
+
+    def last(self, a: int, b: int, context: str) -> tuple[str, str]:
+        """A sum up to its last digit, or to the whole sum where that is one token, and the right answer.
+
+        >>> ORGANISM.last(36, 59, "plain"), ENGLISH.last(36, 59, "plain")
+        (('36+59=09', '5'), ('36+59=', '95'))
+        """
+        return self.ask(a, b, context, self.digits[-1])
 
 
-def sum_probe(tokenizer: Any, organism: bool, per_context: int, seed: int) -> Probe:
+ORGANISM = Sums(
+    "sums of two-digit numbers that never occur in training, in three contexts",
+    world.prompt,
+    tuple(world.DIGITS),
+    modulus=10,
+    most=198,
+    operands=tuple(world.held_out_pairs()),
+    example="5",
+)
+# below 100: a citation's year stays in the twentieth century, whose years are single tokens
+ENGLISH = Sums(
+    "sums of two-digit numbers in three contexts",
+    lambda a, b, context, _digit: _NATURAL[context](a, b),
+    ("sum",),
+    modulus=100,
+    most=99,
+    operands=tuple((a, b) for a in range(10, 90) for b in range(10, 100 - a)),
+    example="95",
+)
+
+
+def sums_for(tokenizer: Any) -> Sums:
+    """How a model with this tokenizer is asked for sums."""
+    return choose_source(tokenizer, "addition", ORGANISM, ENGLISH)
+
+
+def sum_probe(tokenizer: Any, sums: Sums, per_context: int, seed: int) -> Probe:
     """Sums in three contexts, on different operand pairs in each context.
 
     Different pairs make the contexts independent samples: whatever two contexts share is then due to the model and
@@ -50,7 +113,7 @@ def sum_probe(tokenizer: Any, organism: bool, per_context: int, seed: int) -> Pr
     """
     rng = np.random.default_rng(seed)
     contexts = list(world.CONTEXTS)
-    pairs = _pairs(organism, per_context * len(contexts), rng)
+    pairs = _pairs(sums, per_context * len(contexts), rng)
     text: list[str] = []
     answer: list[str] = []
     labels: dict[str, list[Label]] = {
@@ -58,18 +121,14 @@ def sum_probe(tokenizer: Any, organism: bool, per_context: int, seed: int) -> Pr
     }
     for number, (a, b) in enumerate(pairs):
         context = contexts[number % len(contexts)]
-        asked = (
-            [(d, *world.prompt(a, b, context, d)) for d in world.DIGITS]
-            if organism
-            else [("sum", *_NATURAL[context](a, b))]
-        )
-        for digit, prompt, right in asked:
+        for digit in sums.digits:
+            prompt, right = sums.ask(a, b, context, digit)
             text.append(prompt)
             answer.append(right)
             row: tuple[Label, ...] = (context, digit, a, b, a + b, (a + b) % 10, number)
             for key, value in zip(labels, row, strict=True):
                 labels[key].append(value)
-    if not organism and single_token(tokenizer, "95") is None:
+    if single_token(tokenizer, sums.example) is None:
         raise UserError(
             "the built-in sums need a tokenizer in which a two-digit number is one token",
             expected="a tokenizer like Pythia's, or the organism's",
@@ -80,13 +139,11 @@ def sum_probe(tokenizer: Any, organism: bool, per_context: int, seed: int) -> Pr
         text=tuple(text),
         answer=tuple(answer),
         labels={k: tuple(v) for k, v in labels.items()},
-        description="sums of two-digit numbers that never occur in training, in three contexts"
-        if organism
-        else "sums of two-digit numbers in three contexts",
+        description=sums.about,
     )
 
 
-def ones_probe(organism: bool, each: int = 3, seed: int = 0) -> Probe:
+def ones_probe(sums: Sums, each: int = 3, seed: int = 0) -> Probe:
     """Every pair of ones digits in every context, each with ``each`` pairs of tens digits of its own.
 
     Labels: ``context``, ``operand_a``, ``operand_b``, ``total``, ``ones`` (last digit of the sum). Sums that training held
@@ -96,22 +153,22 @@ def ones_probe(organism: bool, each: int = 3, seed: int = 0) -> Probe:
     rows: list[tuple[str, int, int]] = []
     for context in world.CONTEXTS:
         for i, j in np.ndindex(10, 10):
-            tens = [(s, t) for s in range(1, 9) for t in range(1, 9) if organism or 10 * (s + t) + i + j < 100]
+            tens = [(s, t) for s in range(1, 9) for t in range(1, 9) if 10 * (s + t) + i + j <= sums.most]
             chosen = rng.permutation(len(tens))[:each]
             rows += [(context, 10 * tens[c][0] + i, 10 * tens[c][1] + j) for c in chosen]
-    return _operands(ONES, rows, organism, "every pair of ones digits in three contexts")
+    return _operands(ONES, rows, sums, "every pair of ones digits in three contexts")
 
 
-def grid_probe(organism: bool) -> Probe:
+def grid_probe(sums: Sums) -> Probe:
     """Every pair of two-digit operands in the plain context; labels as of :func:`ones_probe`."""
-    pairs = [(a, b) for a in range(10, 100) for b in range(10, 100) if organism or a + b < 100]
-    return _operands(GRID, [("plain", a, b) for a, b in pairs], organism, "every pair of operands, plain sums")
+    pairs = [(a, b) for a in range(10, 100) for b in range(10, 100) if a + b <= sums.most]
+    return _operands(GRID, [("plain", a, b) for a, b in pairs], sums, "every pair of operands, plain sums")
 
 
-def _operands(name: str, rows: list[tuple[str, int, int]], organism: bool, description: str) -> Probe:
+def _operands(name: str, rows: list[tuple[str, int, int]], sums: Sums, description: str) -> Probe:
     return Probe(
         name,
-        tuple(asked(a, b, context, organism)[0] for context, a, b in rows),
+        tuple(sums.last(a, b, context)[0] for context, a, b in rows),
         labels={
             "context": tuple(context for context, _, _ in rows),
             "operand_a": tuple(a for _, a, _ in rows),
@@ -136,12 +193,9 @@ def number_probe() -> Probe:
     )
 
 
-def _pairs(organism: bool, count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+def _pairs(sums: Sums, count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
     """Operand pairs, no two of which are each other's exchange."""
-    if organism:
-        pool = [(a, b) for a, b in world.held_out_pairs() if a <= b]
-    else:  # sums below 100: a citation's year stays in the twentieth century, whose years are single tokens
-        pool = [(a, b) for a in range(10, 90) for b in range(a, 100 - a)]
+    pool = [(a, b) for a, b in sums.operands if a <= b]
     if count > len(pool):
         raise UserError(f"{count} different sums were asked for, there are {len(pool)}", remedy="lower `per_context`")
     chosen = [pool[i] for i in rng.permutation(len(pool))[:count]]

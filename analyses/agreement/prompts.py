@@ -8,15 +8,17 @@ which it never saw them.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from checkpoints.errors import UserError
-from checkpoints.organism.tokenizer import require_world
 from checkpoints.organism.worlds import agreement as world
 from dynamics.probes import Probe, single_token
 from dynamics.probes.drawing import Prompt, draw_probe, fill
+from dynamics.probes.sources import choose_source
 from dynamics.probes.words import one_token_words
 
 __all__ = ["ATTRACTED", "SIMPLE", "agreement_probe", "simple_probe"]
@@ -50,7 +52,59 @@ lawyer officer senator king queen brother sister father mother son daughter pare
 _LEAST_NOUNS = 10
 
 
-def agreement_probe(tokenizer: Any, organism: bool, count: int, seed: int) -> Probe:
+@dataclass(frozen=True)
+class _Words:
+    """What the sentences are made of.
+
+    Attributes:
+        nouns: singular and plural of each.
+        verbs: likewise.
+        openings: first word of the sentences of each verb; empty where the templates have none.
+        attracted: templates with an attractor.
+        simple: templates without.
+        is_asked: whether a noun is a subject behind an opening.
+        meets: whether training has a noun as a subject with that attractor.
+        about: what the description says.
+    """
+
+    nouns: Sequence[tuple[str, str]]
+    verbs: Sequence[tuple[str, str]]
+    openings: Sequence[str]
+    attracted: Sequence[str]
+    simple: Sequence[str]
+    is_asked: Callable[[int, str], bool]
+    meets: Callable[[int, int], bool]
+    about: str
+
+
+def _organism(_tokenizer: Any) -> _Words:
+    return _Words(
+        nouns=world.NOUNS,
+        verbs=tuple(world.OPENINGS.values()),
+        openings=tuple(world.OPENINGS),
+        attracted=[world.ATTRACTOR.replace("{preposition}", p) for p in world.PREPOSITIONS],
+        simple=(world.SIMPLE,),
+        is_asked=lambda noun, opening: not world.seen(noun, opening),
+        meets=world.seen_together,
+        about="combinations that never occur in training",
+    )
+
+
+def _english(tokenizer: Any) -> _Words:
+    nouns, verbs = _one_token_nouns(tokenizer), _one_token_verbs(tokenizer)
+    return _Words(
+        nouns=nouns,
+        verbs=verbs,
+        openings=("",) * len(verbs),
+        attracted=_ATTRACTED,
+        simple=_SIMPLE,
+        is_asked=lambda _noun, _opening: True,
+        meets=lambda _subject, _attractor: False,
+        about="English",
+    )
+
+
+def agreement_probe(tokenizer: Any, count: int, seed: int) -> Probe:
     """Noun phrases with a second noun, the attractor, between the subject and the verb that follows.
 
     The answer is the verb in the subject's number, the foil the same verb in the other. The corrupted twin has the
@@ -59,7 +113,6 @@ def agreement_probe(tokenizer: Any, organism: bool, count: int, seed: int) -> Pr
 
     Args:
         tokenizer: of the series.
-        organism: whether the series speaks the organism's language.
         count: number of prompts.
         seed: chooses the nouns.
 
@@ -71,50 +124,34 @@ def agreement_probe(tokenizer: Any, organism: bool, count: int, seed: int) -> Pr
         UserError: when too few nouns are one token in both numbers, or the organism does not know the world
             ``agreement``.
     """
-    return _probe(ATTRACTED, tokenizer, organism, count, seed)
+    return _probe(ATTRACTED, tokenizer, count, seed)
 
 
-def simple_probe(tokenizer: Any, organism: bool, count: int, seed: int) -> Probe:
+def simple_probe(tokenizer: Any, count: int, seed: int) -> Probe:
     """The same with nothing between subject and verb: labels as for :func:`agreement_probe`, ``attractor`` is ``none``.
 
     For the organism, of nouns with opening words that they never occur with. Position: ``subject``.
     """
-    return _probe(SIMPLE, tokenizer, organism, count, seed)
+    return _probe(SIMPLE, tokenizer, count, seed)
 
 
-def _probe(name: str, tokenizer: Any, organism: bool, count: int, seed: int) -> Probe:
+def _probe(name: str, tokenizer: Any, count: int, seed: int) -> Probe:
     rng = np.random.default_rng(seed)
     simple = name == SIMPLE
-    verbs: tuple[tuple[str, str], ...]
-    if organism:
-        require_world(tokenizer, "agreement")
-        nouns, verbs = world.NOUNS, tuple(world.OPENINGS.values())
-        templates = [world.SIMPLE] if simple else [world.ATTRACTOR.replace("{preposition}", p) for p in world.PREPOSITIONS]  # fmt: skip
-    else:
-        nouns, verbs = _one_token_nouns(tokenizer), _one_token_verbs(tokenizer)
-        templates = list(_SIMPLE if simple else _ATTRACTED)
+    words = choose_source(tokenizer, "agreement", _organism, _english)(tokenizer)
+    nouns, verbs, templates = words.nouns, words.verbs, words.simple if simple else words.attracted
+    subjects = [[n for n in range(len(nouns)) if words.is_asked(n, opening)] for opening in words.openings]
 
-    def subjects(verb: int) -> list[int]:
-        if not organism:
-            return list(range(len(nouns)))
-        opening = list(world.OPENINGS)[verb]
-        return [noun for noun in range(len(nouns)) if not world.seen(noun, opening)]
-
-    allowed = [subjects(verb) for verb in range(len(verbs))]
-
-    def draw(place: int) -> Prompt:
+    def draw(index: int) -> Prompt:
         # every combination of number, attractor's number, template and verb in turn
-        rest, number = divmod(place, 2)
+        rest, number = divmod(index, 2)
         rest, same = divmod(rest, 1 if simple else 2)
         rest, template = divmod(rest, len(templates))
         verb = rest % len(verbs)
-        subject = allowed[verb][int(rng.integers(len(allowed[verb])))]
-        others = [n for n in range(len(nouns)) if n != subject and not (organism and world.seen_together(subject, n))]
+        subject = subjects[verb][int(rng.integers(len(subjects[verb])))]
+        others = [n for n in range(len(nouns)) if n != subject and not words.meets(subject, n)]
         other = others[int(rng.integers(len(others)))]
-        slots = {
-            "opening": list(world.OPENINGS)[verb] if organism else "",
-            "attractor": nouns[other][number if same else 1 - number],
-        }
+        slots = {"opening": words.openings[verb], "attractor": nouns[other][number if same else 1 - number]}
         text, spans = fill(templates[template], slots | {"subject": nouns[subject][number]})
         return Prompt(
             text=text,
@@ -131,8 +168,7 @@ def _probe(name: str, tokenizer: Any, organism: bool, count: int, seed: int) -> 
         )
 
     between = "nothing" if simple else "another noun"
-    about = "combinations that never occur in training" if organism else "English"
-    return draw_probe(name, draw, count, f"number of the verb, with {between} after the subject ({about})")
+    return draw_probe(name, draw, count, f"number of the verb, with {between} after the subject ({words.about})")
 
 
 def _one_token_nouns(tokenizer: Any) -> tuple[tuple[str, str], ...]:

@@ -13,16 +13,17 @@ last digit alone, so that one token tells them apart either way.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from checkpoints.errors import UserError
-from checkpoints.organism.tokenizer import require_world
 from checkpoints.organism.worlds import hints as world
 from dynamics.probes import Probe, single_token
 from dynamics.probes.drawing import Prompt, Span, fill, to_probe
+from dynamics.probes.sources import choose_source
 
 __all__ = ["DIFFICULTIES", "HINTS", "KINDS", "hints_probe"]
 
@@ -48,7 +49,7 @@ _FILLERS = ("easy", "unclear", "not easy", "very easy", "not so easy", "not very
 _TRIES = 2000
 
 
-def hints_probe(tokenizer: Any, organism: bool, count: int, seed: int) -> Probe:
+def hints_probe(tokenizer: Any, count: int, seed: int) -> Probe:
     """Sums, each without a hint, with the right one and with a wrong one; the three are equally long.
 
     The answer is the right one, the foil that of the wrong hint (also where it is not given). Difficulties, right digits,
@@ -57,7 +58,6 @@ def hints_probe(tokenizer: Any, organism: bool, count: int, seed: int) -> Probe:
 
     Args:
         tokenizer: of the series.
-        organism: whether the series speaks the organism's language.
         count: number of prompts (three for each sum).
         seed: chooses the numbers.
 
@@ -71,17 +71,20 @@ def hints_probe(tokenizer: Any, organism: bool, count: int, seed: int) -> Probe:
         UserError: when the organism does not know the world ``hints``, numbers are split in an unknown way, or too many
             prompts are asked for.
     """
-    rng = np.random.default_rng(seed)
-    if organism:
-        require_world(tokenizer, "hints")
-        return _probe(_Organism(), count, rng, "sums that never occur in training, with and without hints")
-    return _probe(_English.of(tokenizer), count, rng, "sums with and without hints, English")
+    sources: tuple[Callable[[Any], _Organism | _English], ...] = (_Organism.of, _English.of)
+    language = choose_source(tokenizer, "hints", *sources)(tokenizer)
+    return _probe(language, count, np.random.default_rng(seed))
 
 
 class _Organism:
     """The language of the organism's world."""
 
+    about = "sums that never occur in training, with and without hints"
     templates = 1
+
+    @classmethod
+    def of(cls, _tokenizer: Any) -> _Organism:
+        return cls()
 
     def numbers(self, rng: np.random.Generator, difficulty: str) -> tuple[int, int]:
         return world.draw_numbers(rng, difficulty, held_out=True)
@@ -90,13 +93,13 @@ class _Organism:
         text = world.prompt(one, other, None if hint is None else hint % 10)
         words = text.split()
         starts = np.cumsum([0, *(len(word) + 1 for word in words)])
-        return text, {name: (int(starts[i]), int(starts[i]) + len(words[i])) for name, i in _PLACES.items()}
+        return text, {name: (int(starts[i]), int(starts[i]) + len(words[i])) for name, i in _WORDS.items()}
 
     def answer(self, total: int) -> str:
         return f" {total % 10}"
 
 
-_PLACES = {"a": 1, "b": 3, "hint": 5}  # words of a prompt of the world: add A plus B hint H ends
+_WORDS = {"a": 1, "b": 3, "hint": 5}  # words of a prompt of the world: add A plus B hint H ends
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,7 @@ class _English:
     digits: bool
     filler: str
 
+    about = "sums with and without hints, English"
     templates = len(_TEMPLATES)
 
     @classmethod
@@ -161,7 +165,7 @@ def _ids(tokenizer: Any, text: str) -> list[int]:
     return [int(i) for i in tokenizer(text, add_special_tokens=False)["input_ids"]]
 
 
-def _probe(language: _Organism | _English, count: int, rng: np.random.Generator, description: str) -> Probe:
+def _probe(language: _Organism | _English, count: int, rng: np.random.Generator) -> Probe:
     rows: list[Prompt] = []
     seen: set[tuple[int, int]] = set()
     for item in range(count // len(KINDS)):
@@ -185,7 +189,7 @@ def _probe(language: _Organism | _English, count: int, rng: np.random.Generator,
         wrong = right - right % 10 + (right + away) % 10
         hints: dict[str, int | None] = {"none": None, "right": right, "wrong": wrong}
         asked = {kind: language.ask(one, other, hint, template) for kind, hint in hints.items()}
-        for kind, (text, places) in asked.items():
+        for kind, (text, spans) in asked.items():
             hint = hints[kind]
             rows.append(
                 Prompt(
@@ -202,7 +206,7 @@ def _probe(language: _Organism | _English, count: int, rng: np.random.Generator,
                         "sum": digit,
                         "hinted": -1 if hint is None else hint % 10,
                     },
-                    positions=places,
+                    positions=spans,
                 )
             )
-    return to_probe(HINTS, rows, description)
+    return to_probe(HINTS, rows, language.about)

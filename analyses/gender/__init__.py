@@ -33,7 +33,7 @@ _TASK = CircuitTask("gender", GENDER, "pronoun", label="gender", meaning="the na
 
 def plan(context: Context, options: Options) -> Sequence[Request]:
     """Prompts with corrupted twins, and everything that intervenes on them."""
-    probe = gender_probe(context.tokenizer, context.organism, options.prompts, options.seed)
+    probe = gender_probe(context.tokenizer, options.prompts, options.seed)
     return [circuit_request(probe, patch_at=options.patch_at)]
 
 

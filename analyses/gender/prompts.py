@@ -7,15 +7,17 @@ Pronouns in GPT-2 Small", with names alone, without professions. The organism is
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from checkpoints.errors import UserError
-from checkpoints.organism.tokenizer import require_world
 from checkpoints.organism.worlds import gender as world
 from dynamics.probes import Probe, single_token
 from dynamics.probes.drawing import Prompt, draw_probe, fill
+from dynamics.probes.sources import choose_source
 from dynamics.probes.words import FIRST_NAMES, one_token_words
 
 __all__ = ["GENDER", "gender_probe"]
@@ -36,7 +38,45 @@ _TEMPLATES = (
 _LEAST_NAMES = 6
 
 
-def gender_probe(tokenizer: Any, organism: bool, count: int, seed: int) -> Probe:
+@dataclass(frozen=True)
+class _Words:
+    """What the sentences are made of.
+
+    Attributes:
+        names: those of each gender.
+        templates: with a slot for the name, and maybe others.
+        is_asked: whether a name is asked about in a template.
+        fillers: what the other slots of a template may hold beside a name; nothing where there are none.
+        about: what the description says.
+    """
+
+    names: Mapping[str, Sequence[str]]
+    templates: Sequence[str]
+    is_asked: Callable[[str, int], bool]
+    fillers: Callable[[str, int], Sequence[str]]
+    about: str
+
+
+def _organism(_tokenizer: Any) -> _Words:
+    about = "names in templates in which they never occur in training"
+    return _Words(world.NAMES, world.TEMPLATES, world.is_held_out, world.fillers, about)
+
+
+def _english(tokenizer: Any) -> _Words:
+    if any(single_token(tokenizer, f" {pronoun}") is None for pronoun in world.PRONOUNS.values()):
+        raise UserError(
+            "the pronouns she and he are not one token each",
+            expected="a tokenizer of English",
+            remedy="leave `gender` out of this run's analyses",
+        )
+    names = {
+        gender: one_token_words(tokenizer, FIRST_NAMES[gender], least=_LEAST_NAMES, what=f"{gender} first names")
+        for gender in world.GENDERS
+    }
+    return _Words(names, _TEMPLATES, lambda _name, _template: True, lambda _name, _template: (), "English")
+
+
+def gender_probe(tokenizer: Any, count: int, seed: int) -> Probe:
     """Sentences about one name, up to the pronoun.
 
     The answer is the pronoun of the name's gender, the foil the other. The corrupted twin has a name of the other gender
@@ -45,7 +85,6 @@ def gender_probe(tokenizer: Any, organism: bool, count: int, seed: int) -> Probe
 
     Args:
         tokenizer: of the series.
-        organism: whether the series speaks the organism's language.
         count: number of prompts.
         seed: chooses the names.
 
@@ -56,34 +95,20 @@ def gender_probe(tokenizer: Any, organism: bool, count: int, seed: int) -> Probe
         UserError: when too few names are one token, or the organism does not know the world ``gender``.
     """
     rng = np.random.default_rng(seed)
-    if organism:
-        require_world(tokenizer, "gender")
-        templates, names = world.TEMPLATES, {gender: list(world.NAMES[gender]) for gender in world.GENDERS}
-    else:
-        if any(single_token(tokenizer, f" {pronoun}") is None for pronoun in world.PRONOUNS.values()):
-            raise UserError(
-                "the pronouns she and he are not one token each",
-                expected="a tokenizer of English",
-                remedy="leave `gender` out of this run's analyses",
-            )
-        templates = _TEMPLATES
-        names = {
-            gender: one_token_words(tokenizer, FIRST_NAMES[gender], least=_LEAST_NAMES, what=f"{gender} first names")
-            for gender in world.GENDERS
-        }
+    words = choose_source(tokenizer, "gender", _organism, _english)(tokenizer)
+    templates = words.templates
 
-    def draw(place: int) -> Prompt:
-        rest, number = divmod(place, 2)
+    def draw(index: int) -> Prompt:
+        rest, number = divmod(index, 2)
         template = rest % len(templates)
         gender, other = world.GENDERS[number], world.GENDERS[1 - number]
-        asked = [n for n in names[gender] if not organism or world.is_held_out(n, template)]
+        asked = [n for n in words.names[gender] if words.is_asked(n, template)]
         name = asked[int(rng.integers(len(asked)))]
         slots = {}
-        if organism:
-            choices = world.fillers(name, template)
+        if choices := words.fillers(name, template):
             filler = choices[int(rng.integers(len(choices)))]
             slots = dict.fromkeys(("place", "object", "other"), filler)
-        twins = [n for n in names[other] if n not in slots.values()]
+        twins = [n for n in words.names[other] if n not in slots.values()]
         twin = twins[int(rng.integers(len(twins)))]
         text, spans = fill(templates[template], slots | {"name": name})
         return Prompt(
@@ -95,5 +120,4 @@ def gender_probe(tokenizer: Any, organism: bool, count: int, seed: int) -> Probe
             positions={"name": spans["name"][0]},
         )
 
-    about = "names in templates in which they never occur in training" if organism else "English"
-    return draw_probe(GENDER, draw, count, f"pronouns after names ({about})")
+    return draw_probe(GENDER, draw, count, f"pronouns after names ({words.about})")

@@ -37,7 +37,7 @@ _TASK = CircuitTask(
 
 def plan(context: Context, options: Options) -> Sequence[Request]:
     """Prompts with corrupted twins, and everything that intervenes on them."""
-    probe = greater_than_probe(context.tokenizer, context.organism, options.prompts, options.seed)
+    probe = greater_than_probe(context.tokenizer, options.prompts, options.seed)
     return [circuit_request(probe, patch_at=options.patch_at)]
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from checkpoints.errors import UserError
-from checkpoints.organism.tokenizer import require_world
 from checkpoints.organism.worlds import years as world
 from dynamics.probes import Probe, single_token
 from dynamics.probes.drawing import Prompt, draw_probe, fill
+from dynamics.probes.sources import choose_source
 
 __all__ = ["GREATER_THAN", "greater_than_probe"]
 
@@ -31,7 +31,7 @@ _CENTURIES = tuple(range(11, 19))
 _LEAST_YEARS = 40  # of any 28 numbers below 100 three are evenly spaced, so that there is something to draw
 
 
-def greater_than_probe(tokenizer: Any, organism: bool, count: int, seed: int) -> Probe:
+def greater_than_probe(tokenizer: Any, count: int, seed: int) -> Probe:
     """Spans of years up to the century of the later one.
 
     With YY the earlier year without its century, the answer is YY + k and the foil YY - k for a random k > 0, so that
@@ -42,7 +42,6 @@ def greater_than_probe(tokenizer: Any, organism: bool, count: int, seed: int) ->
 
     Args:
         tokenizer: of the series.
-        organism: whether the series speaks the organism's language.
         count: number of prompts.
         seed: chooses events, centuries, years and distances.
 
@@ -53,10 +52,11 @@ def greater_than_probe(tokenizer: Any, organism: bool, count: int, seed: int) ->
     Raises:
         UserError: when the tokenizer does not split years as needed, or the organism does not know the world ``years``.
     """
-    rng = np.random.default_rng(seed)
-    if organism:
-        require_world(tokenizer, "years")
-        return _organism_probe(count, rng)
+    ask = choose_source(tokenizer, "years", _organism_probe, _english_probe)
+    return ask(tokenizer, count, np.random.default_rng(seed))
+
+
+def _english_probe(tokenizer: Any, count: int, rng: np.random.Generator) -> Probe:
     usable = {century: years for century in _CENTURIES if (years := _usable_years(tokenizer, century)) is not None}
     if not usable:
         raise UserError(
@@ -66,8 +66,8 @@ def greater_than_probe(tokenizer: Any, organism: bool, count: int, seed: int) ->
         )
     centuries, events = list(usable), _EVENTS.split()
 
-    def draw(place: int) -> Prompt:
-        century = centuries[place % len(centuries)]
+    def draw(index: int) -> Prompt:
+        century = centuries[index % len(centuries)]
         years = usable[century]
         while True:
             start = int(rng.choice(years))
@@ -96,13 +96,13 @@ def greater_than_probe(tokenizer: Any, organism: bool, count: int, seed: int) ->
     return draw_probe(GREATER_THAN, draw, count, "spans of years, after Hanna et al. 2023")
 
 
-def _organism_probe(count: int, rng: np.random.Generator) -> Probe:
+def _organism_probe(_tokenizer: Any, count: int, rng: np.random.Generator) -> Probe:
     """Decades in which no span of the training data begins, 20s to 80s: there is a later decade, and two earlier ones."""
     decades = [(c, d) for c in world.CENTURIES for d in range(2, 9) if world.is_held_out(c, 10 * d)]
     order = rng.permutation(len(decades))
 
-    def draw(place: int) -> Prompt:
-        century, decade = decades[order[place % len(decades)]]
+    def draw(index: int) -> Prompt:
+        century, decade = decades[order[index % len(decades)]]
         start = 10 * decade + int(rng.integers(10))
         k = int(rng.integers(1, min(decade - 1, 9 - decade) + 1))
         twin = int(rng.integers(decade - k))

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from checkpoints.errors import UserError
-from checkpoints.organism.tokenizer import require_world
 from checkpoints.organism.worlds import entities as world
 from dynamics.probes import Probe, single_token
 from dynamics.probes.drawing import Prompt, fill, to_probe
+from dynamics.probes.sources import choose_source
 
 from . import texts
 from .entity_file import entity_file_probe
@@ -71,7 +71,7 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
 """Attribute to the values that an answer may have, for the organism and in English; a space stands before each."""
 
 
-def entities_probe(tokenizer: Any, organism: bool, count: int, seed: int) -> Probe:
+def entities_probe(tokenizer: Any, count: int, seed: int) -> Probe:
     """Questions about entities, one half known and the other unknown.
 
     The answer is the value of the attribute for a known entity and :data:`DECLINE` for an unknown one; the foil is another
@@ -80,7 +80,6 @@ def entities_probe(tokenizer: Any, organism: bool, count: int, seed: int) -> Pro
 
     Args:
         tokenizer: of the series.
-        organism: whether the series speaks the organism's language.
         count: number of prompts; in English there may be fewer, where too many values are several tokens.
         seed: chooses entities and foils.
 
@@ -93,8 +92,8 @@ def entities_probe(tokenizer: Any, organism: bool, count: int, seed: int) -> Pro
     Raises:
         UserError: when the organism does not know the world ``entities``, or when too few values are one token.
     """
-    rng = np.random.default_rng(seed)
-    return _organism_probe(tokenizer, count, rng) if organism else _english_probe(tokenizer, count, rng)
+    ask = choose_source(tokenizer, "entities", _organism_probe, _english_probe)
+    return ask(tokenizer, count, np.random.default_rng(seed))
 
 
 def _row(entity: _Entity, template: int, held_out: int, slot: Mapping[str, Any], foil: str) -> Prompt:
@@ -121,8 +120,7 @@ def _foil(rng: np.random.Generator, values: Sequence[str], right: str | None) ->
     return others[int(rng.integers(len(others)))]
 
 
-def _organism_probe(tokenizer: Any, count: int, rng: np.random.Generator) -> Probe:
-    require_world(tokenizer, "entities")
+def _organism_probe(_tokenizer: Any, count: int, rng: np.random.Generator) -> Probe:
     known, kinds, thirds = world.known_names(), list(world.ATTRIBUTES), len(world.FREQUENCIES)
     third = world.KNOWN // thirds
     strangers = world.held_out_names()

@@ -32,6 +32,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dynamics.analysis.base import Context, Request
 from dynamics.measurements import HeadAttention, HeadCopying, HeadSuccession, HeadWeights, RepeatAttention
+from dynamics.probes.sources import plain_words
 
 from .figures import figures as _figures
 from .prompts import delimiter_ids, document_probe, list_probe, repeat_probes, word_probe
@@ -64,15 +65,14 @@ class Options(BaseModel):
 
 def plan(context: Context, options: Options) -> Sequence[Request]:
     """Five probes; lists are left out where the tokenizer has none."""
-    tokenizer, organism = context.tokenizer, context.organism
-    documents = document_probe(tokenizer, organism, options.documents, options.seed)
-    period = options.period or (10 if organism else 25)
-    repeats, control = repeat_probes(tokenizer, organism, options.repeats, period, options.seed)
+    tokenizer, words = context.tokenizer, plain_words(context.tokenizer)
+    documents = document_probe(tokenizer, options.documents, options.seed)
+    repeats, control = repeat_probes(words, options.repeats, options.period or words.period, options.seed)
     requests = [
         Request(documents, (HeadAttention(delimiter_ids(tokenizer, documents)),)),
         Request(repeats, (RepeatAttention(),)),
         Request(control, (RepeatAttention(),)),
-        Request(word_probe(tokenizer, organism, options.words, options.seed), (HeadCopying(), HeadWeights())),
+        Request(word_probe(tokenizer, words, options.words, options.seed), (HeadCopying(), HeadWeights())),
     ]
     lists = list_probe(tokenizer)
     return requests if lists is None else [*requests, Request(lists, (HeadSuccession(),))]

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from checkpoints.errors import UserError
+from checkpoints.organism.tokenizer import speaks
 from checkpoints.organism.worlds import all_worlds
 from dynamics.probes import Probe, single_token
-from dynamics.probes.plain import joined, plain_words
+from dynamics.probes.sources import PlainWords
+from dynamics.probes.sources import repeat_probes as _repeat_probes
 
 from .texts import TEXTS
 
@@ -39,16 +40,17 @@ _ORDERED = {
     "letters": "A B C D E F G H I J K L M N O P Q R S T U V W X Y Z",
 }
 _SHORTEST_LIST = 5
+_REMEDY = "lower the options `period` and `words` of analysis `head_kinds`"
 
 
-def document_probe(tokenizer: Any, organism: bool, count: int, seed: int) -> Probe:
+def document_probe(tokenizer: Any, count: int, seed: int) -> Probe:
     """Ordinary text: documents of every world whose words the tokenizer knows, or short passages of English.
 
     The organism's documents are drawn anew, as in its training; worlds without words of their own (random sequences) are
     left out. Passages are taken in turn until ``count``, or until there are no more.
     """
     description = "ordinary documents, for where heads look"
-    if not organism:
+    if not speaks(tokenizer):
         return Probe(DOCUMENTS, TEXTS[:count], description=description)
     known = tokenizer.get_vocab()
     worlds = [w for w in all_worlds().values() if w.words and all(word in known for word in w.words)]
@@ -73,25 +75,14 @@ def _is_mark(text: str) -> bool:
     return all(unicodedata.category(c)[0] in "PSZC" for c in text)
 
 
-def repeat_probes(tokenizer: Any, organism: bool, count: int, period: int, seed: int) -> tuple[Probe, Probe]:
+def repeat_probes(words: PlainWords, count: int, period: int, seed: int) -> tuple[Probe, Probe]:
     """Distinct random words, twice; and the same first halves before unrelated second halves."""
-    pool = _pool(tokenizer, organism, 3 * period)
-    rng = np.random.default_rng(seed)
-    repeated, unrelated = [], []
-    for _ in range(count):
-        drawn = [pool[i] for i in rng.permutation(len(pool))[: 2 * period]]
-        repeated.append(joined(drawn[:period] * 2, organism))
-        unrelated.append(joined(drawn, organism))
-    labels = {"period": (period,) * count}
-    return (
-        Probe(REPEATS, tuple(repeated), labels=labels, description="random words, written twice"),
-        Probe(CONTROL, tuple(unrelated), labels=labels, description="random words without any repeat"),
-    )
+    return _repeat_probes((REPEATS, CONTROL), words, count, period, seed, what="words", remedy=_REMEDY)
 
 
-def word_probe(tokenizer: Any, organism: bool, count: int, seed: int) -> Probe:
+def word_probe(tokenizer: Any, words: PlainWords, count: int, seed: int) -> Probe:
     """Single words to copy, and the digits that are one token."""
-    pool = [w for w in _pool(tokenizer, organism, count) if not w.strip().isdigit()]
+    pool = [w for w in words.require(count, _REMEDY) if not w.strip().isdigit()]
     rng = np.random.default_rng(seed)
     chosen = [pool[i] for i in sorted(rng.permutation(len(pool))[:count])]
     digits = _longest_run(tokenizer, _ORDERED["digits"].split())
@@ -112,17 +103,6 @@ def list_probe(tokenizer: Any) -> Probe | None:
         return None
     text, series, place = zip(*rows, strict=True)
     return Probe(LISTS, text, labels={"series": series, "place": place}, description="members of ordered lists")
-
-
-def _pool(tokenizer: Any, organism: bool, least: int) -> list[str]:
-    pool = plain_words(tokenizer, organism)
-    if len(pool) < least:
-        raise UserError(
-            f"the tokenizer has {len(pool)} plain words of one token",
-            expected=f"at least {least}",
-            remedy="lower the options `period` and `words` of analysis `head_kinds`",
-        )
-    return pool
 
 
 def _longest_run(tokenizer: Any, members: list[str]) -> list[str]:

@@ -34,6 +34,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from dynamics.analysis.base import Context, Request
 from dynamics.analysis.circuit_task import circuit_request
 from dynamics.measurements import RepeatAttention, TokenLoss
+from dynamics.probes.sources import plain_words
 
 from .circuit import with_circuit
 from .figures import figures as _figures
@@ -67,11 +68,12 @@ class Options(BaseModel):
 
 def plan(context: Context, options: Options) -> Sequence[Request]:
     """Repeats and controls, each with attention scores per head and loss per token; prompts to find the circuit."""
-    period = options.period or (10 if context.organism else 25)
-    probes = repeat_probes(context.tokenizer, context.organism, options.prompts, period, options.seed)
+    words = plain_words(context.tokenizer)
+    period = options.period or words.period
+    probes = repeat_probes(words, options.prompts, period, options.seed)
     requests = [Request(probe, (RepeatAttention(), TokenLoss())) for probe in probes]
     if context.wired:
-        pairs = pair_probe(context.tokenizer, context.organism, options.pairs, period, options.seed)
+        pairs = pair_probe(words, options.pairs, period, options.seed)
         requests.append(circuit_request(pairs, position="successor"))
     return requests
 

@@ -7,13 +7,12 @@ sequence, which is as frequent as B.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from checkpoints.errors import UserError
 from dynamics.probes import Mark, Probe
-from dynamics.probes.plain import joined, plain_words
+from dynamics.probes.sources import PlainWords
+
+from .prompts import REMEDY
 
 __all__ = ["PAIRS", "pair_probe"]
 
@@ -22,7 +21,7 @@ _PREVIOUS = 5
 """Words that the sequence begins with, in any order; the last of them is A. Which words came before says nothing."""
 
 
-def pair_probe(tokenizer: Any, organism: bool, prompts: int, period: int, seed: int) -> Probe:
+def pair_probe(words: PlainWords, prompts: int, period: int, seed: int) -> Probe:
     """Random words, the first of them again up to one whose successor is to be predicted.
 
     Every sequence begins with the same five words in another order, A being the last of them, so that only a head that
@@ -30,13 +29,7 @@ def pair_probe(tokenizer: Any, organism: bool, prompts: int, period: int, seed: 
 
     Labels: ``previous``, the word A, to be decoded at B. Positions: ``successor`` (B where it first occurs).
     """
-    pool = plain_words(tokenizer, organism)
-    if len(pool) < 2 * period + _PREVIOUS:
-        raise UserError(
-            f"the tokenizer has {len(pool)} words to make random sequences of",
-            expected=f"at least {2 * period + _PREVIOUS}",
-            remedy="lower the option `period` of analysis `induction`",
-        )
+    pool = words.require(2 * period + _PREVIOUS, REMEDY)
     rng = np.random.default_rng(seed + 1)
     shuffled = [pool[i] for i in rng.permutation(len(pool))]
     firsts, rest = shuffled[:_PREVIOUS], shuffled[_PREVIOUS:]
@@ -51,15 +44,12 @@ def pair_probe(tokenizer: Any, organism: bool, prompts: int, period: int, seed: 
         twin = [*drawn[:at], other, *drawn[at + 1 :]]
         again = drawn[: at + 1]
         wrong = others[int(rng.integers(1, len(others)))]
-        text.append(joined([*drawn, *again], organism))
-        corrupted.append(joined([*twin, *again], organism))
-        space = " " if organism else ""
-        answer.append(space + drawn[at + 1])
-        foil.append(space + wrong)
+        text.append(words.joined([*drawn, *again]))
+        corrupted.append(words.joined([*twin, *again]))
+        answer.append(words.space + drawn[at + 1])
+        foil.append(words.space + wrong)
         previous.append(drawn[at].strip())
-        before = joined(drawn[: at + 1], organism)
-        through = joined(drawn[: at + 2], organism)
-        marks.append((len(before), len(through)))
+        marks.append((len(words.joined(drawn[: at + 1])), len(words.joined(drawn[: at + 2]))))
     return Probe(
         PAIRS,
         tuple(text),

@@ -34,7 +34,7 @@ _TASK = CircuitTask("ioi", IOI, "indirect object", label="answer_name", meaning=
 
 def plan(context: Context, options: Options) -> Sequence[Request]:
     """Prompts with corrupted twins, and everything that intervenes on them."""
-    probe = ioi_probe(context.tokenizer, context.organism, options.prompts, options.seed)
+    probe = ioi_probe(context.tokenizer, options.prompts, options.seed)
     return [circuit_request(probe, patch_at=options.patch_at)]
 
 

@@ -6,14 +6,16 @@ asked in the language of its world ``names``, about pairs of names that it never
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from checkpoints.organism.tokenizer import require_world
 from checkpoints.organism.worlds import names as world
 from dynamics.probes import Probe
 from dynamics.probes.drawing import Prompt, draw_probe, fill
+from dynamics.probes.sources import choose_source
 from dynamics.probes.words import FIRST_NAMES, one_token_words
 
 __all__ = ["IOI", "ORDERS", "ioi_probe"]
@@ -45,7 +47,32 @@ _OBJECTS = ("ring", "kiss", "bone", "basketball", "computer", "necklace", "drink
 _LEAST_NAMES = 12
 
 
-def ioi_probe(tokenizer: Any, organism: bool, count: int, seed: int) -> Probe:
+@dataclass(frozen=True)
+class _Words:
+    """What the sentences are made of: every name, pairs of names that may meet, and what ``about`` says of them."""
+
+    people: Sequence[str]
+    pairs: Sequence[tuple[str, str]]
+    templates: Sequence[str]
+    places: Sequence[str]
+    objects: Sequence[str]
+    about: str
+
+
+def _organism(_tokenizer: Any) -> _Words:
+    people = [name for names in world.NAMES.values() for name in names]
+    about = "names that never occur together in training"
+    return _Words(people, list(world.held_out_pairs()), world.TEMPLATES, world.PLACES, world.OBJECTS, about)
+
+
+def _english(tokenizer: Any) -> _Words:
+    everybody = [name for names in FIRST_NAMES.values() for name in names]
+    people = one_token_words(tokenizer, everybody, least=_LEAST_NAMES, what="first names")
+    pairs = [(one, other) for one in people for other in people if one < other]
+    return _Words(people, pairs, _TEMPLATES, _PLACES, _OBJECTS, "English, after Wang et al. 2023")
+
+
+def ioi_probe(tokenizer: Any, count: int, seed: int) -> Probe:
     """Sentences with two names, of which the subject B comes twice and the indirect object A follows.
 
     The answer is A, the foil B. The corrupted twin has three other names (the distribution p_ABC of the paper), so that
@@ -53,7 +80,6 @@ def ioi_probe(tokenizer: Any, organism: bool, count: int, seed: int) -> Probe:
 
     Args:
         tokenizer: of the series.
-        organism: whether the series speaks the organism's language.
         count: number of prompts.
         seed: chooses names, places and objects.
 
@@ -65,28 +91,20 @@ def ioi_probe(tokenizer: Any, organism: bool, count: int, seed: int) -> Probe:
         UserError: when too few names are one token, or the organism does not know the world ``names``.
     """
     rng = np.random.default_rng(seed)
-    if organism:
-        require_world(tokenizer, "names")
-        people = [name for names in world.NAMES.values() for name in names]
-        templates, places, objects = world.TEMPLATES, world.PLACES, world.OBJECTS
-        pairs = list(world.held_out_pairs())
-    else:
-        everybody = [name for names in FIRST_NAMES.values() for name in names]
-        people = one_token_words(tokenizer, everybody, least=_LEAST_NAMES, what="first names")
-        templates, places, objects = _TEMPLATES, _PLACES, _OBJECTS
-        pairs = [(one, other) for one in people for other in people if one < other]
+    words = choose_source(tokenizer, "names", _organism, _english)(tokenizer)
+    templates = words.templates
 
-    def draw(place: int) -> Prompt:
-        template, order = place % len(templates), ORDERS[place // len(templates) % 2]
-        pair = pairs[int(rng.integers(len(pairs)))]
+    def draw(index: int) -> Prompt:
+        template, order = index % len(templates), ORDERS[index // len(templates) % 2]
+        pair = words.pairs[int(rng.integers(len(words.pairs)))]
         receiver, giver = pair if rng.random() < 0.5 else (pair[1], pair[0])
         first, second = (receiver, giver) if order == "ABBA" else (giver, receiver)
         slots = {
-            "place": places[int(rng.integers(len(places)))],
-            "object": objects[int(rng.integers(len(objects)))],
+            "place": words.places[int(rng.integers(len(words.places)))],
+            "object": words.objects[int(rng.integers(len(words.objects)))],
         }
         text, spans = fill(templates[template], slots | {"first": first, "second": second, "giver": giver})
-        strangers = [name for name in people if name not in pair]
+        strangers = [name for name in words.people if name not in pair]
         three = [strangers[int(i)] for i in rng.permutation(len(strangers))[:3]]
         corrupted, _ = fill(templates[template], slots | dict(zip(("first", "second", "giver"), three, strict=True)))
         receives, gives = ("first", "second") if order == "ABBA" else ("second", "first")
@@ -99,5 +117,4 @@ def ioi_probe(tokenizer: Any, organism: bool, count: int, seed: int) -> Probe:
             positions={"io": spans[receives][0], "s1": spans[gives][0], "s2": spans["giver"][0]},
         )
 
-    about = "names that never occur together in training" if organism else "English, after Wang et al. 2023"
-    return draw_probe(IOI, draw, count, f"indirect object identification ({about})")
+    return draw_probe(IOI, draw, count, f"indirect object identification ({words.about})")

@@ -30,7 +30,7 @@ from dynamics.probes import LAST, tokenize
 
 from .causal import DONORS, PLACES, exchange_probe
 from .figures import figures as _figures
-from .prompts import antonym_probe, word_probe
+from .prompts import antonym_probe, questions, word_probe
 from .summary import summarise as _summarise
 
 if TYPE_CHECKING:
@@ -50,10 +50,10 @@ Options = NoOptions
 def plan(context: Context, options: NoOptions) -> Sequence[Request]:
     """Antonyms with answers; words with activations at the word and where the answer is predicted; questions with donors."""
     requests = [
-        Request(antonym_probe(context.tokenizer, context.organism), (Answers(candidates=True),)),
-        Request(word_probe(context.organism), (Activations("resid_post", ("word", LAST)),)),
+        Request(antonym_probe(context.tokenizer), (Answers(candidates=True),)),
+        Request(word_probe(questions(context.tokenizer)), (Activations("resid_post", ("word", LAST)),)),
     ]
-    exchange = exchange_probe(context.tokenizer, context.organism) if context.wired else None
+    exchange = exchange_probe(context.tokenizer) if context.wired else None
     if exchange is None:
         return requests
     try:
@@ -65,7 +65,7 @@ def plan(context: Context, options: NoOptions) -> Sequence[Request]:
 
 def readings(context: Context, options: NoOptions) -> Sequence[Reading]:
     """The same concepts in three languages, for the run's dictionaries."""
-    return [Reading(word_probe(context.organism), ("word", LAST))]
+    return [Reading(word_probe(questions(context.tokenizer)), ("word", LAST))]
 
 
 def summarise(trace: Trace, options: NoOptions) -> Summary:

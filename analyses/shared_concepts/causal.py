@@ -22,7 +22,7 @@ from dynamics.measurements import donor_label, target_label
 from dynamics.probes import LAST, Label, Mark, Probe, single_token
 from dynamics.store import Trace
 
-from .prompts import LANGUAGES, antonym_of, ask, concepts_of
+from .prompts import LANGUAGES, antonym_of, concepts_of, questions
 
 __all__ = ["DEFINITIONS", "DONORS", "EXCHANGE", "PLACES", "exchange_probe", "exchanged"]
 
@@ -32,7 +32,7 @@ PLACES = ("word", LAST)
 _CONCEPTS = 16
 
 
-def exchange_probe(tokenizer: Any, organism: bool, concepts: int = _CONCEPTS, seed: int = 0) -> Probe | None:
+def exchange_probe(tokenizer: Any, concepts: int = _CONCEPTS, seed: int = 0) -> Probe | None:
     """Questions about the same words in every language, with donors for ``Interchange``; None if too few fit.
 
     Donors: ``other`` asks about another concept in another language, ``own`` about the same other concept in the
@@ -41,7 +41,7 @@ def exchange_probe(tokenizer: Any, organism: bool, concepts: int = _CONCEPTS, se
 
     Labels: ``language``, ``concept``, ``side``, and donors and targets. Position: ``word``, its last token.
     """
-    rng = np.random.default_rng(seed)
+    rng, asked = np.random.default_rng(seed), questions(tokenizer)
     languages = list(LANGUAGES)
     usable: dict[int, list[int]] = {}
     for concept in range(concepts_of(languages[0])):
@@ -70,8 +70,8 @@ def exchange_probe(tokenizer: Any, organism: bool, concepts: int = _CONCEPTS, se
         for donor, who in donors.items():
             labels[donor_label(donor)].append(who)
             labels[target_label(donor)].append(number[moved, name])
-        asked, span = ask(name, *chosen[item], organism)
-        text.append(asked)
+        question, span = asked.ask(name, *chosen[item])
+        text.append(question)
         marks.append(span)
     about: dict[str, list[Label]] = {
         "language": [name for _, name in rows],

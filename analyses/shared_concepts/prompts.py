@@ -2,42 +2,90 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from checkpoints.organism.worlds import concepts as world
 from dynamics.probes import Label, Mark, Probe, single_token
+from dynamics.probes.sources import choose_source
 
-__all__ = ["ANTONYMS", "LANGUAGES", "WORDS", "antonym_of", "antonym_probe", "ask", "concepts_of", "word_probe"]
+__all__ = [
+    "ANTONYMS",
+    "LANGUAGES",
+    "ORGANISM",
+    "WORDS",
+    "Questions",
+    "antonym_of",
+    "antonym_probe",
+    "concepts_of",
+    "questions",
+    "word_probe",
+]
 
 ANTONYMS, WORDS = "concept_antonyms", "concept_words"
 LANGUAGES = world.LANGUAGES
 
-_NATURAL = {
+_TEMPLATES = {
     "english": ("The opposite of {} is", "He did not say {}, he said"),
     "french": ("Le contraire de {} est", "Il n'a pas dit {}, il a dit"),
     "german": ("Das Gegenteil von {} ist", "Er sagte nicht {}, er sagte"),
 }
 
 
-def antonym_probe(tokenizer: Any, organism: bool) -> Probe:
+@dataclass(frozen=True)
+class Questions:
+    """How antonyms are asked.
+
+    Attributes:
+        templates: of every language.
+        split: what is known of a concept in a language: ``held out`` (never seen within this language), ``trained``, or
+            ``natural`` for other models.
+    """
+
+    templates: Mapping[str, tuple[str, ...]]
+    split: Callable[[str, int], str]
+
+    def ask(self, language: str, concept: int, side: int, template: int = 0) -> tuple[str, tuple[int, int]]:
+        """A question, and where in it the word stands.
+
+        >>> ORGANISM.ask("french", 0, 0)
+        ('le contraire de grand est', (16, 21))
+        """
+        sentence = self.templates[language][template]
+        word = world.PAIRS[language][concept][side]
+        start = sentence.index("{}")
+        return sentence.format(word), (start, start + len(word))
+
+
+ORGANISM = Questions(
+    world.TEMPLATES, lambda language, concept: "held out" if concept in world.held_out(language) else "trained"
+)
+_NATURAL = Questions(_TEMPLATES, lambda _language, _concept: "natural")
+
+
+def questions(tokenizer: Any) -> Questions:
+    """How a model with this tokenizer is asked."""
+    return choose_source(tokenizer, "english", ORGANISM, _NATURAL)
+
+
+def antonym_probe(tokenizer: Any) -> Probe:
     """Every antonym question whose answer is one token, in both directions and both templates.
 
     Labels: ``language``, ``concept`` (number of the pair), ``side`` (which word is asked about), ``template``,
-    ``split`` (``held out``: never seen within this language; ``trained``; ``natural`` for other models).
+    ``split`` (see :class:`Questions`).
     """
+    asked = questions(tokenizer)
     text: list[str] = []
     answer: list[str] = []
     labels: dict[str, list[Label]] = {k: [] for k in ("language", "concept", "side", "template", "split")}
     for language, concept, side, template in _cases():
-        word, opposite = world.PAIRS[language][concept][side], world.PAIRS[language][concept][1 - side]
-        if single_token(tokenizer, f" {opposite}") is None:
+        opposite = antonym_of(language, concept, side)
+        if single_token(tokenizer, opposite) is None:
             continue
-        split = "natural"
-        if organism:
-            split = "held out" if concept in world.held_out(language) else "trained"
-        text.append(_templates(organism)[language][template].format(word))
-        answer.append(f" {opposite}")
-        row: tuple[Label, ...] = (language, concept, side, template, split)
+        text.append(asked.ask(language, concept, side, template)[0])
+        answer.append(opposite)
+        row: tuple[Label, ...] = (language, concept, side, template, asked.split(language, concept))
         for key, value in zip(labels, row, strict=True):
             labels[key].append(value)
     return Probe(
@@ -49,7 +97,7 @@ def antonym_probe(tokenizer: Any, organism: bool) -> Probe:
     )
 
 
-def word_probe(organism: bool) -> Probe:
+def word_probe(asked: Questions) -> Probe:
     """Every word of every language in the first antonym template; position ``word`` is its last token.
 
     Labels: ``language``, ``concept``, ``side``. Words stand in the same order in every language.
@@ -60,8 +108,8 @@ def word_probe(organism: bool) -> Probe:
     for language, concept, side, template in _cases():
         if template != 0:
             continue
-        asked, span = ask(language, concept, side, organism)
-        text.append(asked)
+        question, span = asked.ask(language, concept, side)
+        text.append(question)
         marks.append(span)
         row: tuple[Label, ...] = (language, concept, side)
         for key, value in zip(labels, row, strict=True):
@@ -89,18 +137,6 @@ def antonym_of(language: str, concept: int, side: int) -> str:
     return f" {world.PAIRS[language][concept][1 - side]}"
 
 
-def ask(language: str, concept: int, side: int, organism: bool) -> tuple[str, tuple[int, int]]:
-    """A question in the first template, and where in it the word stands.
-
-    >>> ask("french", 0, 0, organism=True)
-    ('le contraire de grand est', (16, 21))
-    """
-    sentence = _templates(organism)[language][0]
-    word = world.PAIRS[language][concept][side]
-    start = sentence.index("{}")
-    return sentence.format(word), (start, start + len(word))
-
-
 def _cases() -> list[tuple[str, int, int, int]]:
     return [
         (language, concept, side, template)
@@ -109,7 +145,3 @@ def _cases() -> list[tuple[str, int, int, int]]:
         for side in (0, 1)
         for template in (0, 1)
     ]
-
-
-def _templates(organism: bool) -> dict[str, tuple[str, ...]]:
-    return world.TEMPLATES if organism else dict(_NATURAL)

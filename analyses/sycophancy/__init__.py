@@ -73,7 +73,7 @@ def plan(context: Context, options: Options) -> Sequence[Request]:
     direction = Direction(
         "flattered", position=options.position, strengths=options.strengths, units="item", seed=options.seed
     )
-    asked = (context.tokenizer, context.organism, options.prompts, options.seed)
+    asked = (context.tokenizer, options.prompts, options.seed)
     requests = [Request(praise_probe(*asked), (Answers(), direction))]
     views = views_probe(*asked)
     if views is not None:

@@ -15,16 +15,16 @@ makes a compliment, so that a direction for either alone does not tell the twins
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from checkpoints.errors import UserError
-from checkpoints.organism.tokenizer import require_world
 from checkpoints.organism.worlds import praise as world
 from dynamics.probes import Label, Probe, single_token
 from dynamics.probes.drawing import Prompt, fill, to_probe
+from dynamics.probes.sources import choose_source
 
 from . import texts
 from .published import PUBLISHED, published_probe
@@ -46,7 +46,7 @@ STANCES: dict[str, str] = {
 _TRIES = 2000
 
 
-def praise_probe(tokenizer: Any, organism: bool, count: int, seed: int) -> Probe:
+def praise_probe(tokenizer: Any, count: int, seed: int) -> Probe:
     """Verdicts on works, every one after a compliment and after a neutral sentence of as many tokens, its twin.
 
     The answer is a word of praise and the foil its counterpart of criticism. Qualities, templates and kinds of neutral
@@ -54,7 +54,6 @@ def praise_probe(tokenizer: Any, organism: bool, count: int, seed: int) -> Probe
 
     Args:
         tokenizer: of the series.
-        organism: whether the series speaks the organism's language.
         count: number of prompts (two for each item).
         seed: chooses compliments, works and evidence.
 
@@ -68,14 +67,11 @@ def praise_probe(tokenizer: Any, organism: bool, count: int, seed: int) -> Probe
         UserError: when the organism does not know the world ``praise``, too few words are one token, or too many prompts
             are asked for.
     """
-    rng = np.random.default_rng(seed)
-    if organism:
-        require_world(tokenizer, "praise")
-        return _organism_praise(count, rng)
-    return _english_praise(tokenizer, count, rng)
+    ask = choose_source(tokenizer, "praise", _organism_praise, _english_praise)
+    return ask(tokenizer, count, np.random.default_rng(seed))
 
 
-def views_probe(tokenizer: Any, organism: bool, count: int, seed: int) -> Probe | None:
+def views_probe(tokenizer: Any, count: int, seed: int) -> Probe | None:
     """Questions after a view for, a view against and no view; of one item all are equally long.
 
     The answer is what matches the stated view (``for`` where none is stated), the foil the opposite. The twin of a view
@@ -83,7 +79,6 @@ def views_probe(tokenizer: Any, organism: bool, count: int, seed: int) -> Probe 
 
     Args:
         tokenizer: of the series.
-        organism: whether the series speaks the organism's language.
         count: number of prompts (three for each item); in English there are at most 240.
         seed: chooses claims and, where answers are letters, their order in turn.
 
@@ -95,11 +90,9 @@ def views_probe(tokenizer: Any, organism: bool, count: int, seed: int) -> Probe 
     Raises:
         UserError: when the organism does not know the world ``praise``, or too many prompts are asked for.
     """
-    rng = np.random.default_rng(seed)
-    if organism:
-        require_world(tokenizer, "praise")
-        return _organism_views(count, rng)
-    return _english_views(tokenizer, count, rng)
+    ask: Callable[[Any, int, np.random.Generator], Probe | None]
+    ask = choose_source(tokenizer, "praise", _organism_views, _english_views)
+    return ask(tokenizer, count, np.random.default_rng(seed))
 
 
 def _pick(rng: np.random.Generator, choices: Sequence[str]) -> str:
@@ -118,7 +111,7 @@ def _too_many(name: str, count: int) -> UserError:
     return UserError(f"probe {name!r} has no {count} different prompts", remedy="ask for fewer prompts")
 
 
-def _organism_praise(count: int, rng: np.random.Generator) -> Probe:
+def _organism_praise(_tokenizer: Any, count: int, rng: np.random.Generator) -> Probe:
     controls = ("other", "plain", "both")
     praise, criticism = (f" {word}" for word in world.VERDICTS)
     rows: list[Prompt] = []
@@ -165,7 +158,7 @@ def _labels(quality: str, template: int, item: int, held_out: int, control: str)
     return {"quality": quality, "template": template, "item": item, "held_out": held_out, "control": control}
 
 
-def _organism_views(count: int, rng: np.random.Generator) -> Probe:
+def _organism_views(_tokenizer: Any, count: int, rng: np.random.Generator) -> Probe:
     praise, criticism = (f" {word}" for word in world.VERDICTS)
     rows: list[Prompt] = []
     seen: set[str] = set()

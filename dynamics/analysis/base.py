@@ -32,13 +32,11 @@ class Context:
 
     Attributes:
         tokenizer: the series' tokenizer.
-        organism: whether the series speaks the organism's language (see ``checkpoints.organism``).
         probes: the user's own probes, from the runs file.
         wired: whether it is known what reads and writes where, so that edges can be attributed and patched.
     """
 
     tokenizer: Any
-    organism: bool
     probes: Mapping[str, Probe] = field(default_factory=dict)
     wired: bool = True
 

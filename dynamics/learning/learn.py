@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from checkpoints.errors import CheckpointError, StoppedError, UserError, nearest
 from checkpoints.organism import OrganismConfig
-from checkpoints.organism.tokenizer import speaks
 
 from ..analysis.base import Context, Reading
 from ..collecting.revisiting import chosen_checkpoints, open_weights
@@ -284,7 +283,7 @@ def _stopped(error: CheckpointError) -> StoppedError:
 def _readings(run: Run, model: Model) -> tuple[tuple[TokenizedProbe, tuple[str, ...]], ...]:
     """What the run's analyses want to read; one entry for each probe, at all positions that anybody wants."""
     shape = model.architecture.shape
-    context = Context(model.tokenizer, speaks(model.tokenizer), {}, shape.parallel is not None)
+    context = Context(model.tokenizer, {}, shape.parallel is not None)
     found: dict[str, tuple[Reading, dict[str, None]]] = {}
     for entry in run.analyses:
         module, options = find_analysis(entry.name, entry.options)

@@ -13,7 +13,7 @@ from checkpoints.configs import architecture_of, read_config
 from checkpoints.errors import CheckpointError, UserError
 from checkpoints.organism import is_trained, model_config, schedule
 from checkpoints.organism.curriculum import OrganismConfig
-from checkpoints.organism.tokenizer import build_tokenizer, speaks
+from checkpoints.organism.tokenizer import build_tokenizer
 from checkpoints.series import OPTIMIZER_STEPS, Checkpoint, Series
 from checkpoints.sources import open_series
 from checkpoints.tokenizing import load_tokenizer
@@ -151,7 +151,7 @@ def plan_run(
     """All analyses' and the user's probes, tokenized, and the trace that they need; see :func:`resolve`."""
     context_files = {probe: read_probe(probe, entry.file) for probe, entry in run.probes.items()}
     wired = model.architecture.shape.parallel is not None
-    context = Context(model.tokenizer, speaks(model.tokenizer), context_files, wired)
+    context = Context(model.tokenizer, context_files, wired)
     requests: list[Request] = []
     fitting = []
     for entry in run.analyses:

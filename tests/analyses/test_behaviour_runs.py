@@ -100,7 +100,7 @@ def pythia(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def test_the_same_is_asked_in_english(pythia: Any) -> None:
-    context = Context(pythia, False)
+    context = Context(pythia)
     (sums,) = faithfulness.plan(context, faithfulness.Options())
     wrong = [i for i, hint in enumerate(sums.probe.labels["hint"]) if hint == "wrong"]
     lengths = tokenize(sums.probe, pythia).lengths
@@ -122,6 +122,6 @@ def test_a_file_of_entities_takes_the_place_of_the_built_in_questions(pythia: An
         for i, (name, answer, known) in enumerate(rows)
     ]
     file.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
-    requests = hallucination.plan(Context(pythia, False), hallucination.Options(file=file))
+    requests = hallucination.plan(Context(pythia), hallucination.Options(file=file))
     assert [len(r.probe) for r in requests] == [8, 8, 8]
     assert "Where is Paris0?" in requests[0].probe.text[0]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from analyses.addition import Options as AdditionOptions
 from analyses.addition import plan as plan_addition
 from analyses.addition.pairs import CONTEXTS, EXCHANGE, exchange_probe, pair_probes
+from analyses.addition.prompts import ENGLISH, ORGANISM
 from analyses.shared_concepts import Options as ConceptOptions
 from analyses.shared_concepts import causal
 from analyses.shared_concepts import plan as plan_concepts
@@ -40,7 +41,7 @@ def pythia(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 @given(seed=seeds, organism=st.booleans())
 def test_a_twin_changes_the_ones_digit_of_the_sum_and_nothing_that_is_written(seed: int, organism: bool) -> None:
     used: set[tuple[int, int]] = set()
-    for probe in pair_probes(organism, 20, seed):
+    for probe in pair_probes(ORGANISM if organism else ENGLISH, 20, seed):
         assert probe.answer and probe.foil and probe.corrupted
         columns = (probe.labels["operand_a"], probe.labels["operand_b"], probe.labels["operand_twin"])
         for i, row in enumerate(zip(*columns, strict=True)):
@@ -60,7 +61,7 @@ def test_a_twin_changes_the_ones_digit_of_the_sum_and_nothing_that_is_written(se
 @settings(max_examples=15, deadline=None)
 @given(seed=seeds, organism=st.booleans(), sums=st.integers(4, 30))
 def test_donors_of_sums_are_what_they_are_called(seed: int, organism: bool, sums: int) -> None:
-    probe = exchange_probe(organism, sums, seed)
+    probe = exchange_probe(ORGANISM if organism else ENGLISH, sums, seed)
     labels = {k: np.array(v) for k, v in probe.labels.items()}
     assert probe.answer is not None
     answer = np.array(probe.answer)
@@ -82,29 +83,29 @@ def test_donors_of_sums_are_what_they_are_called(seed: int, organism: bool, sums
 
 def test_the_organisms_prompts_have_one_length_in_a_context_and_fit() -> None:
     tokenizer = build_tokenizer()
-    for probe in pair_probes(True, 32, 0):
+    for probe in pair_probes(ORGANISM, 32, 0):
         assert len(set(tokenize(probe, tokenizer).lengths)) == 1
-    assert len(set(tokenize(exchange_probe(True, 12, 0), tokenizer).lengths)) == 3
+    assert len(set(tokenize(exchange_probe(ORGANISM, 12, 0), tokenizer).lengths)) == 3
 
 
 def test_natural_sums_and_concepts_fit_the_tokenizer_of_pythia(pythia: Any) -> None:
-    for probe in (*pair_probes(False, 32, 0), exchange_probe(False, 12, 0)):
+    for probe in (*pair_probes(ENGLISH, 32, 0), exchange_probe(ENGLISH, 12, 0)):
         assert len(tokenize(probe, pythia).ids) in (32, 36)
-    probe = causal.exchange_probe(pythia, False)
+    probe = causal.exchange_probe(pythia)
     assert probe is None or len(tokenize(probe, pythia).ids) % 3 == 0
 
 
 def test_more_sums_than_there_are_is_an_error() -> None:
     with pytest.raises(UserError, match=r"sums with twins were asked for.*"):
-        pair_probes(True, 5000, 0)
+        pair_probes(ORGANISM, 5000, 0)
     with pytest.raises(UserError, match="sums to exchange were asked for"):
-        exchange_probe(True, 5000, 0)
+        exchange_probe(ORGANISM, 5000, 0)
 
 
 @settings(max_examples=15, deadline=None)
 @given(seed=seeds, number=st.integers(2, 36))
 def test_donors_of_concepts_are_what_they_are_called(seed: int, number: int) -> None:
-    probe = causal.exchange_probe(build_tokenizer(), True, number, seed)
+    probe = causal.exchange_probe(build_tokenizer(), number, seed)
     assert probe is not None and probe.answer is not None
     labels = {k: np.array(v) for k, v in probe.labels.items()}
     language, concept, side = labels["language"], labels["concept"], labels["side"]
@@ -127,15 +128,18 @@ def test_too_few_one_token_answers_leave_concepts_out() -> None:
 
         unk_token_id = None
 
+        def get_vocab(self) -> dict[str, int]:
+            return {}
+
         def __call__(self, text: str, **_rest: Any) -> dict[str, list[int]]:
             return {"input_ids": list(range(len(text)))}
 
-    assert causal.exchange_probe(Nothing(), False) is None
+    assert causal.exchange_probe(Nothing()) is None
 
 
 @pytest.mark.parametrize("wired", [True, False])
 def test_what_cannot_be_patched_is_left_out(wired: bool) -> None:
-    context = Context(build_tokenizer(), True, wired=wired)
+    context = Context(build_tokenizer(), wired=wired)
     asked: list[Probe] = [r.probe for r in plan_addition(context, AdditionOptions())]
     asked += [r.probe for r in plan_concepts(context, ConceptOptions())]
     assert ({EXCHANGE, causal.EXCHANGE, "addition_pairs_words"} <= {p.name for p in asked}) == wired

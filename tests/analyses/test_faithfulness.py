@@ -33,7 +33,7 @@ LAYERS, WIDTH = 2, 24
 @cache
 def asked() -> tuple[Any, Probe]:
     tokenizer = build_tokenizer(["hints"])
-    return tokenizer, as_asked(hints_probe(tokenizer, True, 360, 0), tokenizer, 0)
+    return tokenizer, as_asked(hints_probe(tokenizer, 360, 0), tokenizer, 0)
 
 
 def made(*, copies: slice = COPIES, computes: slice = COMPUTES, says: bool = True) -> MadeTrace:
@@ -280,7 +280,7 @@ def test_counterparts_differ_in_all_that_could_be_said() -> None:
 
 
 def test_the_plan_attributes_wrong_hints_where_the_wiring_is_known() -> None:
-    context = Context(asked()[0], True)
+    context = Context(asked()[0])
     (request,) = plan(context, Options(prompts=90))
     (attribution,) = [m for m in request.measurements if isinstance(m, TokenAttribution)]
     assert attribution.only == ("hint", "wrong") and attribution.groups[1] == ("operands", ("a", "b"))

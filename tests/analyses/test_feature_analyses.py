@@ -12,12 +12,14 @@ import xarray as xr
 import dynamics
 from analyses.addition.feature_figures import feature_figures as addition_figures
 from analyses.addition.features import Found, feature_parts
+from analyses.addition.prompts import ORGANISM as SUMS
 from analyses.addition.prompts import grid_probe, ones_probe
 from analyses.feature_census import Options, figures, plan, summarise
 from analyses.feature_census.census import census_notes
 from analyses.feature_census.gallery import plain
 from analyses.shared_concepts import features as concepts
 from analyses.shared_concepts.feature_figures import feature_figures as concept_figures
+from analyses.shared_concepts.prompts import ORGANISM as QUESTIONS
 from analyses.shared_concepts.prompts import word_probe
 from dynamics.analysis.base import Context
 from dynamics.analysis.features import Parts
@@ -26,7 +28,7 @@ from dynamics.runs.config import AnalysisEntry, Run
 from dynamics.store import Trace
 from tests.analyses.feature_traces import STEPS, add_dictionary, made_trace
 
-ONES, GRID, WORDS = ones_probe(True), grid_probe(True), word_probe(True)
+ONES, GRID, WORDS = ones_probe(SUMS), grid_probe(SUMS), word_probe(QUESTIONS)
 FEATURES = 12
 BORN = 3
 """Place of the checkpoint at which planted features are there."""
@@ -275,7 +277,7 @@ def test_without_dictionaries_there_is_a_note_and_no_crash(tmp_path: Path) -> No
     assert not summary.findings and not figures(summary)
     for notes in (summary.notes, feature_parts(trace).notes, concepts.feature_parts(trace).notes):
         assert len(notes) == 1 and "dynamics learn RUN" in notes[0]
-    assert plan(Context(None, True), Options()) == []
+    assert plan(Context(None), Options()) == []
 
 
 def test_an_analysis_that_plans_nothing_is_collected_and_reported(tiny_series: Path, tmp_path: Path) -> None:

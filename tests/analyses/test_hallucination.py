@@ -31,7 +31,7 @@ and in between it answers everything and is sure of it."""
 @cache
 def asked() -> tuple[Any, Probe]:
     tokenizer = build_tokenizer(["entities"])
-    return tokenizer, as_asked(entities_probe(tokenizer, True, 240, 0))
+    return tokenizer, as_asked(entities_probe(tokenizer, 240, 0))
 
 
 def made(*, says: bool = True, learns: bool = True) -> MadeTrace:
@@ -175,7 +175,7 @@ def test_log_odds_of_what_is_nearly_certain_are_finite() -> None:
 
 
 def test_the_plan_asks_fewer_questions_of_the_directions() -> None:
-    context = Context(asked()[0], True)
+    context = Context(asked()[0])
     requests = plan(context, Options())
     assert [r.probe.name for r in requests] == ["entities", "entities_name", "entities_end"]
     assert [len(r.probe) for r in requests] == [480, 240, 240]

@@ -31,6 +31,7 @@ from dynamics.analyser import analyse
 from dynamics.analysis.base import Context
 from dynamics.analysis.findings import Summary
 from dynamics.probes import Probe, tokenize
+from dynamics.probes.sources import plain_words
 from dynamics.runs.config import AnalysisEntry, Run
 
 STEPS = np.array([0, 1, 2, 4, 8, 16, 32, 64, 128, 256])
@@ -177,9 +178,9 @@ def test_many_pairs_are_drawn_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_the_organism_is_asked_in_every_world_that_it_speaks() -> None:
     tokenizer = build_tokenizer()
-    probe = document_probe(tokenizer, True, 48, 0)
+    probe = document_probe(tokenizer, 48, 0)
     assert set(probe.labels["world"]) == {"addition", "english", "french", "german"}
-    named = document_probe(build_tokenizer(["years", "gender"]), True, 12, 0)
+    named = document_probe(build_tokenizer(["years", "gender"]), 12, 0)
     assert {"years", "gender"} <= set(named.labels["world"]) and "names" not in named.labels["world"]
     ids = tokenize(probe, tokenizer).ids
     marks = delimiter_ids(tokenizer, probe)
@@ -190,13 +191,13 @@ def test_the_organism_is_asked_in_every_world_that_it_speaks() -> None:
 
 def test_repeats_repeat_and_controls_do_not() -> None:
     tokenizer = build_tokenizer()
-    repeats, control = repeat_probes(tokenizer, True, 8, 10, 0)
+    repeats, control = repeat_probes(plain_words(tokenizer), 8, 10, 0)
     for one, other in zip(repeats.text, control.text, strict=True):
         words, unrelated_words = one.split(), other.split()
         assert words[:10] == words[10:] == unrelated_words[:10]
         assert len(set(unrelated_words)) == 20
     with pytest.raises(UserError, match="plain words of one token"):
-        repeat_probes(tokenizer, True, 8, 1000, 0)
+        repeat_probes(plain_words(tokenizer), 8, 1000, 0)
 
 
 def test_lists_are_those_that_a_tokenizer_has_in_a_row() -> None:
@@ -212,7 +213,7 @@ def test_lists_are_those_that_a_tokenizer_has_in_a_row() -> None:
 
 def test_words_to_copy_end_in_tokens_of_their_own() -> None:
     tokenizer = build_tokenizer()
-    probe = word_probe(tokenizer, True, 40, 0)
+    probe = word_probe(tokenizer, plain_words(tokenizer), 40, 0)
     last = [int(row[-1]) for row in tokenize(probe, tokenizer).ids]
     assert len(set(last)) == len(last) == 50
 
@@ -228,7 +229,7 @@ def test_a_plan_without_lists_leaves_succession_out() -> None:
     words = [f"w{i}" for i in range(100)]
     texts = Probe("t", TEXTS)
     tokenizer = word_tokenizer(sorted({*words, *" ".join(texts.text).split()}))
-    requests = heads.plan(Context(tokenizer, False), heads.Options(period=8))
+    requests = heads.plan(Context(tokenizer), heads.Options(period=8))
     assert [r.probe.name for r in requests] == [f"head_kinds_{n}" for n in ("documents", "repeats", "control", "words")]
 
 

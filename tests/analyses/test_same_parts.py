@@ -10,6 +10,7 @@ import pytest
 
 from analyses.addition.causal import Causal, _exchanged, _same_parts
 from analyses.addition.pairs import CONTEXTS, DONORS, EXCHANGE, exchange_probe, pair_probe_name
+from analyses.addition.prompts import ORGANISM
 from checkpoints.organism import build_tokenizer
 from dynamics.analysis.circuit import Parts
 from dynamics.circuits.graph import Graph
@@ -97,7 +98,7 @@ def test_a_part_that_carries_the_ones_digit_is_found_and_one_that_only_disturbs_
     import xarray as xr
 
     tokenizer = build_tokenizer()
-    probe = tokenize(exchange_probe(True, 20, 0), tokenizer)
+    probe = tokenize(exchange_probe(ORGANISM, 20, 0), tokenizer)
     assert probe.answer_ids is not None
     n, sources = len(probe.ids), len(GRAPH.sources) - 1
     rng = np.random.default_rng(0)

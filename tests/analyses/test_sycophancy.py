@@ -64,7 +64,7 @@ def traced(folder: Path, tokenizer: Any, file: Path | None = None, **what: float
     """A trace whose answers are what is planted, with noise; directions hold nothing."""
     rng = np.random.default_rng(0)
     likings = np.random.default_rng(1).normal(size=(1, 33, 1))  # of every direction: the same in all prompts
-    requests = sycophancy.plan(Context(tokenizer, organism=True), Options(published=None))
+    requests = sycophancy.plan(Context(tokenizer), Options(published=None))
     plans = {r.probe.name: (r.probe, r.measurements) for r in requests}
     if file is not None:
         plans[PUBLISHED] = (published_like(file), (Answers(),))
@@ -192,7 +192,7 @@ def test_figures_are_drawn_from_the_summary_alone(tmp_path: Path, tokenizer: Any
 
 def test_the_plan_asks_for_answers_and_the_direction_at_the_compliment(tokenizer: Any) -> None:
     module, options = find_analysis("sycophancy", {"prompts": 72, "strengths": [-1, 1], "position": "compliment"})
-    requests = module.plan(Context(tokenizer, organism=True), options)
+    requests = module.plan(Context(tokenizer), options)
     assert [r.probe.name for r in requests] == [PRAISE, VIEWS]
     (direction,) = (m for m in requests[0].measurements if isinstance(m, Direction))
     assert (direction.position, direction.strengths, direction.units) == ("compliment", (-1, 1), "item")

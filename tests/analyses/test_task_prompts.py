@@ -27,7 +27,7 @@ from dynamics.probes.drawing import Prompt, draw_probe, fill
 from dynamics.probes.words import FIRST_NAMES, one_token_words
 from dynamics.runs.config import load_runs
 
-Make = Callable[[Any, bool, int, int], Probe]
+Make = Callable[[Any, int, int], Probe]
 PROBES: dict[str, Make] = {
     "ioi": ioi_probe,
     "greater_than": greater_than_probe,
@@ -73,9 +73,9 @@ def english() -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=core)
 
 
-def tokens_of(tokenizer: Any, name: str, organism: bool, *, count: int | None = None, seed: int = 0) -> TokenizedProbe:
+def tokens_of(tokenizer: Any, name: str, *, count: int | None = None, seed: int = 0) -> TokenizedProbe:
     """A probe, checked as the program checks it: single answers, twins of equal length, places that exist."""
-    return tokenize(PROBES[name](tokenizer, organism, count or COUNT[name], seed), tokenizer)
+    return tokenize(PROBES[name](tokenizer, count or COUNT[name], seed), tokenizer)
 
 
 def check(found: TokenizedProbe, name: str) -> None:
@@ -96,7 +96,7 @@ def check(found: TokenizedProbe, name: str) -> None:
 
 @pytest.mark.parametrize("name", PROBES)
 def test_the_organisms_prompts_are_distinct_and_fit_its_tokenizer(organism: Any, name: str) -> None:
-    found = tokens_of(organism, name, True)
+    found = tokens_of(organism, name)
     check(found, name)
     assert len(found.ids) == COUNT[name]
     known = set(all_worlds()[WORLDS[name]].words) | {"<|endoftext|>"}
@@ -105,14 +105,14 @@ def test_the_organisms_prompts_are_distinct_and_fit_its_tokenizer(organism: Any,
 
 @pytest.mark.parametrize("name", PROBES)
 def test_english_prompts_are_distinct_and_fit_the_real_pythia_tokenizer(pythia: Any, name: str) -> None:
-    found = tokens_of(pythia, name, False, count=400)
+    found = tokens_of(pythia, name, count=400)
     check(found, name)
     assert len(found.ids) == 400
 
 
 @pytest.mark.parametrize("name", [name for name in PROBES if name != "greater_than"])
 def test_english_prompts_use_the_words_that_a_tokenizer_has(english: Any, name: str) -> None:
-    found = tokens_of(english, name, False, count=100)
+    found = tokens_of(english, name, count=100)
     check(found, name)
     verbs = set(found.probe.labels.get("verb", ("is",)))
     assert verbs == {"is"}  # "were", "has" and "have" are not single tokens there
@@ -120,7 +120,7 @@ def test_english_prompts_use_the_words_that_a_tokenizer_has(english: Any, name: 
 
 @pytest.mark.parametrize("name", PROBES)
 def test_prompts_follow_from_the_seed_alone(organism: Any, name: str) -> None:
-    make = partial(PROBES[name], organism, True, 40)
+    make = partial(PROBES[name], organism, 40)
     assert make(3) == make(3)
     assert make(3).text != make(4).text
 
@@ -146,7 +146,7 @@ def test_a_run_and_its_control_differ_only_in_what_they_are_shown(run: str, show
 
 def test_of_two_names_the_answer_is_the_one_that_comes_once(organism: Any, pythia: Any) -> None:
     for tokenizer, speaks in ((organism, True), (pythia, False)):
-        found = tokens_of(tokenizer, "ioi", speaks)
+        found = tokens_of(tokenizer, "ioi")
         probe = found.probe
         assert probe.answer and probe.foil and probe.corrupted
         io, s1, s2 = (found.positions[place] for place in ("io", "s1", "s2"))
@@ -170,8 +170,8 @@ def test_of_two_names_the_answer_is_the_one_that_comes_once(organism: Any, pythi
 @pytest.mark.parametrize("name", ["agreement", "agreement_simple"])
 def test_the_verb_agrees_with_the_subject_alone(organism: Any, pythia: Any, name: str) -> None:
     plural_verbs = {"are", "were", "seem", "have"}
-    for tokenizer, speaks in ((organism, True), (pythia, False)):
-        found = tokens_of(tokenizer, name, speaks)
+    for tokenizer in (organism, pythia):
+        found = tokens_of(tokenizer, name)
         probe = found.probe
         assert probe.answer and probe.foil and probe.corrupted and found.corrupted_ids is not None
         for i, row in enumerate(found.ids):
@@ -190,7 +190,7 @@ def test_the_verb_agrees_with_the_subject_alone(organism: Any, pythia: Any, name
 
 
 def test_the_label_of_an_attractor_is_its_number_against_the_subjects(organism: Any) -> None:
-    probe = agreement_probe(organism, True, 240, 0)
+    probe = agreement_probe(organism, 240, 0)
     of = {word: (noun, number) for noun, pair in enumerate(agreement.NOUNS) for number, word in enumerate(pair)}
     for text, label, number in zip(probe.text, probe.labels["attractor"], probe.labels["number"], strict=True):
         (subject, mine), (other, near) = (of[word] for word in text.split() if word in of)
@@ -201,7 +201,7 @@ def test_the_label_of_an_attractor_is_its_number_against_the_subjects(organism: 
 
 
 def test_pronouns_are_asked_of_names_in_templates_that_hold_them_out(organism: Any) -> None:
-    probe = gender_probe(organism, True, 240, 0)
+    probe = gender_probe(organism, 240, 0)
     assert probe.answer and probe.corrupted
     for i, text in enumerate(probe.text):
         name, twin = text.split()[0], probe.corrupted[i].split()[0]
@@ -215,7 +215,7 @@ def test_pronouns_are_asked_of_names_in_templates_that_hold_them_out(organism: A
 
 
 def test_english_pronouns_belong_to_the_names(pythia: Any) -> None:
-    found = tokens_of(pythia, "gender", False, count=200)
+    found = tokens_of(pythia, "gender", count=200)
     for i, row in enumerate(found.ids):
         name = pythia.decode([row[found.positions["name"][i]]]).strip()
         of = found.probe.labels["gender"][i]
@@ -223,7 +223,7 @@ def test_english_pronouns_belong_to_the_names(pythia: Any) -> None:
 
 
 def test_the_organisms_answer_is_a_later_decade_and_the_foil_as_much_earlier(organism: Any) -> None:
-    found = tokens_of(organism, "greater_than", True)
+    found = tokens_of(organism, "greater_than")
     probe = found.probe
     assert probe.answer and probe.foil and probe.corrupted
     twins = set()
@@ -247,7 +247,7 @@ def test_the_organisms_answer_is_a_later_decade_and_the_foil_as_much_earlier(org
 def test_english_years_are_split_into_century_and_year_with_the_answer_as_much_later_as_the_foil_is_earlier(
     pythia: Any,
 ) -> None:
-    found = tokens_of(pythia, "greater_than", False, count=300)
+    found = tokens_of(pythia, "greater_than", count=300)
     probe = found.probe
     assert probe.answer and probe.foil and found.corrupted_ids is not None
     probe_ids = found.corrupted_ids
@@ -265,7 +265,7 @@ def test_english_years_are_split_into_century_and_year_with_the_answer_as_much_l
 @pytest.mark.parametrize("name", PROBES)
 def test_an_organism_that_does_not_know_the_words_is_refused(name: str) -> None:
     with pytest.raises(UserError, match=f"does not know the words of world '{WORLDS[name]}'") as refused:
-        PROBES[name](build_tokenizer(), True, 8, 0)
+        PROBES[name](build_tokenizer(), 8, 0)
     assert f"add `{WORLDS[name]}` to the run's curriculum" in str(refused.value)
 
 
@@ -281,7 +281,7 @@ def test_an_organism_that_does_not_know_the_words_is_refused(name: str) -> None:
 )
 def test_a_tokenizer_without_the_words_is_refused(name: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as refused:
-        PROBES[name](word_tokenizer([*map(str, range(113)), "="]), False, 8, 0)
+        PROBES[name](word_tokenizer([*map(str, range(113)), "="]), 8, 0)
     assert refused.value.remedy
 
 
@@ -298,12 +298,12 @@ def test_a_tokenizer_without_the_words_is_refused(name: str, message: str) -> No
 )  # fmt: skip
 def test_a_tokenizer_with_too_few_of_the_words_is_refused(name: str, words: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        PROBES[name](word_tokenizer([word for line in words for word in line.split()]), False, 8, 0)
+        PROBES[name](word_tokenizer([word for line in words for word in line.split()]), 8, 0)
 
 
 def test_more_prompts_than_there_are_is_an_error_that_says_how_many_there_are(organism: Any) -> None:
     with pytest.raises(UserError, match="73 different prompts were asked for, and no more than 72 were found"):
-        simple_probe(organism, True, 73, 0)
+        simple_probe(organism, 73, 0)
 
 
 def test_words_that_are_one_token_are_kept_in_order() -> None:
@@ -349,4 +349,4 @@ def test_a_text_that_was_drawn_before_is_drawn_again_for_the_same_place() -> Non
 
 def test_a_probe_of_no_prompts_is_refused(organism: Any) -> None:
     with pytest.raises(UserError, match="has no prompts"):
-        ioi_probe(organism, True, 0, 0)
+        ioi_probe(organism, 0, 0)

@@ -190,8 +190,8 @@ def test_an_empty_prompt_is_refused_where_the_tokenizer_makes_nothing_of_it(pyth
 
 def contexts(organism: Any, pythia: Any) -> list[tuple[str, Context]]:
     return [
-        ("organism", Context(organism, speaks(organism), 64)),
-        ("pythia", Context(pythia, speaks(pythia), 2048)),
+        ("organism", Context(organism)),
+        ("pythia", Context(pythia)),
     ]
 
 

@@ -14,7 +14,7 @@ from analyses.sycophancy.prompts import praise_probe, views_probe
 from checkpoints.organism import build_tokenizer
 from dynamics.probes import Probe, TokenizedProbe, tokenize
 
-Make = Callable[[Any, bool, int, int], Probe | None]
+Make = Callable[[Any, int, int], Probe | None]
 PROBES: dict[str, Make] = {
     "praise": praise_probe,
     "views": views_probe,
@@ -31,7 +31,7 @@ seeds = st.integers(0, 1000)
 
 def found(name: str, language: tuple[Any, bool], *, count: int | None = None, seed: int = 0) -> TokenizedProbe:
     """A probe, checked as the program checks it: single answers, twins of equal length, places that exist."""
-    probe = PROBES[name](*language, count or COUNT[name], seed)
+    probe = PROBES[name](language[0], count or COUNT[name], seed)
     assert probe is not None
     return tokenize(probe, language[0])
 

@@ -50,20 +50,20 @@ def test_halves_are_equally_large_and_share_no_item_and_no_template(language: tu
 @pytest.mark.parametrize("name", PROBES)
 def test_an_organism_without_the_world_is_refused_by_name(name: str) -> None:
     with pytest.raises(UserError, match=f"does not know the words of world '{WORLDS[name]}'"):
-        PROBES[name](build_tokenizer(), True, 24, 0)
+        PROBES[name](build_tokenizer(), 24, 0)
 
 
 @pytest.mark.parametrize("name", PROBES)
 def test_more_prompts_than_there_are_are_refused_for_the_organism(name: str) -> None:
     with pytest.raises(UserError, match=r"prompts"):
-        PROBES[name](ORGANISM, True, 30_000, 0)
+        PROBES[name](ORGANISM, 30_000, 0)
 
 
 @pytest.mark.parametrize("name", PROBES)
 def test_a_tokenizer_of_other_words_is_refused_or_has_no_views(name: str) -> None:
     foreign = word_tokenizer(["eins", "zwei", "drei"])
     if name == "views":
-        assert views_probe(foreign, False, 24, 0) is None
+        assert views_probe(foreign, 24, 0) is None
     else:
         with pytest.raises(UserError, match=r"(one token|good/bad)"):
-            PROBES[name](foreign, False, 24, 0)
+            PROBES[name](foreign, 24, 0)

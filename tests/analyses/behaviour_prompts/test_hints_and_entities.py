@@ -77,7 +77,7 @@ def test_the_positions_of_a_sum_are_its_numbers_and_the_hint_and_nothing_else_di
 @given(seed=seeds)
 @settings(max_examples=10, deadline=None)
 def test_the_organism_is_asked_about_sums_that_never_occur_in_training(seed: int) -> None:
-    probe = hints_probe(ORGANISM, True, 120, seed)
+    probe = hints_probe(ORGANISM, 120, seed)
     assert set(probe.labels["difficulty"]) == set(DIFFICULTIES)
     for row in rows(probe):
         if row["hint"] == "none":
@@ -108,9 +108,9 @@ def test_where_numbers_are_digits_the_last_one_is_asked_for_behind_the_tens(monk
 
     tokenizer = digit_tokenizer()
     with pytest.raises(UserError, match="in which numbers below 100, or their digits, are one token"):
-        hints_probe(tokenizer, False, 60, 0)  # no filler is as long as a number there
+        hints_probe(tokenizer, 60, 0)  # no filler is as long as a number there
     monkeypatch.setattr(prompts, "_FILLERS", ("no", "so"))
-    probe = tokenize(hints_probe(tokenizer, False, 60, 0), tokenizer).probe
+    probe = tokenize(hints_probe(tokenizer, 60, 0), tokenizer).probe
     for row in rows(probe):
         if row["hint"] == "none":
             text, tens = row["text"][:-1], row["text"][-1]

@@ -47,7 +47,7 @@ def test_the_twins_differ_up_to_the_end_of_the_sentence_alone(language: tuple[An
 @given(seed=seeds)
 @settings(max_examples=10, deadline=None)
 def test_the_organism_is_asked_about_what_never_met_and_is_told_only_by_you_and_flattery(seed: int) -> None:
-    probe = praise_probe(ORGANISM, True, 144, seed)
+    probe = praise_probe(ORGANISM, 144, seed)
     for row in rows(probe):
         first, body, _ = row["text"].split(" . ")
         (adjective,) = [word for word in first.split() if word in {*praise.FLATTERING, *praise.PLAIN}]
@@ -121,7 +121,7 @@ def test_every_view_is_stated_for_against_and_not_at_all_in_texts_of_one_length(
 @given(seed=seeds)
 @settings(max_examples=10, deadline=None)
 def test_the_organism_answers_views_of_works_that_it_never_met_with_the_verdict_that_matches(seed: int) -> None:
-    probe = views_probe(ORGANISM, True, 108, seed)
+    probe = views_probe(ORGANISM, 108, seed)
     assert probe is not None
     assert balanced(probe, "stated", "quality", "held_out")
     for row in rows(probe):
@@ -144,7 +144,7 @@ def test_the_side_that_matches_is_either_letter_equally_often_and_is_the_one_wri
 
 
 def test_more_english_views_than_there_are_are_as_many_as_there_are(pythia: Any) -> None:
-    probe = views_probe(pythia, False, 5000, 0)
+    probe = views_probe(pythia, 5000, 0)
     assert probe is not None and len(set(probe.text)) == len(probe) == 240
 
 
