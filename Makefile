@@ -9,8 +9,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 READY := $(VENV)/.ready
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
+DOCS := $(VENV)/.docs
 
-.PHONY: demo test test-all check format controls features tasks behaviours clean help
+.PHONY: demo docs test test-all check format controls features tasks behaviours clean help
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -21,6 +22,10 @@ $(READY): pyproject.toml constraints.txt
 	$(PIP) install -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
 	$(PIP) install -c constraints.txt -e '.[dev]'
 	@touch $(READY)
+
+$(DOCS): $(READY)
+	$(PIP) install -c constraints.txt -e '.[docs]'
+	@touch $(DOCS)
 
 demo: $(READY) ## train the organism, trace its training, write reports/organism/index.html (about a quarter of an hour)
 	$(BIN)/dynamics collect organism
@@ -52,6 +57,9 @@ check: $(READY) ## what CI runs besides the tests: lint, format, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(DOCS) ## build the documentation into docs/_build/index.html; a warning is an error
+	$(BIN)/python -m sphinx -W --keep-going -q -b html -d docs/_build/.doctrees docs docs/_build
 
 format: $(READY) ## format the code
 	$(BIN)/ruff check --fix .
