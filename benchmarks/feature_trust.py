@@ -35,7 +35,7 @@ from dynamics.learning.effects import answers, loss_and_gradient, removed
 from dynamics.learning.matching import match_decoders
 from dynamics.learning.quality import Held, read_rows
 from dynamics.learning.readings import installed
-from dynamics.learning.site import Place
+from dynamics.learning.site import SiteAt
 from dynamics.learning.tracks import Tracks, follow
 from dynamics.learning.training import Material, make
 from dynamics.models.architecture import architecture
@@ -50,7 +50,7 @@ class Learned:
     """A crosscoder, the held-out rows that it was measured on, and what became of its features."""
 
     material: Material
-    place: Place
+    place: SiteAt
     coder: Coder
     held: Held
     tracks: Tracks
@@ -73,7 +73,7 @@ def learned(
 
     with tempfile.TemporaryDirectory() as folder:
         coder = make(Path(folder) / "made", "benchmark", config, material, told)
-    place, dictionary = Place(shape, config.site, LAYER), coder.dictionaries[0]
+    place, dictionary = SiteAt(shape, config.site, LAYER), coder.dictionaries[0]
     held = read_rows(series, checkpoints, material.resident(), place, rows[-HELD:], skip=0, batch_tokens=8192)
     fit = evaluate(dictionary, split(held.activations, 512, dim=1))
     tracks = follow(

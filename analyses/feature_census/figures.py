@@ -57,11 +57,11 @@ def _census(data: Any, name: str) -> Figure:
     rows = -(-len(panels) // columns)
     figure = new_figure(4.6 * columns, 2.5 * rows)
     grid = figure.subplots(rows, columns, squeeze=False)
-    for place, axes in enumerate(grid.flat):
-        if place >= len(panels):
+    for index, axes in enumerate(grid.flat):
+        if index >= len(panels):
             axes.set_visible(False)
             continue
-        panel = panels[place]
+        panel = panels[index]
         if panel == "fit":
             curve(axes, "fvu", COLOURS[0], "variance unexplained")
             if np.isfinite(data[f"{name}_loss_recovered"].values).any():

@@ -29,7 +29,7 @@ class Shown:
         title: what it stands out for, and since when.
         tokens: (example)(token) text of the tokens around the one on which it fires.
         level: (example)(token) activation as a share of the feature's largest.
-        at: (example) place of the token.
+        at: (example) position of the token.
         likelier, rarer: tokens that it makes more and less likely by itself.
         worth: its effect at the last checkpoint; empty where that is not known.
     """

@@ -64,10 +64,10 @@ def agreement_of(onsets: Mapping[str, Onset]) -> Agreement:
     for one, other in combinations(there, 2):
         pair = (one, other)
         (agreeing if _overlap(_span(there[one]), _span(there[other])) else disagreeing).append(pair)
-    places = {name: place for name, onset in there.items() if (place := _place(onset)) is not None}
-    ordered = sorted(places, key=lambda name: places[name]) if len(places) > 1 else []
+    positions = {name: at for name, onset in there.items() if (at := _log_step(onset)) is not None}
+    ordered = sorted(positions, key=lambda name: positions[name]) if len(positions) > 1 else []
     earliest, latest = (ordered[0], ordered[-1]) if ordered else ("", "")
-    spread = places[latest] - places[earliest] if ordered else None
+    spread = positions[latest] - positions[earliest] if ordered else None
     absent = [name for name, onset in onsets.items() if onset.state == "not emerged"]
     pairs = len(agreeing) + len(disagreeing)
     if not there:
@@ -109,7 +109,7 @@ def _overlap(one: Interval, other: Interval) -> bool:
     return starts and (other.by is None or one.after is None or one.after < other.by)
 
 
-def _place(onset: Onset) -> float | None:
+def _log_step(onset: Onset) -> float | None:
     """log10(step + 1) of the estimate: interpolated, else the checkpoint by which it had happened."""
     step = onset.step
     if step is None and onset.between is not None:

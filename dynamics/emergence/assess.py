@@ -136,7 +136,7 @@ def assess(
         return Emergence(state="not measurable", reason=reason, null_upper=unknown, **known)
 
     at, v = series.steps[valid], series.values[valid]
-    bound = simultaneous_bound(series.null[valid], level, family=len(valid), places=np.flatnonzero(valid))
+    bound = simultaneous_bound(series.null[valid], level, family=len(valid), positions=np.flatnonzero(valid))
     if limits is not None and (bound.upper >= _ceiling(series, limits)).all():
         limit = max(limits) if series.sign > 0 else min(limits)
         reason = f"no room above the null: its bound is at the metric's limit {limit:g} throughout"

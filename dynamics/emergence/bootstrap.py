@@ -126,8 +126,8 @@ def shuffled_match_null(
 
 def random_signs(rng: np.random.Generator, units: int, draws: int, clusters: npt.ArrayLike | None = None) -> FloatArray:
     """(draw, unit) signs at random, one for all units of a cluster."""
-    place = np.arange(units) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
-    return np.asarray(rng.choice([-1.0, 1.0], size=(draws, int(place.max()) + 1))[:, place])
+    cluster = np.arange(units) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
+    return np.asarray(rng.choice([-1.0, 1.0], size=(draws, int(cluster.max()) + 1))[:, cluster])
 
 
 def sign_flip_null(

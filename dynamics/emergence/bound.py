@@ -47,7 +47,7 @@ WILD = 3.0
 """Studentised excesses beyond this say nothing about how alike two checkpoints are."""
 
 SIMULATED = 2000
-"""Normal curves from which it is told how many more checkpoints matter."""
+"""Normal curves from which the number of further checkpoints that matter is estimated."""
 
 ROUNDING = 1e-9
 """Relative: deviations smaller than this are rounding of the mean, not a spread."""
@@ -83,7 +83,7 @@ def draws_needed(level: float) -> int:
 
 
 def simultaneous_bound(
-    null: npt.ArrayLike, level: float = 0.95, *, family: int | None = None, places: npt.ArrayLike | None = None
+    null: npt.ArrayLike, level: float = 0.95, *, family: int | None = None, positions: npt.ArrayLike | None = None
 ) -> Bound:
     """The bound that a curve of the null exceeds somewhere with probability at most about ``1 - level``.
 
@@ -95,7 +95,7 @@ def simultaneous_bound(
             what it would be for all, so that an onset does not depend on how many others were looked at; at most to the
             largest single excess of the draws, so that few draws at few checkpoints (fewer values together than about
             ``family / (1 - level)``) do not raise it enough.
-        places: (checkpoint,) where those that are measured stand among the ``family``, increasing; evenly spread if not
+        positions: (checkpoint,) where those that are measured stand among the ``family``, increasing; evenly spread if not
             given. Each counts for the part of the series that it is nearest to: a search visits many checkpoints where
             curves rise, and their noise is not that of the others. Checkpoints between two that were measured are taken to
             share their null draws as far as these two are correlated.
@@ -104,7 +104,7 @@ def simultaneous_bound(
         Mean, scale and upper bound, each (..., checkpoint).
 
     Raises:
-        ValueError: ``null`` has fewer than two axes, ``level`` is not in (0, 1), ``places`` do not increase within the
+        ValueError: ``null`` has fewer than two axes, ``level`` is not in (0, 1), ``positions`` do not increase within the
             ``family``, or it is smaller than what was measured.
 
     >>> simultaneous_bound(np.full((3, 20), 0.25)).upper
@@ -125,7 +125,7 @@ def simultaneous_bound(
     squares = np.nansum(away**2, axis=-1, keepdims=True)
     valid = np.isfinite(x).any(axis=-1, keepdims=True)
     variance = np.where(valid, squares / (n - 1), np.nan)
-    at = _places(x.shape[-2], family, places)
+    at = _positions(x.shape[-2], family, positions)
     share = _shares(at, family)[:, None] * valid
     share = share / np.maximum(share.sum(axis=-2, keepdims=True), 1e-300)
     floor = SCALE_FLOOR * np.sqrt(np.nansum(share * variance, axis=-2, keepdims=True))
@@ -153,21 +153,21 @@ def simultaneous_bound(
     return Bound(mean=mean, scale=scale[..., 0], upper=upper, largest=largest)
 
 
-def _places(checkpoints: int, family: int | None, places: npt.ArrayLike | None) -> FloatArray:
+def _positions(checkpoints: int, family: int | None, positions: npt.ArrayLike | None) -> FloatArray:
     """(checkpoint,) where the measured checkpoints stand among the family."""
     size = checkpoints if family is None else family
     if size < checkpoints:
         raise ValueError(f"family is {size} with {checkpoints} checkpoints measured; expected at least as many")
-    if places is None:
+    if positions is None:
         return np.linspace(0.0, size - 1.0, checkpoints)
-    at = np.asarray(places, dtype=np.float64)
+    at = np.asarray(positions, dtype=np.float64)
     if (
         at.shape != (checkpoints,)
         or (np.diff(at) <= 0).any()
         or (at.size and (at[0] < 0 or (family and at[-1] > family - 1)))
     ):
         raise ValueError(
-            f"places have shape {at.shape}; expected {(checkpoints,)}, increasing, within a family of {size}"
+            f"positions have shape {at.shape}; expected {(checkpoints,)}, increasing, within a family of {size}"
         )
     return at
 
@@ -217,13 +217,13 @@ def _more(values: FloatArray, at: FloatArray, level: float, family: int) -> floa
     within its noise, every checkpoint between is new; before the first and after the last the nearest gap goes on. Where a
     model no longer changes its mind all checkpoints share one draw, where it is learning each has its own, and a search
     visits more of the latter. The ratio is that of normal curves with these correlations, and with the standard deviations
-    of the excesses, interpolated between the places; excesses beyond :data:`WILD` are cut off, for one wild draw would hide
+    of the excesses, interpolated between the positions; excesses beyond :data:`WILD` are cut off, for one wild draw would hide
     all others.
 
     Args:
         values: (checkpoint, null_draw) studentised excesses.
-        at: (checkpoint,) their places among the ``family``, at least two.
-        level: of the quantile of the maximum at which it is told.
+        at: (checkpoint,) their positions among the ``family``, at least two.
+        level: of the quantile of the maximum at which it is estimated.
         family: how many checkpoints there are.
     """
     cut = np.clip(values, -WILD, WILD)
@@ -232,17 +232,17 @@ def _more(values: FloatArray, at: FloatArray, level: float, family: int) -> floa
     clear = across > 2.0 * NOISE / np.sqrt(m)
     lasting = float(np.clip((r[:-1] * r[1:])[clear].sum() / across[clear].sum(), 0.05, 1.0)) if clear.any() else 1.0
     step = np.where(r > NOISE / np.sqrt(n), np.clip(r / lasting, 0.0, 1.0), 0.0) ** (1.0 / np.diff(at))
-    places = np.arange(family)
+    positions = np.arange(family)
     # The correlation of every checkpoint with the one before it: that of the gap it ends or lies in.
-    kept = step[np.clip(np.searchsorted(at, places, side="left") - 1, 0, step.size - 1)]
+    kept = step[np.clip(np.searchsorted(at, positions, side="left") - 1, 0, step.size - 1)]
     new = np.sqrt(1.0 - kept**2)
     rng = np.random.default_rng(0)
     curves = rng.standard_normal((family, SIMULATED))
-    for place in range(1, family):
-        curves[place] = kept[place] * curves[place - 1] + new[place] * curves[place]
+    for position in range(1, family):
+        curves[position] = kept[position] * curves[position - 1] + new[position] * curves[position]
     if lasting < 1.0:
         curves = np.sqrt(lasting) * curves + np.sqrt(1.0 - lasting) * rng.standard_normal(curves.shape)
-    curves *= np.interp(places, at, np.nanstd(cut, axis=1))[:, None]
+    curves *= np.interp(positions, at, np.nanstd(cut, axis=1))[:, None]
     limit = np.quantile(curves[np.round(at).astype(np.int64)].max(axis=0), level)
     above = min(float((curves.max(axis=0) > limit).mean()), 1.0 - 1.0 / SIMULATED)
     return max(1.0, math.log1p(-above) / math.log(level))

@@ -6,11 +6,11 @@ before it the curve is below the level on balance, after it above. Where the cur
 isotonic regression (Groeneboom 1985), but a later dip or a late decline does not move it, unless it outweighs the rise.
 A single checkpoint above or below by chance does not either, as it would with the first crossing.
 
-The statistic of a place is :math:`T(t_0) = S(t_0) - \min S`; its 95% quantile comes from noise about a fitted curve
-(:mod:`dynamics.emergence.shapes`) that is moved so that it crosses at a known place, and the interval is all
+The statistic of a position is :math:`T(t_0) = S(t_0) - \min S`; its 95% quantile comes from noise about a fitted curve
+(:mod:`dynamics.emergence.shapes`) that is moved so that it crosses at a known position, and the interval is all
 :math:`t_0` with :math:`T(t_0) \le q^*`, as there.
 
-Places are *positions*: 2.5 lies half way, in log10(step + 1), between the third and the fourth checkpoint. Position 0
+Positions are numbers of checkpoints: 2.5 lies half way, in log10(step + 1), between the third and the fourth. Position 0
 stands for "at or before the first checkpoint", the last one for "at or after the last".
 """
 
@@ -46,7 +46,7 @@ class Crossing:
     height: FloatArray
 
     def at(self, position: FloatArray) -> FloatArray:
-        """S of every curve at positions (place,) or (curve, 1): (curve, place)."""
+        """S of every curve at positions (position,) or (curve, 1): (curve, position)."""
         curves, checkpoints = self.sums.shape
         where = np.broadcast_to(position, (curves, np.shape(position)[-1]))
         left = np.clip(np.floor(where).astype(np.int64), 0, checkpoints - 2)
@@ -91,9 +91,9 @@ def half_level(curves: FloatArray) -> tuple[FloatArray, FloatArray]:
     split = ((after - before) * np.abs(after - before) * n * (checkpoints - n)).argmax(axis=1)
     floor, plateau = before[index, split], after[index, split]
     for _ in range(2):
-        place = crossing(curves - 0.5 * (floor + plateau)[:, None]).position
-        first = np.ceil(0.5 * np.clip(np.floor(place) + 1, 1, checkpoints - 1)).astype(np.int64)
-        last = np.ceil(0.5 * np.clip(checkpoints - 1 - np.floor(place), 1, checkpoints - 1)).astype(np.int64)
+        position = crossing(curves - 0.5 * (floor + plateau)[:, None]).position
+        first = np.ceil(0.5 * np.clip(np.floor(position) + 1, 1, checkpoints - 1)).astype(np.int64)
+        last = np.ceil(0.5 * np.clip(checkpoints - 1 - np.floor(position), 1, checkpoints - 1)).astype(np.int64)
         floor = total[index, first - 1] / first
         plateau = (total[index, -1] - np.where(last < checkpoints, total[index, checkpoints - 1 - last], 0.0)) / last
     return floor, plateau
@@ -105,8 +105,8 @@ def interval(found: Crossing, limit: float) -> tuple[float, float]:
     An end at position 0 or at the last one says that the interval is open there.
     """
     checkpoints = found.sums.shape[1]
-    places = np.linspace(0.0, checkpoints - 1.0, (checkpoints - 1) * FINE + 1)
-    statistic = found.at(places)[0] - float(found.lowest[0])
+    positions = np.linspace(0.0, checkpoints - 1.0, (checkpoints - 1) * FINE + 1)
+    statistic = found.at(positions)[0] - float(found.lowest[0])
     kept = np.flatnonzero(statistic <= limit + 1e-12)
     best = float(found.position[0])
     if not kept.size:
@@ -114,11 +114,11 @@ def interval(found: Crossing, limit: float) -> tuple[float, float]:
 
     def edge(inner: int, outer: int) -> float:
         share = (limit - statistic[inner]) / (statistic[outer] - statistic[inner])
-        return float(places[inner] + share * (places[outer] - places[inner]))
+        return float(positions[inner] + share * (positions[outer] - positions[inner]))
 
     first, last = int(kept[0]), int(kept[-1])
     low = edge(first, first - 1) if first else 0.0
-    high = edge(last, last + 1) if last < places.size - 1 else checkpoints - 1.0
+    high = edge(last, last + 1) if last < positions.size - 1 else checkpoints - 1.0
     return min(low, best), max(high, best)
 
 
@@ -141,7 +141,7 @@ def first_above_range(
 ) -> tuple[int, int]:
     """Confidence set of the first checkpoint whose *expected* value is above the threshold, as (earliest, latest).
 
-    Place and statistic are those of the module, but a checkpoint is kept for the best crossing between it and the one
+    Position and statistic are those of the module, but a checkpoint is kept for the best crossing between it and the one
     before, and the quantile is of that statistic: where checkpoints are far apart, a set on the checkpoints that was
     rounded outward from an interval of positions would cover nearly always.
 

@@ -5,9 +5,9 @@ Published onsets of one circuit in one model differ up to tenfold by definition.
 - **excess over null**: the first checkpoint from which the curve stays above the null's simultaneous bound
   (:mod:`dynamics.emergence.assess`). Truth: the first checkpoint whose *expected* value is above it.
 - **change point**: the kink where a flat curve begins to rise: a segmented model in log step, constant - linear -
-  constant (Hudson 1966; Muggeo 2003). Truth: the place of the kink.
+  constant (Hudson 1966; Muggeo 2003). Truth: the location of the kink.
 - **half rise**: where the curve crosses the middle between floor and plateau (:mod:`dynamics.emergence.crossing`). No shape is assumed.
-  Truth: the place where the expectation does.
+  Truth: the location where the expectation does.
 - **sigmoid**: the midpoint of a logistic curve. Truth: the parameter.
 - **first passage**, if a level is given: the first checkpoint that reaches it, as authors of single runs report
   ("test accuracy of 99%"). It is about this curve and no expectation, and has no interval beyond its neighbours.
@@ -239,10 +239,12 @@ def _one(
     if p_value > 1.0 - level:
         return replace(nowhere, reason="no rise beyond what the null draws show")
     if name == "half rise":
-        place, low, high = half_rise(x, v, noise, level=level)
-        between = _neighbours(at, x, place)
+        location, low, high = half_rise(x, v, noise, level=level)
+        between = _neighbours(at, x, location)
         span = _steps(x, low, high) if ranges else None
-        return Onset(name, "emerged", _step(between, place), between, span, p_value=p_value, weights=evidence.weights)
+        return Onset(
+            name, "emerged", _step(between, location), between, span, p_value=p_value, weights=evidence.weights
+        )
     if name == "change point" and not evidence.kink:
         best = min(("constant", "linear"), key=lambda one: evidence.bic[one])
         return replace(nowhere, weights=evidence.weights, reason=f"no kink: the curve is {best} in log step")
@@ -270,11 +272,11 @@ def _loss(name: str, at: IntArray, v: FloatArray, draws: FloatArray | None, emer
     x = np.log10(at + 1.0)
     noise = noise_of(-v, None if draws is None else -draws)
     if name == "half rise":
-        place = half_rise(x, -v, noise)[0]
+        location = half_rise(x, -v, noise)[0]
     else:
         fit: Fit = fit_shape("ramp" if name == "change point" else "logistic", x, -v, noise, ranges=False)
-        place = fit.location
-    return _neighbours(at, x, place)
+        location = fit.location
+    return _neighbours(at, x, location)
 
 
 def _first_passage(at: IntArray, values: FloatArray, reach: float, direction: Direction) -> Onset:
@@ -293,18 +295,18 @@ def _first_passage(at: IntArray, values: FloatArray, reach: float, direction: Di
     return replace(nowhere, state="emerged", between=Interval(int(at[first - 1]), int(at[first])))
 
 
-def _neighbours(at: IntArray, x: FloatArray, place: float) -> Interval:
-    """The checkpoints between which a place lies; censored at the outermost."""
-    if place <= x[0]:
+def _neighbours(at: IntArray, x: FloatArray, location: float) -> Interval:
+    """The checkpoints between which a location in x lies; censored at the outermost."""
+    if location <= x[0]:
         return Interval(None, int(at[0]))
-    if place >= x[-1]:
+    if location >= x[-1]:
         return Interval(int(at[-1]), None)
-    index = int(np.searchsorted(x, place))
+    index = int(np.searchsorted(x, location))
     return Interval(int(at[index - 1]), int(at[index]))
 
 
-def _step(between: Interval, place: float) -> float | None:
-    return None if between.after is None or between.by is None else 10.0**place - 1.0
+def _step(between: Interval, location: float) -> float | None:
+    return None if between.after is None or between.by is None else 10.0**location - 1.0
 
 
 def _steps(x: FloatArray, low: float, high: float) -> Interval:

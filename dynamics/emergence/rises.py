@@ -59,7 +59,7 @@ def rise_p_values(shape: Shape, x: FloatArray, values: FloatArray, null: FloatAr
 
 
 def half_rise(x: FloatArray, values: FloatArray, noise: Noise, *, level: float = 0.95) -> tuple[float, float, float]:
-    """Place of half the rise and its interval, in x; infinite where it is open.
+    """Location of half the rise and its interval, in x; infinite where it is open.
 
     The critical value of the interval is the largest over several curves that the measured one may be a sample of
     (:func:`plausible`).
@@ -73,10 +73,10 @@ def half_rise(x: FloatArray, values: FloatArray, noise: Noise, *, level: float =
     position = np.arange(x.size, dtype=np.float64)
     limit = 0.0
     supposed = plausible(x, values, noise)
-    for mean, scale, place in supposed:
+    for mean, scale, location in supposed:
         drawn = mean + noise.residuals.T * scale
         found = _half(drawn, scale)
-        true = np.interp(place, x, position)
+        true = np.interp(location, x, position)
         limit = max(limit, quantile(found.at(np.array([true]))[:, 0] - found.lowest, level))
     scale = supposed[0][1]
     measured = _half(values[None], scale)

@@ -38,8 +38,8 @@ LOCATIONS, SCALES = 72, 32
 """Size of the widest grid."""
 
 NARROWED = 48, 64
-"""Size of the grid at every narrowing. For a ramp, place and scale determine each other nearly: where the scales are too
-coarse, no place but that of the fit is fitted well, and the interval is too short."""
+"""Size of the grid at every narrowing. For a ramp, location and scale determine each other nearly: where the scales are too
+coarse, no location but that of the fit is fitted well, and the interval is too short."""
 
 NARROWINGS = 4
 """Most times that the grid is narrowed: from a range of five decades to a ten-thousandth of one."""
@@ -123,8 +123,8 @@ def widest(shape: Shape, x: FloatArray) -> tuple[FloatArray, FloatArray, FloatAr
 
 
 @lru_cache(maxsize=8)
-def _widest(shape: Shape, places: bytes) -> tuple[FloatArray, FloatArray, FloatArray]:
-    x = np.frombuffer(places)
+def _widest(shape: Shape, points: bytes) -> tuple[FloatArray, FloatArray, FloatArray]:
+    x = np.frombuffer(points)
     locations, scales = grid(shape, x)
     found = locations, scales, basis(shape, x, locations, scales)
     for array in found:
@@ -213,9 +213,9 @@ def fit_shape(
 def plausible(
     x: FloatArray, values: FloatArray, noise: Noise, base: FloatArray | None = None
 ) -> list[tuple[FloatArray, FloatArray, float]]:
-    """Curves that the measured one may be a sample of, to simulate from: (mean, noise, place of half its rise).
+    """Curves that the measured one may be a sample of, to simulate from: (mean, noise, location of half its rise).
 
-    Mean and noise are (checkpoint,), the place is in x. Both shapes where they fit; where neither does (the misfit
+    Mean and noise are (checkpoint,), the location is in x. Both shapes where they fit; where neither does (the misfit
     is no sampling error, because the curve is measured well and has another shape), the isotonic regression of the
     values, which then are close to the truth themselves.
 
@@ -237,8 +237,8 @@ def plausible(
         rise = np.asarray(isotonic_regression(values - base, weights=1.0 / noise.scale(values) ** 2).x)
         middle = 0.5 * (rise[0] + rise[-1])
         after = max(int(np.argmax(rise >= middle)), 1)
-        place = float(np.interp(middle, rise[after - 1 : after + 1], x[after - 1 : after + 1]))
-        found.append((base + rise, noise.scale(base + rise), place))
+        location = float(np.interp(middle, rise[after - 1 : after + 1], x[after - 1 : after + 1]))
+        found.append((base + rise, noise.scale(base + rise), location))
     return found
 
 
@@ -263,7 +263,7 @@ def _best(
 def _inverted(
     at: FloatArray, statistic: FloatArray, limit: float, low: float, high: float, open_ends: tuple[float, float]
 ) -> tuple[float, float]:
-    """The outermost places where the statistic meets the limit, interpolated; open where they are the edges."""
+    """The outermost points where the statistic meets the limit, interpolated; open where they are the edges."""
     kept = np.flatnonzero(statistic <= limit)
     first, last = int(kept[0]), int(kept[-1])
 

@@ -22,7 +22,7 @@ from .prompts import token_text
 
 if TYPE_CHECKING:
     from ..learning.coder import Coder
-    from ..learning.site import Place
+    from ..learning.site import SiteAt
     from .splitting import Crossing
 
 __all__ = ["MOST", "OpenDictionary", "open_dictionary", "split_checkpoints"]
@@ -51,7 +51,7 @@ class OpenDictionary:
 
     name: str
     coder: Coder
-    place: Place
+    place: SiteAt
     after: int
     table: FeatureTable
     digests: Mapping[int, str] = field(default_factory=dict)
@@ -140,7 +140,7 @@ class OpenDictionary:
         return {
             "name": self.name,
             "method": method.get(settings["method"], str(settings["method"])),
-            "site": self.place.site,
+            "site": self.place.name,
             "layer": self.place.layer,
             "after": self.after,
             "joint": self.coder.joint,
@@ -211,9 +211,9 @@ def open_dictionary(name: str, dictionary: str, traces: Path, model: Model) -> O
             expected="resid_pre or resid_post: the residual stream between two layers, where all of it can be split",
             remedy="learn a dictionary of `site: resid_post`",
         )
-    from ..learning.site import Place
+    from ..learning.site import SiteAt
 
-    place = Place(model.architecture, site, layer)
+    place = SiteAt(model.architecture, site, layer)
     coder = _coder(name, dictionary, traces, table, model)
     shapes = {(d.features, int(d.decoder.shape[2])) for d in coder.dictionaries}
     fits = coder.snapshots == len(table.steps) and shapes == {(table.features, place.width)}

@@ -22,7 +22,7 @@ import torch
 
 from ..circuits.wired import Metric, Wired
 from ..learning.coder import Coder
-from ..learning.site import Place
+from ..learning.site import SiteAt
 from ..numerics.arrays import FloatArray
 from .flow import STEPS, rows_at_once
 
@@ -54,7 +54,7 @@ class Crossing:
 
 
 def cross(
-    wired: Wired, place: Place, after: int, ids: torch.Tensor, twins: torch.Tensor, metric: Metric | None
+    wired: Wired, place: SiteAt, after: int, ids: torch.Tensor, twins: torch.Tensor, metric: Metric | None
 ) -> Crossing:
     """What a model has at a site.
 

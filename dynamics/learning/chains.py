@@ -151,8 +151,8 @@ def moves(chained: Chain, directions: Sequence[npt.NDArray[np.floating]]) -> Flo
     found = np.full((len(chained.first), len(directions) - 1), np.nan)
     for number in range(len(directions) - 1):
         before, after = (np.full(len(chained.first), NONE, dtype=np.int64) for _ in range(2))
-        for place, names in ((before, chained.track[number]), (after, chained.track[number + 1])):
-            place[names[names >= 0]] = np.flatnonzero(names >= 0)
+        for feature, names in ((before, chained.track[number]), (after, chained.track[number + 1])):
+            feature[names[names >= 0]] = np.flatnonzero(names >= 0)
         both = (before >= 0) & (after >= 0)
         found[(before >= 0) ^ (after >= 0), number] = 1.0
         one, other = directions[number][before[both]], directions[number + 1][after[both]]

@@ -76,8 +76,8 @@ class Coder:
             parts = [_joint(self.dictionaries[0], batch, ranks) for batch in batches]
             return Codes(np.concatenate([i for i, _ in parts]), np.concatenate([a for _, a in parts], axis=1))
         index, activation = [], []
-        for place, dictionary in enumerate(self.dictionaries):
-            one = [_top(*_contributions(dictionary, batch[place : place + 1]), ranks) for batch in batches]
+        for snapshot, dictionary in enumerate(self.dictionaries):
+            one = [_top(*_contributions(dictionary, batch[snapshot : snapshot + 1]), ranks) for batch in batches]
             index.append(np.concatenate([i for i, _ in one]))
             activation.append(np.concatenate([a for _, a in one]))
         return Codes(np.stack(index), np.stack(activation))
@@ -105,11 +105,11 @@ class Coder:
     def decoder(self, snapshot: int) -> Decoder:
         """What codes stand for at one snapshot."""
         dictionary = self.dictionaries[0 if self.joint else snapshot]
-        place = snapshot if self.joint else 0
-        scale = dictionary.scale[place]
+        index = snapshot if self.joint else 0
+        scale = dictionary.scale[index]
         with torch.no_grad():
-            vectors = (dictionary.decoder[:, place] * scale).cpu().numpy()
-            offset = (dictionary.offset[place] * scale + dictionary.mean[place]).cpu().numpy()
+            vectors = (dictionary.decoder[:, index] * scale).cpu().numpy()
+            offset = (dictionary.offset[index] * scale + dictionary.mean[index]).cpu().numpy()
         return Decoder(vectors, offset, float(scale))
 
 
@@ -163,10 +163,10 @@ def _joint(
     rest = dictionary.scaled(batch) - dictionary.offset
     fitted = []
     with torch.no_grad():
-        for place in range(dictionary.checkpoints):
-            chosen = directions[support.clamp_min(0), place] * there[:, :, None]  # (token, rank, d_model)
+        for checkpoint in range(dictionary.checkpoints):
+            chosen = directions[support.clamp_min(0), checkpoint] * there[:, :, None]  # (token, rank, d_model)
             gram = chosen @ chosen.transpose(1, 2)
             gram.diagonal(dim1=1, dim2=2).add_(_RIDGE + (~there).float())
-            right = chosen @ rest[:, place, :, None]
+            right = chosen @ rest[:, checkpoint, :, None]
             fitted.append(torch.linalg.solve(gram, right)[:, :, 0] * there)
     return index, torch.stack(fitted).cpu().numpy().astype(np.float32)

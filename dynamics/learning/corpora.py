@@ -81,10 +81,10 @@ def dataset_rows(
             expected="the package `datasets`",
             remedy="pip install 'circuit-dynamics[datasets]'",
         ) from None
-    place, files = _local(name)
+    source, files = _local(name)
     try:
         rows = load_dataset(
-            place,
+            source,
             name=subset,
             split=split,
             streaming=True,

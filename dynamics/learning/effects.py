@@ -36,7 +36,7 @@ from scipy.sparse import csr_array
 
 from ..numerics.arrays import BoolArray, FloatArray
 from .coder import Decoder
-from .site import Place
+from .site import SiteAt
 
 __all__ = ["Answers", "RowMeans", "answers", "by_row", "loss_and_gradient", "removed"]
 
@@ -46,7 +46,7 @@ GROUPS = 16
 PASSES = 4
 LEAST = 4
 """Rows in which a feature is tried whatever the passes, if it fires in as many."""
-PLACE, WEIGHTS = 2 / 3, (1 / 4, 3 / 4)
+AWAY, WEIGHTS = 2 / 3, (1 / 4, 3 / 4)
 """Where the gradient is read besides the start, as a share of the way, and the weights of the two (Radau)."""
 _NUMBERS = 2**22
 """Numbers of gathered vectors in memory at a time."""
@@ -74,7 +74,7 @@ class Answers:
 
 def answers(
     model: Any,
-    place: Place,
+    site: SiteAt,
     rows: npt.NDArray[np.integer],
     skip: int,
     cuts: Sequence[slice],
@@ -87,7 +87,7 @@ def answers(
 
     Args:
         model: with the checkpoint's weights.
-        place: the site.
+        site: the site.
         rows: (row, token) token ids.
         skip: first tokens of every row that the dictionary does not describe, and that predict nothing.
         cuts: the rows of one pass, in order.
@@ -106,7 +106,7 @@ def answers(
         activation.add(by_row(csr_array(code.multiply(decoder.lengths)), len(ids)), fires, fires)
         turn = _turns(fires, seen, rng)
         seen += fires.sum(axis=0)
-        value, start = loss_and_gradient(model, place, ids, skip)
+        value, start = loss_and_gradient(model, site, ids, skip)
         loss += value
         rise = np.zeros(fires.shape)
         sparse = code.tocoo()
@@ -115,7 +115,7 @@ def answers(
             mine = turn_of == one
             some = csr_array((sparse.data[mine], (sparse.row[mine], sparse.col[mine])), shape=code.shape)
             part = np.asarray(some @ decoder.vectors, dtype=np.float32).reshape(start.shape)
-            _, away = loss_and_gradient(model, place, ids, skip, less=PLACE * part)
+            _, away = loss_and_gradient(model, site, ids, skip, less=AWAY * part)
             mean = (WEIGHTS[0] * start + WEIGHTS[1] * away).reshape(-1, decoder.vectors.shape[1])
             rise += by_row(removed(mean, some, decoder.vectors), len(ids))
         effect.add(rise, fires, turn >= 0)
@@ -144,7 +144,7 @@ def _turns(fires: BoolArray, seen: npt.NDArray[np.int64], rng: np.random.Generat
 
 def loss_and_gradient(
     model: Any,
-    place: Place,
+    site: SiteAt,
     ids: npt.NDArray[np.integer],
     skip: int,
     less: npt.NDArray[np.floating] | None = None,
@@ -153,7 +153,7 @@ def loss_and_gradient(
 
     Args:
         model: with weights.
-        place: the site.
+        site: the site.
         ids: (row, token) token ids.
         skip: first tokens of every row; they predict nothing.
         less: (row, token - skip, width) what is subtracted from the site's values.
@@ -174,8 +174,8 @@ def loss_and_gradient(
         leaves.append(value.requires_grad_())
         return value
 
-    with _fixed(model), torch.enable_grad(), place.replaced(model, leave):
-        logits = place.architecture.logits(model, given, keep)
+    with _fixed(model), torch.enable_grad(), site.replaced(model, leave):
+        logits = site.architecture.logits(model, given, keep)
         targets = given[:, skip + 1 :]
         loss = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="sum")
         (gradient,) = torch.autograd.grad(loss, leaves[-1])
@@ -216,8 +216,8 @@ def by_row(values: csr_array, rows: int) -> FloatArray:
     """(row, feature) sums of (row x token, feature)."""
     tokens, features = values.shape
     sparse = values.tocoo()
-    place = sparse.row.astype(np.int64) // (tokens // rows) * features + sparse.col
-    return np.asarray(np.bincount(place, weights=sparse.data, minlength=rows * features).reshape(rows, features))
+    cell = sparse.row.astype(np.int64) // (tokens // rows) * features + sparse.col
+    return np.asarray(np.bincount(cell, weights=sparse.data, minlength=rows * features).reshape(rows, features))
 
 
 class RowMeans:

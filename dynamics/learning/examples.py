@@ -11,7 +11,7 @@ import torch
 
 from .coder import Coder
 from .quality import Held
-from .site import Place
+from .site import SiteAt
 
 __all__ = ["Examples", "LogitEffect", "logit_effect", "top_examples"]
 
@@ -23,7 +23,7 @@ class Examples:
     """The strongest tokens of every feature, each with the tokens around it.
 
     Attributes:
-        tokens: (feature, example, window) token ids; -1 outside the row. The token itself is at place ``BEFORE``.
+        tokens: (feature, example, window) token ids; -1 outside the row. The token itself is at index ``BEFORE``.
         activation: (feature, example, window) of the feature; 0 where it does not fire, NaN outside the row.
     """
 
@@ -46,17 +46,17 @@ def top_examples(coder: Coder, held: Held, count: int = 6) -> Examples:
         number = torch.arange(some.start, some.stop) // wide
         for row in number.unique().tolist():
             mine = torch.nonzero(number == row).flatten()
-            value, place = codes[mine].max(dim=0)
+            value, index = codes[mine].max(dim=0)
             better = value > best[:, row]
             best[better, row] = value[better]
-            where[better, row] = (some.start + mine[place[better]]).to(torch.int32)
+            where[better, row] = (some.start + mine[index[better]]).to(torch.int32)
     count = min(count, rows)
     top = best.topk(count, dim=1)
     chosen = where.gather(1, top.indices)
     strongest = torch.where(top.values > 0, chosen, -1).numpy()
     tokens = np.full((features, count, BEFORE + 1 + AFTER), -1, dtype=np.int32)
     activation = np.full(tokens.shape, np.nan, dtype=np.float16)
-    wanted: dict[int, list[tuple[int, int, int]]] = {}  # token of the corpus to (feature, example, place in the window)
+    wanted: dict[int, list[tuple[int, int, int]]] = {}  # token of the corpus to (feature, example, index in the window)
     for feature, example in np.argwhere(strongest >= 0):
         row, at = divmod(int(strongest[feature, example]), wide)
         for window in range(tokens.shape[2]):
@@ -90,20 +90,20 @@ STREAM = ("embed", "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"
 
 
 def logit_effect(
-    model: Any, place: Place, directions: torch.Tensor, count: int = 5, vocab: int | None = None
+    model: Any, site: SiteAt, directions: torch.Tensor, count: int = 5, vocab: int | None = None
 ) -> LogitEffect | None:
     """Directions through the final norm's gain and the unembedding (direct logit attribution without the norm's scale).
 
     Args:
         model: the last checkpoint's.
-        place: the site; None is returned unless it is on the residual stream.
+        site: the site; None is returned unless it is on the residual stream.
         directions: (feature, d_model) in the model's own units.
         count: tokens at either end.
         vocab: ids below this are tokens (an embedding may have more rows).
     """
     head = getattr(model, "get_output_embeddings", lambda: None)()
-    where = place.architecture.table.outside.get("ln_final")
-    if place.site not in STREAM or head is None or where is None:
+    where = site.architecture.table.outside.get("ln_final")
+    if site.name not in STREAM or head is None or where is None:
         return None
     norm = model.get_submodule(where.module)
     with torch.no_grad():

@@ -42,7 +42,7 @@ class Contents:
     Attributes:
         dictionary: over one checkpoint, in the activations' own units.
         format: ``SAELens`` or ``sparsify``.
-        hook: the name of the place that it was trained on, where its configuration says so, else empty.
+        hook: the name of the point that it was trained on, where its configuration says so, else empty.
         remarks: what whoever reads its results should know.
     """
 

@@ -31,7 +31,7 @@ from ..store.paths import open_run_trace, trace_path
 from .coder import Coder
 from .corpora import dataset_rows, organism_rows, prompt_rows, separator, text_rows
 from .published import load_published
-from .site import Place
+from .site import SiteAt
 from .tables import about_dictionary, about_probe, say_what
 from .training import Material, about, make, stored
 
@@ -148,7 +148,7 @@ def _learn(
     reporter: Reporter,
 ) -> Learned:
     opened = _open(name, run, trace, traces, config, reporter)
-    place, coder, folder, anew, key, remarks = _made(opened, traces, dictionary, config, reporter)
+    site, coder, folder, anew, key, remarks = _made(opened, traces, dictionary, config, reporter)
     done = FeatureTable(trace, dictionary) if dictionary in dictionaries_in(trace) else None
     wanted = _digest([key, VERSION, [_about_reading(p, at) for p, at in opened.readings]])
     if done is not None and done.settings.get("key") == wanted and not (anew or fresh):
@@ -161,7 +161,7 @@ def _learn(
         with reporter.bar(f"measuring {dictionary}", len(material.checkpoints), unit="checkpoints") as bar:
             about = about_dictionary(
                 material,
-                place,
+                site,
                 coder,
                 opened.held,
                 config,
@@ -172,7 +172,7 @@ def _learn(
             f"reading prompts through {dictionary}", len(material.checkpoints), unit="checkpoints"
         ) as bar:
             probes = about_probe(
-                material, place, coder, opened.readings, config, progress=lambda done, _total: bar.update(done)
+                material, site, coder, opened.readings, config, progress=lambda done, _total: bar.update(done)
             )
     except CheckpointError as error:
         raise _stopped(error) from error
@@ -181,8 +181,8 @@ def _learn(
         "version": VERSION,
         "method": config.method,
         "joint": coder.joint,
-        "site": place.site,
-        "layer": place.layer,
+        "site": site.name,
+        "layer": site.layer,
         "corpus": opened.corpus,
         "folder": folder,
         "remarks": list(remarks),
@@ -224,7 +224,7 @@ def _open(name: str, run: Run, trace: Trace, traces: Path, config: DictionaryCon
 
 def _made(
     opened: _Opened, traces: Path, dictionary: str, config: DictionaryConfig, reporter: Reporter
-) -> tuple[Place, Coder, str, bool, str, tuple[str, ...]]:
+) -> tuple[SiteAt, Coder, str, bool, str, tuple[str, ...]]:
     """Where it looks, the dictionary, its folder, whether it is new, its key, and remarks."""
     material = opened.material
     weights = dict(zip(opened.trace.steps.tolist(), opened.trace.digests, strict=True))
@@ -244,16 +244,16 @@ def _made(
             table=material.architecture.table,
             device=material.device,
         )
-        place = found.check(material.architecture)
+        site = found.check(material.architecture)
         coder = Coder((found.dictionary,) * len(material.checkpoints), False)
         weights_of = hashlib.sha256(found.dictionary.decoder.cpu().numpy().tobytes()).hexdigest()
-        return place, coder, found.origin, False, _digest([inputs, found.origin, weights_of]), found.remarks
-    place = Place(material.architecture, config.site, material.layer)
+        return site, coder, found.origin, False, _digest([inputs, found.origin, weights_of]), found.remarks
+    site = SiteAt(material.architecture, config.site, material.layer)
     key = _digest([inputs, hashlib.sha256(material.rows.tobytes()).hexdigest(), material.layer])
     folder = traces / f"{opened.name}.dictionaries" / dictionary
     ready = stored(folder, key)
     if ready is not None:
-        return place, ready, str(folder), False, key, ()
+        return site, ready, str(folder), False, key, ()
     batches = config.steps + (config.further * (len(material.checkpoints) - 1) if config.method == "chain" else 0)
     if known := about(folder).get("key"):
         same = (
@@ -262,14 +262,14 @@ def _made(
         reporter.say(f"{dictionary}: {same}")
     with reporter.bar(f"learning {dictionary}", batches, unit="batches") as bar:
         reporter.say(
-            f"{dictionary}: {config.features} features of {place.site}, layer {place.layer}, over "
+            f"{dictionary}: {config.features} features of {site.name}, layer {site.layer}, over "
             f"{len(material.checkpoints)} checkpoints; reading {opened.corpus}"
         )
         try:
             coder = make(folder, key, config, material, lambda done, _total, note: bar.update(done, note))
         except CheckpointError as error:
             raise _stopped(error) from error
-    return place, coder, str(folder), True, key, ()
+    return site, coder, str(folder), True, key, ()
 
 
 def _stopped(error: CheckpointError) -> StoppedError:

@@ -1,7 +1,7 @@
 """Dictionaries that others trained: where they are, and which site of which layer they are of.
 
 They come from a folder or from a hub, in the formats of :mod:`dynamics.learning.formats`. *SAELens* writes the name that
-TransformerLens has for a place (``blocks.3.hook_resid_post``); *sparsify* calls the folder as the module whose output it
+TransformerLens has for a point (``blocks.3.hook_resid_post``); *sparsify* calls the folder as the module whose output it
 was trained on (``layers.3``, ``layers.3.mlp``). Names are believed only where it is certain which site they mean.
 """
 
@@ -21,7 +21,7 @@ from ..models.architecture import Architecture
 from ..models.sites import SiteTable
 from .dictionary import Dictionary
 from .formats import CONFIG, WEIGHTS, read_contents
-from .site import Place
+from .site import SiteAt
 
 __all__ = ["Published", "load_published"]
 
@@ -48,24 +48,24 @@ class Published:
     format: str
     remarks: tuple[str, ...] = ()
 
-    def check(self, architecture: Architecture) -> Place:
+    def check(self, architecture: Architecture) -> SiteAt:
         """Where it looks in a model.
 
         Raises:
             UserError: when the model has no such site or layer, or another width there.
         """
-        place = Place(architecture, self.site, self.layer or 0)
+        site = SiteAt(architecture, self.site, self.layer or 0)
         width = int(self.dictionary.decoder.shape[2])
-        if width != place.width:
+        if width != site.width:
             raise UserError(
                 f"the dictionary {self.origin} is for activations of width {width}",
-                expected=f"{place.width}, which is that of {self.site} of this model",
+                expected=f"{site.width}, which is that of {self.site} of this model",
             )
-        return place
+        return site
 
 
 def load_published(
-    place: str | Path,
+    source: str | Path,
     *,
     site: str | None = None,
     layer: int | None = None,
@@ -77,10 +77,10 @@ def load_published(
     """Read a published dictionary.
 
     Args:
-        place: a folder, or ``owner/name``, ``owner/name/folder`` or ``owner/name@revision/folder`` on the hub.
+        source: a folder, or ``owner/name``, ``owner/name/folder`` or ``owner/name@revision/folder`` on the hub.
         site: where it is from; checked where the files say so themselves, needed where they do not. ``resid_pre`` of a
             layer and ``resid_post`` of the one before are the same.
-        layer: 0 is the first. Of several dictionaries in one place the one of this site and layer is taken.
+        layer: 0 is the first. Of several dictionaries in one folder the one of this site and layer is taken.
         norm_factor: what activations were multiplied by in training, for files that need it
             (``normalize_activations: expected_average_only_in``).
         table: of the model, which says what site a module is.
@@ -92,11 +92,11 @@ def load_published(
             architecture, its normalisation or a tensor is not as expected.
         CheckpointError: when it cannot be downloaded.
     """
-    if isinstance(place, Path) or Path(place).is_dir():
-        folder = _from_disk(Path(place), site, layer, table)
+    if isinstance(source, Path) or Path(source).is_dir():
+        folder = _from_disk(Path(source), site, layer, table)
         origin = str(folder)
     else:
-        folder, origin = _from_hub(place, site, layer, table, client or HubClient())
+        folder, origin = _from_hub(source, site, layer, table, client or HubClient())
     contents = read_contents(folder, norm_factor=norm_factor, device=device)
     hook = contents.hook or _module_in(PurePosixPath(origin).parts, table)
     named = _site(hook, table)
@@ -110,24 +110,24 @@ def load_published(
     return Published(contents.dictionary, *agreed, origin, contents.format, contents.remarks)
 
 
-def _from_disk(place: Path, site: str | None, layer: int | None, table: SiteTable | None) -> Path:
-    if not place.is_dir():
-        raise UserError(f"there is no folder {place}", expected="a folder, or owner/name of a repository on the hub")
-    if (place / CONFIG).is_file():
-        return place
-    found = [file.parent.relative_to(place).as_posix() for file in place.rglob(CONFIG)]
-    return place / _choose(found, str(place), site, layer, table)
+def _from_disk(source: Path, site: str | None, layer: int | None, table: SiteTable | None) -> Path:
+    if not source.is_dir():
+        raise UserError(f"there is no folder {source}", expected="a folder, or owner/name of a repository on the hub")
+    if (source / CONFIG).is_file():
+        return source
+    found = [file.parent.relative_to(source).as_posix() for file in source.rglob(CONFIG)]
+    return source / _choose(found, str(source), site, layer, table)
 
 
 def _from_hub(
-    place: str, site: str | None, layer: int | None, table: SiteTable | None, client: HubClient
+    source: str, site: str | None, layer: int | None, table: SiteTable | None, client: HubClient
 ) -> tuple[Path, str]:
     """The folder in the cache, and what it is called."""
-    parts = place.split("/")
+    parts = source.split("/")
     name, _, revision = "/".join(parts[:2]).partition("@")
     within = "/".join(parts[2:]).strip("/")
     if len(parts) < 2 or not is_repository(name):
-        raise UserError(f"there is no folder {place!r}", expected="a folder, or owner/name of a repository on the hub")
+        raise UserError(f"there is no folder {source!r}", expected="a folder, or owner/name of a repository on the hub")
     repository = Repository(name, client)
     commit = repository.commit(revision or "main")
     if commit is None:
@@ -216,7 +216,7 @@ def _part(module: str, layer: int, table: SiteTable) -> Where | None:
 
 
 def _module_in(parts: Sequence[str], table: SiteTable | None) -> str:
-    """The part of a folder's name that names a place in a model; ``NAME/seed0`` is one of several of NAME."""
+    """The part of a folder's name that names a point in a model; ``NAME/seed0`` is one of several of NAME."""
     for part in (*parts[:-3:-1],):
         if _site(part, table) or _MODULE.fullmatch(part):
             return part
@@ -234,7 +234,7 @@ def _agreed(named: Where, site: str | None, layer: int | None) -> Where | None:
 
 
 def _trusted(hook: str, site: str | None, layer: int | None, table: SiteTable | None, origin: str) -> Where:
-    """The user's word for a place that is not known, as far as its name does not speak against it."""
+    """The user's word for a point that is not known, as far as its name does not speak against it."""
     match = _MODULE.fullmatch(hook)
     # a module in a block is not the stream, and the model's table knows all other sites
     if "hook_" in hook or (match and (table is not None or (site or "").startswith("resid"))):

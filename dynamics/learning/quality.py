@@ -31,7 +31,7 @@ from .coder import Coder
 from .dictionary import Fit, evaluate
 from .effects import answers
 from .readings import installed
-from .site import Place
+from .site import SiteAt
 
 __all__ = ["Held", "Quality", "measure", "read_rows"]
 
@@ -87,7 +87,7 @@ def read_rows(
     series: Series,
     checkpoints: Sequence[Checkpoint],
     resident: ResidentModel,
-    place: Place,
+    site: SiteAt,
     rows: npt.NDArray[np.integer],
     *,
     skip: int,
@@ -96,11 +96,11 @@ def read_rows(
 ) -> Held:
     """Activations of whole rows at every checkpoint, in memory."""
     tokens = len(rows) * (rows.shape[1] - skip)
-    found = torch.empty(len(checkpoints), tokens, place.width)
+    found = torch.empty(len(checkpoints), tokens, site.width)
     size = max(1, batch_tokens // rows.shape[1])
     for number, model in installed(series, checkpoints, resident, progress):
-        parts = [place.read(model, rows[start : start + size])[:, skip:] for start in range(0, len(rows), size)]
-        found[number] = torch.cat([part.reshape(-1, place.width).cpu() for part in parts])
+        parts = [site.read(model, rows[start : start + size])[:, skip:] for start in range(0, len(rows), size)]
+        found[number] = torch.cat([part.reshape(-1, site.width).cpu() for part in parts])
     return Held(rows, skip, found)
 
 
@@ -108,7 +108,7 @@ def measure(
     series: Series,
     checkpoints: Sequence[Checkpoint],
     resident: ResidentModel,
-    place: Place,
+    site: SiteAt,
     coder: Coder,
     held: Held,
     *,
@@ -124,7 +124,7 @@ def measure(
         fits = tuple(evaluate(d, (b[i : i + 1] for b in batches)) for i, d in enumerate(coder.dictionaries))
         fvu, l0 = np.concatenate([f.fvu for f in fits]), np.concatenate([f.l0 for f in fits])
     mean = held.activations.mean(dim=1)
-    pieces = _pieces(place, held, batch_tokens)
+    pieces = _pieces(site, held, batch_tokens)
     kept = [coder.sparse(held.activations[:, tokens], 0) for _, tokens in pieces] if coder.joint else None
     losses = np.full((3, len(checkpoints)), np.nan)
     said = np.full((4, len(checkpoints), coder.features), np.nan)
@@ -134,7 +134,7 @@ def measure(
             return coder.sparse(held.activations[:, pieces[piece][1]], number) if kept is None else kept[piece]
 
         decoder = coder.decoder(number)
-        found = answers(model, place, held.rows, held.skip, [rows for rows, _ in pieces], codes, decoder)
+        found = answers(model, site, held.rows, held.skip, [rows for rows, _ in pieces], codes, decoder)
         said[:, number, : len(decoder.vectors)] = (
             found.activation,
             found.activation_error,
@@ -143,28 +143,28 @@ def measure(
         )
         rebuilt = torch.from_numpy(found.rebuilt)
         losses[0, number] = found.loss
-        losses[1, number] = _loss(model, place, held, rebuilt, batch_tokens)
-        losses[2, number] = _loss(model, place, held, mean[number].expand_as(rebuilt), batch_tokens)
+        losses[1, number] = _loss(model, site, held, rebuilt, batch_tokens)
+        losses[2, number] = _loss(model, site, held, mean[number].expand_as(rebuilt), batch_tokens)
     own, replaced, without = losses
     gap = without - own
     recovered = np.where(gap > LEAST_GAP, 1.0 - (replaced - own) / np.where(gap > LEAST_GAP, gap, 1.0), np.nan)
     return Quality(fits, fvu, l0, own, replaced, without, recovered, *said)
 
 
-def _pieces(place: Place, held: Held, batch_tokens: int) -> list[tuple[slice, slice]]:
+def _pieces(site: SiteAt, held: Held, batch_tokens: int) -> list[tuple[slice, slice]]:
     """Rows of one backward pass, and their tokens; a pass that remembers its layers gets a quarter of the tokens."""
     count, length = held.rows.shape
-    size = max(1, min(batch_tokens // 4 // length, LOGITS // 4 // (length * place.architecture.shape.vocab)))
+    size = max(1, min(batch_tokens // 4 // length, LOGITS // 4 // (length * site.architecture.shape.vocab)))
     wide = length - held.skip
     cuts = [slice(start, min(start + size, count)) for start in range(0, count, size)]
     return [(rows, slice(rows.start * wide, rows.stop * wide)) for rows in cuts]
 
 
-def _loss(model: Any, place: Place, held: Held, by: torch.Tensor, batch_tokens: int) -> float:
+def _loss(model: Any, site: SiteAt, held: Held, by: torch.Tensor, batch_tokens: int) -> float:
     """Mean nats per token of the rows behind the skipped tokens, with the site's values there replaced."""
     rows, skip = held.rows, held.skip
     count, length = rows.shape
-    vocab = place.architecture.shape.vocab
+    vocab = site.architecture.shape.vocab
     size = max(1, min(batch_tokens // length, LOGITS // (length * vocab)))
     total, tokens = 0.0, 0
     device = next(model.parameters()).device
@@ -177,8 +177,8 @@ def _loss(model: Any, place: Place, held: Held, by: torch.Tensor, batch_tokens: 
             mine = by[start * wide : (start + len(ids)) * wide].view(len(ids), wide, -1).to(value)
             return torch.cat([value[:, :skip], mine], dim=1)
 
-        with torch.no_grad(), place.replaced(model, swapped):
-            logits = place.architecture.logits(model, ids, keep)
+        with torch.no_grad(), site.replaced(model, swapped):
+            logits = site.architecture.logits(model, ids, keep)
         targets = ids[:, skip + 1 :]
         total += float(
             torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="sum")

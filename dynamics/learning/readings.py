@@ -18,7 +18,7 @@ from checkpoints.loading import ResidentModel
 from checkpoints.series import Checkpoint, Series
 
 from ..probes import TokenizedProbe
-from .site import Place
+from .site import SiteAt
 
 __all__ = ["Block", "Installed", "installed", "read_probes"]
 
@@ -73,7 +73,7 @@ def read_probes(
     series: Series,
     checkpoints: Sequence[Checkpoint],
     resident: ResidentModel,
-    place: Place,
+    site: SiteAt,
     probes: Sequence[tuple[TokenizedProbe, tuple[str, ...]]],
     *,
     memory: int = MEMORY,
@@ -86,13 +86,13 @@ def read_probes(
         series: where the weights come from.
         checkpoints: which.
         resident: the model that takes them.
-        place: the site.
+        site: the site.
         probes: each with the names of its positions.
         memory: bytes of activations held at a time (at least one prompt's).
         batch_tokens: tokens in a forward pass.
         progress: called with (checkpoints done, checkpoints in all) in every pass.
     """
-    each = len(checkpoints) * place.width * 4
+    each = len(checkpoints) * site.width * 4
     waiting = [(number, prompt) for number, (probe, positions) in enumerate(probes) for prompt in range(len(probe.ids))]
     start = 0
     while start < len(waiting):
@@ -107,26 +107,26 @@ def read_probes(
         for number in sorted({n for n, _ in some}):
             prompts = np.array([prompt for n, prompt in some if n == number])
             positions = probes[number][1]
-            shape = (len(checkpoints), len(prompts) * len(positions), place.width)
+            shape = (len(checkpoints), len(prompts) * len(positions), site.width)
             blocks.append(Block(number, prompts, positions, torch.empty(shape)))
         for which, model in installed(series, checkpoints, resident, progress):
             for block in blocks:
-                _fill(block, which, model, place, probes[block.probe][0], batch_tokens)
+                _fill(block, which, model, site, probes[block.probe][0], batch_tokens)
         yield from blocks
         start = stop
 
 
 def _fill(
-    block: Block, which: int, model: torch.nn.Module, place: Place, probe: TokenizedProbe, batch_tokens: int
+    block: Block, which: int, model: torch.nn.Module, site: SiteAt, probe: TokenizedProbe, batch_tokens: int
 ) -> None:
     at = np.stack([probe.positions[name][block.prompts] for name in block.positions], axis=1)  # (prompt, position)
     lengths = probe.lengths[block.prompts]
-    into = block.activations[which].view(len(block.prompts), len(block.positions), place.width)
+    into = block.activations[which].view(len(block.prompts), len(block.positions), site.width)
     for length in np.unique(lengths):
         mine = np.flatnonzero(lengths == length)
         size = max(1, batch_tokens // int(length))
         for first in range(0, len(mine), size):
             some = mine[first : first + size]
-            value = place.read(model, np.stack([probe.ids[block.prompts[i]] for i in some]))
+            value = site.read(model, np.stack([probe.ids[block.prompts[i]] for i in some]))
             rows = torch.arange(len(some), device=value.device)[:, None]
             into[torch.from_numpy(some)] = value[rows, torch.from_numpy(at[some]).to(value.device)].cpu()

@@ -15,11 +15,11 @@ from checkpoints.errors import UserError
 from ..models.architecture import Architecture
 from ..models.sites import observe
 
-__all__ = ["Place"]
+__all__ = ["SiteAt"]
 
 
-class Place:
-    """Where a dictionary looks.
+class SiteAt:
+    """A site of one layer: where a dictionary looks.
 
     Args:
         architecture: of the models.
@@ -30,6 +30,7 @@ class Place:
         UserError: when the site or the layer is not there.
 
     Attributes:
+        name: of the site.
         width: of the activations.
     """
 
@@ -42,7 +43,7 @@ class Place:
             )
         if site in table.in_block and not 0 <= layer < shape.layers:
             raise UserError(f"there is no layer {layer}", expected=f"0 to {shape.layers - 1}")
-        self.architecture, self.site, self.layer = architecture, site, layer
+        self.architecture, self.name, self.layer = architecture, site, layer
         self.width = {"mlp_post": shape.d_mlp, "z": shape.heads * shape.d_head}.get(site, shape.d_model)
         self._outside = site in table.outside
 
@@ -61,19 +62,19 @@ class Place:
         given = torch.from_numpy(np.ascontiguousarray(ids, dtype=np.int64)).to(device)
         with (
             torch.no_grad(),
-            observe(model, architecture.table, frozenset({self.site}), architecture.shape.layers, read),
+            observe(model, architecture.table, frozenset({self.name}), architecture.shape.layers, read),
         ):
             try:
                 architecture.logits(model, given, last)
             except _Enough:
                 return found[0]
-        raise UserError(f"site {self.site!r} was not reached at layer {self.layer}")
+        raise UserError(f"site {self.name!r} was not reached at layer {self.layer}")
 
     @contextmanager
     def replaced(self, model: Any, by: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
         """While the context is open, everything that reads the site sees ``by(value)``, (row, token, width) both."""
         table = self.architecture.table
-        where = table.outside[self.site] if self._outside else table.in_block[self.site]
+        where = table.outside[self.name] if self._outside else table.in_block[self.name]
         prefix = "" if self._outside else table.block.format(self.layer)
         module = model.get_submodule(".".join(part for part in (prefix, where.module) if part))
 

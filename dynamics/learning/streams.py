@@ -27,7 +27,7 @@ from checkpoints.loading import ResidentModel
 from checkpoints.series import Checkpoint, Series
 from dynamics.models.architecture import Architecture
 
-from .site import Place
+from .site import SiteAt
 
 __all__ = ["ActivationStream", "StreamConfig"]
 
@@ -94,7 +94,7 @@ class ActivationStream:
         build: Callable[..., torch.nn.Module] | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        self._place = Place(architecture, config.site, config.layer)
+        self._site = SiteAt(architecture, config.site, config.layer)
         if rows.ndim != 2 or not len(rows) or rows.shape[1] <= config.skip:
             raise UserError(
                 f"the corpus has shape {rows.shape}, of which {config.skip} tokens a row are left out",
@@ -129,7 +129,7 @@ class ActivationStream:
     @property
     def d_model(self) -> int:
         """Width of the activations (of the site)."""
-        return self._place.width
+        return self._site.width
 
     def batches(self, start: int = 0) -> Iterator[torch.Tensor]:
         """Batches from number ``start`` on, without end.
@@ -143,13 +143,13 @@ class ActivationStream:
             if number != self._number:
                 self._fill(number)
             assert self._buffer is not None
-            turn, place = divmod(within, self._per_pass)
+            turn, position = divmod(within, self._per_pass)
             rng = np.random.default_rng([self.config.seed, number, turn])
             order = torch.from_numpy(rng.permutation(self.tokens)).to(self._buffer.device)
             while turn == within // self._per_pass and number == self._number:
-                chosen = order[place * self.config.batch : (place + 1) * self.config.batch]
+                chosen = order[position * self.config.batch : (position + 1) * self.config.batch]
                 yield self._buffer[:, chosen].float() * self._scale[:, None, None]
-                start, within, place = start + 1, within + 1, place + 1
+                start, within, position = start + 1, within + 1, position + 1
 
     def _fill(self, number: int) -> None:
         """Run every checkpoint over the rows of buffer ``number``."""
@@ -157,11 +157,11 @@ class ActivationStream:
         rows = self._rows[np.arange(number * count, (number + 1) * count) % len(self._rows)]
         if self._buffer is None:
             kind = torch.float16 if self.config.half else torch.float32
-            shape = (self.checkpoints, self.tokens, self._place.width)
+            shape = (self.checkpoints, self.tokens, self._site.width)
             self._buffer = torch.empty(shape, dtype=kind, device=self._device)
         self._number = -1  # half-filled until the end
         with ReadAhead(self._series, self._checkpoints, self._series.read) as ahead:
-            for place, checkpoint in enumerate(self._checkpoints):
+            for index, checkpoint in enumerate(self._checkpoints):
                 try:
                     model = self._resident.install(ahead.take())
                 except CheckpointError as error:
@@ -169,17 +169,17 @@ class ActivationStream:
                     raise
                 values = self._activations(model, rows)
                 if self.config.half:  # large activations would not fit into 16 bits
-                    self._scale[place] = values.abs().max().clamp_min(1e-30)
-                    values = values / self._scale[place]
-                self._buffer[place] = values
+                    self._scale[index] = values.abs().max().clamp_min(1e-30)
+                    values = values / self._scale[index]
+                self._buffer[index] = values
                 ahead.let_go()
                 if self._progress is not None:
-                    self._progress(place + 1, self.checkpoints)
+                    self._progress(index + 1, self.checkpoints)
         self._number = number
         self.refills += 1
 
     def _activations(self, model: Any, rows: npt.NDArray[np.integer]) -> torch.Tensor:
         """(token, width) the site's values on all rows."""
         step = max(1, self.config.batch_tokens // rows.shape[1])
-        found = [self._place.read(model, rows[first : first + step]) for first in range(0, len(rows), step)]
+        found = [self._site.read(model, rows[first : first + step]) for first in range(0, len(rows), step)]
         return torch.cat([value[:, self.config.skip :].reshape(-1, value.shape[-1]) for value in found])

@@ -18,7 +18,7 @@ from .examples import logit_effect, top_examples
 from .matching import Matches, match_activations, match_decoders
 from .quality import Held, Quality, measure, read_rows
 from .readings import installed, read_probes
-from .site import Place
+from .site import SiteAt
 from .tracks import changes, follow, partings, turning_points
 from .training import Material
 
@@ -29,7 +29,7 @@ Progress = Callable[[int, int], None]
 
 def about_dictionary(
     material: Material,
-    place: Place,
+    site: SiteAt,
     coder: Coder,
     held: Any,
     config: DictionaryConfig,
@@ -43,7 +43,7 @@ def about_dictionary(
         material.series,
         material.checkpoints,
         resident,
-        place,
+        site,
         held,
         skip=config.skip,
         batch_tokens=material.batch_tokens,
@@ -55,7 +55,7 @@ def about_dictionary(
         material.series,
         material.checkpoints,
         resident,
-        place,
+        site,
         coder,
         rows,
         batch_tokens=material.batch_tokens,
@@ -81,7 +81,7 @@ def about_dictionary(
     final = coder.dictionaries[-1]
     effect = None
     for _, model in installed(material.series, material.checkpoints[-1:], resident):
-        effect = logit_effect(model, place, final.decoder[:, -1] * final.scale[-1], vocab=len(tokenizer))
+        effect = logit_effect(model, site, final.decoder[:, -1] * final.scale[-1], vocab=len(tokenizer))
     if effect is not None:
         known = np.union1d(known, effect.tokens)
         names = [str(t) for t in tokenizer.convert_ids_to_tokens(known.tolist())]
@@ -157,9 +157,9 @@ def _turning(moved: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _steps_at(steps: list[int], places: np.ndarray) -> np.ndarray:
-    """Steps for places, -1 for none."""
-    return np.where(places >= 0, np.asarray(steps)[np.maximum(places, 0)], -1)
+def _steps_at(steps: list[int], positions: np.ndarray) -> np.ndarray:
+    """Steps of positions in the series, -1 for none."""
+    return np.where(positions >= 0, np.asarray(steps)[np.maximum(positions, 0)], -1)
 
 
 def _chain(
@@ -213,8 +213,8 @@ def _correlated(coder: Coder, held: Held, config: DictionaryConfig) -> list[Matc
     """Features of neighbours matched by the correlation of their activations on the same held-out tokens."""
     before = coder.sparse(held.activations, 0)
     matches = []
-    for place in range(1, coder.snapshots):
-        after = coder.sparse(held.activations, place)
+    for snapshot in range(1, coder.snapshots):
+        after = coder.sparse(held.activations, snapshot)
         matches.append(match_activations(before, after, seed=config.seed))
         before = after
     return matches
@@ -222,7 +222,7 @@ def _correlated(coder: Coder, held: Held, config: DictionaryConfig) -> list[Matc
 
 def about_probe(
     material: Material,
-    place: Place,
+    site: SiteAt,
     coder: Coder,
     readings: Sequence[tuple[TokenizedProbe, tuple[str, ...]]],
     config: DictionaryConfig,
@@ -246,7 +246,7 @@ def about_probe(
         material.series,
         material.checkpoints,
         material.resident(),
-        place,
+        site,
         readings,
         batch_tokens=material.batch_tokens,
         progress=progress,

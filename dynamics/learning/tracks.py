@@ -206,11 +206,11 @@ def turning_points(
     rng = np.random.default_rng(seed)
     features, transitions = values.shape
     null = np.empty((transitions, draws))
-    rows, places = np.arange(features)[:, None], np.arange(transitions)
+    rows, columns = np.arange(features)[:, None], np.arange(transitions)
     for draw in range(draws):
-        places_drawn = (places + rng.integers(transitions, size=(features, 1))) % transitions
-        count = finite[rows, places_drawn].sum(axis=0)
-        null[:, draw] = filled[rows, places_drawn].sum(axis=0) / np.maximum(count, 1)
+        shifted = (columns + rng.integers(transitions, size=(features, 1))) % transitions
+        count = finite[rows, shifted].sum(axis=0)
+        null[:, draw] = filled[rows, shifted].sum(axis=0) / np.maximum(count, 1)
     count = finite.sum(axis=0)
     mean = np.where(count > 0, filled.sum(axis=0) / np.maximum(count, 1), np.nan)
     upper = simultaneous_bound(null, level).upper

@@ -143,17 +143,17 @@ def _chain(folder: Path, config: DictionaryConfig, material: Material, progress:
     last = len(material.checkpoints) - 1
     done: dict[int, Dictionary] = {}
     before: Dictionary | None = None
-    for place in range(last, -1, -1):
-        checkpoint = material.checkpoints[place]
+    for number in range(last, -1, -1):
+        checkpoint = material.checkpoints[number]
         mine = folder / f"step{checkpoint.step}"
         if (mine / "dictionary.json").is_file():
-            done[place] = before = Dictionary.load(mine, device=material.device)
+            done[number] = before = Dictionary.load(mine, device=material.device)
             continue
         stream = material.stream(config, [checkpoint])
         steps = config.steps if before is None else config.further
         note = f"step {checkpoint.step}"
 
-        already = 0 if before is None else config.steps + config.further * (last - 1 - place)
+        already = 0 if before is None else config.steps + config.further * (last - 1 - number)
 
         def told(at: int, of: int, text: str, note: str = note, already: int = already) -> None:
             progress(already + at, of, f"{note}, {text}")
@@ -164,8 +164,8 @@ def _chain(folder: Path, config: DictionaryConfig, material: Material, progress:
         before = trainer.dictionary()
         shutil.rmtree(folder / "training", ignore_errors=True)
         before.save(mine)
-        done[place] = before
-    return Coder(tuple(done[place] for place in range(last + 1)), False)
+        done[number] = before
+    return Coder(tuple(done[number] for number in range(last + 1)), False)
 
 
 def _trained(

@@ -97,7 +97,7 @@ def discovery_checks(
     """False discovery rate and power of :func:`found_since` over thousands of curves, of which few rise.
 
     Rates over 50 to 400 prompts at a chance of 0.1, one number of prompts in each repetition; those that rise, by 0.1 to
-    0.4, do so at random places.
+    0.4, do so at random.
 
     Args:
         curves: in each repetition.
@@ -113,8 +113,8 @@ def discovery_checks(
         x = np.log10(steps + 1.0)
         units = round(10.0 ** rng.uniform(np.log10(50), np.log10(400)))
         rises = rng.random(curves) < share
-        place, size = rng.uniform(2.0, 3.6, size=(curves, 1)), rng.uniform(0.1, 0.4, size=(curves, 1))
-        rate = 0.1 + np.where(rises[:, None], size / (1.0 + np.exp(-(x - place) / 0.2)), 0.0)
+        location, size = rng.uniform(2.0, 3.6, size=(curves, 1)), rng.uniform(0.1, 0.4, size=(curves, 1))
+        rate = 0.1 + np.where(rises[:, None], size / (1.0 + np.exp(-(x - location) / 0.2)), 0.0)
         null = rng.binomial(units, 0.1, size=(steps.size, 2000)) / units
         found = found_since(steps, rng.binomial(units, rate) / units, null=null, rate=FALSE) < steps.size
         false.append(float((found & ~rises).sum() / max(found.sum(), 1)))

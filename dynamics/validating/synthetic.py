@@ -36,7 +36,7 @@ class Scenario:
             checkpoint), ``transient`` (a sigmoid that is lost again), ``early`` (above from the start: left-censored),
             ``late`` (rises after the last checkpoint: right-censored), ``none``.
         checkpoints: how many.
-        schedule: evenly in x, or at random places in x.
+        schedule: evenly in x, or at random in x.
         noise: ``binomial`` (a rate over ``units`` prompts) or ``gaussian`` (a mean over units with a standard error
             as large as a rate of 1/2 would have).
         units: prompts behind every checkpoint.
@@ -123,8 +123,10 @@ def make(scenario: Scenario, rng: np.random.Generator, *, draws: int = DRAWS) ->
         )
     steps = schedule(scenario.schedule, scenario.checkpoints, rng)
     x = np.log10(steps + 1.0)
-    place = float(rng.uniform(2.0, 3.6))
-    unit, truth = _two_steps(scenario, x, place, rng) if scenario.kind == "two steps" else _shape(scenario, x, place)
+    location = float(rng.uniform(2.0, 3.6))
+    unit, truth = (
+        _two_steps(scenario, x, location, rng) if scenario.kind == "two steps" else _shape(scenario, x, location)
+    )
     expected = scenario.floor + scenario.rise * unit
     flat = np.full(x.size, scenario.floor)
     if scenario.noise == "binomial":
@@ -140,41 +142,45 @@ def make(scenario: Scenario, rng: np.random.Generator, *, draws: int = DRAWS) ->
     return Case(steps, values, resampled, null, expected, {name: 10.0**at - 1.0 for name, at in truth.items()})
 
 
-def _shape(scenario: Scenario, x: FloatArray, place: float) -> tuple[FloatArray, dict[str, float]]:
-    """The curve between 0 and 1, and true places in x by definition."""
+def _shape(scenario: Scenario, x: FloatArray, location: float) -> tuple[FloatArray, dict[str, float]]:
+    """The curve between 0 and 1, and true locations in x by definition."""
     width = scenario.width
     length = 4.0 * width
     top = float(x[-1])
     if scenario.kind == "step":
-        return (x >= place).astype(np.float64), {"half rise": place, "change point": place, "sigmoid": place}
+        return (x >= location).astype(np.float64), {
+            "half rise": location,
+            "change point": location,
+            "sigmoid": location,
+        }
     if scenario.kind == "sigmoid":
-        return expit((x - place) / width), {"half rise": place, "sigmoid": place}
+        return expit((x - location) / width), {"half rise": location, "sigmoid": location}
     if scenario.kind == "ramp":
-        return np.clip((x - place) / length, 0, 1), {"change point": place, "half rise": place + 0.5 * length}
+        return np.clip((x - location) / length, 0, 1), {"change point": location, "half rise": location + 0.5 * length}
     if scenario.kind == "power":
         return 10.0 ** (0.5 * (x - top)), {}
     if scenario.kind == "linear":
         return x / top, {}
     if scenario.kind == "transient":
         # Half a decade earlier than the others and steeper, so that it is complete before the loss 1.5 decades later.
-        place -= 0.5
-        both = expit((x - place) / (0.6 * width)) * expit((place + 1.5 - x) / (0.4 * width))
-        return both, {"half rise": place, "sigmoid": place}
+        location -= 0.5
+        both = expit((x - location) / (0.6 * width)) * expit((location + 1.5 - x) / (0.4 * width))
+        return both, {"half rise": location, "sigmoid": location}
     if scenario.kind == "early":
         return np.ones(x.size), {}
     return np.zeros(x.size), {}
 
 
 def _two_steps(
-    scenario: Scenario, x: FloatArray, place: float, rng: np.random.Generator
+    scenario: Scenario, x: FloatArray, location: float, rng: np.random.Generator
 ) -> tuple[FloatArray, dict[str, float]]:
     """As :func:`_shape`; half of the rise is in the larger step, unless both are about as large."""
-    place -= 0.4
+    location -= 0.4
     share, apart = float(rng.uniform(0.25, 0.75)), float(rng.uniform(0.5, 1.2))
     scale = 0.2 * scenario.width
 
     def rise(x: FloatArray) -> FloatArray:
-        first, second = expit((x - place) / scale), expit((x - place - apart) / scale)
+        first, second = expit((x - location) / scale), expit((x - location - apart) / scale)
         return np.asarray(share * first + (1.0 - share) * second)
 
     fine = np.linspace(0.0, float(x[-1]), 20_001)

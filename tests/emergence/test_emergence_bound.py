@@ -95,7 +95,7 @@ def test_a_bound_from_few_checkpoints_does_not_depend_on_where_most_of_them_are(
     null = size[:, None] * rng.normal(size=(154, 2000))
     every = simultaneous_bound(null).scale
     visited = np.concatenate([np.arange(0, 120, 12), np.arange(120, 154, 2)])
-    seen = simultaneous_bound(null[visited], family=154, places=visited).scale
+    seen = simultaneous_bound(null[visited], family=154, positions=visited).scale
     unaware = simultaneous_bound(null[visited], family=154).scale
     quiet = visited < 120
     np.testing.assert_allclose(seen[quiet], every[visited][quiet], rtol=0.1)
@@ -105,7 +105,7 @@ def test_a_bound_from_few_checkpoints_does_not_depend_on_where_most_of_them_are(
 def test_the_bound_of_all_checkpoints_is_the_same_with_their_places() -> None:
     null = np.random.default_rng(1).normal(size=(20, 100))
     np.testing.assert_allclose(
-        simultaneous_bound(null, family=20, places=np.arange(20)).upper, simultaneous_bound(null).upper, rtol=1e-12
+        simultaneous_bound(null, family=20, positions=np.arange(20)).upper, simultaneous_bound(null).upper, rtol=1e-12
     )
 
 
@@ -117,15 +117,15 @@ def test_checkpoints_that_share_their_draws_with_visited_neighbours_do_not_raise
     null[70:90] = rng.normal(size=(20, 2000))
     z = simultaneous_bound(null).upper.mean()
     visited = np.concatenate([[0, 24, 48, 69], np.arange(70, 90), [90, 111, 132, 153]])
-    seen = simultaneous_bound(null[visited], family=154, places=visited).upper.mean()
+    seen = simultaneous_bound(null[visited], family=154, positions=visited).upper.mean()
     assert z == pytest.approx(2.85, abs=0.1)  # of 22 independent ones
     assert seen == pytest.approx(z, rel=0.03)
     # with the learning half seen, as much again is expected; with nothing in common, 77 unseen ones are new
     half = np.delete(visited, np.s_[4:24:2])
-    assert simultaneous_bound(null[half], family=154, places=half).upper.mean() == pytest.approx(z, rel=0.05)
+    assert simultaneous_bound(null[half], family=154, positions=half).upper.mean() == pytest.approx(z, rel=0.05)
     new = rng.normal(size=(154, 2000))
     spread = np.arange(0, 154, 2)
-    wide = simultaneous_bound(new[spread], family=154, places=spread).upper.mean()
+    wide = simultaneous_bound(new[spread], family=154, positions=spread).upper.mean()
     assert wide == pytest.approx(simultaneous_bound(new).upper.mean(), rel=0.03)
 
 
@@ -143,7 +143,7 @@ def test_a_curve_of_the_null_exceeds_the_bound_of_few_checkpoints_as_seldom_as_t
             curves = np.sqrt(0.5) * curves + np.sqrt(0.5) * rng.normal(size=curves.shape)
         curves = expon.isf(norm.sf(curves))  # skewed: a normal tail would be too low
         null, new = curves[:, :200], curves[:, 200:]
-        bound = simultaneous_bound(null[visited], family=154, places=visited)
+        bound = simultaneous_bound(null[visited], family=154, positions=visited)
         height = (bound.upper - bound.mean) / bound.scale
         above += (new > 1.0 + height.mean()).any(axis=0).mean() / 20
     assert 0.025 < above < 0.085
@@ -153,9 +153,9 @@ def test_one_wild_draw_does_not_hide_what_was_not_visited() -> None:
     rng = np.random.default_rng(4)
     null = rng.normal(size=(154, 200))
     visited = np.arange(0, 154, 6)
-    tame = simultaneous_bound(null[visited], family=154, places=visited)
+    tame = simultaneous_bound(null[visited], family=154, positions=visited)
     null[visited[3], 0] = 1000.0
-    wild = simultaneous_bound(null[visited], family=154, places=visited)
+    wild = simultaneous_bound(null[visited], family=154, positions=visited)
     others = np.arange(visited.size) != 3
     assert (wild.upper[others] >= 0.95 * tame.upper[others]).all()
 
@@ -168,4 +168,4 @@ def test_more_checkpoints_than_the_family_are_refused() -> None:
 @pytest.mark.parametrize("places", [[0, 1], [0, 2, 1], [3, 3, 4], [-1, 2, 3], [0, 2, 9]])
 def test_places_that_are_none_are_refused(places: list[int]) -> None:
     with pytest.raises(ValueError, match=r"expected \(3,\), increasing"):
-        simultaneous_bound(np.zeros((3, 20)), family=9, places=places)
+        simultaneous_bound(np.zeros((3, 20)), family=9, positions=places)

@@ -21,7 +21,7 @@ from dynamics.explaining.dictionary import split_checkpoints
 from dynamics.explaining.splitting import Crossing, Split, cross, split, strongest
 from dynamics.learning.coder import Coder
 from dynamics.learning.dictionary import Dictionary
-from dynamics.learning.site import Place
+from dynamics.learning.site import SiteAt
 from tests.circuits.handmade import ROOM, SAY
 from tests.circuits.test_circuits_wired import IDS, TWINS, WIRED
 from tests.circuits.test_circuits_wired import wired as wired_family
@@ -56,7 +56,7 @@ def crossed(family: str, site: str, layer: int) -> tuple[Crossing, np.ndarray]:
     w = wired_family(family)
     after = layer + (site == "resid_post")
     ids, last = IDS[:1], torch.full((3,), IDS.shape[1] - 1)
-    found = cross(w, Place(w.architecture, site, layer), after, ids, TWINS, metric)
+    found = cross(w, SiteAt(w.architecture, site, layer), after, ids, TWINS, metric)
     edges = attribute(w, ids.expand(3, -1), TWINS, last, metric, by_token=True).edges / 3
     g = w.graph
     readers = slice(g.attention_readers(after).start, None)
@@ -124,7 +124,7 @@ def test_the_features_of_a_hand_made_model_carry_what_they_say() -> None:
 
     last = torch.tensor([len(question.ids) - 1])
     difference = float(said(w.logits(ids, last)) - said(w.logits(twins, last)))
-    found = cross(w, Place(w.architecture, "resid_post", 1), 2, ids, twins, said)
+    found = cross(w, SiteAt(w.architecture, "resid_post", 1), 2, ids, twins, said)
     both, neither = unit_features(SAY.start + d, SAY.start + b), unit_features(SAY.start + 5)
     (parts,) = split(Coder((both,), False), [found])
     assert parts is not None and difference > 2

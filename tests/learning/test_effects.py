@@ -19,7 +19,7 @@ from dynamics.learning.coder import Decoder
 from dynamics.learning.corpora import organism_rows
 from dynamics.learning.effects import RowMeans, answers, by_row, loss_and_gradient, removed
 from dynamics.learning.readings import installed
-from dynamics.learning.site import Place
+from dynamics.learning.site import SiteAt
 from dynamics.models.architecture import Architecture, ModelShape, architecture
 from dynamics.models.sites import SiteTable, Where
 from tests.conftest import TINY
@@ -37,7 +37,7 @@ class Toy(torch.nn.Module):
         self.embed.weight.data = torch.randn(8, WIDTH, generator=generator)
 
 
-def toy(loss: Callable[[torch.Tensor], torch.Tensor]) -> tuple[Toy, Place]:
+def toy(loss: Callable[[torch.Tensor], torch.Tensor]) -> tuple[Toy, SiteAt]:
     """A model whose loss at each token is ``loss`` of the site's value there, plus 100: one logit, of no token, decides."""
 
     def logits(model: Toy, ids: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
@@ -46,7 +46,7 @@ def toy(loss: Callable[[torch.Tensor], torch.Tensor]) -> tuple[Toy, Place]:
 
     shape = ModelShape(layers=1, heads=1, d_model=WIDTH, d_head=WIDTH, d_mlp=WIDTH, vocab=8)
     table = SiteTable("block.{}", {}, {"embed": Where("embed")})
-    return Toy(), Place(Architecture(shape, table, logits), "embed", 0)
+    return Toy(), SiteAt(Architecture(shape, table, logits), "embed", 0)
 
 
 def coded(rows: int, features: int, rate: float, seed: int = 0) -> csr_array:
@@ -167,7 +167,7 @@ def test_the_estimate_agrees_with_taking_each_feature_away_and_running_the_model
     tiny_series: Path, place_in_series: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = FolderSeries(FolderConfig(path=tiny_series), name="mine")
-    place = Place(architecture(read_config(source.config_folder)), "resid_post", 0)
+    place = SiteAt(architecture(read_config(source.config_folder)), "resid_post", 0)
     resident = ResidentModel("cpu", "float32", None)
     one = [source.checkpoints[place_in_series]]
     rows, skip, features = organism_rows(TINY, 48), 1, 30

@@ -23,7 +23,7 @@ from dynamics.learning import quality
 from dynamics.learning.coder import Coder
 from dynamics.learning.corpora import organism_rows
 from dynamics.learning.dictionary import Dictionary
-from dynamics.learning.site import Place
+from dynamics.learning.site import SiteAt
 from dynamics.models.architecture import architecture
 from dynamics.store import FeatureTable, Trace, dictionaries_in
 from tests.conftest import TINY
@@ -74,9 +74,9 @@ def mine(collected: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def opened(series: Path) -> tuple[FolderSeries, Place, ResidentModel]:
+def opened(series: Path) -> tuple[FolderSeries, SiteAt, ResidentModel]:
     source = FolderSeries(FolderConfig(path=series), name="mine")
-    place = Place(architecture(read_config(source.config_folder)), "resid_post", 1)
+    place = SiteAt(architecture(read_config(source.config_folder)), "resid_post", 1)
     return source, place, ResidentModel("cpu", "float32", None)
 
 
