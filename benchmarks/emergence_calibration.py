@@ -16,7 +16,7 @@ from typing import get_args
 import numpy as np
 
 from dynamics.validating.calibration import coverage, table
-from dynamics.validating.synthetic import Kind, suite
+from dynamics.validating.synthetic import CurveKind, suite
 
 TARGET = (0.93, 0.97)
 
@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--curves", type=int, default=200)
     parser.add_argument("--checkpoints", default="12,40,154")
-    parser.add_argument("--kinds", default=",".join(get_args(Kind)))
+    parser.add_argument("--kinds", default=",".join(get_args(CurveKind)))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()

@@ -31,7 +31,7 @@ from checkpoints.series import Checkpoint, Series
 from dynamics.learning.coder import Coder
 from dynamics.learning.corpora import organism_rows
 from dynamics.learning.dictionary import evaluate
-from dynamics.learning.effects import answers, loss_and_gradient, removed
+from dynamics.learning.effects import loss_and_gradient, measure_effects, removed
 from dynamics.learning.matching import match_decoders
 from dynamics.learning.quality import Held, read_rows
 from dynamics.learning.readings import installed
@@ -118,7 +118,7 @@ def effects(one: Learned) -> str:
         return one.coder.sparse(one.held.activations[:, cut.start * wide : cut.stop * wide], last)
 
     for _, model in installed(one.material.series, one.material.checkpoints[-1:], one.material.resident()):
-        said = answers(model, one.place, rows, 0, cuts, codes, decoder)
+        said = measure_effects(model, one.place, rows, 0, cuts, codes, decoder)
         some = np.argsort(-np.abs(said.effect))[:REMOVED]
         exact, first_order = np.zeros((2, len(some)))
         for number, cut in enumerate(cuts):

@@ -3,7 +3,7 @@
 It reads what ``dynamics learn`` stored and measures nothing itself. For every dictionary of the trace:
 
 - *Fit*: fraction of variance unexplained on text that it was not trained on, and loss recovered (Gao et al. 2024), at every
-  checkpoint: of somebody's published dictionary, how far it still fits.
+  checkpoint: of a published dictionary, how far it still fits.
 - *Present*: share of the features that are present at the last checkpoint that are present at each. A feature of a
   crosscoder is present from its birth to its death (:mod:`dynamics.learning.tracks`); one of a chain is present from where
   its track, made of mutual best matches of neighbouring dictionaries, begins. Null: the share at the first checkpoint,

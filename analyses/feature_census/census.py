@@ -18,7 +18,7 @@ Arrays = dict[str, Any]
 
 
 def presence(parts: Parts) -> np.ndarray | None:
-    """(snapshot, feature) whether each feature, or track of a chain, is present; None where nobody knows."""
+    """(snapshot, feature) whether each feature, or track of a chain, is present; None where it is not known."""
     about = parts.table.about
     if "present" in about:
         return np.asarray(about["present"].values.T)
@@ -159,7 +159,7 @@ def _tracks(parts: Parts) -> str:
     events = _events(parts, np.empty(0), born=True)
     text += (
         f"Of those that begin late, the tokens of {int(before.sum())} were another feature's before; of those that end early, "
-        f"the tokens of {int(after.sum())} are another's after. Shown to be born are "
+        f"the tokens of {int(after.sum())} are another's after. ShownFeature to be born are "
         f"{int((about['track_born'].values[:, 1] >= 0).sum())}, to die {int((about['track_died'].values[:, 1] >= 0).sum())}"
     )
     if events.any():

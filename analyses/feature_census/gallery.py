@@ -10,7 +10,7 @@ from dynamics.analysis.features import Parts
 
 from .labels import Enriched
 
-__all__ = ["Shown", "chosen", "gallery", "in_words", "nats", "plain", "spaced"]
+__all__ = ["ShownFeature", "chosen", "gallery", "in_words", "nats", "plain", "spaced"]
 
 BEFORE = 12
 """Tokens before the one on which a feature fires, in ``example_token``."""
@@ -21,7 +21,7 @@ _SPACES = {"Ġ": " ", "▁": " ", "Ċ": "↵", "ĉ": " "}
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownFeature:
     """One feature of the gallery.
 
     Attributes:
@@ -59,7 +59,7 @@ def chosen(labels: list[Enriched], count: int) -> list[tuple[int, str]]:
     return list(taken.items())
 
 
-def gallery(parts: Parts, features: list[tuple[int, str]]) -> list[Shown]:
+def gallery(parts: Parts, features: list[tuple[int, str]]) -> list[ShownFeature]:
     """Examples of features, the strongest first."""
     about = parts.table.about
     if "example_token" not in about:
@@ -82,7 +82,7 @@ def gallery(parts: Parts, features: list[tuple[int, str]]) -> list[Shown]:
         since = f", {parts.since(feature)}" if parts.joint or not parts.kept else ""
         worth = f"effect {nats(float(effects[0][feature]), float(effects[1][feature]))}" if effects else ""
         result.append(
-            Shown(
+            ShownFeature(
                 feature,
                 f"{what}{since}",
                 [[plain(text[int(ids[e, t])]) for t in some] for e, some in zip(examples, inside, strict=True)],
@@ -122,7 +122,7 @@ def spaced(tokens: list[str]) -> list[str]:
     return tokens if any(t.startswith(" ") for t in tokens) else [f"{t} " for t in tokens]
 
 
-def in_words(shown: Shown) -> str:
+def in_words(shown: ShownFeature) -> str:
     """One feature as a line of text; the token on which it fires is marked."""
     text = f"Feature {shown.feature}: {shown.title}."
     if shown.tokens:

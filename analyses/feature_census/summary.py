@@ -13,7 +13,7 @@ from dynamics.store import Trace
 
 from .census import census_arrays, census_finding, census_notes
 from .effects import effect_arrays, effect_labels, effect_note, strongest
-from .gallery import Shown, chosen, gallery, in_words, spaced
+from .gallery import ShownFeature, chosen, gallery, in_words, spaced
 from .labels import Enriched, enriched
 
 __all__ = ["summarise"]
@@ -72,7 +72,7 @@ def _labels_note(name: str, labels: list[Enriched]) -> str:
     )
 
 
-def _keep(name: str, features: list[Shown], arrays: Arrays, coords: Arrays) -> None:
+def _keep(name: str, features: list[ShownFeature], arrays: Arrays, coords: Arrays) -> None:
     """The gallery as arrays: one line of tokens after the other, each with its level and the feature that it is of."""
     if not features:
         return
@@ -94,7 +94,7 @@ def _keep(name: str, features: list[Shown], arrays: Arrays, coords: Arrays) -> N
         arrays[f"{name}_line_feature"] = (f"{name}_line", np.array([i for i, _ in lines]))
 
 
-def _logits(shown: Shown) -> str:
+def _logits(shown: ShownFeature) -> str:
     return f"likelier: {'  '.join(shown.likelier)}   less likely: {'  '.join(shown.rarer)}" if shown.likelier else ""
 
 

@@ -13,10 +13,10 @@ import xarray as xr
 
 from ..emergence import (
     Agreement,
-    Direction,
     Emergence,
     Mirage,
     Onset,
+    Trend,
     agreement_of,
     assess,
     definitions,
@@ -238,7 +238,7 @@ def from_draws(
     unit: str,
     headline: bool = False,
     definition: str = "",
-    direction: Direction = "up",
+    direction: Trend = "up",
     limits: tuple[float, float] | None = None,
     sample: str = "",
     twin: str = "",

@@ -15,8 +15,8 @@ from dynamics.emergence.discovery import count_onset, discover, found_since
 from dynamics.emergence.many import Many, assess_many
 from dynamics.emergence.mirage import Mirage, mirage
 from dynamics.emergence.order import (
-    Order,
-    Side,
+    OnsetOrder,
+    Ordering,
     before,
     in_order,
     onset_draws,
@@ -25,22 +25,22 @@ from dynamics.emergence.order import (
     simultaneous_bands,
 )
 from dynamics.emergence.runs import Runs, scan
-from dynamics.emergence.types import STATES, Direction, Emergence, Interval, State, tokens_of
+from dynamics.emergence.types import STATES, Emergence, Interval, State, Trend, tokens_of
 
 __all__ = [
     "STATES",
     "Agreement",
     "Bound",
-    "Direction",
     "Emergence",
     "Interval",
     "Many",
     "Mirage",
     "Onset",
-    "Order",
+    "OnsetOrder",
+    "Ordering",
     "Runs",
-    "Side",
     "State",
+    "Trend",
     "agreement_of",
     "assess",
     "assess_many",

@@ -70,7 +70,7 @@ from dynamics.emergence.crossing import first_above_range, summit
 from dynamics.emergence.noise import noise_of
 from dynamics.emergence.runs import CLEARLY, CODES, NONE, Runs, scan
 from dynamics.emergence.shapes import plausible
-from dynamics.emergence.types import Direction, Emergence, Interval, State, tokens_of
+from dynamics.emergence.types import Emergence, Interval, State, Trend, tokens_of
 from dynamics.numerics.arrays import BoolArray, FloatArray, IntArray
 
 __all__ = ["assess"]
@@ -95,7 +95,7 @@ def assess(
     null_name: str,
     tokens: npt.ArrayLike | None = None,
     level: float = 0.95,
-    direction: Direction = "up",
+    direction: Trend = "up",
     limits: tuple[float, float] | None = None,
 ) -> Emergence:
     """The emergence of one curve, by excess over its null (see the module's docstring).
@@ -112,7 +112,7 @@ def assess(
             with probability at most about ``1 - level``.
         direction: ``"down"`` where emergence is a fall (a loss); results keep the original sign.
         limits: lowest and highest value that the metric can take, where it has any (an accuracy: 0 and 1). A curve
-            that never leaves the floor is then ``not emerged``; without limits nobody knows whether a curve that
+            that never leaves the floor is then ``not emerged``; without limits it is not known whether a curve that
             equals its constant null could have left it, and it is ``not measurable``.
 
     Returns:
@@ -198,7 +198,7 @@ class _Series:
         draws: npt.ArrayLike | None,
         null: npt.ArrayLike | None,
         tokens: npt.ArrayLike | None,
-        direction: Direction,
+        direction: Trend,
     ) -> _Series:
         if direction not in ("up", "down"):
             raise ValueError(f"direction is {direction!r}; expected 'up' or 'down'")

@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from dynamics.emergence.types import Direction
+from dynamics.emergence.types import Trend
 from dynamics.numerics.arrays import FloatArray
 from dynamics.numerics.draws import DRAWS, FINE_DRAWS
 
@@ -134,7 +134,7 @@ def sign_flip_null(
     units: FloatArray,
     control: FloatArray | None = None,
     *,
-    direction: Direction = "up",
+    direction: Trend = "up",
     clusters: npt.ArrayLike | None = None,
     draws: int = FINE_DRAWS,
     seed: int = 1,

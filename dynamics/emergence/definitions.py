@@ -49,8 +49,8 @@ from dynamics.emergence.assess import assess
 from dynamics.emergence.crossing import summit
 from dynamics.emergence.noise import Noise, noise_of
 from dynamics.emergence.rises import half_rise, rise_p_values
-from dynamics.emergence.shapes import Fit, Shape, fit_shape
-from dynamics.emergence.types import Direction, Emergence, Interval, State, TokenPair, finite_ends, tokens_of
+from dynamics.emergence.shapes import Shape, ShapeFit, fit_shape
+from dynamics.emergence.types import Emergence, Interval, State, TokenPair, Trend, finite_ends, tokens_of
 from dynamics.numerics.arrays import FloatArray, IntArray
 
 __all__ = ["NAMES", "Onset", "definitions"]
@@ -126,7 +126,7 @@ def definitions(
     null_name: str,
     tokens: npt.ArrayLike | None = None,
     level: float = 0.95,
-    direction: Direction = "up",
+    direction: Trend = "up",
     limits: tuple[float, float] | None = None,
     reach: float | None = None,
     emergence: Emergence | None = None,
@@ -274,12 +274,12 @@ def _loss(name: str, at: IntArray, v: FloatArray, draws: FloatArray | None, emer
     if name == "half rise":
         location = half_rise(x, -v, noise)[0]
     else:
-        fit: Fit = fit_shape("ramp" if name == "change point" else "logistic", x, -v, noise, ranges=False)
+        fit: ShapeFit = fit_shape("ramp" if name == "change point" else "logistic", x, -v, noise, ranges=False)
         location = fit.location
     return _neighbours(at, x, location)
 
 
-def _first_passage(at: IntArray, values: FloatArray, reach: float, direction: Direction) -> Onset:
+def _first_passage(at: IntArray, values: FloatArray, reach: float, direction: Trend) -> Onset:
     """The first checkpoint at or beyond a level."""
     finite = np.isfinite(values)
     at, v = at[finite], values[finite]

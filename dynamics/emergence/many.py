@@ -70,7 +70,7 @@ def assess_many(
         raise ValueError(f"values have shape {values.shape}; expected (curve, {at.size}) for {at.size} >= 2 steps")
     if (np.diff(at) <= 0).any():
         raise ValueError("steps do not increase; expected strictly increasing steps")
-    shared = None if callable(null) else _Null.of(np.asarray(null, dtype=np.float64)[None], level)
+    shared = None if callable(null) else _SharedNull.of(np.asarray(null, dtype=np.float64)[None], level)
     if shared is not None and shared.bound.upper.shape[1] != at.size:
         raise ValueError(f"null has {shared.bound.upper.shape[1]} checkpoints; expected {at.size}")
 
@@ -79,7 +79,7 @@ def assess_many(
         against = shared
         if against is None:
             assert callable(null)
-            against = _Null.of(np.asarray(null(piece), dtype=np.float64), level)
+            against = _SharedNull.of(np.asarray(null(piece), dtype=np.float64), level)
         return _chunk(np.asarray(values, dtype=np.float64), against, error)
 
     if hasattr(values, "__dask_graph__"):
@@ -139,19 +139,19 @@ def _lazily(piece_of: Callable[..., Many], values: Lazy, errors: Any, chunk: int
 
 
 @dataclass(frozen=True)
-class _Null:
+class _SharedNull:
     """Bound (curve or 1, checkpoint), and the largest studentised excess of every draw (curve or 1, draw), sorted."""
 
     bound: Bound
     largest: FloatArray
 
     @classmethod
-    def of(cls, null: FloatArray, level: float) -> _Null:
+    def of(cls, null: FloatArray, level: float) -> _SharedNull:
         bound = simultaneous_bound(null, level)
         return cls(bound, np.sort(bound.largest, axis=1))
 
 
-def _chunk(v: FloatArray, null: _Null, error: npt.NDArray[np.floating] | None) -> Many:
+def _chunk(v: FloatArray, null: _SharedNull, error: npt.NDArray[np.floating] | None) -> Many:
     """The curves of one chunk."""
     upper = np.broadcast_to(null.bound.upper, v.shape)
     noise = null.bound.scale if error is None else np.asarray(error, dtype=np.float64)

@@ -30,13 +30,13 @@ import numpy.typing as npt
 
 from dynamics.emergence.crossing import half_level
 from dynamics.emergence.noise import Noise, noise_of
-from dynamics.emergence.shapes import Fit, fit_shape
-from dynamics.emergence.types import Direction, finite_ends
+from dynamics.emergence.shapes import ShapeFit, fit_shape
+from dynamics.emergence.types import Trend, finite_ends
 from dynamics.numerics.arrays import FloatArray
 
 __all__ = ["Mirage", "mirage"]
 
-Verdict = Literal["survives", "does not survive", "undecided", "not measurable"]
+MirageVerdict = Literal["survives", "does not survive", "undecided", "not measurable"]
 
 WIDTH = 2.0 * float(np.log(9.0))
 """Scales of a logistic between 10% and 90%."""
@@ -60,7 +60,7 @@ class Mirage:
         sentence: the same in words.
     """
 
-    verdict: Verdict
+    verdict: MirageVerdict
     width: float | None
     width_range: tuple[float, float] | None
     twin_width: float | None
@@ -93,8 +93,8 @@ def mirage(
     *,
     draws: npt.ArrayLike | None = None,
     twin_draws: npt.ArrayLike | None = None,
-    direction: Direction = "up",
-    twin_direction: Direction = "up",
+    direction: Trend = "up",
+    twin_direction: Trend = "up",
     null: npt.ArrayLike | None = None,
     twin_null: npt.ArrayLike | None = None,
 ) -> Mirage:
@@ -138,7 +138,7 @@ def mirage(
     low, high = (WIDTH * end for end in one.scale_range)
     twin_low, twin_high = (WIDTH * end for end in twin.scale_range)
     if twin_low > high and twin_width >= FACTOR * width:
-        verdict: Verdict = "does not survive"
+        verdict: MirageVerdict = "does not survive"
     elif twin_width < FACTOR * width and (
         twin_high < FACTOR * max(high, width) or (twin_low <= high and low <= twin_high)
     ):
@@ -164,7 +164,7 @@ def mirage(
     )
 
 
-def _reached(null: npt.ArrayLike | None, at: npt.NDArray[np.generic], direction: Direction) -> FloatArray:
+def _reached(null: npt.ArrayLike | None, at: npt.NDArray[np.generic], direction: Trend) -> FloatArray:
     """(checkpoint,) the best that the null's mean had reached by each checkpoint, turned; 0 where there is no null."""
     if null is None:
         return np.zeros(at.shape)
@@ -177,7 +177,7 @@ def _range(low: float, high: float) -> str:
     return f"[{low:.2f}, {high:.2f}]" if np.isfinite(high) else f"[{low:.2f} or more]"
 
 
-def _rises(fit: Fit, noise: Noise, values: FloatArray) -> bool:
+def _rises(fit: ShapeFit, noise: Noise, values: FloatArray) -> bool:
     error = np.sqrt(fit.overdispersion) * float(np.median(noise.scale(fit.mean)))
     return bool(np.ptp(fit.mean) > LEAST * error and values.size)
 
@@ -186,7 +186,7 @@ def _unknown(reason: str) -> Mirage:
     return Mirage("not measurable", None, None, None, None, None, reason)
 
 
-def _sign(direction: Direction) -> float:
+def _sign(direction: Trend) -> float:
     if direction not in ("up", "down"):
         raise ValueError(f"direction is {direction!r}; expected 'up' or 'down'")
     return 1.0 if direction == "up" else -1.0

@@ -25,20 +25,29 @@ from dynamics.emergence.crossing import crossing, first_above
 from dynamics.emergence.discovery import discover
 from dynamics.emergence.noise import noise_of
 from dynamics.emergence.shapes import plausible
-from dynamics.emergence.types import Direction, Emergence
+from dynamics.emergence.types import Emergence, Trend
 from dynamics.numerics.arrays import FloatArray
 
-__all__ = ["Order", "Side", "before", "in_order", "onset_draws", "onset_ends", "onset_intervals", "simultaneous_bands"]
+__all__ = [
+    "OnsetOrder",
+    "Ordering",
+    "before",
+    "in_order",
+    "onset_draws",
+    "onset_ends",
+    "onset_intervals",
+    "simultaneous_bands",
+]
 
 
-Side = Literal["before", "after", "cannot be ordered"]
+Ordering = Literal["before", "after", "cannot be ordered"]
 
 FEWEST_DRAWS = 20
 """Bootstrap draws below which nothing is said about onsets in draws."""
 
 
 @dataclass(frozen=True)
-class Order:
+class OnsetOrder:
     """Probabilities that add up to 1: A before B, B before A, and that their intervals share training time.
 
     Attributes:
@@ -57,7 +66,7 @@ def onset_draws(
     draws: npt.ArrayLike,
     upper: npt.ArrayLike,
     *,
-    direction: Direction = "up",
+    direction: Trend = "up",
 ) -> FloatArray:
     """(draw, 2) steps after which and by which each draw was first above its null; infinite where censored.
 
@@ -129,7 +138,7 @@ def onset_intervals(by: npt.ArrayLike, steps: npt.ArrayLike) -> FloatArray:
     return np.stack([np.where(np.isnan(end), np.nan, starts), end], axis=1)
 
 
-def before(draws_a: npt.ArrayLike, draws_b: npt.ArrayLike, *, shared: bool) -> Order:
+def before(draws_a: npt.ArrayLike, draws_b: npt.ArrayLike, *, shared: bool) -> OnsetOrder:
     """The probability that A's onset came before B's.
 
     Args:
@@ -144,7 +153,7 @@ def before(draws_a: npt.ArrayLike, draws_b: npt.ArrayLike, *, shared: bool) -> O
         ValueError: shapes do not fit.
 
     >>> before([[0, 10], [10, 20]], [[10, 20], [10, 20]], shared=True)
-    Order(before=0.5, after=0.0, not_distinguishable=0.5, draws=2)
+    OnsetOrder(before=0.5, after=0.0, not_distinguishable=0.5, draws=2)
     """
     a, b = np.asarray(draws_a, dtype=np.float64), np.asarray(draws_b, dtype=np.float64)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1:] != (2,) or b.shape[1:] != (2,) or (shared and len(a) != len(b)):
@@ -161,10 +170,10 @@ def before(draws_a: npt.ArrayLike, draws_b: npt.ArrayLike, *, shared: bool) -> O
             raise ValueError("one of the two has no onset draws; expected at least one of each")
         first = float((a[:, None, 1] <= b[None, :, 0]).mean())
         second = float((b[None, :, 1] <= a[:, None, 0]).mean())
-    return Order(before=first, after=second, not_distinguishable=1.0 - first - second, draws=min(len(a), len(b)))
+    return OnsetOrder(before=first, after=second, not_distinguishable=1.0 - first - second, draws=min(len(a), len(b)))
 
 
-def in_order(pairs: Sequence[Order], *, rate: float = 0.05) -> list[Side]:
+def in_order(pairs: Sequence[OnsetOrder], *, rate: float = 0.05) -> list[Ordering]:
     """Which pairs are in order: of those that are called so, at most a share of ``rate`` is expected to be wrong.
 
     The p value of a pair is twice the share of draws in which the likelier side is not first, (1 + k)/(1 + n) of n
@@ -177,12 +186,12 @@ def in_order(pairs: Sequence[Order], *, rate: float = 0.05) -> list[Side]:
         pairs: of :func:`before`.
         rate: the false discovery rate over all of them.
 
-    >>> clear = Order(before=1.0, after=0.0, not_distinguishable=0.0, draws=200)
-    >>> in_order([clear, Order(before=0.1, after=0.8, not_distinguishable=0.1, draws=200)])
+    >>> clear = OnsetOrder(before=1.0, after=0.0, not_distinguishable=0.0, draws=200)
+    >>> in_order([clear, OnsetOrder(before=0.1, after=0.8, not_distinguishable=0.1, draws=200)])
     ['before', 'cannot be ordered']
     """
     p = [min(1.0, 2.0 * (1.0 + o.draws * (1.0 - max(o.before, o.after))) / (1.0 + o.draws)) for o in pairs]
-    sides: list[Side] = ["before" if o.before > o.after else "after" for o in pairs]
+    sides: list[Ordering] = ["before" if o.before > o.after else "after" for o in pairs]
     return [side if found else "cannot be ordered" for side, found in zip(sides, discover(p, rate=rate), strict=True)]
 
 

@@ -102,7 +102,7 @@ def _outward(values: FloatArray, away: FloatArray, low: float, high: float) -> t
 
     It may, if it rises in the gap by more than noise, and either stands still, up to noise, between the two checkpoints
     before the gap and between the two after it, or has much of its rise in the gap (:data:`UNRESOLVED`). A rise in several
-    jumps is no single jump (:func:`_with_jumps`), and where in its gap each was, nobody measured.
+    jumps is no single jump (:func:`_with_jumps`), and where in its gap each was is not known.
 
     Args:
         values: (checkpoint,) the curve.
@@ -124,7 +124,7 @@ def _outward(values: FloatArray, away: FloatArray, low: float, high: float) -> t
 def _with_jumps(
     values: FloatArray, scale: FloatArray, mean: FloatArray, low: float, high: float
 ) -> tuple[float, float]:
-    """The interval of positions with all gaps in which a jump fits as well: where in a gap it was, nobody measured."""
+    """The interval of positions with all gaps in which a jump fits as well: where in a gap it was is not known."""
     checkpoints = values.size
     weight = 1.0 / scale**2
     jumps = (np.arange(checkpoints)[None] > np.arange(checkpoints - 1)[:, None]).astype(np.float64)[:, None, :]

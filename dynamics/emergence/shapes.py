@@ -30,7 +30,7 @@ from dynamics.emergence.crossing import quantile
 from dynamics.emergence.noise import Noise
 from dynamics.numerics.arrays import FloatArray
 
-__all__ = ["Fit", "Shape", "basis", "fit_shape", "gain", "grid", "plausible", "widest"]
+__all__ = ["Shape", "ShapeFit", "basis", "fit_shape", "gain", "grid", "plausible", "widest"]
 
 Shape = Literal["logistic", "ramp"]
 
@@ -52,7 +52,7 @@ NOT_BY_CHANCE = 0.01
 
 
 @dataclass(frozen=True)
-class Fit:
+class ShapeFit:
     """A fitted shape. Locations are x = log10(step + 1), scales decades.
 
     Attributes:
@@ -134,7 +134,7 @@ def _widest(shape: Shape, points: bytes) -> tuple[FloatArray, FloatArray, FloatA
 
 def fit_shape(
     shape: Shape, x: FloatArray, values: FloatArray, noise: Noise, *, level: float = 0.95, ranges: bool = True
-) -> Fit:
+) -> ShapeFit:
     """Fit a shape and invert the likelihood-ratio test of its location and scale.
 
     Args:
@@ -196,7 +196,7 @@ def fit_shape(
         q_scale = max(quantile(best - explained[:, :, column].max(axis=1), level), least)
         location_range = _inverted(locations, t_location, q_location, outer[0], outer[1], (-np.inf, np.inf))
         scale_range = _inverted(scales, t_scale, q_scale, outer[2], outer[3], (0.0, np.inf))
-    return Fit(
+    return ShapeFit(
         location=location,
         scale=scale,
         floor=floor,

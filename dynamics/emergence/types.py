@@ -18,12 +18,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["STATES", "Direction", "Emergence", "Interval", "State", "TokenPair", "finite_ends", "tokens_of"]
+__all__ = ["STATES", "Emergence", "Interval", "State", "TokenPair", "Trend", "finite_ends", "tokens_of"]
 
 State = Literal["emerged", "present from start", "not emerged", "transient", "not measurable"]
 STATES: tuple[State, ...] = get_args(State)
 
-Direction = Literal["up", "down"]
+Trend = Literal["up", "down"]
 
 TokenPair = tuple[int | None, int | None]
 
@@ -112,7 +112,7 @@ class Emergence:
     state: State
     null: str
     null_upper: tuple[float, ...]
-    direction: Direction = "up"
+    direction: Trend = "up"
     reason: str = ""
     onset: Interval | None = None
     onset_range: Interval | None = None

@@ -1,7 +1,7 @@
 r"""What a dictionary says of tokens at every checkpoint of a series, whichever way it was made.
 
 A *joint* coder is a crosscoder: one code explains a token at all checkpoints. A *separate* one has a dictionary for each
-checkpoint (a chain of sparse autoencoders, or somebody's dictionary applied everywhere).
+checkpoint (a chain of sparse autoencoders, or a published dictionary applied everywhere).
 
 Which features answer a token is sparse: the ``ranks`` with the largest contributions. How strongly they answer *at one
 checkpoint* is, for a joint coder, the least-squares fit of that checkpoint's own activation by the decoders of those

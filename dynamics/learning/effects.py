@@ -38,7 +38,7 @@ from ..numerics.arrays import BoolArray, FloatArray
 from .coder import Decoder
 from .site import SiteAt
 
-__all__ = ["Answers", "RowMeans", "answers", "by_row", "loss_and_gradient", "removed"]
+__all__ = ["Effects", "RowMeans", "by_row", "loss_and_gradient", "measure_effects", "removed"]
 
 
 GROUPS = 16
@@ -53,7 +53,7 @@ _NUMBERS = 2**22
 
 
 @dataclass(frozen=True)
-class Answers:
+class Effects:
     """What a dictionary's features do at one checkpoint.
 
     Attributes:
@@ -72,7 +72,7 @@ class Answers:
     effect_error: FloatArray
 
 
-def answers(
+def measure_effects(
     model: Any,
     site: SiteAt,
     rows: npt.NDArray[np.integer],
@@ -82,7 +82,7 @@ def answers(
     decoder: Decoder,
     *,
     seed: int = 0,
-) -> Answers:
+) -> Effects:
     """Activations and effects of all features on rows of text.
 
     Args:
@@ -119,7 +119,7 @@ def answers(
             mean = (WEIGHTS[0] * start + WEIGHTS[1] * away).reshape(-1, decoder.vectors.shape[1])
             rise += by_row(removed(mean, some, decoder.vectors), len(ids))
         effect.add(rise, fires, turn >= 0)
-    return Answers(
+    return Effects(
         loss / (len(rows) * (wide - 1)),
         np.concatenate(rebuilt),
         activation.mean,

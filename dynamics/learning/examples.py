@@ -1,4 +1,4 @@
-"""What a feature is, for a reader: the tokens of a corpus on which it fires most, and what it does to the logits."""
+"""What a feature is: the tokens of a corpus on which it fires most, and what it does to the logits."""
 
 from __future__ import annotations
 

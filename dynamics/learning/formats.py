@@ -43,7 +43,7 @@ class Contents:
         dictionary: over one checkpoint, in the activations' own units.
         format: ``SAELens`` or ``sparsify``.
         hook: the name of the point that it was trained on, where its configuration says so, else empty.
-        remarks: what whoever reads its results should know.
+        remarks: what has to be known to read its results.
     """
 
     dictionary: Dictionary
@@ -69,7 +69,7 @@ def read_contents(folder: Path, *, norm_factor: float | None = None, device: str
         raise UserError(
             f"{folder} has a {CONFIG} and no weights that can be read",
             expected=" or ".join(WEIGHTS),
-            remedy="have it converted by somebody who trusts it: a pickle (.pt, .bin) runs code when it is opened",
+            remedy="have it converted by its author, or where it is trusted: a pickle (.pt, .bin) runs code when it is opened",
         )
     config, tensors = _config(folder / CONFIG), _Tensors(file, device)
     if WEIGHTS[file.name] == "SAELens":

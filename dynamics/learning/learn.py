@@ -53,7 +53,7 @@ class Learned:
         folder: where its weights are; for a published one, where it came from.
         anew: whether it was made by this call.
         measured: whether it was measured, and prompts read through it, by this call.
-        remarks: what whoever reads its results should know.
+        remarks: what has to be known to read its results.
     """
 
     name: str
@@ -99,7 +99,7 @@ def learn(
         traces: folder of traces.
         run: the run itself, instead of reading the runs file.
         fresh: read the prompts again even if that was done.
-        reporter: who tells the user.
+        reporter: progress and messages.
 
     Raises:
         UserError: for a run without trace or dictionaries, or settings that do not fit its model.
@@ -281,7 +281,7 @@ def _stopped(error: CheckpointError) -> StoppedError:
 
 
 def _readings(run: Run, model: Model) -> tuple[tuple[TokenizedProbe, tuple[str, ...]], ...]:
-    """What the run's analyses want to read; one entry for each probe, at all positions that anybody wants."""
+    """What the run's analyses want to read; one entry for each probe, at all positions that any of them wants."""
     shape = model.architecture.shape
     context = Context(model.tokenizer, {}, shape.parallel is not None)
     found: dict[str, tuple[Reading, dict[str, None]]] = {}

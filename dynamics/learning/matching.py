@@ -130,7 +130,7 @@ def match_decoders(
         if null == "covariance":
             vectors = _mixtures(own, draws, rng, block)
         nearest, _, _ = scan_scores(CosineScores(vectors, theirs), block=block)
-        drawn.append(_Null.pooled(nearest.score, len(own)))
+        drawn.append(_Chance.pooled(nearest.score, len(own)))
     return _match(scores, drawn[0], drawn[1], method, rate, block)
 
 
@@ -168,22 +168,22 @@ def match_activations(
         for_row, for_column, _ = scan_scores(CorrelationScores(shuffled, right), block=block)
         rows.append(for_row.score)
         columns.append(for_column.score)
-    return _match(scores, _Null.by_frequency(rows, left), _Null.by_frequency(columns, right), method, rate, block)
+    return _match(scores, _Chance.by_frequency(rows, left), _Chance.by_frequency(columns, right), method, rate, block)
 
 
 @dataclass(frozen=True)
-class _Null:
+class _Chance:
     """What the nearest scores of chance are: sorted draws of each group, and the group of every feature."""
 
     draws: list[npt.NDArray[np.float32]]
     group: IntArray
 
     @classmethod
-    def pooled(cls, draws: npt.NDArray[np.float32], features: int) -> _Null:
+    def pooled(cls, draws: npt.NDArray[np.float32], features: int) -> _Chance:
         return cls([np.sort(draws[np.isfinite(draws)])], np.zeros(features, dtype=np.int64))
 
     @classmethod
-    def by_frequency(cls, draws: list[npt.NDArray[np.float32]], table: Any) -> _Null:
+    def by_frequency(cls, draws: list[npt.NDArray[np.float32]], table: Any) -> _Chance:
         counts = np.diff(table.indptr)
         octave = np.floor(np.log2(np.maximum(counts, 1)))
         group = np.zeros(counts.size, dtype=np.int64)
@@ -217,7 +217,7 @@ class _Null:
         return smallest
 
 
-def _match(scores: Scores, rows: _Null, columns: _Null, method: Method, rate: float, block: int) -> Matches:
+def _match(scores: Scores, rows: _Chance, columns: _Chance, method: Method, rate: float, block: int) -> Matches:
     if method not in ("mutual", "assignment"):
         raise ValueError(f"method is {method!r}; expected 'mutual' or 'assignment'")
     least = max(rows.least(rate), columns.least(rate))

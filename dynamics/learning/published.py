@@ -25,7 +25,7 @@ from .site import SiteAt
 
 __all__ = ["Published", "load_published"]
 
-Where = tuple[str, int | None]
+SiteLayer = tuple[str, int | None]
 """A site and its layer, None outside the blocks."""
 
 
@@ -38,7 +38,7 @@ class Published:
         site, layer: what it was trained on; the layer is None outside the blocks.
         origin: the folder, or ``owner/name@commit/folder``.
         format: ``SAELens`` or ``sparsify``.
-        remarks: what whoever reads its results should know.
+        remarks: what has to be known to read its results.
     """
 
     dictionary: Dictionary
@@ -182,7 +182,7 @@ _EMBEDDINGS = ("embed_in", "embed_tokens", "wte", "word_embeddings")
 _MODULE = re.compile(r"(?:[A-Za-z_]\w*\.)*(?:layers|layer|h|blocks)\.(\d+)((?:\.\w+)*)")
 
 
-def _site(hook: str, table: SiteTable | None) -> Where | None:
+def _site(hook: str, table: SiteTable | None) -> SiteLayer | None:
     """The site and layer of TransformerLens' name of a point, or of a module's output; None where it is not certain.
 
     >>> _site("blocks.3.hook_resid_post", None), _site("layers.10", None), _site("layers.10.mlp", None)
@@ -203,7 +203,7 @@ def _site(hook: str, table: SiteTable | None) -> Where | None:
     return ("embed", None) if hook.rpartition(".")[2] in _EMBEDDINGS else None
 
 
-def _part(module: str, layer: int, table: SiteTable) -> Where | None:
+def _part(module: str, layer: int, table: SiteTable) -> SiteLayer | None:
     """The site that is the output of a module in a block."""
     for site, where in table.in_block.items():
         if (where.module, where.side, where.index) == (module, "output", 0):
@@ -223,7 +223,7 @@ def _module_in(parts: Sequence[str], table: SiteTable | None) -> str:
     return parts[-1] if parts else ""
 
 
-def _agreed(named: Where, site: str | None, layer: int | None) -> Where | None:
+def _agreed(named: SiteLayer, site: str | None, layer: int | None) -> SiteLayer | None:
     """The site and layer in the user's words, or None where they are others."""
     forms = [named]
     if site == "resid_post" and named[0] == "resid_pre" and named[1]:
@@ -233,7 +233,7 @@ def _agreed(named: Where, site: str | None, layer: int | None) -> Where | None:
     return next((f for f in forms if site in (None, f[0]) and (None in (layer, f[1]) or layer == f[1])), None)
 
 
-def _trusted(hook: str, site: str | None, layer: int | None, table: SiteTable | None, origin: str) -> Where:
+def _trusted(hook: str, site: str | None, layer: int | None, table: SiteTable | None, origin: str) -> SiteLayer:
     """The user's word for a point that is not known, as far as its name does not speak against it."""
     match = _MODULE.fullmatch(hook)
     # a module in a block is not the stream, and the model's table knows all other sites
@@ -255,7 +255,7 @@ def _trusted(hook: str, site: str | None, layer: int | None, table: SiteTable | 
     return site, layer
 
 
-def _shown(where: Where | None) -> str:
+def _shown(where: SiteLayer | None) -> str:
     if where is None:
         return "no known site"
     return where[0] if where[1] is None else f"{where[0]} of layer {where[1]}"

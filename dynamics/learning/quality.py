@@ -14,7 +14,7 @@ times decoder norm), and what it is worth to the model (:mod:`dynamics.learning.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,8 +29,8 @@ from checkpoints.series import Checkpoint, Series
 from ..numerics.arrays import FloatArray
 from .coder import Coder
 from .dictionary import Fit, evaluate
-from .effects import answers
-from .readings import installed
+from .effects import measure_effects
+from .readings import OnCheckpoint, installed
 from .site import SiteAt
 
 __all__ = ["Held", "Quality", "measure", "read_rows"]
@@ -92,7 +92,7 @@ def read_rows(
     *,
     skip: int,
     batch_tokens: int,
-    progress: Callable[[int, int], None] | None = None,
+    progress: OnCheckpoint | None = None,
 ) -> Held:
     """Activations of whole rows at every checkpoint, in memory."""
     tokens = len(rows) * (rows.shape[1] - skip)
@@ -113,7 +113,7 @@ def measure(
     held: Held,
     *,
     batch_tokens: int,
-    progress: Callable[[int, int], None] | None = None,
+    progress: OnCheckpoint | None = None,
 ) -> Quality:
     """Fit, loss recovered, and what features do; codes are held for some rows at a time (a joint coder's for all)."""
     batches = torch.split(held.activations, 512, dim=1)
@@ -134,7 +134,7 @@ def measure(
             return coder.sparse(held.activations[:, pieces[piece][1]], number) if kept is None else kept[piece]
 
         decoder = coder.decoder(number)
-        found = answers(model, site, held.rows, held.skip, [rows for rows, _ in pieces], codes, decoder)
+        found = measure_effects(model, site, held.rows, held.skip, [rows for rows, _ in pieces], codes, decoder)
         said[:, number, : len(decoder.vectors)] = (
             found.activation,
             found.activation_error,

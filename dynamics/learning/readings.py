@@ -20,12 +20,15 @@ from checkpoints.series import Checkpoint, Series
 from ..probes import TokenizedProbe
 from .site import SiteAt
 
-__all__ = ["Block", "Installed", "installed", "read_probes"]
+__all__ = ["Block", "Installed", "OnCheckpoint", "installed", "read_probes"]
 
 MEMORY = 2**30
 """Bytes of activations that are held at a time."""
 
 Installed = Iterator[tuple[int, torch.nn.Module]]
+
+OnCheckpoint = Callable[[int, int], None]
+"""Called with (checkpoints done, checkpoints in all)."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ def installed(
     series: Series,
     checkpoints: Sequence[Checkpoint],
     resident: ResidentModel,
-    progress: Callable[[int, int], None] | None = None,
+    progress: OnCheckpoint | None = None,
 ) -> Installed:
     """Each checkpoint's model in turn, the next one read meanwhile.
 
@@ -78,7 +81,7 @@ def read_probes(
     *,
     memory: int = MEMORY,
     batch_tokens: int = 8192,
-    progress: Callable[[int, int], None] | None = None,
+    progress: OnCheckpoint | None = None,
 ) -> Iterator[Block]:
     """Activations of prompts at named positions.
 

@@ -21,12 +21,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from checkpoints.ahead import ReadAhead
-from checkpoints.errors import CheckpointError, UserError
+from checkpoints.errors import UserError
 from checkpoints.loading import ResidentModel
 from checkpoints.series import Checkpoint, Series
 from dynamics.models.architecture import Architecture
 
+from .readings import OnCheckpoint, installed
 from .site import SiteAt
 
 __all__ = ["ActivationStream", "StreamConfig"]
@@ -92,7 +92,7 @@ class ActivationStream:
         device: str = "cpu",
         dtype: str = "float32",
         build: Callable[..., torch.nn.Module] | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: OnCheckpoint | None = None,
     ) -> None:
         self._site = SiteAt(architecture, config.site, config.layer)
         if rows.ndim != 2 or not len(rows) or rows.shape[1] <= config.skip:
@@ -160,21 +160,12 @@ class ActivationStream:
             shape = (self.checkpoints, self.tokens, self._site.width)
             self._buffer = torch.empty(shape, dtype=kind, device=self._device)
         self._number = -1  # half-filled until the end
-        with ReadAhead(self._series, self._checkpoints, self._series.read) as ahead:
-            for index, checkpoint in enumerate(self._checkpoints):
-                try:
-                    model = self._resident.install(ahead.take())
-                except CheckpointError as error:
-                    error.add_note(f"step {checkpoint.step}")
-                    raise
-                values = self._activations(model, rows)
-                if self.config.half:  # large activations would not fit into 16 bits
-                    self._scale[index] = values.abs().max().clamp_min(1e-30)
-                    values = values / self._scale[index]
-                self._buffer[index] = values
-                ahead.let_go()
-                if self._progress is not None:
-                    self._progress(index + 1, self.checkpoints)
+        for index, model in installed(self._series, self._checkpoints, self._resident, self._progress):
+            values = self._activations(model, rows)
+            if self.config.half:  # large activations would not fit into 16 bits
+                self._scale[index] = values.abs().max().clamp_min(1e-30)
+                values = values / self._scale[index]
+            self._buffer[index] = values
         self._number = number
         self.refills += 1
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -17,14 +17,12 @@ from .coder import Coder, Codes
 from .examples import logit_effect, top_examples
 from .matching import Matches, match_activations, match_decoders
 from .quality import Held, Quality, measure, read_rows
-from .readings import installed, read_probes
+from .readings import OnCheckpoint, installed, read_probes
 from .site import SiteAt
 from .tracks import changes, follow, partings, turning_points
 from .training import Material
 
 __all__ = ["about_dictionary", "about_probe", "say_what"]
-
-Progress = Callable[[int, int], None]
 
 
 def about_dictionary(
@@ -35,7 +33,7 @@ def about_dictionary(
     config: DictionaryConfig,
     *,
     tokenizer: Any,
-    progress: Progress,
+    progress: OnCheckpoint,
 ) -> xr.Dataset:
     """Everything about the dictionary itself (docs/trace-format.md, features)."""
     resident = material.resident()
@@ -227,7 +225,7 @@ def about_probe(
     readings: Sequence[tuple[TokenizedProbe, tuple[str, ...]]],
     config: DictionaryConfig,
     *,
-    progress: Progress,
+    progress: OnCheckpoint,
 ) -> dict[str, xr.Dataset]:
     """Which features answer which prompt at which checkpoint, for every probe that is read."""
     ranks = max(1, min(coder.features, round(2 * config.k)))

@@ -31,7 +31,8 @@ from .streams import ActivationStream, StreamConfig
 
 __all__ = ["Material", "about", "make", "stored"]
 
-Progress = Callable[[int, int, str], None]
+OnBatch = Callable[[int, int, str], None]
+"""Called with (batches done, batches in all, what is trained and how well)."""
 SAVE_SECONDS = 30.0
 """Seconds between two saved states of a training: the most work that an interruption costs."""
 BUFFER = 4 * 2**30
@@ -109,7 +110,7 @@ def stored(folder: Path, key: str) -> Coder | None:
     return _load(folder, said)
 
 
-def make(folder: Path, key: str, config: DictionaryConfig, material: Material, progress: Progress) -> Coder:
+def make(folder: Path, key: str, config: DictionaryConfig, material: Material, progress: OnBatch) -> Coder:
     """Train (or go on training) a crosscoder or a chain, and keep it in the folder."""
     if about(folder).get("key") != key:
         shutil.rmtree(folder, ignore_errors=True)
@@ -123,7 +124,7 @@ def make(folder: Path, key: str, config: DictionaryConfig, material: Material, p
     return coder
 
 
-def _crosscoder(folder: Path, config: DictionaryConfig, material: Material, progress: Progress) -> Coder:
+def _crosscoder(folder: Path, config: DictionaryConfig, material: Material, progress: OnBatch) -> Coder:
     stream = material.stream(config, material.checkpoints)
     names = [f"step {c.step}" for c in material.checkpoints]
     settings = _train_config(config, config.steps)
@@ -134,7 +135,7 @@ def _crosscoder(folder: Path, config: DictionaryConfig, material: Material, prog
     return Coder((dictionary,), True)
 
 
-def _chain(folder: Path, config: DictionaryConfig, material: Material, progress: Progress) -> Coder:
+def _chain(folder: Path, config: DictionaryConfig, material: Material, progress: OnBatch) -> Coder:
     """One sparse autoencoder per checkpoint, each starting from its neighbour's weights (SAE-Track; Xu et al. 2025).
 
     It begins with the last checkpoint, where most features are; each is kept when it is done. Most features keep their
@@ -155,11 +156,11 @@ def _chain(folder: Path, config: DictionaryConfig, material: Material, progress:
 
         already = 0 if before is None else config.steps + config.further * (last - 1 - number)
 
-        def told(at: int, of: int, text: str, note: str = note, already: int = already) -> None:
+        def on_batch(at: int, of: int, text: str, note: str = note, already: int = already) -> None:
             progress(already + at, of, f"{note}, {text}")
 
         trainer = _trained(
-            folder / "training", _train_config(config, steps), stream, material.device, told, [note], like=before
+            folder / "training", _train_config(config, steps), stream, material.device, on_batch, [note], like=before
         )
         before = trainer.dictionary()
         shutil.rmtree(folder / "training", ignore_errors=True)
@@ -173,7 +174,7 @@ def _trained(
     config: TrainConfig,
     stream: ActivationStream,
     device: str,
-    progress: Progress,
+    progress: OnBatch,
     names: Sequence[str],
     like: Dictionary | None = None,
 ) -> Trainer:
@@ -183,7 +184,7 @@ def _trained(
         trainer = Trainer.start(config, stream, device=device, like=like, names=names)
     saved = time.monotonic()
 
-    def told(done: int, total: int, loss: float) -> None:
+    def on_batch(done: int, total: int, loss: float) -> None:
         nonlocal saved
         progress(done, total, f"unexplained {loss:.3f}")
         if done < total and time.monotonic() - saved > SAVE_SECONDS:
@@ -194,7 +195,7 @@ def _trained(
             partial.replace(folder)
             saved = time.monotonic()
 
-    trainer.run(stream, progress=told)
+    trainer.run(stream, progress=on_batch)
     return trainer
 
 

@@ -23,14 +23,14 @@ from dynamics.emergence.definitions import NAMES, definitions
 from dynamics.numerics.draws import DRAWS
 from dynamics.validating.synthetic import Case, Scenario, make
 
-__all__ = ["Row", "coverage", "table"]
+__all__ = ["Calibration", "coverage", "table"]
 
 STATES = {"transient": "transient", "early": "present from start", "late": "not emerged", "none": "not emerged"}
 """State by kind; ``emerged`` for the others."""
 
 
 @dataclass(frozen=True)
-class Row:
+class Calibration:
     """Calibration of one definition in one scenario.
 
     Attributes:
@@ -59,7 +59,7 @@ class Row:
     width: float
 
 
-def coverage(scenario: Scenario, *, curves: int = 200, draws: int = DRAWS, seed: int = 0) -> tuple[Row, ...]:
+def coverage(scenario: Scenario, *, curves: int = 200, draws: int = DRAWS, seed: int = 0) -> tuple[Calibration, ...]:
     """Calibration of the four definitions in one scenario.
 
     Args:
@@ -97,7 +97,7 @@ def coverage(scenario: Scenario, *, curves: int = 200, draws: int = DRAWS, seed:
             if np.isfinite(by - after):
                 widths[name].append(float(np.log10((by + 1.0) / (after + 1.0))))
     return tuple(
-        Row(
+        Calibration(
             scenario=scenario,
             definition=name,
             curves=curves,
@@ -124,7 +124,7 @@ def _share(results: list[int], value: int) -> float:
     return float(np.mean(np.array(results) == value)) if results else float("nan")
 
 
-def table(rows: Iterable[Row]) -> str:
+def table(rows: Iterable[Calibration]) -> str:
     """The rows as a table in Markdown: one line for each scenario and definition."""
     lines = [
         "| kind | checkpoints | schedule | noise | definition | found | right state | judged | covered | too late | "

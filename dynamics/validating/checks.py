@@ -1,7 +1,7 @@
 """What must hold of the calibration, pooled over scenarios so that chance cannot decide: coverage, false emergence, FDR.
 
 A check has three verdicts. ``holds`` and ``fails`` are judged up to a few standard errors of the simulation. ``wide`` says
-that intervals hold the truth more often than they promise: nobody is misled, and a narrower interval might have done. The
+that intervals hold the truth more often than they promise: they do not mislead, and a narrower interval might have done. The
 onset of excess over null lies on checkpoints, so that no interval of it can cover 95% where checkpoints are far apart:
 the gap that holds the onset does so nearly always, and there is no half gap.
 """
@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from dynamics.emergence.discovery import found_since
-from dynamics.validating.calibration import Row
+from dynamics.validating.calibration import Calibration
 from dynamics.validating.synthetic import schedule
 
 __all__ = ["COVERAGE", "FALSE", "Check", "Verdict", "checks", "discovery_checks"]
@@ -60,7 +60,7 @@ class Check:
     verdict: Verdict
 
 
-def checks(rows: Sequence[Row]) -> tuple[Check, ...]:
+def checks(rows: Sequence[Calibration]) -> tuple[Check, ...]:
     """Coverage by number of checkpoints, schedule, noise and kind, and false emergence, of every definition."""
     sizes = sorted({row.scenario.checkpoints for row in rows})
     groups: list[tuple[str, str, str, object]] = [("coverage", "all", "", None)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .calibration import Row, table
+from .calibration import Calibration, table
 from .checks import COVERAGE, FALSE, Check
 from .validate import Validation
 
@@ -44,8 +44,8 @@ def _synthetic(found: Validation) -> list[str]:
         "### Do 95% intervals hold the true onset?",
         "",
         f"Share of intervals that do, which should be {COVERAGE[0]:.0%} to {COVERAGE[1]:.0%}. A check *fails* where it is "
-        "less by more than two standard errors of the simulation (one is behind each share); *wide* says that it is more, so "
-        "that nobody is misled and a narrower interval might have done. The onset of excess over null lies on checkpoints: "
+        "less by more than two standard errors of the simulation (one is behind each share); *wide* says that it is more: the "
+        "interval holds what it promises, and a narrower one might have done. The onset of excess over null lies on checkpoints: "
         "where these are far apart, the gap that holds it does so nearly always, and there is no half gap.",
         "",
         *_matrix([c for c in found.checks if c.table == "coverage"]),
@@ -106,7 +106,7 @@ def _organisms(found: Validation) -> list[str]:
         entered = "never" if p.entered is None else f"step {p.entered}"
         verdict = f"**{p.verdict}**" if p.verdict in ("too early", "false") else p.verdict
         lines.append(f"| {p.organism} | {p.world} | {entered} | {p.key} | {p.state} | {p.onset} | {verdict} |")
-    right = sum(order[3] for order in found.order)
+    right = sum(order.recovered for order in found.order)
     emerged = sum(p.by is not None for p in found.planted if p.entered is not None)
     shown = sum(p.entered is not None for p in found.planted)
     lines += [
@@ -117,7 +117,7 @@ def _organisms(found: Validation) -> list[str]:
     return lines
 
 
-def _details(rows: Sequence[Row]) -> list[str]:
+def _details(rows: Sequence[Calibration]) -> list[str]:
     return [
         "## Every scenario",
         "",

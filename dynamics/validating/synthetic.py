@@ -15,10 +15,10 @@ from scipy.special import expit
 from ..numerics.arrays import FloatArray, IntArray
 from ..numerics.draws import DRAWS
 
-__all__ = ["Case", "Kind", "NoiseKind", "Scenario", "ScheduleKind", "make", "schedule", "suite"]
+__all__ = ["Case", "CurveKind", "NoiseKind", "Scenario", "ScheduleKind", "make", "schedule", "suite"]
 
 
-Kind = Literal["step", "sigmoid", "ramp", "two steps", "power", "linear", "transient", "early", "late", "none"]
+CurveKind = Literal["step", "sigmoid", "ramp", "two steps", "power", "linear", "transient", "early", "late", "none"]
 NoiseKind = Literal["binomial", "gaussian"]
 ScheduleKind = Literal["log", "uneven"]
 
@@ -48,7 +48,7 @@ class Scenario:
             curve, instead of those above, so that nothing can be fitted to one set of them.
     """
 
-    kind: Kind
+    kind: CurveKind
     checkpoints: int = 40
     schedule: ScheduleKind = "log"
     noise: NoiseKind = "binomial"
@@ -61,7 +61,7 @@ class Scenario:
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
-            ("kind", self.kind, get_args(Kind)),
+            ("kind", self.kind, get_args(CurveKind)),
             ("noise", self.noise, get_args(NoiseKind)),
             ("schedule", self.schedule, get_args(ScheduleKind)),
         ):
@@ -196,7 +196,7 @@ def _normal(rng: np.random.Generator, checkpoints: int, draws: int, persistence:
 
 
 def suite(
-    checkpoints: tuple[int, ...] = (12, 40, 154), *, kinds: tuple[Kind, ...] = get_args(Kind)
+    checkpoints: tuple[int, ...] = (12, 40, 154), *, kinds: tuple[CurveKind, ...] = get_args(CurveKind)
 ) -> tuple[Scenario, ...]:
     """Every kind with every noise, on both schedules where it has an onset to date; ``none`` also autocorrelated.
 

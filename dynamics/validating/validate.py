@@ -24,11 +24,11 @@ from ..collecting.rounds import collect
 from ..progress import Reporter
 from ..runs.config import AnalysisEntry, Run
 from ..runs.plan import built_in, find_analysis
-from .calibration import Row, coverage
+from .calibration import Calibration, coverage
 from .checks import Check, checks, discovery_checks
 from .synthetic import Scenario, suite
 
-__all__ = ["Order", "Planted", "Validation", "curricula", "validate"]
+__all__ = ["Planted", "Validation", "WorldOrder", "curricula", "validate"]
 
 ORGANISM = {"steps": 800, "checkpoints": 28}
 """Long enough for worlds that enter at a third of it; about two minutes each on two cores."""
@@ -63,8 +63,14 @@ class Planted:
     verdict: str
 
 
-Order = tuple[str, str, str, bool]
-"""Organism, world that entered earlier, world that entered later, whether their onsets are in that order."""
+@dataclass(frozen=True)
+class WorldOrder:
+    """Two worlds of an organism, and whether their onsets are in the order of their entry."""
+
+    organism: str
+    earlier: str
+    later: str
+    recovered: bool
 
 
 @dataclass(frozen=True)
@@ -78,9 +84,9 @@ class Validation:
         checks: what the rows must show, pooled over scenarios, and the false discovery rate.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[Calibration, ...]
     planted: tuple[Planted, ...]
-    order: tuple[Order, ...]
+    order: tuple[WorldOrder, ...]
     checks: tuple[Check, ...] = ()
 
     @property
@@ -93,7 +99,7 @@ class Validation:
             for text in ["covered" if check.table in ("coverage", "kinds") else "false"]
         ]
         lines += [f"{p.organism}, {p.world}: {p.verdict}" for p in self.planted if p.verdict in ("too early", "false")]
-        return (*lines, *(f"{o[0]}: {o[2]} came before {o[1]}" for o in self.order if not o[3]))
+        return (*lines, *(f"{o.organism}: {o.later} came before {o.earlier}" for o in self.order if not o.recovered))
 
     @property
     def sound(self) -> bool:
@@ -122,11 +128,11 @@ def validate(
         seed: of curves and curricula.
         scenarios: instead of the whole suite.
         discovery: curves among which few rise, for the false discovery rate; 0 leaves it out.
-        reporter: who tells the user.
+        reporter: progress and messages.
     """
     reporter = reporter or Reporter(quiet=True)
     wanted = suite(checkpoints) if scenarios is None else scenarios
-    rows: list[Row] = []
+    rows: list[Calibration] = []
     # many small matrices: threads only wait for one another
     with threadpool_limits(1, user_api="blas"), reporter.bar("synthetic curves", len(wanted), unit="scenarios") as bar:
         for done, scenario in enumerate(wanted):
@@ -198,10 +204,10 @@ def _traced(name: str, config: OrganismConfig, traces: Path, reporter: Reporter)
     return planted
 
 
-def _orders(planted: list[Planted]) -> list[Order]:
+def _orders(planted: list[Planted]) -> list[WorldOrder]:
     """Of worlds that both emerged, and of which one entered clearly earlier: did it come first?"""
     return [
-        (one.organism, one.world, other.world, one.by < other.by)
+        WorldOrder(one.organism, one.world, other.world, one.by < other.by)
         for one in planted
         for other in planted
         if one.organism == other.organism

@@ -201,7 +201,7 @@ def test_the_census_of_other_dictionaries(tmp_path: Path, method: str) -> None:
     if method == "chain":
         assert "4 tracks; 2 begin after the first checkpoint, 1 end before the last, 1 run through" in text
         assert "the tokens of 1 were another feature's before" in text and "the tokens of 0 are another's after" in text
-        assert "Shown to be born are 1, to die 1; most births, 1, lie in (20, 40]" in text
+        assert "ShownFeature to be born are 1, to die 1; most births, 1, lie in (20, 40]" in text
         assert "no second training, and no series of untrained models, was held against" in text
         assert "feature 0, 0.110 ± 0.022 nats (makes $x_1$, cat↵ likelier), born in (20, 40]" in text
         assert "there from step 0 on" in text and "followed from step 40 on, its tokens were another feature's" in text

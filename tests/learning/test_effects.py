@@ -17,7 +17,7 @@ from checkpoints.local import FolderConfig, FolderSeries
 from dynamics.learning import effects, quality
 from dynamics.learning.coder import Decoder
 from dynamics.learning.corpora import organism_rows
-from dynamics.learning.effects import RowMeans, answers, by_row, loss_and_gradient, removed
+from dynamics.learning.effects import RowMeans, by_row, loss_and_gradient, measure_effects, removed
 from dynamics.learning.readings import installed
 from dynamics.learning.site import SiteAt
 from dynamics.models.architecture import Architecture, ModelShape, architecture
@@ -71,7 +71,7 @@ def test_where_the_loss_is_linear_the_effect_is_what_linear_algebra_says() -> No
     weight = torch.linspace(-1, 2, WIDTH)
     model, place = toy(lambda x: x @ weight)
     ids, codes, decoder = ids_of(4), coded(4, 9, 0.3), decoded(9)
-    found = answers(
+    found = measure_effects(
         model, place, ids, 0, [slice(0, 3), slice(3, 4)], lambda i: codes[[slice(0, 15), slice(15, 20)][i]], decoder
     )
     active = codes.toarray().reshape(4, TOKENS, 9)
@@ -98,7 +98,7 @@ def test_at_the_bottom_of_a_bowl_a_feature_is_worth_what_the_way_up_costs_and_it
     codes = csr_array(active)
     _, gradient = loss_and_gradient(model, place, ids, 0)
     assert np.abs(removed(gradient.reshape(-1, WIDTH), codes, decoder.vectors).toarray()).max() < 1e-5
-    found = answers(model, place, ids, 0, [slice(0, 3)], lambda _: codes, decoder)
+    found = measure_effects(model, place, ids, 0, [slice(0, 3)], lambda _: codes, decoder)
     squares = (decoder.vectors**2).sum(axis=1)
     np.testing.assert_allclose(found.effect, 0.5 * squares * [1 + 4, 0.25] / (3 * (TOKENS - 1)), rtol=1e-3)
 
@@ -190,10 +190,10 @@ def test_the_estimate_agrees_with_taking_each_feature_away_and_running_the_model
 
     own = quality._loss(model, place, held, values, 512)
     exact = np.array([away(j) for j in range(features)]) - own
-    some = answers(model, place, rows, skip, cuts, pieces.__getitem__, decoder)
+    some = measure_effects(model, place, rows, skip, cuts, pieces.__getitem__, decoder)
     assert some.loss == pytest.approx(own, abs=1e-5)
     monkeypatch.setattr(effects, "PASSES", effects.GROUPS)  # all rows are tried
-    every = answers(model, place, rows, skip, cuts, pieces.__getitem__, decoder)
+    every = measure_effects(model, place, rows, skip, cuts, pieces.__getitem__, decoder)
     assert pearsonr(every.effect, exact).statistic > 0.97 and spearmanr(every.effect, exact).statistic > 0.95
     np.testing.assert_allclose(every.effect, exact, atol=0.25 * np.abs(exact).max())
     outside = np.abs(some.effect - every.effect) / np.maximum(some.effect_error, 1e-12)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from dynamics.validating.calibration import Row
+from dynamics.validating.calibration import Calibration
 from dynamics.validating.checks import checks, discovery_checks
 from dynamics.validating.synthetic import Scenario
 
 
-def row(scenario: Scenario, *, covered: float = 0.95, judged: int = 1000, found: float = 1.0) -> Row:
-    return Row(scenario, "half rise", 1000, found, found, judged, covered, 0.0, 1 - covered, 0.0, 0.1)
+def row(scenario: Scenario, *, covered: float = 0.95, judged: int = 1000, found: float = 1.0) -> Calibration:
+    return Calibration(scenario, "half rise", 1000, found, found, judged, covered, 0.0, 1 - covered, 0.0, 0.1)
 
 
 @pytest.mark.parametrize(("covered", "verdict"), [(0.95, "holds"), (0.92, "holds"), (0.91, "fails"), (0.99, "wide")])
