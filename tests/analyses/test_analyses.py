@@ -14,6 +14,7 @@ from checkpoints.organism import Entry, OrganismConfig
 from dynamics.analyser import analyse
 from dynamics.analysis.findings import Finding, Summary
 from dynamics.runs.config import AnalysisEntry, Run
+from tests.conftest import MadeOnce
 
 NAMES = ("addition", "shared_concepts", "induction")
 ENGLISH_ONLY = OrganismConfig(
@@ -29,11 +30,14 @@ ENGLISH_ONLY = OrganismConfig(
 
 
 @pytest.fixture(scope="module")
-def english(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
-    folder = tmp_path_factory.mktemp("english")
+def english(made_once: MadeOnce) -> tuple[Path, Run]:
     run = Run(series=ENGLISH_ONLY, analyses=tuple(AnalysisEntry(name=n) for n in NAMES))
-    dynamics.collect("english", run=run, traces=folder)
-    return folder, run
+
+    def make(folder: Path) -> None:
+        dynamics.collect("english", run=run, traces=folder)
+        analyse("english", run=run, traces=folder)
+
+    return made_once("english", make), run
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +126,7 @@ def test_every_finding_has_a_null_and_survives_json(summaries: dict[str, Summary
             assert isinstance(one, Finding)
 
 
+@pytest.mark.slow
 def test_a_report_is_made_again_from_stored_results_without_weights(english: tuple[Path, Run], tmp_path: Path) -> None:
     folder, run = english
     first = dynamics.report("english", run=run, traces=folder, reports=tmp_path / "a")
@@ -238,6 +243,7 @@ def test_two_templates_answered_alike_are_dealt_one_answer() -> None:
         shuffled_match_null(said, np.arange(72), questions=np.repeat(np.arange(36), 2))
 
 
+@pytest.mark.slow
 def test_a_series_of_broken_models_is_not_measurable(tiny_series: Path, tmp_path: Path) -> None:
     import shutil
 

@@ -18,6 +18,7 @@ from dynamics.analysis.base import Context
 from dynamics.measurements import donor_label
 from dynamics.probes import tokenize
 from dynamics.runs.config import AnalysisEntry, Run
+from tests.conftest import MadeOnce
 
 TINY = OrganismConfig(
     steps=12,
@@ -33,14 +34,13 @@ TINY = OrganismConfig(
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
-    folder = tmp_path_factory.mktemp("behaviours")
+def results(made_once: MadeOnce) -> dict[str, Result]:
     entries = (
         AnalysisEntry(name="faithfulness", options={"prompts": 90, "points": 3}),
         AnalysisEntry(name="hallucination", options={"prompts": 120, "directed": 80, "strengths": [-1, 1]}),
     )
     run = Run(series=TINY, analyses=entries)
-    dynamics.collect("tiny", run=run, traces=folder)
+    folder = made_once("behaviours", lambda new: dynamics.collect("tiny", run=run, traces=new))
     return {r.summary.analysis: r for r in analyse("tiny", run=run, traces=folder)}
 
 

@@ -33,6 +33,7 @@ from dynamics.analysis.findings import Summary
 from dynamics.probes import Probe, tokenize
 from dynamics.probes.sources import plain_words
 from dynamics.runs.config import AnalysisEntry, Run
+from tests.conftest import MadeOnce
 
 STEPS = np.array([0, 1, 2, 4, 8, 16, 32, 64, 128, 256])
 COMMON = {"steps": STEPS, "tokens": None}
@@ -237,10 +238,9 @@ def test_a_plan_without_lists_leaves_succession_out() -> None:
 
 
 @pytest.fixture(scope="module")
-def tiny(tiny_series: Path, tmp_path_factory: pytest.TempPathFactory) -> Summary:
-    folder = tmp_path_factory.mktemp("heads")
+def tiny(tiny_series: Path, made_once: MadeOnce) -> Summary:
     run = Run(series={"kind": "folder", "path": str(tiny_series)}, analyses=(AnalysisEntry(name="head_kinds"),))  # type: ignore[arg-type]
-    dynamics.collect("tiny", run=run, traces=folder)
+    folder = made_once("heads", lambda new: dynamics.collect("tiny", run=run, traces=new))
     (result,) = analyse("tiny", run=run, traces=folder)
     return result.summary
 

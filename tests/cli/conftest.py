@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.commands import Dynamics, Said, command_line
+from tests.conftest import MadeOnce
 
 RUNS = """
 mine:
@@ -41,11 +42,10 @@ def project(tmp_path: Path, tiny_series: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def _collected(tiny_series: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _collected(tiny_series: Path, made_once: MadeOnce) -> Path:
     import dynamics as program
     from dynamics.runs.config import Run
 
-    folder = tmp_path_factory.mktemp("collected")
     run = Run.model_validate(
         {
             "series": {"kind": "folder", "path": str(tiny_series)},
@@ -53,8 +53,7 @@ def _collected(tiny_series: Path, tmp_path_factory: pytest.TempPathFactory) -> P
             "device": "cpu",
         }
     )
-    program.collect("mine", run=run, traces=folder / "traces")
-    return folder
+    return made_once("collected", lambda folder: program.collect("mine", run=run, traces=folder / "traces"))
 
 
 @pytest.fixture

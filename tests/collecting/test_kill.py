@@ -19,6 +19,8 @@ from dynamics.store import Trace
 from tests.collecting.hub.publishing import REPO, STEPS, published, run
 from tests.loopback import connected
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "kill_resume.py"
 KILLS = int(os.environ.get("DYNAMICS_KILLS", "6"))
 

@@ -9,6 +9,8 @@ import pytest
 
 from tests.explaining.tabs import style
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("width", [1280, 800, 390])
 @pytest.mark.parametrize("name", ["organism", "pythia", "hostile", "features", "hostile-features"])

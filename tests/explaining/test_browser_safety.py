@@ -7,7 +7,11 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import pytest
+
 from tests.explaining.tabs import Opened, Pages
+
+pytestmark = pytest.mark.slow
 
 
 def test_hostile_texts_are_shown_and_do_nothing(opened: Any, pages: Pages) -> None:

@@ -12,6 +12,8 @@ from dynamics.explaining import explanation_page, explanation_svg
 from tests.explaining import made
 from tests.explaining.tabs import Opened, Pages, style
 
+pytestmark = pytest.mark.slow
+
 
 def number(value: float) -> str:
     return f"{'−' if value < 0 else '+'}{abs(value):.2f}"

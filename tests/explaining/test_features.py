@@ -25,6 +25,7 @@ from dynamics.learning.site import SiteAt
 from tests.circuits.handmade import ROOM, SAY
 from tests.circuits.test_circuits_wired import IDS, TWINS, WIRED
 from tests.circuits.test_circuits_wired import wired as wired_family
+from tests.conftest import MadeOnce
 from tests.explaining.toys import TWIN, asked, wired_toy
 
 
@@ -212,9 +213,12 @@ def commanded(*arguments: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def learned(tiny_series: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def learned(tiny_series: Path, made_once: MadeOnce) -> Path:
     """A project with a collected run and three dictionaries of it. Read-only."""
-    folder = tmp_path_factory.mktemp("learned")
+    return made_once("three dictionaries", lambda folder: learn(folder, tiny_series))
+
+
+def learn(folder: Path, tiny_series: Path) -> None:
     shutil.copytree(tiny_series, folder / "series")
     rng = np.random.default_rng(0)
     sums = ("".join(f"{a}{b}+{c}{d}={e}{f} " for a, b, c, d, e, f in rng.integers(0, 10, (40, 6))) for _ in range(30))
@@ -225,7 +229,6 @@ def learned(tiny_series: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         patch.setattr(sys, "path", list(sys.path))
         assert commanded("collect", "mine") == 0
         assert commanded("learn", "mine") == 0
-    return folder
 
 
 @pytest.fixture

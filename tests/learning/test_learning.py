@@ -26,7 +26,7 @@ from dynamics.learning.dictionary import Dictionary
 from dynamics.learning.site import SiteAt
 from dynamics.models.architecture import architecture
 from dynamics.store import FeatureTable, Trace, dictionaries_in
-from tests.conftest import TINY
+from tests.conftest import TINY, MadeOnce
 
 SMALL = "features: 24, k: 4, steps: 40, rows: 24, batch: 64, layer: 1"
 
@@ -41,30 +41,33 @@ def declared(folder: Path, series: Path, dictionaries: str, analyses: str = "[sh
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def corpus(made_once: MadeOnce) -> Path:
     """Sentences in the organism's words."""
-    file = tmp_path_factory.mktemp("corpus") / "corpus.txt"
+    return made_once("corpus", write_corpus) / "corpus.txt"
+
+
+def write_corpus(folder: Path) -> None:
     sentences = [
         "the opposite of big is small",
         "le contraire de grand est petit",
         "36+59=095",
         "das gegenteil von klein ist gross",
     ]
-    file.write_text("\n".join(sentences * 200), encoding="utf-8")
-    return file
+    (folder / "corpus.txt").write_text("\n".join(sentences * 200), encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
-def collected(tmp_path_factory: pytest.TempPathFactory, tiny_series: Path, corpus: Path) -> Path:
+def collected(made_once: MadeOnce, tiny_series: Path, corpus: Path) -> Path:
     """A folder with a runs file and a trace with a crosscoder and a chain."""
-    folder = tmp_path_factory.mktemp("learned")
     text = f"corpus: {{kind: text, file: {corpus}}}, context: 16"
-    runs = declared(
-        folder, tiny_series, f"{{main: {{{SMALL}, {text}}}, links: {{method: chain, further: 15, {SMALL}, {text}}}}}"
-    )
-    dynamics.collect("mine", runs=runs, traces=folder / "traces")
-    dynamics.learn("mine", runs=runs, traces=folder / "traces")
-    return folder
+    both = f"{{main: {{{SMALL}, {text}}}, links: {{method: chain, further: 15, {SMALL}, {text}}}}}"
+
+    def make(folder: Path) -> None:
+        runs = declared(folder, tiny_series, both)
+        dynamics.collect("mine", runs=runs, traces=folder / "traces")
+        dynamics.learn("mine", runs=runs, traces=folder / "traces")
+
+    return made_once("learned", make)
 
 
 @pytest.fixture

@@ -24,6 +24,8 @@ from dynamics.learning.dictionary import Dictionary, Fit, evaluate, refit
 from dynamics.learning.tracks import Tracks, changes, follow, partings, turning_points
 from dynamics.validating.planted_features import KINDS, PlantedConfig, PlantedStream
 
+pytestmark = pytest.mark.slow
+
 STEPS = np.arange(10) * 100
 SERIES = PlantedConfig(checkpoints=10, d_model=32, stable=16, born=10, dead=6, rotated=6, split=5, active=3.0)
 

@@ -11,6 +11,7 @@ from dynamics.validating.synthetic import LAST, Scenario, make, schedule, suite
 CURVES = 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "scenario",
     [Scenario("sigmoid", 12), Scenario("ramp", 24, "uneven", "gaussian"), Scenario("sigmoid", 40, "uneven")],
@@ -24,6 +25,7 @@ def test_intervals_cover_the_planted_onset(scenario: Scenario) -> None:
             assert abs(row.bias) < 0.1, row
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("persistence", [0.0, 0.8])
 def test_nothing_is_found_where_nothing_is_planted(persistence: float) -> None:
     scenario = Scenario("none", 20, noise="gaussian", persistence=persistence)

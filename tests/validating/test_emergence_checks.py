@@ -34,6 +34,7 @@ def test_false_emergence_above_its_rate_fails(found: float, verdict: str) -> Non
     assert {c.verdict for c in flat} == {verdict}
 
 
+@pytest.mark.slow
 def test_of_many_curves_few_are_found_falsely_and_most_of_the_rising_ones() -> None:
     false, power = discovery_checks(curves=500, repetitions=3, checkpoints=12)
     assert false.verdict == "holds"

@@ -14,6 +14,7 @@ from dynamics.validating.synthetic import suite
 from dynamics.validating.validate import Planted, Validation
 
 
+@pytest.mark.slow
 def test_planted_curves_are_found_and_flat_ones_are_not() -> None:
     scenarios = suite((40,), kinds=("sigmoid",))[:1] + suite((40,), kinds=("none",))[:1]
     found = dynamics.validate(curves=30, organisms=0, scenarios=scenarios, discovery=1000)

@@ -58,6 +58,7 @@ def run(hub: Hub, tmp_path: Path, *arguments: str) -> subprocess.CompletedProces
     )
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_swept_up_by_the_next(hub: Hub, opened: Opened, tmp_path: Path, cache: Path) -> None:
     commits = series_of(hub, 1, 2)
     killed = run(hub, tmp_path, "die")
@@ -74,6 +75,7 @@ def test_a_killed_run_is_swept_up_by_the_next(hub: Hub, opened: Opened, tmp_path
     assert stored(cache) == {}
 
 
+@pytest.mark.slow
 def test_nothing_is_ever_written_to_the_users_own_folders(
     hub: Hub, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
