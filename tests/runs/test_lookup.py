@@ -36,6 +36,7 @@ def test_a_run_of_the_file_goes_before_a_series_of_that_name(tmp_path: Path) -> 
     assert run.series == HubConfig(name="pythia-160m")
 
 
+@pytest.mark.slow
 def test_a_folder_is_collected_analysed_and_reported_by_its_path(tiny_series: Path, tmp_path: Path) -> None:
     (tmp_path / "my-training").symlink_to(tiny_series)
     for verb in ("collect", "status", "analyse", "report", "verify"):
