@@ -35,7 +35,7 @@ from dynamics.probes import tokenize
 
 from .figures import figures as _figures
 from .pairs import DONORS, exchange_probe, pair_probes
-from .prompts import Sums, grid_probe, number_probe, ones_probe, sum_probe, sums_for
+from .prompts import SumPrompts, grid_probe, number_probe, ones_probe, sum_probe, sums_for
 from .summary import summarise as _summarise
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def plan(context: Context, options: Options) -> Sequence[Request]:
     return [*requests, *_causal(context, sums, options)]
 
 
-def _causal(context: Context, sums: Sums, options: Options) -> list[Request]:
+def _causal(context: Context, sums: SumPrompts, options: Options) -> list[Request]:
     """Circuits per context, and exchanges between contexts; nothing where that cannot be asked."""
     if not context.wired:
         return []

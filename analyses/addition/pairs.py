@@ -17,7 +17,7 @@ from checkpoints.organism.worlds import addition as world
 from dynamics.measurements import donor_label, target_label
 from dynamics.probes import Label, Probe
 
-from .prompts import Sums
+from .prompts import SumPrompts
 
 __all__ = ["CONTEXTS", "DONORS", "EXCHANGE", "exchange_probe", "pair_probe_name", "pair_probes"]
 
@@ -34,7 +34,7 @@ def pair_probe_name(context: str) -> str:
     return f"addition_pairs_{context}"
 
 
-def pair_probes(sums: Sums, per_context: int, seed: int) -> list[Probe]:
+def pair_probes(sums: SumPrompts, per_context: int, seed: int) -> list[Probe]:
     """Sums with their twins, one probe per context, on different operands in each.
 
     For the organism neither a sum nor its twin occurs in training, in any context or order.
@@ -68,7 +68,7 @@ def pair_probes(sums: Sums, per_context: int, seed: int) -> list[Probe]:
     return probes
 
 
-def exchange_probe(sums: Sums, count: int, seed: int) -> Probe:
+def exchange_probe(sums: SumPrompts, count: int, seed: int) -> Probe:
     """Sums, each in every context, with donors for ``Interchange``.
 
     The target is what the donor's sum is answered in the context of the prompt; that of the control ``same`` is the one
@@ -106,7 +106,7 @@ def exchange_probe(sums: Sums, count: int, seed: int) -> Probe:
     )
 
 
-def _triples(sums: Sums, count: int, rng: np.random.Generator) -> list[Triple]:
+def _triples(sums: SumPrompts, count: int, rng: np.random.Generator) -> list[Triple]:
     """Sums and twins, no two of which share operands, in no order."""
     known = set(sums.operands)
     every = [
@@ -130,7 +130,7 @@ def _triples(sums: Sums, count: int, rng: np.random.Generator) -> list[Triple]:
     )
 
 
-def _twice(sums: Sums, count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+def _twice(sums: SumPrompts, count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
     """Operands, at least two of every outcome."""
     by_outcome: dict[int, list[tuple[int, int]]] = {}
     for a, b in sums.operands:

@@ -24,7 +24,7 @@ __all__ = [
     "ONES",
     "ORGANISM",
     "SUMS",
-    "Sums",
+    "SumPrompts",
     "grid_probe",
     "number_probe",
     "ones_probe",
@@ -46,7 +46,7 @@ _NATURAL: dict[str, Callable[[int, int], tuple[str, str]]] = {
 
 
 @dataclass(frozen=True)
-class Sums:
+class SumPrompts:
     """How sums are asked in a language.
 
     Attributes:
@@ -76,7 +76,7 @@ class Sums:
         return self.ask(a, b, context, self.digits[-1])
 
 
-ORGANISM = Sums(
+ORGANISM = SumPrompts(
     "sums of two-digit numbers that never occur in training, in three contexts",
     world.prompt,
     tuple(world.DIGITS),
@@ -86,7 +86,7 @@ ORGANISM = Sums(
     example="5",
 )
 # below 100: a citation's year stays in the twentieth century, whose years are single tokens
-ENGLISH = Sums(
+ENGLISH = SumPrompts(
     "sums of two-digit numbers in three contexts",
     lambda a, b, context, _digit: _NATURAL[context](a, b),
     ("sum",),
@@ -97,12 +97,12 @@ ENGLISH = Sums(
 )
 
 
-def sums_for(tokenizer: Any) -> Sums:
+def sums_for(tokenizer: Any) -> SumPrompts:
     """How a model with this tokenizer is asked for sums."""
     return choose_source(tokenizer, "addition", ORGANISM, ENGLISH)
 
 
-def sum_probe(tokenizer: Any, sums: Sums, per_context: int, seed: int) -> Probe:
+def sum_probe(tokenizer: Any, sums: SumPrompts, per_context: int, seed: int) -> Probe:
     """Sums in three contexts, on different operand pairs in each context.
 
     Different pairs make the contexts independent samples: whatever two contexts share is then due to the model and
@@ -143,7 +143,7 @@ def sum_probe(tokenizer: Any, sums: Sums, per_context: int, seed: int) -> Probe:
     )
 
 
-def ones_probe(sums: Sums, each: int = 3, seed: int = 0) -> Probe:
+def ones_probe(sums: SumPrompts, each: int = 3, seed: int = 0) -> Probe:
     """Every pair of ones digits in every context, each with ``each`` pairs of tens digits of its own.
 
     Labels: ``context``, ``operand_a``, ``operand_b``, ``total``, ``ones`` (last digit of the sum). Sums that training held
@@ -159,13 +159,13 @@ def ones_probe(sums: Sums, each: int = 3, seed: int = 0) -> Probe:
     return _operands(ONES, rows, sums, "every pair of ones digits in three contexts")
 
 
-def grid_probe(sums: Sums) -> Probe:
+def grid_probe(sums: SumPrompts) -> Probe:
     """Every pair of two-digit operands in the plain context; labels as of :func:`ones_probe`."""
     pairs = [(a, b) for a in range(10, 100) for b in range(10, 100) if a + b <= sums.most]
     return _operands(GRID, [("plain", a, b) for a, b in pairs], sums, "every pair of operands, plain sums")
 
 
-def _operands(name: str, rows: list[tuple[str, int, int]], sums: Sums, description: str) -> Probe:
+def _operands(name: str, rows: list[tuple[str, int, int]], sums: SumPrompts, description: str) -> Probe:
     return Probe(
         name,
         tuple(sums.last(a, b, context)[0] for context, a, b in rows),
@@ -193,7 +193,7 @@ def number_probe() -> Probe:
     )
 
 
-def _pairs(sums: Sums, count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+def _pairs(sums: SumPrompts, count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
     """Operand pairs, no two of which are each other's exchange."""
     pool = [(a, b) for a, b in sums.operands if a <= b]
     if count > len(pool):

@@ -53,7 +53,7 @@ _LEAST_NOUNS = 10
 
 
 @dataclass(frozen=True)
-class _Words:
+class _AgreementWords:
     """What the sentences are made of.
 
     Attributes:
@@ -77,8 +77,8 @@ class _Words:
     about: str
 
 
-def _organism(_tokenizer: Any) -> _Words:
-    return _Words(
+def _organism(_tokenizer: Any) -> _AgreementWords:
+    return _AgreementWords(
         nouns=world.NOUNS,
         verbs=tuple(world.OPENINGS.values()),
         openings=tuple(world.OPENINGS),
@@ -90,9 +90,9 @@ def _organism(_tokenizer: Any) -> _Words:
     )
 
 
-def _english(tokenizer: Any) -> _Words:
+def _english(tokenizer: Any) -> _AgreementWords:
     nouns, verbs = _one_token_nouns(tokenizer), _one_token_verbs(tokenizer)
-    return _Words(
+    return _AgreementWords(
         nouns=nouns,
         verbs=verbs,
         openings=("",) * len(verbs),

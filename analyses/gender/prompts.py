@@ -39,7 +39,7 @@ _LEAST_NAMES = 6
 
 
 @dataclass(frozen=True)
-class _Words:
+class _PronounWords:
     """What the sentences are made of.
 
     Attributes:
@@ -57,12 +57,12 @@ class _Words:
     about: str
 
 
-def _organism(_tokenizer: Any) -> _Words:
+def _organism(_tokenizer: Any) -> _PronounWords:
     about = "names in templates in which they never occur in training"
-    return _Words(world.NAMES, world.TEMPLATES, world.is_held_out, world.fillers, about)
+    return _PronounWords(world.NAMES, world.TEMPLATES, world.is_held_out, world.fillers, about)
 
 
-def _english(tokenizer: Any) -> _Words:
+def _english(tokenizer: Any) -> _PronounWords:
     if any(single_token(tokenizer, f" {pronoun}") is None for pronoun in world.PRONOUNS.values()):
         raise UserError(
             "the pronouns she and he are not one token each",
@@ -73,7 +73,7 @@ def _english(tokenizer: Any) -> _Words:
         gender: one_token_words(tokenizer, FIRST_NAMES[gender], least=_LEAST_NAMES, what=f"{gender} first names")
         for gender in world.GENDERS
     }
-    return _Words(names, _TEMPLATES, lambda _name, _template: True, lambda _name, _template: (), "English")
+    return _PronounWords(names, _TEMPLATES, lambda _name, _template: True, lambda _name, _template: (), "English")
 
 
 def gender_probe(tokenizer: Any, count: int, seed: int) -> Probe:

@@ -48,7 +48,7 @@ _LEAST_NAMES = 12
 
 
 @dataclass(frozen=True)
-class _Words:
+class _GivingWords:
     """What the sentences are made of: every name, pairs of names that may meet, and what ``about`` says of them."""
 
     people: Sequence[str]
@@ -59,17 +59,17 @@ class _Words:
     about: str
 
 
-def _organism(_tokenizer: Any) -> _Words:
+def _organism(_tokenizer: Any) -> _GivingWords:
     people = [name for names in world.NAMES.values() for name in names]
     about = "names that never occur together in training"
-    return _Words(people, list(world.held_out_pairs()), world.TEMPLATES, world.PLACES, world.OBJECTS, about)
+    return _GivingWords(people, list(world.held_out_pairs()), world.TEMPLATES, world.PLACES, world.OBJECTS, about)
 
 
-def _english(tokenizer: Any) -> _Words:
+def _english(tokenizer: Any) -> _GivingWords:
     everybody = [name for names in FIRST_NAMES.values() for name in names]
     people = one_token_words(tokenizer, everybody, least=_LEAST_NAMES, what="first names")
     pairs = [(one, other) for one in people for other in people if one < other]
-    return _Words(people, pairs, _TEMPLATES, _PLACES, _OBJECTS, "English, after Wang et al. 2023")
+    return _GivingWords(people, pairs, _TEMPLATES, _PLACES, _OBJECTS, "English, after Wang et al. 2023")
 
 
 def ioi_probe(tokenizer: Any, count: int, seed: int) -> Probe:

@@ -30,7 +30,7 @@ from dynamics.probes import LAST, tokenize
 
 from .causal import DONORS, PLACES, exchange_probe
 from .figures import figures as _figures
-from .prompts import antonym_probe, questions, word_probe
+from .prompts import antonym_probe, antonym_prompts, word_probe
 from .summary import summarise as _summarise
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def plan(context: Context, options: NoOptions) -> Sequence[Request]:
     """Antonyms with answers; words with activations at the word and where the answer is predicted; questions with donors."""
     requests = [
         Request(antonym_probe(context.tokenizer), (Answers(candidates=True),)),
-        Request(word_probe(questions(context.tokenizer)), (Activations("resid_post", ("word", LAST)),)),
+        Request(word_probe(antonym_prompts(context.tokenizer)), (Activations("resid_post", ("word", LAST)),)),
     ]
     exchange = exchange_probe(context.tokenizer) if context.wired else None
     if exchange is None:
@@ -65,7 +65,7 @@ def plan(context: Context, options: NoOptions) -> Sequence[Request]:
 
 def readings(context: Context, options: NoOptions) -> Sequence[Reading]:
     """The same concepts in three languages, for the run's dictionaries."""
-    return [Reading(word_probe(questions(context.tokenizer)), ("word", LAST))]
+    return [Reading(word_probe(antonym_prompts(context.tokenizer)), ("word", LAST))]
 
 
 def summarise(trace: Trace, options: NoOptions) -> Summary:

@@ -22,7 +22,7 @@ from dynamics.measurements import donor_label, target_label
 from dynamics.probes import LAST, Label, Mark, Probe, single_token
 from dynamics.store import Trace
 
-from .prompts import LANGUAGES, antonym_of, concepts_of, questions
+from .prompts import LANGUAGES, antonym_of, antonym_prompts, concepts_of
 
 __all__ = ["DEFINITIONS", "DONORS", "EXCHANGE", "PLACES", "exchange_probe", "exchanged"]
 
@@ -41,7 +41,7 @@ def exchange_probe(tokenizer: Any, concepts: int = _CONCEPTS, seed: int = 0) -> 
 
     Labels: ``language``, ``concept``, ``side``, and donors and targets. Position: ``word``, its last token.
     """
-    rng, asked = np.random.default_rng(seed), questions(tokenizer)
+    rng, asked = np.random.default_rng(seed), antonym_prompts(tokenizer)
     languages = list(LANGUAGES)
     usable: dict[int, list[int]] = {}
     for concept in range(concepts_of(languages[0])):

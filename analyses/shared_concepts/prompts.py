@@ -15,11 +15,11 @@ __all__ = [
     "LANGUAGES",
     "ORGANISM",
     "WORDS",
-    "Questions",
+    "AntonymPrompts",
     "antonym_of",
     "antonym_probe",
+    "antonym_prompts",
     "concepts_of",
-    "questions",
     "word_probe",
 ]
 
@@ -34,7 +34,7 @@ _TEMPLATES = {
 
 
 @dataclass(frozen=True)
-class Questions:
+class AntonymPrompts:
     """How antonyms are asked.
 
     Attributes:
@@ -58,13 +58,13 @@ class Questions:
         return sentence.format(word), (start, start + len(word))
 
 
-ORGANISM = Questions(
+ORGANISM = AntonymPrompts(
     world.TEMPLATES, lambda language, concept: "held out" if concept in world.held_out(language) else "trained"
 )
-_NATURAL = Questions(_TEMPLATES, lambda _language, _concept: "natural")
+_NATURAL = AntonymPrompts(_TEMPLATES, lambda _language, _concept: "natural")
 
 
-def questions(tokenizer: Any) -> Questions:
+def antonym_prompts(tokenizer: Any) -> AntonymPrompts:
     """How a model with this tokenizer is asked."""
     return choose_source(tokenizer, "english", ORGANISM, _NATURAL)
 
@@ -73,9 +73,9 @@ def antonym_probe(tokenizer: Any) -> Probe:
     """Every antonym question whose answer is one token, in both directions and both templates.
 
     Labels: ``language``, ``concept`` (number of the pair), ``side`` (which word is asked about), ``template``,
-    ``split`` (see :class:`Questions`).
+    ``split`` (see :class:`AntonymPrompts`).
     """
-    asked = questions(tokenizer)
+    asked = antonym_prompts(tokenizer)
     text: list[str] = []
     answer: list[str] = []
     labels: dict[str, list[Label]] = {k: [] for k in ("language", "concept", "side", "template", "split")}
@@ -97,7 +97,7 @@ def antonym_probe(tokenizer: Any) -> Probe:
     )
 
 
-def word_probe(asked: Questions) -> Probe:
+def word_probe(asked: AntonymPrompts) -> Probe:
     """Every word of every language in the first antonym template; position ``word`` is its last token.
 
     Labels: ``language``, ``concept``, ``side``. Words stand in the same order in every language.

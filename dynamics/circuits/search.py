@@ -22,7 +22,7 @@ import torch
 from ..numerics.arrays import BoolArray, FloatArray
 from .wired import Metric, Wired
 
-__all__ = ["Curve", "Prompts", "circuit_at", "effect_size", "sweep"]
+__all__ = ["FaithfulnessCurve", "Prompts", "circuit_at", "effect_size", "sweep"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Prompts:
 
 
 @dataclass(frozen=True)
-class Curve:
+class FaithfulnessCurve:
     """The metric of growing circuits and of their complements, per prompt.
 
     Attributes:
@@ -88,7 +88,7 @@ def sweep(
     counts: npt.NDArray[np.int64],
     *,
     both: bool,
-) -> Curve:
+) -> FaithfulnessCurve:
     """The metric of circuits of ``counts`` edges, and with ``both`` also of their complements (else NaN).
 
     Args:
@@ -103,7 +103,7 @@ def sweep(
     circuit, complement = values[:, : len(circuits)], values[:, len(circuits) :]
     if not both:
         complement = np.full_like(circuit, np.nan)
-    return Curve(counts, np.array([kept.sum() for kept in circuits]), circuit, complement)
+    return FaithfulnessCurve(counts, np.array([kept.sum() for kept in circuits]), circuit, complement)
 
 
 def _metrics(wired: Wired, batch: Prompts, cuts: list[BoolArray]) -> FloatArray:

@@ -35,7 +35,15 @@ import numpy.typing as npt
 
 from dynamics.emergence import discover
 from dynamics.numerics.arrays import FloatArray, IntArray
-from dynamics.numerics.blocked import BLOCK, CorrelationScores, CosineScores, Nearest, Pairs, Scores, scan_scores
+from dynamics.numerics.blocked import (
+    BLOCK,
+    CorrelationScores,
+    CosineScores,
+    Nearest,
+    ScoreBlocks,
+    ScoredPairs,
+    scan_scores,
+)
 
 __all__ = ["NO_MATCH", "STATUS", "Matches", "Side", "match_activations", "match_decoders"]
 
@@ -217,7 +225,7 @@ class _Chance:
         return smallest
 
 
-def _match(scores: Scores, rows: _Chance, columns: _Chance, method: Method, rate: float, block: int) -> Matches:
+def _match(scores: ScoreBlocks, rows: _Chance, columns: _Chance, method: Method, rate: float, block: int) -> Matches:
     if method not in ("mutual", "assignment"):
         raise ValueError(f"method is {method!r}; expected 'mutual' or 'assignment'")
     least = max(rows.least(rate), columns.least(rate))
@@ -237,7 +245,7 @@ def _match(scores: Scores, rows: _Chance, columns: _Chance, method: Method, rate
         ambiguous_columns = tied_columns | _of_a_tie(for_column, for_row, tied_rows)
     else:
         possible = p_of(pairs.rows, pairs.columns, pairs.scores) <= rate
-        pairs = Pairs(pairs.rows[possible], pairs.columns[possible], pairs.scores[possible])
+        pairs = ScoredPairs(pairs.rows[possible], pairs.columns[possible], pairs.scores[possible])
         left, right, score, ambiguous_rows, ambiguous_columns = _assigned(pairs, scores.shape, least)
     p = p_of(left, right, score)
     alive = max(int((for_row.index >= 0).sum()), int((for_column.index >= 0).sum()))
@@ -286,7 +294,7 @@ def _side(
 
 
 def _assigned(
-    pairs: Pairs, shape: tuple[int, int], least: float
+    pairs: ScoredPairs, shape: tuple[int, int], least: float
 ) -> tuple[IntArray, IntArray, FloatArray, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """One-to-one pairs, and which rows and columns could as well have had another partner."""
     from scipy.sparse import csr_array

@@ -84,12 +84,12 @@ class Activations:
             )
         ]
 
-    def start(self, probe: TokenizedProbe, shape: ModelShape) -> _Collected:
+    def start(self, probe: TokenizedProbe, shape: ModelShape) -> _CollectedActivations:
         """Space for all prompts."""
-        return _Collected(self, probe, self.declare(probe, shape)[0])
+        return _CollectedActivations(self, probe, self.declare(probe, shape)[0])
 
 
-class _Collected:
+class _CollectedActivations:
     def __init__(self, measurement: Activations, probe: TokenizedProbe, variable: Variable) -> None:
         self._site = measurement.site
         self._positions = np.stack([probe.positions[name] for name in measurement.positions], axis=1)

@@ -88,12 +88,12 @@ class Selectivity:
             ),
         ]
 
-    def start(self, probe: TokenizedProbe, shape: ModelShape) -> _Collected:
+    def start(self, probe: TokenizedProbe, shape: ModelShape) -> _CollectedSums:
         """Space for the prompts that count."""
-        return _Collected(self, probe, self.declare(probe, shape))
+        return _CollectedSums(self, probe, self.declare(probe, shape))
 
 
-class _Collected:
+class _CollectedSums:
     """The units' activations at this checkpoint, (prompt, layer, unit) in float32; reduced layer by layer at the end.
 
     Running sums per class and permutation would be larger: there are more of them than prompts.

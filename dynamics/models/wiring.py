@@ -11,7 +11,7 @@ from typing import Literal
 
 __all__ = ["WIRINGS", "Wiring"]
 
-Layout = Literal["separate", "by head", "by kind"]
+HeadLayout = Literal["separate", "by head", "by kind"]
 """Where a head's query, key and value are in the projections' output: three matrices; (head, 3, d_head) of one;
 (3, head, d_head) of one."""
 
@@ -31,7 +31,7 @@ class Wiring:
     """
 
     projections: tuple[str, ...]
-    layout: Layout
+    layout: HeadLayout
     out: str
     norm: str | None
     mlp: str

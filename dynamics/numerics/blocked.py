@@ -16,7 +16,16 @@ import numpy.typing as npt
 
 from .arrays import IntArray
 
-__all__ = ["BLOCK", "CorrelationScores", "CosineScores", "Nearest", "Pairs", "Scores", "pieces", "scan_scores"]
+__all__ = [
+    "BLOCK",
+    "CorrelationScores",
+    "CosineScores",
+    "Nearest",
+    "ScoreBlocks",
+    "ScoredPairs",
+    "pieces",
+    "scan_scores",
+]
 
 Table = npt.NDArray[np.float32]
 
@@ -24,7 +33,7 @@ BLOCK = 2048
 """Rows and columns of a block: 16 MB of scores, and matrix products of this size run at full speed."""
 
 
-class Scores(Protocol):
+class ScoreBlocks(Protocol):
     """A table of scores that is made in blocks."""
 
     @property
@@ -51,7 +60,7 @@ class Nearest:
 
 
 @dataclass(frozen=True)
-class Pairs:
+class ScoredPairs:
     """Pairs of a row and a column with their score, each (pair,)."""
 
     rows: IntArray
@@ -132,8 +141,8 @@ def pieces(length: int, block: int) -> Iterator[slice]:
 
 
 def scan_scores(
-    scores: Scores, *, above: float | None = None, most: int = 32, block: int = BLOCK
-) -> tuple[Nearest, Nearest, Pairs]:
+    scores: ScoreBlocks, *, above: float | None = None, most: int = 32, block: int = BLOCK
+) -> tuple[Nearest, Nearest, ScoredPairs]:
     """One pass over a table of scores.
 
     Args:
@@ -159,7 +168,7 @@ def scan_scores(
         if sum(len(part[0]) for part in kept) > 4 * most * (height + width):
             kept = [_pruned(kept, most)]
     pairs = _pruned(kept, most) if kept else (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
-    return by_row.nearest(), by_column.nearest(), Pairs(*pairs)
+    return by_row.nearest(), by_column.nearest(), ScoredPairs(*pairs)
 
 
 class _Best:
@@ -233,11 +242,11 @@ def _rank(groups: IntArray, scores: Table) -> IntArray:
     """(pair,) how many scores of the same group are larger (equal ones share the rank of the first)."""
     order = np.lexsort((-scores, groups))
     ordered, values = groups[order], scores[order]
-    place = np.arange(order.size)
+    index = np.arange(order.size)
     first = np.r_[True, ordered[1:] != ordered[:-1]] if order.size else np.empty(0, dtype=bool)
-    starts = np.maximum.accumulate(np.where(first, place, 0))
+    starts = np.maximum.accumulate(np.where(first, index, 0))
     new = first | np.r_[True, values[1:] != values[:-1]] if order.size else first
-    shared = np.maximum.accumulate(np.where(new, place, 0))
+    shared = np.maximum.accumulate(np.where(new, index, 0))
     rank = np.empty(order.size, dtype=np.int64)
     rank[order] = shared - starts
     return rank

@@ -74,13 +74,13 @@ def test_mutual_matches_are_those_of_brute_force(case: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("seed", range(8))
 def test_assignment_equals_linear_sum_assignment_above_the_threshold(seed: int) -> None:
     from dynamics.learning.matching import _assigned
-    from dynamics.numerics.blocked import Pairs
+    from dynamics.numerics.blocked import ScoredPairs
 
     one, other = dictionaries(seed, 30, 25, 6)
     table = cosines(one, other).astype(np.float32)
     least = 0.4
     rows, columns = np.nonzero(table >= least)
-    left, right, score, _, _ = _assigned(Pairs(rows, columns, table[rows, columns]), table.shape, least)
+    left, right, score, _, _ = _assigned(ScoredPairs(rows, columns, table[rows, columns]), table.shape, least)
     gain = np.maximum(table.astype(float) - least, 0.0)
     expected = linear_sum_assignment(gain, maximize=True)
     pairs = {(i, j) for i, j in zip(*expected, strict=True) if gain[i, j] > 0}
