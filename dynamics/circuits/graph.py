@@ -1,4 +1,4 @@
-"""The graph of a transformer: who writes to the residual stream, who reads from it, and which edges there can be.
+"""The graph of a transformer: what writes to the residual stream, what reads from it, and which edges there can be.
 
 Sources are the embedding, each attention head and each MLP. Readers are each head's query, key and value inputs, each
 MLP and the logits (Elhage et al. 2021; the edges are those of Conmy et al. 2023 and Syed et al. 2023). Heads that share
@@ -25,7 +25,7 @@ Role = Literal["q", "k", "v", "mlp", "logits"]
 
 @dataclass(frozen=True)
 class Source:
-    """Who writes: the embedding (layer and head None), an MLP (head None), or a head."""
+    """What writes: the embedding (layer and head None), an MLP (head None), or a head."""
 
     name: str
     layer: int | None = None
@@ -34,7 +34,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Reader:
-    """Who reads; ``head`` is the key-value head for roles k and v."""
+    """What reads; ``head`` is the key-value head for roles k and v."""
 
     name: str
     role: Role

@@ -3,7 +3,7 @@ r"""Heads by their weights: what they read and write once norms are folded in, a
 With row vectors of one head in (d_head, d_model) matrices Q, K, V (reading) and O (writing), the head scores keys by
 x_q^T (Q^T K) x_k and moves (O^T V) x_k. Norms are linear once their scale is left out: their gain is multiplied into
 what reads through them, and where a LayerNorm takes the mean off the stream, the mean is taken off both what is read and
-what is written (nobody reads it). Biases are left out: they are the same for every token. So are rotary positions, norms
+what is written (nothing reads it). Biases are left out: they are the same for every token. So are rotary positions, norms
 and clipping of queries and keys (and of values), so that Q^T K is what the scores would be without them, and the norm
 that BLOOM has behind its embedding.
 
@@ -168,8 +168,8 @@ def compositions(wired: Wired) -> Composition:
         )
         values = heads.values()
         sources = _root(values @ values.mT) @ heads.output
-        for place, found in ((0, sources), (1, readers)):
-            ranks[place].append(_rank(found))
+        for mine, found in zip(ranks, (sources, readers), strict=True):
+            mine.append(_rank(found))
         readers = readers / torch.linalg.matrix_norm(readers)[:, None, None]
         columns = readers.new_full((graph.layers * graph.heads, len(readers)), torch.nan)
         for earlier, writer in enumerate(writers):

@@ -242,9 +242,9 @@ class Wired:
         """(row, vocab) logits at one position per row."""
         if positions is None:
             positions = torch.full((len(ids),), ids.shape[1] - 1, device=self.device)
-        kept, place = torch.unique(positions, return_inverse=True)
+        kept, column = torch.unique(positions, return_inverse=True)
         logits = self.architecture.logits(self.model, ids, kept)
-        return logits[torch.arange(len(ids), device=self.device), place]
+        return logits[torch.arange(len(ids), device=self.device), column]
 
     @contextmanager
     def _hooked(self, state: _Pass) -> Iterator[None]:
@@ -300,8 +300,8 @@ class Wired:
             norm = block.get_submodule(wiring.after)
             _before(handles, norm, after)
         _before(handles, block.get_submodule(wiring.mlp), lambda x: self._with(state, graph.mlp_reader(layer), x))
-        place = self.architecture.table.in_block["mlp_out"]
-        _after(handles, block.get_submodule(place.module), write_mlp)
+        where = self.architecture.table.in_block["mlp_out"]
+        _after(handles, block.get_submodule(where.module), write_mlp)
 
     def _with(self, state: _Pass, reader: slice, x: torch.Tensor) -> torch.Tensor | None:
         """The stream as one reader sees it, or None for as it is."""

@@ -1,6 +1,6 @@
 """What a *measurement* is: something computed while a checkpoint is in memory, declared before any compute.
 
-A measurement is a frozen dataclass: two that are equal are the same measurement and run once, whoever asks for them.
+A measurement is a frozen dataclass: two that are equal are the same measurement and run once, however many analyses ask for them.
 It declares the variables that it will write. There are two kinds. An :class:`Observation` makes one
 :class:`Accumulator` per checkpoint, which watches the forward passes layer by layer (so that nothing larger than one
 site of one batch needs to be held) and returns the declared arrays at the end; all observations of a probe share its
@@ -41,7 +41,7 @@ class Batch:
         rows: (row,) which prompts of the probe these are.
         ids: (row, token) token ids on the model's device.
         logits_index: token positions for which logits exist, in the order of :attr:`logits`.
-        logits: (row, kept position, vocab); None until the pass is over, or when nobody asked.
+        logits: (row, kept position, vocab); None until the pass is over, or where no logits were asked for.
     """
 
     rows: np.ndarray
@@ -54,8 +54,8 @@ class Batch:
         import torch
 
         assert self.logits is not None, "no logits were kept for this batch"
-        place = {position: i for i, position in enumerate(self.logits_index)}
-        index = torch.tensor([place[int(p)] for p in positions[self.rows]], device=self.logits.device)
+        column = {position: i for i, position in enumerate(self.logits_index)}
+        index = torch.tensor([column[int(p)] for p in positions[self.rows]], device=self.logits.device)
         return self.logits[torch.arange(len(self.rows), device=self.logits.device), index].float()
 
 

@@ -139,8 +139,8 @@ class Direction:
         strengths = tuple(f"{s:g}" for s in self.strengths)
         steer = ((LAYER, "strength", "steered", PROMPT), (layers, len(strengths), len(some), n))
         one, all_of_them = ((LAYER, "steered", PROMPT), (layers, len(some), n)), (("steered", PROMPT), (len(some), n))
-        who: dict[str, tuple[str | int, ...]] = {"steered": some}
-        dosed = who | {"strength": strengths}
+        axes: dict[str, tuple[str | int, ...]] = {"steered": some}
+        dosed = axes | {"strength": strengths}
         names: dict[str, tuple[str | int, ...]] = {"direction": every}
         return [
             Variable("direction_projection", (LAYER, "direction", PROMPT), (layers, len(every), n), "float",
@@ -152,12 +152,12 @@ class Direction:
                      f"slope of the {text} by the strength of steering, at 0", "logits", True, names),
             Variable("steering", *steer, "float", f"what steering adds to the {text}", "logits", True, dosed),
             Variable("steering_said", *steer, "int", "first choice when steered", coords=dosed),
-            Variable("ablation", *one, "float", f"what ablation adds to the {text}", "logits", True, who),
-            Variable("ablation_said", *one, "int", "first choice with the direction ablated", coords=who),
+            Variable("ablation", *one, "float", f"what ablation adds to the {text}", "logits", True, axes),
+            Variable("ablation_said", *one, "int", "first choice with the direction ablated", coords=axes),
             Variable("ablation_everywhere", *all_of_them, "float", f"what ablation at all layers adds to the {text}",
-                     "logits", True, who),
+                     "logits", True, axes),
             Variable("ablation_everywhere_said", *all_of_them, "int", "first choice with all directions ablated",
-                     coords=who),
+                     coords=axes),
         ]  # fmt: skip
 
     def _sides(self, probe: TokenizedProbe) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -295,11 +295,9 @@ def _read(
             def keep(_site: str, layer: int, x: torch.Tensor, rows: np.ndarray = rows, here: np.ndarray = here) -> None:
                 x = x.detach().float()
                 streams[layer, rows] = x[torch.arange(len(rows)), torch.from_numpy(here)].cpu().numpy()
-                for place in np.unique(
-                    here[train[rows]]
-                ):  # few: prompts of one length differ little in where they turn
-                    mine = torch.from_numpy(np.flatnonzero(train[rows] & (here == place)))
-                    tail = x[mine.to(x.device), int(place) :].sum(0).cpu().numpy()
+                for start in np.unique(here[train[rows]]):  # few: prompts of one length turn at much the same token
+                    mine = torch.from_numpy(np.flatnonzero(train[rows] & (here == start)))
+                    tail = x[mine.to(x.device), int(start) :].sum(0).cpu().numpy()
                     total[layer, : len(tail)] += tail
 
             with observe(model, architecture.table, frozenset({"resid_post"}), shape.layers, keep):

@@ -29,8 +29,8 @@ _See = Callable[[int, Any], Any]
 class Edited:
     """A model, and the prompts of one batch whose stream is edited.
 
-    An edit of the stream x at a layer, from each prompt's place on: x + g - ((x - c) . u) u, with a vector g that is given,
-    a unit vector u that is removed (or zero), and c the stream's usual value so many tokens after the place.
+    An edit of the stream x at a layer, from a token of each prompt on: x + g - ((x - c) . u) u, with a vector g that is given,
+    a unit vector u that is removed (or zero), and c the stream's usual value so many tokens after it.
 
     Args:
         model: in evaluation mode; it is changed only while a pass runs.
@@ -52,16 +52,16 @@ class Edited:
         return self.architecture.shape.vocab * (len(probe.ids[rows[0]]) if self.architecture.whole else 1)
 
     def load(
-        self, probe: TokenizedProbe, rows: np.ndarray, places: np.ndarray, layers: Sequence[int], usual: np.ndarray
+        self, probe: TokenizedProbe, rows: np.ndarray, starts: np.ndarray, layers: Sequence[int], usual: np.ndarray
     ) -> np.ndarray:
         """Takes prompts of one length, and remembers their streams.
 
         Args:
             probe: with answers and foils.
             rows: (row,) prompts.
-            places: (row,) tokens from which they are edited.
+            starts: (row,) tokens from which they are edited.
             layers: those that will be edited alone.
-            usual: (layer, after, width) c: the stream's usual value so many tokens after the place.
+            usual: (layer, after, width) c: the stream's usual value so many tokens after it.
 
         Returns:
             (row,) logit(answer) - logit(foil) of the model as it is.
@@ -75,7 +75,7 @@ class Edited:
         last = probe.positions[LAST][rows]
         assert (last == last[0]).all(), "a causal model is asked at its prompts' last token"
         self._last = torch.tensor([int(last[0])], device=self.device)
-        after = np.arange(self._ids.shape[1]) - places[:, None]  # (row, token)
+        after = np.arange(self._ids.shape[1]) - starts[:, None]  # (row, token)
         self._after = torch.from_numpy(after).to(self.device)
         self._usual = usual
         self._streams = {}
@@ -141,7 +141,7 @@ class Edited:
             size: at most so many rows in one pass.
 
         Returns:
-            (layer, vector, row) derivative by the strength at which a vector is added from each prompt's place on, at 0.
+            (layer, vector, row) derivative by the strength at which a vector is added from a token of each prompt on, at 0.
         """
         import torch
 

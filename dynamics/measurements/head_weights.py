@@ -125,10 +125,10 @@ class HeadSuccession:
             UserError: when the labels do not make whole lists.
         """
         labels = probe.probe.labels
-        series, places = labels.get("series", ()), labels.get("place", ())
+        series, ranks = labels.get("series", ()), labels.get("place", ())
         found: dict[str, list[tuple[int, int]]] = {}
-        for row, (name, place) in enumerate(zip(series, places, strict=True)):
-            found.setdefault(str(name), []).append((int(place), row))
+        for row, (name, rank) in enumerate(zip(series, ranks, strict=True)):
+            found.setdefault(str(name), []).append((int(rank), row))
         whole = {name: [row for _, row in sorted(members)] for name, members in found.items()}
         if not found or any(sorted(p for p, _ in m) != list(range(len(m))) for m in found.values()):
             raise UserError(
@@ -144,10 +144,10 @@ class HeadSuccession:
         import torch
 
         last = torch.tensor(_last_ids(probe))
-        place, series = np.empty(len(last), dtype=np.int64), np.empty(len(last), dtype=np.int64)
+        rank, series = np.empty(len(last), dtype=np.int64), np.empty(len(last), dtype=np.int64)
         for number, members in enumerate(self.lists(probe).values()):
-            place[members], series[members] = np.arange(len(members)), number
-        same, places = torch.from_numpy(series[:, None] == series), torch.from_numpy(place)
+            rank[members], series[members] = np.arange(len(members)), number
+        same, ranks = torch.from_numpy(series[:, None] == series), torch.from_numpy(rank)
         raised = np.full((len(last), architecture.shape.layers, architecture.shape.heads), -1, dtype=np.int32)
         for layer, rows, written, to_logits in _written(model, architecture, probe, batch_tokens):
             logits = (written @ to_logits[last.to(written.device)].T).cpu()  # (row, head, member of any list)
@@ -155,7 +155,7 @@ class HeadSuccession:
             logits = torch.where(same[torch.from_numpy(rows)][:, None], logits, -torch.inf)
             best = logits.max(-1, keepdim=True)
             alone = known & ((logits == best.values).sum(-1) == 1)
-            raised[rows, layer] = torch.where(alone, places[best.indices[..., 0]], -1).numpy()
+            raised[rows, layer] = torch.where(alone, ranks[best.indices[..., 0]], -1).numpy()
         return {"raised": raised}
 
 
@@ -256,8 +256,8 @@ def _streams(
 
     def keep(site: str, _layer: int, value: torch.Tensor) -> None:
         at = torch.from_numpy(probe.positions[LAST][rows]).to(device)
-        place = torch.from_numpy(rows).to(device)
-        found[site][place] = value[torch.arange(len(rows), device=device), at].float()
+        prompts = torch.from_numpy(rows).to(device)
+        found[site][prompts] = value[torch.arange(len(rows), device=device), at].float()
 
     with observe(model, architecture.table, frozenset(found), 1, keep):
         for rows in probe.batches(batch_tokens):

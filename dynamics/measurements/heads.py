@@ -64,10 +64,10 @@ def attention_scores(pattern: torch.Tensor, ids: torch.Tensor, delimiters: torch
     import torch
 
     length = ids.shape[1]
-    place = torch.arange(length, device=ids.device)
-    before = place[:, None] > place  # (query, key)
+    index = torch.arange(length, device=ids.device)
+    before = index[:, None] > index  # (query, key)
     # one more than the last previous occurrence of each query's token, 0 where there is none
-    after = (((ids[:, :, None] == ids[:, None, :]) & before) * (place + 1)).amax(-1)
+    after = (((ids[:, :, None] == ids[:, None, :]) & before) * (index + 1)).amax(-1)
     counts = torch.ones_like(ids, dtype=torch.bool)
     counts[:, :_FIRST_QUERY] = False
     diagonal = pattern.diagonal(dim1=-2, dim2=-1)
@@ -77,11 +77,11 @@ def attention_scores(pattern: torch.Tensor, ids: torch.Tensor, delimiters: torch
     marks[:, 0] = False
     any_before = (marks[:, None, :] & before).any(-1)
     to_marks = torch.einsum("rhqk,rk->rhq", pattern, marks.to(pattern.dtype)) - diagonal * marks[:, None]
-    entropy = -torch.xlogy(pattern, pattern).sum(-1) / torch.log(place + 1.0).clamp(min=1e-9)
+    entropy = -torch.xlogy(pattern, pattern).sum(-1) / torch.log(index + 1.0).clamp(min=1e-9)
 
     def at(key: torch.Tensor) -> torch.Tensor:
-        index = key.clamp(min=0)[:, None, :, None].expand(-1, pattern.shape[1], -1, 1)
-        return pattern.gather(-1, index)[..., 0]
+        keys = key.clamp(min=0)[:, None, :, None].expand(-1, pattern.shape[1], -1, 1)
+        return pattern.gather(-1, keys)[..., 0]
 
     parts = {
         "attention_entropy": (entropy, counts),
@@ -89,7 +89,7 @@ def attention_scores(pattern: torch.Tensor, ids: torch.Tensor, delimiters: torch
         "attention_previous": (previous, counts),
         "attention_current": (diagonal, counts),
         "attention_occurrence": (at(after - 1), counts & (after > 0)),
-        "attention_after_occurrence": (at(after.clamp(max=length - 1)), counts & (after > 0) & (after < place)),
+        "attention_after_occurrence": (at(after.clamp(max=length - 1)), counts & (after > 0) & (after < index)),
         "attention_delimiter": (to_marks, counts & any_before),
     }
     # a sum over no query is 0, and 0 / 0 the NaN that is wanted

@@ -70,7 +70,7 @@ class Interchange:
       donor or the logits are not finite.
 
     Attributes:
-        donors: names of donors; the probe's labels say who they are.
+        donors: names of donors; the probe's labels say which prompts they are.
         positions: named positions at which parts are exchanged.
         parts: ``source``: each head and MLP; ``layer``: the stream after each layer.
     """
@@ -89,7 +89,7 @@ class Interchange:
                 values = probe.probe.labels.get(label)
                 if values is None or any(not isinstance(v, int) or not -1 <= v < n for v in values):
                     raise UserError(
-                        f"probe {probe.probe.name!r} does not say who donor {donor!r} is",
+                        f"probe {probe.probe.name!r} does not say which prompt is the donor {donor!r}",
                         expected=f"a label {label!r} with the number of a prompt, 0 to {n - 1}, or -1 for none",
                     )
         unknown = [p for p in self.positions if p not in probe.positions]
@@ -98,11 +98,11 @@ class Interchange:
                 f"probe {probe.probe.name!r} has no position {unknown[0]!r}",
                 expected=f"one of {', '.join(probe.positions)}",
             )
-        places: dict[str, tuple[str | int, ...]] = {
+        names: dict[str, tuple[str | int, ...]] = {
             "source": tuple(s.name for s in graph_of(shape).sources[1:]),
             LAYER: tuple(range(shape.layers)),
         }
-        who: dict[str, tuple[str | int, ...]] = {"donor": self.donors, "exchanged": self.positions}
+        axes: dict[str, tuple[str | int, ...]] = {"donor": self.donors, "exchanged": self.positions}
         base = ("donor", PROMPT)
         variables = [
             Variable(
@@ -118,8 +118,8 @@ class Interchange:
         ]
         for part in self.parts:
             dims = ("donor", "exchanged", PROMPT, part)
-            size = (len(self.donors), len(self.positions), n, len(places[part]))
-            coords = who | ({"source": places["source"]} if part == "source" else {})
+            size = (len(self.donors), len(self.positions), n, len(names[part]))
+            coords = axes | ({"source": names["source"]} if part == "source" else {})
             words = _WORDS[part]
             variables += [
                 Variable(
@@ -163,8 +163,8 @@ class Interchange:
         size = (len(self.donors), len(self.positions), n, len(parts))
         moved, said = np.full(size, np.nan), np.full(size, -1)
         base = np.full((len(self.donors), n), np.nan)
-        places = np.stack([probe.positions[p] for p in self.positions])  # (position, prompt)
-        exchange.remember(probe, places, batch_tokens)
+        tokens = np.stack([probe.positions[p] for p in self.positions])  # (position, prompt)
+        exchange.remember(probe, tokens, batch_tokens)
         for same in probe.batches(n * int(probe.lengths.max())):  # all prompts of one length
             ids = np.stack([probe.ids[row] for row in same])
             rows = max(1, min(batch_tokens // ids.shape[1], LOGITS // architecture.shape.vocab))
@@ -180,7 +180,7 @@ class Interchange:
             for start in range(0, len(jobs), rows):
                 d, p, local, part = jobs[start : start + rows].T
                 row = same[local]
-                logits = exchange.logits(ids[local], places[p, row], p, donor[d, row], parts[part])
+                logits = exchange.logits(ids[local], tokens[p, row], p, donor[d, row], parts[part])
                 pair = logits[np.arange(len(row))[:, None], np.stack([probe.answer_ids[target[d, row]], probe.answer_ids[row]], 1)]  # fmt: skip
                 moved[d, p, row, part] = pair[:, 0] - pair[:, 1] - base[d, row]
                 said[d, p, row, part] = np.where(np.isfinite(logits).all(1), logits.argmax(1), -1)
@@ -226,19 +226,19 @@ class _Exchange:
         self.wiring: Wiring = architecture.table.wiring
         self.store: dict[tuple[str, int], torch.Tensor] = {}  # (kind, layer) to (position, prompt, width)
 
-    def remember(self, probe: TokenizedProbe, places: np.ndarray, batch_tokens: int) -> None:
-        """Keep what every part writes for every prompt at its places (position, prompt)."""
+    def remember(self, probe: TokenizedProbe, tokens: np.ndarray, batch_tokens: int) -> None:
+        """Keep what every part writes for every prompt at the ``tokens`` (position, prompt)."""
         import torch
 
         for rows in probe.batches(batch_tokens):
             ids = torch.from_numpy(np.stack([probe.ids[row] for row in rows])).to(self.device)
-            at = torch.from_numpy(places[:, rows]).to(self.device)
+            at = torch.from_numpy(tokens[:, rows]).to(self.device)
             prompts = torch.from_numpy(rows).to(self.device)
 
             def keep(kind: str, layer: int, x: torch.Tensor, at: Any = at, prompts: Any = prompts) -> None:
                 found = x[torch.arange(len(prompts), device=x.device), at]  # (position, row, width)
                 if (kind, layer) not in self.store:
-                    self.store[kind, layer] = x.new_zeros((len(places), len(probe.ids), x.shape[-1]))
+                    self.store[kind, layer] = x.new_zeros((len(tokens), len(probe.ids), x.shape[-1]))
                 self.store[kind, layer][:, prompts] = found
 
             with torch.no_grad(), self._hooked(keep):

@@ -9,13 +9,13 @@ and its position where the model adds one) and x' a baseline, the attribution of
 *complete*: the A_t add up to m(x) - m(x') as far as the quadrature is exact. Attributions are summed over named groups
 of tokens; all tokens in no group are the group ``rest``. Baselines:
 
-- ``mean``: at each place the mean of x over the probe's prompts of the same length: what an average prompt holds there.
+- ``mean``: at each token the mean of x over the probe's prompts of the same length: what an average prompt holds there.
   Tokens that all these prompts share have no attribution.
 - ``twin``: x of the corrupted twin: only tokens that differ between the two have an attribution.
 
 Gradients say what an infinitesimal change would do; beside them a group's tokens are *exchanged*: the prompt is run with
 the tokens at these positions replaced by those of a counterpart prompt at its own positions of the same names, and all
-that follows is computed anew. (The first layer's input depends on a token and its place alone, so that this is patching
+that follows is computed anew. (The first layer's input depends on a token and its position alone, so that this is patching
 of the embeddings.) Counterparts are labels of the probe, as in :mod:`dynamics.measurements.interchange`: for one named
 ``other`` the label ``other_donor`` holds the number of a prompt for each prompt, -1 for none.
 """
@@ -71,7 +71,7 @@ class TokenAttribution:
 
     Attributes:
         groups: name of each group and the named positions of the probe that are in it.
-        counterparts: names of counterparts; the probe's labels say who they are.
+        counterparts: names of counterparts; the probe's labels say which prompts they are.
         baseline: ``mean`` or ``twin``.
         only: label and value of the prompts that are measured; the others are NaN. All prompts if None. Prompts that
             are not measured count for the mean all the same.
@@ -92,7 +92,7 @@ class TokenAttribution:
             raise UserError(f"probe {name!r} cannot be attributed", expected="an answer and a foil for every prompt")
         if self.baseline == "twin" and probe.corrupted_ids is None:
             raise UserError(f"probe {name!r} has no corrupted twins", expected="twins, or the baseline 'mean'")
-        for position in (p for _, places in self.groups for p in places):
+        for position in (p for _, positions in self.groups for p in positions):
             if position not in probe.positions:
                 raise UserError(
                     f"probe {name!r} has no position {position!r}", remedy=nearest(position, probe.positions)
@@ -104,7 +104,7 @@ class TokenAttribution:
             given = labels.get(donor_label(counterpart))
             if given is None or any(not isinstance(v, int) or not -1 <= v < n for v in given):
                 raise UserError(
-                    f"probe {name!r} does not say who counterpart {counterpart!r} is",
+                    f"probe {name!r} does not say which prompt is the counterpart {counterpart!r}",
                     expected=f"a label {donor_label(counterpart)!r} with the number of a prompt, 0 to {n - 1}, or -1",
                 )
         groups = {"token_group": (*(group for group, _ in self.groups), REST)}
@@ -201,9 +201,9 @@ class TokenAttribution:
     def _members(self, probe: TokenizedProbe, rows: np.ndarray) -> np.ndarray:
         """(row, token, group) 1 where a token is in a group; prompts of one length."""
         mask = np.zeros((len(rows), int(probe.lengths[rows[0]]), len(self.groups) + 1))
-        for group, (_, places) in enumerate(self.groups):
-            for place in places:
-                mask[np.arange(len(rows)), probe.positions[place][rows], group] = 1
+        for group, (_, positions) in enumerate(self.groups):
+            for position in positions:
+                mask[np.arange(len(rows)), probe.positions[position][rows], group] = 1
         mask[..., -1] = ~mask.any(-1)
         return mask
 
@@ -236,8 +236,8 @@ class TokenAttribution:
             return None
         ids = probe.ids[row].copy()
         if group < len(self.groups):
-            for place in self.groups[group][1]:
-                ids[probe.positions[place][row]] = probe.ids[donor][probe.positions[place][donor]]
+            for position in self.groups[group][1]:
+                ids[probe.positions[position][row]] = probe.ids[donor][probe.positions[position][donor]]
             return ids
         if len(ids) != len(probe.ids[donor]):
             return None

@@ -1,6 +1,6 @@
 """What the engine must know of a model: its sizes, where its sites are, and how it is asked for logits.
 
-``transformers`` models are described by their config (:func:`architecture`); anybody's own module by an
+``transformers`` models are described by their config (:func:`architecture`); a module of your own by an
 :class:`Adapter`, which the runs file names (``adapter: package.module:NAME``).
 """
 
@@ -73,7 +73,7 @@ class Architecture:
 
 
 class Adapter(Protocol):
-    """Anybody's own module, saved as state dicts, described once: an object named in the runs file.
+    """A module of your own, saved as state dicts, described once: an object named in the runs file.
 
     Example: ``examples/modular_addition.py``. ``logits`` may be left out: the module is then called with the token
     ids and returns (row, token, vocab).

@@ -1,6 +1,6 @@
 """Where the sites of a model are: one small table per architecture family, and the hooks that read them.
 
-A new family is one entry in :data:`FAMILIES` plus the parity test; anybody's own architecture is a
+A new family is one entry in :data:`FAMILIES` plus the parity test; an architecture of your own is a
 :class:`SiteTable` named in the runs file (``sites: my_module:TABLE``).
 """
 
@@ -54,8 +54,8 @@ class SiteTable:
 
 
 def _decoder(attention: str, out: str, mlp: str, down: str, mid: str, **changed: Where) -> dict[str, Where]:
-    """The usual pre-norm block; ``changed`` replaces or adds places."""
-    places = {
+    """The usual pre-norm block; ``changed`` replaces or adds sites."""
+    sites = {
         "resid_pre": Where("", "input"),
         "resid_mid": Where(mid, "input"),
         "resid_post": Where(""),
@@ -65,11 +65,11 @@ def _decoder(attention: str, out: str, mlp: str, down: str, mid: str, **changed:
         "pattern": Where(attention, index=1),
         "mlp_post": Where(f"{mlp}.{down}", "input"),
     }
-    return places | changed
+    return sites | changed
 
 
-def _without(places: dict[str, Where], site: str) -> dict[str, Where]:
-    return {name: where for name, where in places.items() if name != site}
+def _without(sites: dict[str, Where], site: str) -> dict[str, Where]:
+    return {name: where for name, where in sites.items() if name != site}
 
 
 _NEOX = _decoder("attention", "dense", "mlp", "dense_4h_to_h", "post_attention_layernorm")

@@ -10,7 +10,7 @@ Bins are of equal width in [0, 1], as there, or of equal mass: as many questions
 Calibration in Deep Learning", their adaptive calibration error), which no bin of two questions can dominate.
 
 The ECE of a finite sample is above zero for a perfectly calibrated model too, because it adds up absolute values of noise
-(Kumar et al. 2019). What it would be by chance is told by :func:`calibrated_null`, which draws r_i anew as a perfectly
+(Kumar et al. 2019). The null is :func:`calibrated_null`, which draws r_i anew as a perfectly
 calibrated model would (Broecker and Smith 2007, "consistency resampling").
 """
 
@@ -86,8 +86,8 @@ def calibration_error(
     >>> calibration_error([0.9, 0.9, 0.9, 0.9], [1, 1, 0, 0])  # sure, and right half of the time
     0.4
     """
-    place = bins_of(confidence, bins=bins, equal_mass=equal_mass)
-    return round(float(_error(_gaps(confidence, right, place)[None], place, np.ones((1, len(place))))[0]), 12)
+    bin_of = bins_of(confidence, bins=bins, equal_mass=equal_mass)
+    return round(float(_error(_gaps(confidence, right, bin_of)[None], bin_of, np.ones((1, len(bin_of))))[0]), 12)
 
 
 def calibration_draws(
@@ -110,13 +110,13 @@ def calibration_draws(
         clusters: (question,) labels: questions with one label (of one entity) are resampled together, in the order of
             sorted labels, as :func:`dynamics.emergence.unit_bootstrap` does.
     """
-    place = bins_of(confidence, bins=bins, equal_mass=equal_mass)
-    labels = np.arange(len(place)) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
+    bin_of = bins_of(confidence, bins=bins, equal_mass=equal_mass)
+    labels = np.arange(len(bin_of)) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
     count = int(labels.max()) + 1
     times = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)[:, labels]
-    gaps = _gaps(confidence, right, place)[None]
-    drawn = _error(gaps, place, times.astype(np.float64))
-    own = float(_error(gaps, place, np.ones((1, len(place))))[0])
+    gaps = _gaps(confidence, right, bin_of)[None]
+    drawn = _error(gaps, bin_of, times.astype(np.float64))
+    own = float(_error(gaps, bin_of, np.ones((1, len(bin_of))))[0])
     return np.asarray(np.maximum(drawn - np.nanmean(drawn) + own, 0.0)) if np.isfinite(drawn).any() else drawn
 
 
@@ -128,9 +128,9 @@ def calibrated_null(
     The same random numbers decide for every sample of as many questions, so that draw d is one curve over checkpoints.
     """
     c = np.asarray(confidence, dtype=np.float64)
-    place = bins_of(c, bins=bins, equal_mass=equal_mass)
+    bin_of = bins_of(c, bins=bins, equal_mass=equal_mass)
     made = (np.random.default_rng(seed).random((draws, len(c))) < c).astype(np.float64)
-    return _error(np.where(place >= 0, made - np.nan_to_num(c), 0.0), place, np.ones((draws, len(c))))
+    return _error(np.where(bin_of >= 0, made - np.nan_to_num(c), 0.0), bin_of, np.ones((draws, len(c))))
 
 
 def reliability(
@@ -138,29 +138,31 @@ def reliability(
 ) -> Reliability:
     """The reliability curve: how often the first choice is right, by how probable it was."""
     c, r = np.asarray(confidence, dtype=np.float64), np.asarray(right, dtype=np.float64)
-    place = bins_of(c, bins=bins, equal_mass=equal_mass)
-    count = np.bincount(place[place >= 0], minlength=bins)
+    bin_of = bins_of(c, bins=bins, equal_mass=equal_mass)
+    count = np.bincount(bin_of[bin_of >= 0], minlength=bins)
     mean, accuracy, low, high = (np.full(bins, np.nan) for _ in range(4))
     for b in np.flatnonzero(count):
-        mine = place == b
+        mine = bin_of == b
         mean[b], accuracy[b] = c[mine].mean(), r[mine].mean()
         between = binomtest(int(r[mine].sum()), int(count[b])).proportion_ci(method="wilson")
         low[b], high[b] = between.low, between.high
     return Reliability(count, mean, accuracy, low, high)
 
 
-def _gaps(confidence: npt.ArrayLike, right: npt.ArrayLike, place: IntArray) -> FloatArray:
+def _gaps(confidence: npt.ArrayLike, right: npt.ArrayLike, bin_of: IntArray) -> FloatArray:
     """(question,) r - c; 0 where a question is left out."""
     c, r = np.asarray(confidence, dtype=np.float64), np.asarray(right, dtype=np.float64)
-    if r.shape != c.shape or not np.isin(r[place >= 0], (0.0, 1.0)).all():
+    if r.shape != c.shape or not np.isin(r[bin_of >= 0], (0.0, 1.0)).all():
         raise ValueError(f"right has shape {r.shape} for {c.shape}; expected 0 or 1 for every question")
-    return np.where(place >= 0, np.nan_to_num(r) - np.nan_to_num(c), 0.0)
+    return np.where(bin_of >= 0, np.nan_to_num(r) - np.nan_to_num(c), 0.0)
 
 
-def _error(gaps: FloatArray, place: IntArray, weights: FloatArray) -> FloatArray:
+def _error(gaps: FloatArray, bin_of: IntArray, weights: FloatArray) -> FloatArray:
     """(draw,) the error for gaps (draw or 1, question) and weights (draw, question); NaN where nothing has weight."""
-    weights = np.where(place >= 0, weights, 0.0)
+    weights = np.where(bin_of >= 0, weights, 0.0)
     weighted = gaps * weights
-    total = sum((np.abs(weighted[:, place == b].sum(1)) for b in np.unique(place[place >= 0])), np.zeros(len(weighted)))
+    total = sum(
+        (np.abs(weighted[:, bin_of == b].sum(1)) for b in np.unique(bin_of[bin_of >= 0])), np.zeros(len(weighted))
+    )
     size = weights.sum(1)
     return np.asarray(np.divide(total, size, out=np.full(len(size), np.nan), where=size > 0))

@@ -96,11 +96,11 @@ def resampled_counts(
     prompts: int, *, clusters: npt.ArrayLike | None = None, draws: int = DRAWS, share: float = 1.0, seed: int = 0
 ) -> FloatArray:
     """(draw, prompt) how often each prompt is in a bootstrap draw; arguments as of :func:`auroc_draws`."""
-    place = np.arange(prompts) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
-    units = int(place.max()) + 1
+    unit = np.arange(prompts) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
+    units = int(unit.max()) + 1
     size = max(1, round(share * units))
     drawn = np.random.default_rng(seed).multinomial(size, np.full(units, 1 / units), size=draws)
-    return np.asarray(drawn[:, place], dtype=np.float64)
+    return np.asarray(drawn[:, unit], dtype=np.float64)
 
 
 def shuffled_labels(
@@ -121,14 +121,14 @@ def shuffled_labels(
     """
     one = np.asarray(positive, dtype=bool)
     rng = np.random.default_rng(seed)
-    place = np.zeros(one.size, dtype=int) if units is None else np.unique(np.asarray(units), return_inverse=True)[1]
-    share = np.bincount(place, weights=one) / np.bincount(place)
+    unit = np.zeros(one.size, dtype=int) if units is None else np.unique(np.asarray(units), return_inverse=True)[1]
+    share = np.bincount(unit, weights=one) / np.bincount(unit)
     if np.isin(share, (0.0, 1.0)).all():  # one class in every unit
-        dealt = np.array([rng.permutation(share == 1)[place] for _ in range(shuffles)])
+        dealt = np.array([rng.permutation(share == 1)[unit] for _ in range(shuffles)])
         return dealt.reshape(shuffles, one.size)
     if np.isin(share, (0.0, 1.0)).any():
-        place = np.zeros(one.size, dtype=int)
-    order = np.lexsort((rng.random((shuffles, one.size)), np.broadcast_to(place, (shuffles, one.size))), axis=-1)
+        unit = np.zeros(one.size, dtype=int)
+    order = np.lexsort((rng.random((shuffles, one.size)), np.broadcast_to(unit, (shuffles, one.size))), axis=-1)
     dealt = np.empty((shuffles, one.size), dtype=bool)
-    dealt[:, np.argsort(place, kind="stable")] = one[order]
+    dealt[:, np.argsort(unit, kind="stable")] = one[order]
     return dealt

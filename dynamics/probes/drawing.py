@@ -1,4 +1,4 @@
-"""Probes drawn prompt by prompt: each with an answer, a foil, a corrupted twin, labels and marked places."""
+"""Probes drawn prompt by prompt: each with an answer, a foil, a corrupted twin, labels and marked positions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Prompt:
 
 
 def fill(template: str, slots: Mapping[str, str]) -> tuple[str, dict[str, list[Span]]]:
-    """Fill the slots of a template and say where each one came to stand.
+    """Fill the slots of a template and return the span of each one.
 
     Args:
         template: text with named slots, of which each may occur several times.
@@ -58,23 +58,23 @@ def draw_probe(name: str, draw: Callable[[int], Prompt], count: int, description
 
     Args:
         name: of the probe.
-        draw: gives a prompt for a place in the probe (0 to ``count - 1``), from which it may decide what has to be
-            balanced; called again for the same place when its text was drawn before.
+        draw: gives a prompt by its index in the probe (0 to ``count - 1``), from which it may decide what has to be
+            balanced; called again for the same index when its text was drawn before.
         count: number of prompts.
         description: of the probe.
 
     Raises:
-        UserError: when no new prompt is drawn for one of the places.
+        UserError: when no new prompt is drawn for an index.
     """
     prompts: dict[str, Prompt] = {}
-    for place in range(count):
+    for index in range(count):
         for _ in range(_TRIES):
-            prompt = draw(place)
+            prompt = draw(index)
             if prompt.text not in prompts:
                 break
         else:
             raise UserError(
-                f"probe {name!r}: {count} different prompts were asked for, and no more than {place} were found",
+                f"probe {name!r}: {count} different prompts were asked for, and no more than {index} were found",
                 remedy="ask for fewer prompts",
             )
         prompts[prompt.text] = prompt

@@ -96,7 +96,7 @@ def repeat_probes(
 ) -> tuple[Probe, Probe]:
     """Sequences of ``period`` distinct random words, twice; and the same first halves before unrelated second halves.
 
-    Words keep their identity when written side by side, so that the text means the same tokens to anyone who reads the trace.
+    Words keep their identity when written side by side, so that the text in the trace means the same tokens.
 
     Args:
         names: of the two probes.

@@ -102,7 +102,7 @@ def tokenize(
             at = encoded["offset_mapping"][i][list(row).index(tokenizer.unk_token_id)]
             complain(i, f"{probe.text[i][at[0] : at[1]]!r} is unknown to the tokenizer")
 
-    positions = {LAST: np.array([len(row) - 1 if causal else _mask_place(row, tokenizer) for row in ids])}
+    positions = {LAST: np.array([len(row) - 1 if causal else _mask_index(row, tokenizer) for row in ids])}
     for nothing in np.flatnonzero(positions[LAST] < 0):
         complain(int(nothing), "has no tokens" if causal else f"needs exactly one {tokenizer.mask_token}")
     for name, marks in probe.positions.items():
@@ -147,10 +147,10 @@ def _masked(text: str, tokenizer: Any) -> str:
     return text if tokenizer.mask_token in text else f"{text.rstrip()} {tokenizer.mask_token}"
 
 
-def _mask_place(ids: np.ndarray, tokenizer: Any) -> int:
+def _mask_index(ids: np.ndarray, tokenizer: Any) -> int:
     """The token that is the mask; -1 if there is not exactly one."""
-    places = np.flatnonzero(ids == tokenizer.mask_token_id)
-    return int(places[0]) if len(places) == 1 else -1
+    masks = np.flatnonzero(ids == tokenizer.mask_token_id)
+    return int(masks[0]) if len(masks) == 1 else -1
 
 
 def _locate(text: str, mark: Mark, offsets: Sequence[tuple[int, int]]) -> int | str:

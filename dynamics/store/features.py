@@ -139,7 +139,7 @@ class FeatureTable:
         return self._node[probe].to_dataset()
 
     def activations(self, probe: str, position: str, snapshot: int) -> np.ndarray:
-        """(prompt, feature) float32 at one snapshot (its place): how strongly features answer; 0 where they do not."""
+        """(prompt, feature) float32 at one snapshot (its index): how strongly features answer; 0 where they do not."""
         dataset = self.read(probe).sel(position=position)
         index = dataset["index"]
         which = (index.isel(snapshot=snapshot) if "snapshot" in index.dims else index).values
@@ -162,6 +162,6 @@ class FeatureTable:
         for snapshot in range(len(self.steps)):
             which = index.isel(snapshot=snapshot).values if fixed is None else fixed
             values = dataset["activation"].isel(snapshot=snapshot).values
-            for place, feature in enumerate(features):
-                result[snapshot, :, place] = np.where(which == feature, values, 0.0).sum(axis=1)
+            for column, feature in enumerate(features):
+                result[snapshot, :, column] = np.where(which == feature, values, 0.0).sum(axis=1)
         return result

@@ -118,7 +118,7 @@ class Trace:
         """(checkpoint index, values at that checkpoint) for complete checkpoints, one in memory at a time.
 
         With ``position`` only that named position, without its dimension: which positions are stored, and in which
-        order, depends on everybody who asked for some.
+        order, depends on every request for some.
         """
         array = self._variable(probe, variable)
         if position is not None:

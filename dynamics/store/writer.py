@@ -36,17 +36,17 @@ def remark(path: Path, indices: Sequence[int], reason: str) -> None:
 
 def slab_files(variable: Path, index: int) -> list[Path]:
     """The files of one checkpoint of a variable; a variable with one number a checkpoint has one file."""
-    place = variable / "c" / str(index)
-    return [place] if place.is_file() else [p for p in place.rglob("*") if p.is_file()]
+    path = variable / "c" / str(index)
+    return [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
 
 
 def delete_slab(variable: Path, index: int) -> None:
     """Delete one checkpoint of a variable."""
-    place = variable / "c" / str(index)
-    if place.is_file():
-        place.unlink()
+    path = variable / "c" / str(index)
+    if path.is_file():
+        path.unlink()
     else:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def check_format(attributes: Mapping[str, Any], path: Path) -> None:

@@ -133,7 +133,7 @@ def test_a_broken_model_says_nothing() -> None:
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        (Interchange(("nobody",)), "does not say who donor 'nobody' is"),
+        (Interchange(("nobody",)), "does not say which prompt is the donor 'nobody'"),
         (Interchange(("next",), ("word",)), "has no position 'word'"),
     ],
 )

@@ -181,7 +181,7 @@ def test_a_broken_model_says_nothing() -> None:
     ("asked", "says"),
     [
         (TokenAttribution((("hint", ("hints",)),)), "has no position 'hints'"),
-        (TokenAttribution(GROUPS, ("nobody",)), "does not say who counterpart 'nobody' is"),
+        (TokenAttribution(GROUPS, ("nobody",)), "does not say which prompt is the counterpart 'nobody'"),
         (TokenAttribution(GROUPS, only=("kind", "yes")), "has no label 'kind'"),
     ],
 )
