@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from .errors import CheckpointError, UserError
 from .layouts import LAYOUTS, Options, choose
-from .paths import cache_folder
+from .paths import StrPath, as_path, cache_folder
 from .series import Checkpoint, Series, SeriesConfig, WeightFile, ordered
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class FolderConfig(SeriesConfig):
 
 
 class FolderSeries(Series):
-    """The checkpoints in one folder or file.
+    """The checkpoints in one folder or file, given by its path or with settings.
 
     Tokens are what the checkpoint itself says, else come from ``tokens_per_step``; otherwise they are unknown.
 
@@ -65,7 +65,9 @@ class FolderSeries(Series):
         UserError: when there is no such folder, no checkpoint in it, or nothing that says what they are.
     """
 
-    def __init__(self, config: FolderConfig, *, name: str = "") -> None:
+    def __init__(self, config: FolderConfig | StrPath, *, name: str = "") -> None:
+        if not isinstance(config, FolderConfig):
+            config = FolderConfig(path=as_path(config, "config"))
         self.name, self.origin = name or config.path.name, str(config.path)
         self._config = config
         self._options = Options(config.config, config.steps, config.every)

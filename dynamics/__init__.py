@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .analyser import analyse
     from .auditing.audit import audit
     from .collecting.callback import DynamicsCallback
+    from .collecting.estimating import estimate
     from .collecting.live import LiveCollector
     from .collecting.rounds import collect
     from .collecting.upkeep import status, verify
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from .learning.learn import learn
     from .reporting import report
     from .runs.config import load_runs
+    from .runs.lookup import find_run
     from .runs.schedule import log_steps
     from .store import Trace, open_trace
     from .validating.validate import validate
@@ -32,7 +34,9 @@ __all__ = [
     "analyse",
     "audit",
     "collect",
+    "estimate",
     "explain",
+    "find_run",
     "learn",
     "load_runs",
     "log_steps",
@@ -52,7 +56,9 @@ _HOME = {
     "analyse": "analyser",
     "audit": "auditing.audit",
     "collect": "collecting.rounds",
+    "estimate": "collecting.estimating",
     "explain": "explaining",
+    "find_run": "runs.lookup",
     "learn": "learning.learn",
     "load_runs": "runs.config",
     "log_steps": "runs.schedule",

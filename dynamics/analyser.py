@@ -14,12 +14,13 @@ from pydantic import BaseModel
 from threadpoolctl import threadpool_limits
 
 from checkpoints.errors import UserError, nearest
+from checkpoints.paths import StrPath, as_texts
 
 from .analysis.base import Analysis
 from .analysis.findings import Summary
 from .progress import Reporter
 from .runs.config import Run
-from .runs.lookup import find_run
+from .runs.lookup import requested
 from .runs.plan import find_analysis
 from .store import FeatureTable, Trace, dictionaries_in, read_result, write_result, writer_lock
 from .store.paths import open_run_trace
@@ -40,8 +41,8 @@ def analyse(
     name: str,
     analyses: Sequence[str] = (),
     *,
-    runs: Path | None = None,
-    traces: Path = Path("traces"),
+    runs: StrPath | None = None,
+    traces: StrPath = "traces",
     run: Run | None = None,
     fresh: bool = True,
     reporter: Reporter | None = None,
@@ -61,8 +62,8 @@ def analyse(
         UserError: for an unknown analysis, or a trace that is missing or empty.
     """
     reporter = reporter or Reporter(quiet=True)
-    if run is None:
-        name, run = find_run(name, runs=runs, traces=traces)
+    analyses = as_texts(analyses, "analyses")
+    name, run, traces = requested(name, run, runs=runs, traces=traces)
     entries = {entry.name: entry for entry in run.analyses}
     for wanted in analyses:
         if wanted not in entries:

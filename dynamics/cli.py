@@ -11,7 +11,6 @@ from click.core import ParameterSource
 from rich.console import Console
 
 from checkpoints.errors import UserError
-from checkpoints.local import FolderConfig
 from checkpoints.paths import cache_folder
 
 from .progress import Reporter
@@ -131,13 +130,17 @@ def collect(
     if watch is not None:
         from .collecting.watching import watch as follow
 
-        if isinstance(declared.series, FolderConfig):  # its other settings hold for this folder too
-            series_config = declared.series.model_copy(update={"path": watch.resolve()})
-        else:
-            series_config = FolderConfig(path=watch.resolve())
-        declared = declared.model_copy(update={"series": series_config})
         limit = None if patience is None else patience * 60
-        done = follow(name, declared, traces=traces, poll=poll, until=until, patience=limit, reporter=Reporter())
+        done = follow(
+            name,
+            run=declared,
+            folder=watch,
+            traces=traces,
+            poll=poll,
+            until=until,
+            patience=limit,
+            reporter=Reporter(),
+        )
     else:
         done = function(name, traces=traces, run=declared, keep_going=keep_going, reporter=Reporter())
     total = len(done.collected) + len(done.already)
@@ -173,7 +176,7 @@ def _require_watch(watch: Path | None, dry_run: bool) -> None:
 def _dry_run(name: str, run: Run, traces: Path) -> None:
     from .collecting.estimating import ASSUMED_BANDWIDTH, estimate
 
-    guess = estimate(name, run, traces=traces, reporter=Reporter())
+    guess = estimate(name, run=run, traces=traces, reporter=Reporter())
     if guess.to_train:
         click.echo(f"{name}: the organism has to be trained first, {guess.to_train} optimizer steps")
     most = "" if guess.first is None else "at most "
@@ -315,13 +318,9 @@ def explain(run: str, prompt: str, **options: Any) -> None:
 @click.option("--repair", is_flag=True, help="Measure damaged checkpoints again.")
 def verify(run: str, runs: Path | None, traces: Path, repair: bool) -> None:
     """Check every chunk of RUN's trace against its checksum."""
-    from .collecting.rounds import collect as recollect
     from .collecting.upkeep import verify as function
-    from .runs.lookup import find_run
 
-    if runs is not None:
-        find_run(run, runs=runs, traces=traces)  # a file that is not there is no file
-    damage = function(run, traces=traces, repair=repair)
+    damage = function(run, runs=runs, traces=traces, repair=repair, reporter=Reporter())
     for item in damage:
         of = "" if item.step is None else f"step {item.step} "
         click.echo(f"  {of}{item.variable}: {item.problem}")
@@ -329,10 +328,8 @@ def verify(run: str, runs: Path | None, traces: Path, repair: bool) -> None:
     if not damage:
         click.echo(f"{run}: every coordinate and every chunk of every complete checkpoint is intact")
     elif repair and steps:
-        name, declared = find_run(run, runs=runs, traces=traces)
-        done = recollect(name, run=declared, traces=traces, only=steps, reporter=Reporter())
-        click.echo(f"{run}: measured {len(done.collected)} checkpoints again")
-        if done.failed or len(steps) < len({item.step for item in damage}):
+        click.echo(f"{run}: measured {len({item.step for item in damage if item.repaired})} checkpoints again")
+        if not all(item.repaired for item in damage):
             sys.exit(1)
     else:
         remedy = f"`dynamics verify {run} --repair` measures them again" if steps else "collect it anew, or restore it"
@@ -356,16 +353,9 @@ def validate(curves: int, organisms: int, quick: bool, traces: Path, output: Pat
     """Hold the tracer against planted truth and write what came of it. Exit code 1 if anything was found wrongly."""
     from .store.paths import beside_traces
     from .validating.page import write_validation
-    from .validating.synthetic import suite
     from .validating.validate import validate as function
 
-    if quick:
-        scenarios = suite((40,), kinds=("sigmoid",))[:2] + suite((40,), kinds=("none",))[:2]
-        found = function(
-            curves=40, organisms=0, discovery=2000, scenarios=scenarios, traces=traces, reporter=Reporter()
-        )
-    else:
-        found = function(curves=curves, organisms=organisms, traces=traces, reporter=Reporter())
+    found = function(curves=curves, organisms=organisms, quick=quick, traces=traces, reporter=Reporter())
     page = write_validation(found)
     output = output or beside_traces(traces, "docs/validation.md")
     output.parent.mkdir(parents=True, exist_ok=True)

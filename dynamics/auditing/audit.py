@@ -13,13 +13,14 @@ from checkpoints.ahead import ReadAhead
 from checkpoints.audit import AuditFinding, neighbours, sketch
 from checkpoints.errors import CheckpointError, UserError
 from checkpoints.hub.cache import without_cache_path
+from checkpoints.paths import StrPath
 from checkpoints.series import Checkpoint, Series, WeightFile
 from checkpoints.sources import open_series, steps_to_train
 
 from ..models.architecture import find_adapter
 from ..progress import Reporter
 from ..runs.config import Run
-from ..runs.lookup import find_run
+from ..runs.lookup import requested
 from ..store.paths import trace_path
 from .preflight import listing_findings
 from .sketches import Known, compare, keep, kept_file, kept_sketches, traced_sketches
@@ -54,8 +55,8 @@ class Audit:
 def audit(
     name: str,
     *,
-    runs: Path | None = None,
-    traces: Path = Path("traces"),
+    runs: StrPath | None = None,
+    traces: StrPath = "traces",
     run: Run | None = None,
     weights: bool = False,
     reporter: Reporter | None = None,
@@ -78,8 +79,7 @@ def audit(
         UserError: when there is no such series.
     """
     reporter = reporter or Reporter(quiet=True)
-    if run is None:
-        name, run = find_run(name, runs=runs, traces=traces)
+    name, run, traces = requested(name, run, runs=runs, traces=traces)
     if not run.series.stored:
         raise UserError(f"run {name!r} was collected while it trained: there are no checkpoints to audit")
     if steps_to_train(name, run.series):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
 
+from checkpoints.paths import StrPath, as_path, as_texts
+
 from ..progress import Reporter
-from ..runs.config import ProbeEntry
+from ..runs.config import ProbeEntry, check_name
 from ..runs.plan import find_analysis
 from ..runs.schedule import log_steps
 from .live import LiveCollector
@@ -52,10 +53,12 @@ class DynamicsCallback(TrainerCallback):  # type: ignore[misc]
         checkpoints: int = 20,
         tokens_per_step: int | None = None,
         tokenizer: Any = None,
-        traces: Path | str = Path("traces"),
+        traces: StrPath = "traces",
         settings: Mapping[str, Any] | None = None,
         say: Callable[[str], None] | None = None,
     ) -> None:
+        check_name(name)
+        traces, analyses = as_path(traces, "traces"), as_texts(analyses, "analyses")
         for analysis in analyses:
             find_analysis(analysis)
         self.live: LiveCollector | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from checkpoints.audit import sketch
 from checkpoints.errors import CheckpointError, UserError
+from checkpoints.paths import StrPath
 from checkpoints.series import Checkpoint, Series
 from checkpoints.sources import steps_to_train
 
@@ -17,6 +19,7 @@ from ..auditing.masking import Before, before_loading, expected_masks
 from ..models.devices import usable_device
 from ..progress import Reporter
 from ..runs.config import Run
+from ..runs.lookup import requested
 from ..runs.resolve import Resolved
 from ..store import Trace
 from ..store.journal import read_journal
@@ -70,13 +73,22 @@ class Estimate:
         return self.download_bytes / ASSUMED_BANDWIDTH
 
 
-def estimate(name: str, run: Run, *, traces: Path = Path("traces"), reporter: Reporter | None = None) -> Estimate:
-    """How many checkpoints, bytes and seconds; times the probes on the spot.
+def estimate(
+    name: str,
+    *,
+    runs: StrPath | None = None,
+    traces: StrPath = "traces",
+    run: Run | None = None,
+    analyses: Sequence[str] = (),
+    reporter: Reporter | None = None,
+) -> Estimate:
+    """How many checkpoints, bytes and seconds; times the probes on the spot (arguments as of :func:`dynamics.collect`).
 
     Raises:
         UserError: for anything that ``collect`` would refuse before it computes.
     """
     reporter = reporter or Reporter(quiet=True)
+    name, run, traces = requested(name, run, runs=runs, traces=traces, analyses=analyses)
     usable_device(run.device)
     require_aim(name, run)
     trace = trace_path(traces, name)

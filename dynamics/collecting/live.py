@@ -25,6 +25,7 @@ from pydantic import ValidationError
 
 from checkpoints.errors import UserError
 from checkpoints.loading import stored_dtype
+from checkpoints.paths import StrPath, as_path, as_texts
 from checkpoints.series import Checkpoint
 
 from ..auditing.masking import weight_findings
@@ -84,13 +85,15 @@ class LiveCollector:
         probes: Mapping[str, ProbeEntry] | None = None,
         tokens_per_step: int | None = None,
         adapter: Adapter | None = None,
-        traces: Path | str = Path("traces"),
+        traces: StrPath = "traces",
         resume: bool = False,
         settings: Mapping[str, Any] | None = None,
         say: Callable[[str], None] | None = None,
     ) -> None:
         self.collected: list[int] = []
         self.failed: dict[int, str] = {}
+        check_name(name)
+        traces, analyses = as_path(traces, "traces"), as_texts(analyses, "analyses")
         self._say = say or Reporter().say
         self._stack = ExitStack()
         self._resumed = False
@@ -98,9 +101,7 @@ class LiveCollector:
         if not self._active:
             return
         try:
-            self._begin(
-                name, model, tokenizer, steps, analyses, probes, tokens_per_step, adapter, Path(traces), settings
-            )
+            self._begin(name, model, tokenizer, steps, analyses, probes, tokens_per_step, adapter, traces, settings)
             self._take_up(resume)
         except BaseException:
             self._stack.close()  # or the next attempt would find the trace locked
@@ -119,7 +120,6 @@ class LiveCollector:
         traces: Path,
         settings: Mapping[str, Any] | None,
     ) -> None:
-        check_name(name)
         self._model = _unwrapped(model)
         self._planned = None if steps is None else sorted(set(steps))
         self._tokens_per_step = tokens_per_step

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from checkpoints.paths import StrPath
+
 from ..analyser import analyse
 from ..progress import Reporter
 from ..runs.config import Run
-from ..runs.lookup import find_run
+from ..runs.lookup import requested
 from ..store import Trace, remark, writer_lock
 from ..store.journal import write_journal
 from ..store.paths import trace_path
@@ -25,9 +27,10 @@ __all__ = ["collect"]
 def collect(
     name: str,
     *,
-    runs: Path | None = None,
-    traces: Path = Path("traces"),
+    runs: StrPath | None = None,
+    traces: StrPath = "traces",
     run: Run | None = None,
+    analyses: Sequence[str] = (),
     keep_going: bool = False,
     only: Collection[int] | None = None,
     reporter: Reporter | None = None,
@@ -44,6 +47,7 @@ def collect(
         runs: the runs file (``runs.yaml`` in the current folder if None).
         traces: folder of traces; the trace is ``NAME.zarr`` in it.
         run: the run itself, instead of reading the runs file.
+        analyses: for a series that no runs file mentions: these, instead of all that fit.
         keep_going: record checkpoints whose files are bad as failed and collect the others, instead of refusing to
             start. Checkpoints that a hub cannot deliver never stop the others.
         only: visit these steps instead of those of the schedule.
@@ -54,8 +58,7 @@ def collect(
         StoppedError: when the disk is full or memory is short; run it again after making room.
     """
     reporter = reporter or Reporter(quiet=True)
-    if run is None:
-        name, run = find_run(name, runs=runs, traces=traces)
+    name, run, traces = requested(name, run, runs=runs, traces=traces, analyses=analyses)
     if run.schedule != "adaptive" or only is not None:
         return collect_once(name, run, traces=traces, keep_going=keep_going, only=only, reporter=reporter)
     require_aim(name, run)

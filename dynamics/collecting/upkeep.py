@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,19 @@ import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec
 
+from checkpoints.errors import UserError
+from checkpoints.paths import StrPath, as_path, as_text
+
 from ..names import CHECKPOINT
+from ..progress import Reporter
 from ..runs.config import Run
-from ..runs.lookup import find_run, trace_name
+from ..runs.lookup import requested, trace_name
 from ..runs.schedule import scheduled
 from ..store import FEATURES, WEIGHTS, Trace, writer_lock
 from ..store.journal import read_journal
 from ..store.paths import open_run_trace, trace_path
 from ..store.writer import check_format, delete_slab, open_group, slab_files
+from .rounds import collect
 
 __all__ = ["Damage", "RunStatus", "status", "verify"]
 
@@ -45,14 +50,13 @@ class RunStatus:
     collecting: bool = False
 
 
-def status(name: str, *, runs: Path | None = None, traces: Path = Path("traces"), run: Run | None = None) -> RunStatus:
+def status(name: str, *, runs: StrPath | None = None, traces: StrPath = "traces", run: Run | None = None) -> RunStatus:
     """What is complete, failed, masked or pending, and about how long is left.
 
     Raises:
         UserError: for an unknown run, or a folder that is no trace.
     """
-    if run is None:
-        name, run = find_run(name, runs=runs, traces=traces)
+    name, run, traces = requested(name, run, runs=runs, traces=traces)
     path = trace_path(traces, name)
     if not path.exists():
         return RunStatus(None)
@@ -85,8 +89,6 @@ def status(name: str, *, runs: Path | None = None, traces: Path = Path("traces")
 
 
 def _locked(path: Path) -> bool:
-    from checkpoints.errors import UserError
-
     try:
         with writer_lock(path):
             return False
@@ -102,29 +104,59 @@ class Damage:
         step: of the checkpoint; None for what is not of one checkpoint: a coordinate, or an array of the root.
         variable: the array, as ``group/name``.
         problem: what is wrong with it.
+        repaired: whether its checkpoint was measured again.
     """
 
     step: int | None
     variable: str
     problem: str
+    repaired: bool = False
 
 
-def verify(name: str, *, traces: Path = Path("traces"), repair: bool = False) -> list[Damage]:
+def verify(
+    name: str,
+    *,
+    runs: StrPath | None = None,
+    traces: StrPath = "traces",
+    run: Run | None = None,
+    repair: bool = False,
+    reporter: Reporter | None = None,
+) -> list[Damage]:
     """Read every coordinate and every chunk of every complete checkpoint, and compare their checksums.
 
     Coordinates without a checksum, as earlier versions wrote them, are only read.
 
     Args:
         name: the run's name.
+        runs: the runs file.
         traces: folder of traces.
-        repair: delete the damaged checkpoints' data and set them back to pending, so that ``collect`` measures them
-            again. Coordinates are not repaired.
+        run: the run itself, instead of reading the runs file; of use with ``repair`` only.
+        repair: delete the damaged checkpoints' data and measure them again. Coordinates are not repaired.
+        reporter: progress and messages.
 
     Returns:
         What is damaged, at most one entry per checkpoint and variable. Nothing else is looked at where arrays of the
         root are.
+
+    Raises:
+        UserError: when there is no trace, or a repair is asked for and the run cannot be collected.
+        StoppedError: when a repair has to stop in the middle; the next collection goes on with it.
     """
-    path = trace_path(traces, trace_name(name))
+    if runs is not None or run is not None:
+        requested(name, run, runs=runs, traces=traces)  # a runs file that is not there is refused
+    traces, trace = as_path(traces, "traces"), trace_name(as_text(name, "name"))
+    found = _damaged(trace, traces)
+    steps = {d.step for d in found if d.step is not None}
+    if not repair or not steps:
+        return found
+    name, run, traces = requested(name, run, runs=runs, traces=traces)  # before anything is deleted
+    _reset(open_run_trace(trace, traces), sorted(steps))
+    done = collect(name, run=run, traces=traces, only=steps, reporter=reporter)
+    return [replace(d, repaired=d.step in steps - done.failed.keys()) for d in found]
+
+
+def _damaged(name: str, traces: Path) -> list[Damage]:
+    path = trace_path(traces, name)
     found: list[Damage] = []
     if path.exists():
         root = open_group(path, mode="r")
@@ -132,7 +164,7 @@ def verify(name: str, *, traces: Path = Path("traces"), repair: bool = False) ->
         found = _coordinates(path, root)
     if found:
         return found
-    trace = open_run_trace(trace_name(name), traces)
+    trace = open_run_trace(name, traces)
     root = open_group(trace.path, mode="r")
     for probe in _measured(trace):
         group = root[probe]
@@ -146,13 +178,10 @@ def verify(name: str, *, traces: Path = Path("traces"), repair: bool = False) ->
                 if problem:
                     found.append(Damage(int(trace.steps[index]), f"{probe}/{variable}", problem))
     if FEATURES in root:
-        for name in _groups_in(root[FEATURES]):
-            group = root[f"{FEATURES}/{name}"]
+        for features in _groups_in(root[FEATURES]):
+            group = root[f"{FEATURES}/{features}"]
             assert isinstance(group, zarr.Group)
-            found += _coordinates(trace.path / FEATURES / name, group, f"{FEATURES}/{name}")
-    damaged = sorted({d.step for d in found if d.step is not None})
-    if repair and damaged:
-        _reset(trace, damaged)
+            found += _coordinates(trace.path / FEATURES / features, group, f"{FEATURES}/{features}")
     return found
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from checkpoints.errors import CheckpointError, UserError
 from checkpoints.files.tensors import TensorInfo
 from checkpoints.loading import Prepared
 from checkpoints.local import FolderConfig, FolderSeries
+from checkpoints.paths import StrPath, as_path
 from checkpoints.series import Checkpoint, Series, WeightFile
 
 from ..progress import Reporter
 from ..runs.config import Run
+from ..runs.lookup import requested
 from ..store import Trace
 from ..store.paths import trace_path
 from .collector import Collected, Digests, collect_once
@@ -64,10 +66,13 @@ class _Watched(Series):
 
 
 def watch(
-    name: str,
-    run: Run,
+    name: str | None = None,
     *,
-    traces: Path = Path("traces"),
+    folder: StrPath | None = None,
+    runs: StrPath | None = None,
+    traces: StrPath = "traces",
+    run: Run | None = None,
+    analyses: Sequence[str] = (),
     poll: float = 10.0,
     until: int | None = None,
     patience: float | None = None,
@@ -80,9 +85,12 @@ def watch(
     Checkpoints that the job deletes again after they were collected stay in the trace.
 
     Args:
-        name: the run's name.
-        run: its configuration, with a folder as its series.
+        name: the run's name; without it, that of the folder.
+        folder: in which the job saves its checkpoints, instead of that of the run.
+        runs: the runs file.
         traces: folder of traces.
+        run: the run itself, instead of reading the runs file.
+        analyses: for a series that no runs file mentions: these, instead of all that fit.
         poll: seconds between two looks.
         until: the step after which nothing more is expected.
         patience: seconds without anything new after which nothing more is expected; None waits for ever.
@@ -95,6 +103,20 @@ def watch(
     Raises:
         UserError: when the run is no local series, or its request is wrong.
     """
+    folder = None if folder is None else as_path(folder, "folder").resolve()
+    if name is None and folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        name = str(folder)
+    if name is None:
+        raise UserError(
+            "there is nothing to watch", expected="a run, or a folder", remedy='dynamics.watch(folder="...")'
+        )
+    name, run, traces = requested(name, run, runs=runs, traces=traces, analyses=analyses)
+    if folder is not None:  # the run's other settings hold for this folder too
+        anew = FolderConfig(path=folder)
+        if isinstance(run.series, FolderConfig):
+            anew = run.series.model_copy(update={"path": folder})
+        run = run.model_copy(update={"series": anew})
     if not isinstance(run.series, FolderConfig):
         raise UserError(
             f"run {name!r} cannot be watched: its series is of kind {run.series.kind!r}",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from checkpoints.ahead import ReadAhead
 from checkpoints.errors import CheckpointError, StoppedError, UserError
 from checkpoints.hub.cache import without_cache_path
+from checkpoints.paths import StrPath, as_path, as_text
 from checkpoints.series import Checkpoint, Series
 
 from ..circuits.graph import graph_of
@@ -22,7 +23,7 @@ from ..collecting.opening import resident_for
 from ..collecting.revisiting import chosen_checkpoints, open_weights
 from ..progress import Reporter
 from ..runs.config import Run
-from ..runs.lookup import find_run
+from ..runs.lookup import requested
 from ..runs.resolve import Model
 from ..store.paths import beside_traces, trace_path
 from .checkpoint import explain_checkpoint, failed, guess, node
@@ -65,9 +66,9 @@ def explain(
     figure_step: int | None = None,
     seed: int = 0,
     features: str | None = None,
-    runs: Path | None = None,
-    traces: Path = Path("traces"),
-    reports: Path | None = None,
+    runs: StrPath | None = None,
+    traces: StrPath = "traces",
+    reports: StrPath | None = None,
     run: Run | None = None,
     reporter: Reporter | None = None,
 ) -> Explained:
@@ -97,12 +98,16 @@ def explain(
     import torch
 
     reporter = reporter or Reporter(quiet=True)
+    as_text(prompt, "prompt")
+    texts = {"answer": answer, "foil": foil, "corrupted": corrupted, "features": features}
+    for what in [what for what, text in texts.items() if text is not None]:
+        as_text(texts[what], what)
+    folder = None if reports is None else as_path(reports, "reports")
     if not 0 < share <= 1:
         raise UserError(f"the share is {share}", expected="more than 0, at most 1")
     if checkpoints is not None and checkpoints < 1:
         raise UserError(f"{checkpoints} checkpoints were asked for", expected="at least 1")
-    if run is None:
-        name, run = find_run(name, runs=runs, traces=traces)
+    name, run, traces = requested(name, run, runs=runs, traces=traces)
     series, model = open_weights(name, run, trace_path(traces, name), reporter)
     graph_of(model.architecture.shape)  # a model that cannot be explained is refused whatever it is asked
     question = ask(
@@ -128,7 +133,7 @@ def explain(
         )
     features_too = [] if features is None else [features]
     question_of = [answer, foil, corrupted, random_tokens, share, seed, *features_too]
-    folder = (reports or beside_traces(traces, "reports")) / name / f"explain-{_slug(prompt, *question_of)}"
+    folder = (folder or beside_traces(traces, "reports")) / name / f"explain-{_slug(prompt, *question_of)}"
     _require_writable(folder)
     try:
         content = _explanation(name, run, series, model, question, chosen, needed, opened, share, seed, reporter)

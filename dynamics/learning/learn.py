@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from checkpoints.errors import CheckpointError, StoppedError, UserError, nearest
 from checkpoints.organism import OrganismConfig
+from checkpoints.paths import StrPath, as_texts
 
 from ..analysis.base import Context, Reading
 from ..collecting.revisiting import chosen_checkpoints, open_weights
@@ -23,7 +24,7 @@ from ..probes import TokenizedProbe, tokenize
 from ..progress import Reporter
 from ..runs.config import Run
 from ..runs.dictionaries import DatasetCorpus, DictionaryConfig, TextCorpus, WorldsCorpus
-from ..runs.lookup import find_run
+from ..runs.lookup import requested
 from ..runs.plan import find_analysis
 from ..runs.resolve import Model
 from ..store import FeatureTable, Trace, dictionaries_in, write_features, writer_lock
@@ -81,8 +82,8 @@ def learn(
     name: str,
     dictionaries: Sequence[str] = (),
     *,
-    runs: Path | None = None,
-    traces: Path = Path("traces"),
+    runs: StrPath | None = None,
+    traces: StrPath = "traces",
     run: Run | None = None,
     fresh: bool = False,
     reporter: Reporter | None = None,
@@ -106,8 +107,8 @@ def learn(
         StoppedError: when a checkpoint cannot be had, or activations are not finite.
     """
     reporter = reporter or Reporter(quiet=True)
-    if run is None:
-        name, run = find_run(name, runs=runs, traces=traces)
+    dictionaries = as_texts(dictionaries, "dictionaries")
+    name, run, traces = requested(name, run, runs=runs, traces=traces)
     declared = dict(run.dictionaries)
     if not declared and isinstance(run.series, OrganismConfig):
         reporter.say(f"run {name!r} declares no dictionaries: an organism gets one, called main")

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from checkpoints.errors import UserError
+from checkpoints.paths import StrPath, as_path
 
 from ..analyser import analyse
 from ..analysis.figures import timeline
 from ..analysis.onset_figures import onsets_by_definition, order_matrix
 from ..progress import Reporter
-from ..runs.lookup import find_run
+from ..runs.lookup import requested
 from ..store.paths import beside_traces, open_run_trace
 from .content import headlines, report_content, row
 
@@ -46,9 +47,9 @@ class Report:
 def report(
     name: str,
     *,
-    runs: Path | None = None,
-    traces: Path = Path("traces"),
-    reports: Path | None = None,
+    runs: StrPath | None = None,
+    traces: StrPath = "traces",
+    reports: StrPath | None = None,
     run: Run | None = None,
     reporter: Reporter | None = None,
 ) -> Report:
@@ -61,12 +62,12 @@ def report(
         UserError: when there is no trace, or the folder cannot be written.
     """
     reporter = reporter or Reporter(quiet=True)
-    if run is None:
-        name, run = find_run(name, runs=runs, traces=traces)
+    folder = None if reports is None else as_path(reports, "reports")
+    name, run, traces = requested(name, run, runs=runs, traces=traces)
     results = analyse(name, runs=runs, traces=traces, run=run, fresh=False, reporter=reporter)
     trace = open_run_trace(name, traces)
     content = report_content(name, trace, results)
-    folder = (reports or beside_traces(traces, "reports")) / name
+    folder = (folder or beside_traces(traces, "reports")) / name
     try:
         (folder / "figures").mkdir(parents=True, exist_ok=True)
         reporter.say("drawing figures ...")

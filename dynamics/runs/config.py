@@ -13,6 +13,7 @@ from checkpoints.errors import UserError, nearest
 from checkpoints.hub import HubConfig
 from checkpoints.local import FolderConfig
 from checkpoints.organism.curriculum import OrganismConfig
+from checkpoints.paths import StrPath, as_path, as_text
 from checkpoints.series import SeriesConfig
 
 from .dictionaries import CORPORA, DatasetCorpus, DictionaryConfig, TextCorpus
@@ -160,7 +161,7 @@ class Run(BaseModel):
         return self
 
 
-def load_runs(file: Path | None = None) -> dict[str, Run]:
+def load_runs(file: StrPath | None = None) -> dict[str, Run]:
     """Every run in a runs file; relative paths in it are relative to the file.
 
     Raises:
@@ -176,11 +177,12 @@ def check_name(name: str) -> None:
     Raises:
         UserError: for separators, a leading dot, nothing at all.
     """
+    as_text(name, "name")
     if "/" in name or "\\" in name or name.startswith(".") or not name.strip():
         raise UserError(f"{name!r} cannot name a run", expected="a name that is also a file's name, such as my-run")
 
 
-def run_names(file: Path | None = None) -> list[str]:
+def run_names(file: StrPath | None = None) -> list[str]:
     """The names in a runs file, whether the runs are right or wrong.
 
     Raises:
@@ -189,7 +191,7 @@ def run_names(file: Path | None = None) -> list[str]:
     return list(_read(file)[1])
 
 
-def load_run(name: str, file: Path | None = None) -> Run:
+def load_run(name: str, file: StrPath | None = None) -> Run:
     """One run of a runs file; mistakes in other runs do not matter.
 
     Raises:
@@ -219,8 +221,8 @@ class _NoTwice(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _read(file: Path | None) -> tuple[Path, Mapping[str, Any]]:
-    file = file or DEFAULT_RUNS_FILE
+def _read(file: StrPath | None) -> tuple[Path, Mapping[str, Any]]:
+    file = DEFAULT_RUNS_FILE if file is None else as_path(file, "file")
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), _NoTwice)
     except (OSError, UnicodeDecodeError) as error:

@@ -13,17 +13,18 @@ from checkpoints.catalogue import catalogue
 from checkpoints.errors import UserError, nearest
 from checkpoints.hub import HubConfig
 from checkpoints.local import FolderConfig
+from checkpoints.paths import StrPath, as_path, as_text, as_texts
 
 from ..store import Trace
 from ..store.paths import trace_path
 from .config import DEFAULT_RUNS_FILE, AnalysisEntry, Run, load_run, run_names
 from .plan import built_in
 
-__all__ = ["find_run", "trace_name"]
+__all__ = ["find_run", "requested", "trace_name"]
 
 
 def find_run(
-    name: str, *, runs: Path | None = None, traces: Path = Path("traces"), analyses: Sequence[str] = ()
+    name: str, *, runs: StrPath | None = None, traces: StrPath = "traces", analyses: Sequence[str] = ()
 ) -> tuple[str, Run]:
     """A run, and what its trace is called.
 
@@ -40,6 +41,8 @@ def find_run(
     Raises:
         UserError: when the name means nothing, or the runs file is wrong.
     """
+    name, traces, analyses = as_text(name, "name"), as_path(traces, "traces"), as_texts(analyses, "analyses")
+    runs = None if runs is None else as_path(runs, "runs")
     declared = _declared(runs)
     if name in declared:
         return name, load_run(name, runs)
@@ -71,6 +74,36 @@ def find_run(
         expected=f"one of {', '.join(declared)}; a name that `dynamics series` lists; or the path of a folder",
         remedy=remedy if remedy.startswith("did you mean") else "",
     )
+
+
+def requested(
+    name: str,
+    run: Run | None,
+    *,
+    runs: StrPath | None = None,
+    traces: StrPath = "traces",
+    analyses: Sequence[str] = (),
+) -> tuple[str, Run, Path]:
+    """What a verb is to work on, its arguments checked: the name, the run, and the folder of traces.
+
+    Args:
+        run: the run itself; None for the one that the name stands for (other arguments as of :func:`find_run`).
+
+    Raises:
+        UserError: as :func:`find_run`.
+    """
+    if run is None:
+        name, run = find_run(name, runs=runs, traces=traces, analyses=analyses)
+    if not isinstance(run, Run):
+        raise UserError(
+            f"`run` is {run!r}, of type {type(run).__name__}",
+            expected="a Run",
+            remedy="change one: name, run = dynamics.find_run(name); run.model_copy(update={'device': 'cpu'})",
+        )
+    if runs is not None:
+        as_path(runs, "runs")
+    as_texts(analyses, "analyses")
+    return as_text(name, "name"), run, as_path(traces, "traces")
 
 
 def trace_name(name: str) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from checkpoints.errors import UserError, nearest
+from checkpoints.paths import StrPath, as_path
 from checkpoints.series import Checkpoint
 
 from ..names import CHECKPOINT
@@ -19,7 +19,7 @@ from .writer import check_format, open_group
 __all__ = ["Trace", "open_trace"]
 
 
-def open_trace(path: str | Path, *, chunks: Any = None) -> xr.DataTree:
+def open_trace(path: StrPath, *, chunks: Any = None) -> xr.DataTree:
     """Open a trace as an :class:`xarray.DataTree`, lazily, with ``step`` as the index of dimension ``checkpoint``.
 
     ``xr.open_datatree(path)`` gives the same data; this function also checks the format version and makes
@@ -37,7 +37,7 @@ def open_trace(path: str | Path, *, chunks: Any = None) -> xr.DataTree:
         tree = dynamics.open_trace("traces/organism.zarr")
         tree["addition_sums"].ds.answer_logprob.sel(step=1270).groupby("context").mean()
     """
-    path = Path(path)
+    path = as_path(path, "path")
     check_format(dict(open_group(path, mode="r").attrs), path)
     tree = xr.open_datatree(path, engine="zarr", chunks=chunks)
     return tree.map_over_datasets(_index_by_step)
@@ -55,8 +55,8 @@ class Trace:
         tree: the labelled data (see :func:`open_trace`).
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: StrPath) -> None:
+        self.path = as_path(path, "path")
         self.tree = open_trace(self.path)
         try:
             root = self.tree.to_dataset().load()

@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 from checkpoints.organism import OrganismConfig
 from checkpoints.organism.curriculum import QUICK_WORLDS, Entry
 from checkpoints.organism.worlds import task_names
+from checkpoints.paths import StrPath, as_path
 
 from ..analyser import analyse
 from ..collecting.rounds import collect
@@ -112,10 +113,11 @@ def validate(
     curves: int = 60,
     checkpoints: tuple[int, ...] = (12, 40, 154),
     organisms: int = 3,
-    traces: Path = Path("traces"),
+    traces: StrPath = "traces",
     seed: int = 0,
     scenarios: tuple[Scenario, ...] | None = None,
     discovery: int = 10_000,
+    quick: bool = False,
     reporter: Reporter | None = None,
 ) -> Validation:
     """Both halves of the validation.
@@ -128,9 +130,14 @@ def validate(
         seed: of curves and curricula.
         scenarios: instead of the whole suite.
         discovery: curves among which few rise, for the false discovery rate; 0 leaves it out.
+        quick: a few scenarios and curves and no organism instead of all that: half a minute.
         reporter: progress and messages.
     """
     reporter = reporter or Reporter(quiet=True)
+    traces = as_path(traces, "traces")
+    if quick:
+        curves, organisms, discovery = 40, 0, 2000
+        scenarios = suite((40,), kinds=("sigmoid",))[:2] + suite((40,), kinds=("none",))[:2]
     wanted = suite(checkpoints) if scenarios is None else scenarios
     rows: list[Calibration] = []
     # many small matrices: threads only wait for one another

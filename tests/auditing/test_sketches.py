@@ -61,10 +61,10 @@ def test_what_an_audit_of_the_weights_found_is_masked_until_it_is_put_right(seri
         return dynamics.collect("local", run=wanted, traces=tmp_path, only=only).masked
 
     assert collected() == {}  # nothing between them was looked at
-    assert estimate("local", apart, traces=tmp_path).masked == {}
+    assert estimate("local", run=apart, traces=tmp_path).masked == {}
     audited = dynamics.audit("local", run=apart, traces=tmp_path, weights=True)
     assert {f.step for f in audited.findings if f.mask} == {512}
-    assert set(estimate("local", apart, traces=tmp_path).masked) == {512}
+    assert set(estimate("local", run=apart, traces=tmp_path).masked) == {512}
     assert collected() == {512: "holds the weights of step 8 up to rounding"}
     assert Trace(tmp_path / "local.zarr").status[STEPS.index(512)] == "masked"
     assert collected(apart.model_copy(update={"include_masked": True})) == {}

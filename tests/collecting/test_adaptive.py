@@ -167,11 +167,11 @@ def test_without_analyses_there_is_nothing_to_narrow(tiny_series: Path, tmp_path
 
 def test_the_first_checkpoints_are_no_more_than_the_budget(tiny_series: Path, tmp_path: Path) -> None:
     few = run(tiny_series, checkpoints=None, budget=4)
-    guess = estimate("few", few, traces=tmp_path)
+    guess = estimate("few", run=few, traces=tmp_path)
     assert (guess.checkpoints, guess.todo) == (4, 4) and guess.first is not None and guess.first <= 4
     done = dynamics.collect("few", run=few, traces=tmp_path)
     assert len(done.collected) <= 4
-    assert estimate("few", few, traces=tmp_path).todo == 4 - len(done.collected)
+    assert estimate("few", run=few, traces=tmp_path).todo == 4 - len(done.collected)
     spent = dynamics.collect("few", run=run(tiny_series, schedule="dense"), traces=tmp_path)
-    guess = estimate("few", few, traces=tmp_path)
+    guess = estimate("few", run=few, traces=tmp_path)
     assert (guess.checkpoints, guess.todo) == (len(Trace(spent.trace).steps), 0)

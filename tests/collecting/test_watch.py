@@ -55,7 +55,7 @@ def test_checkpoints_are_collected_as_they_appear(tiny_series: Path, tmp_path: P
     actions: list[Callable[[], None]] = []
     for source in sources[:4]:
         actions += [lambda s=source: give(job, s, tiny_series), lambda: None, lambda: None]  # type: ignore[misc]
-    done = watch("live", run(tmp_path, job), traces=tmp_path, poll=1, patience=4, sleep=script(*actions))
+    done = watch("live", run=run(tmp_path, job), traces=tmp_path, poll=1, patience=4, sleep=script(*actions))
     steps = [int(s.name.removeprefix("step")) for s in sources[:4]]
     assert done.collected == steps
     trace = Trace(tmp_path / "live.zarr")
@@ -73,7 +73,7 @@ def test_what_every_look_would_say_again_is_said_once(
     # the tiny model is asked in a language that it does not have
     does_not_fit = AnalysisEntry(name="hallucination", optional=True)
     asked = run(tmp_path, job).model_copy(update={"analyses": (does_not_fit,)})
-    done = watch("live", asked, traces=tmp_path, poll=1, patience=4, reporter=Reporter(), sleep=script(*actions))
+    done = watch("live", run=asked, traces=tmp_path, poll=1, patience=4, reporter=Reporter(), sleep=script(*actions))
     assert len(done.collected) == 3
     assert capsys.readouterr().err.count("analysis 'hallucination' is left out of 'live'") == 1
 
@@ -85,7 +85,7 @@ def test_a_job_that_deletes_its_old_checkpoints_loses_nothing(tiny_series: Path,
         actions += [lambda s=source: give(job, s, tiny_series), lambda: None, lambda: None]  # type: ignore[misc]
         if place:
             actions.append(lambda s=sources[place - 1]: shutil.rmtree(job / s.name))  # type: ignore[misc]
-    watch("rotated", run(tmp_path, job), traces=tmp_path, poll=1, patience=5, sleep=script(*actions))
+    watch("rotated", run=run(tmp_path, job), traces=tmp_path, poll=1, patience=5, sleep=script(*actions))
     trace = Trace(tmp_path / "rotated.zarr")
     assert len(trace.steps) == 4
     assert trace.complete.all()
@@ -110,7 +110,7 @@ def test_a_checkpoint_that_is_still_being_written_waits(tiny_series: Path, tmp_p
 
     pause: Callable[[], None] = lambda: None  # noqa: E731
     actions = (pause, pause, half, pause, pause, pause, whole, pause, pause)
-    watch("slow", run(tmp_path, job), traces=tmp_path, poll=1, patience=8, sleep=script(*actions))
+    watch("slow", run=run(tmp_path, job), traces=tmp_path, poll=1, patience=8, sleep=script(*actions))
     assert seen == [int(first.name.removeprefix("step"))]
     assert Trace(tmp_path / "slow.zarr").status == ["complete", "complete"]
 
@@ -120,7 +120,7 @@ def test_watching_ends_at_the_last_step(tiny_series: Path, tmp_path: Path) -> No
     for source in sources[:2]:
         give(job, source, tiny_series)
     last = int(sources[1].name.removeprefix("step"))
-    done = watch("until", run(tmp_path, job), traces=tmp_path, poll=1, until=last, sleep=lambda _s: None)
+    done = watch("until", run=run(tmp_path, job), traces=tmp_path, poll=1, until=last, sleep=lambda _s: None)
     assert done.collected[-1] == last
 
 
@@ -159,14 +159,14 @@ def test_a_look_does_not_read_again_what_was_read_before(
     actions: list[Callable[[], None]] = []
     for source in sources[:4]:
         actions += [lambda s=source: give(job, s, tiny_series), lambda: None, lambda: None]  # type: ignore[misc]
-    watch("cheap", run(tmp_path, job), traces=tmp_path, poll=1, patience=4, sleep=script(*actions))
+    watch("cheap", run=run(tmp_path, job), traces=tmp_path, poll=1, patience=4, sleep=script(*actions))
     assert reads == [s.name for s in sources[:4]]
 
 
 def test_only_a_folder_can_be_watched(tmp_path: Path) -> None:
     wrong = run(tmp_path, tmp_path).model_copy(update={"series": HubConfig(repo="a/b")})
     with pytest.raises(UserError, match="cannot be watched"):
-        watch("x", wrong, traces=tmp_path)
+        watch("x", run=wrong, traces=tmp_path)
 
 
 def test_the_command_watches_a_folder(tiny_series: Path, tmp_path: Path) -> None:

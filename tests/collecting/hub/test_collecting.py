@@ -146,7 +146,7 @@ def test_what_was_collected_stays_pinned_when_a_branch_moves(hub: Hub, tmp_path:
 def test_a_dry_run_downloads_no_weights(hub: Hub, tmp_path: Path) -> None:
     published(hub, tmp_path)
     hub.repo(REPO).branch("step32", {"config.json": config().to_json_string()})
-    guess = estimate("dry", run(tmp_path), traces=tmp_path)
+    guess = estimate("dry", run=run(tmp_path), traces=tmp_path)
     size = len(hub.repo(REPO).commits[hub.repo(REPO).branches["step64"]]["model.safetensors"])  # type: ignore[arg-type]
     assert guess.todo == guess.checkpoints == len(STEPS) - 1
     assert set(guess.masked) == {32}

@@ -144,7 +144,7 @@ def test_what_an_audit_of_the_weights_found_is_masked_by_the_next_collection(hub
     audited = dynamics.audit("kept", run=wanted, traces=tmp_path, weights=True)
     assert {f.step for f in audited.findings if f.mask} == {3000}
     unavailable()
-    assert set(estimate("kept", wanted, traces=tmp_path).masked) == {3000}
+    assert set(estimate("kept", run=wanted, traces=tmp_path).masked) == {3000}
     second = dynamics.collect("kept", run=wanted, traces=tmp_path)
     assert second.masked == {3000: "holds the weights of step 256 up to rounding"}
     assert (state(256), state(3000)) == ("complete", "masked")

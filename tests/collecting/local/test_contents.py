@@ -212,7 +212,7 @@ def test_activations_too_large_for_float16_are_counted_and_said(series: Path, tm
 def test_an_estimate_writes_nothing_and_is_right_about_sizes(tiny_series: Path, tmp_path: Path) -> None:
     run = make_run(tmp_path, tiny_series, schedule="log", checkpoints=3)
     before = sorted(tmp_path.rglob("*"))
-    guess = estimate("mine", run)
+    guess = estimate("mine", run=run)
     assert sorted(tmp_path.rglob("*")) == before
     assert (guess.checkpoints, guess.of, guess.to_train) == (3, 6, 0)
     assert guess.prompts == len(PROMPTS) + 2 * 8 + 100 and guess.seconds is not None and guess.seconds > 0
@@ -225,7 +225,7 @@ def test_an_estimate_writes_nothing_and_is_right_about_sizes(tiny_series: Path, 
 
 def test_an_estimate_of_an_untrained_organism_says_what_has_to_be_trained(tmp_path: Path) -> None:
     run = Run.model_validate({"series": {"kind": "organism", "seed": 77}, "analyses": ["induction"]})
-    guess = estimate("never", run)
+    guess = estimate("never", run=run)
     assert guess.to_train == 1400 and guess.checkpoints == 40
     assert guess.seconds is not None and "random weights" in guess.basis
 
