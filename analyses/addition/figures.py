@@ -61,7 +61,7 @@ def figures(summary: Summary) -> dict[str, Figure]:
             rows=layers,
             row_title="layer",
             value_title="accuracy or R²",
-            limits=(0.0, 1.0),
+            alike=False,
         ),
         **causal,
         **feature_figures(summary, found),
@@ -113,7 +113,6 @@ def _causal(summary: Summary, found: Mapping[str, Finding]) -> dict[str, Figure]
             rows=[str(layer) for layer in data["layer"].values],
             row_title="stream after layer",
             value_title="share",
-            limits=(0.0, 1.0),
             columns=3,
         ),
     }

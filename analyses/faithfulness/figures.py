@@ -62,7 +62,6 @@ def figures(summary: Summary) -> dict[str, Figure]:
             rows=[str(layer) for layer in data["layer"].values],
             row_title="layer",
             value_title="decoding accuracy",
-            limits=(0.0, 1.0),
         ),
     }
     if "attribution_share" not in data:

@@ -50,8 +50,8 @@ def figures(summary: Summary) -> dict[str, Figure]:
             steps,
             rows=rows,
             row_title="head",
-            value_title="score (attention probability, share of tokens, relative entropy)",
-            limits=(0.0, 1.0),
+            value_title="score",
+            alike=False,
             columns=3,
         ),
         "behaviour": curve_grid(

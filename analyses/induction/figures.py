@@ -43,7 +43,6 @@ def figures(summary: Summary) -> dict[str, Figure]:
             rows=rows,
             row_title="head",
             value_title="attention probability",
-            limits=(0.0, 1.0),
         ),
         "counts": _counts(summary),
         **circuit,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dynamics.analysis.figures import curve_grid, new_figure
+from dynamics.analysis.figures import colour_bar, curve_grid, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,12 +64,10 @@ def _concepts(data: Any, name: str) -> Figure:
     weight = data[f"{name}_weight"].values[order]
     covered = np.isfinite(weight).any(axis=0)
     steps = data["step"].values[covered]
-    born = axes[3].imshow(
-        weight[:, covered], aspect="auto", origin="lower", cmap="viridis", vmin=0, vmax=1, interpolation="nearest"
-    )
+    born = axes[3].imshow(weight[:, covered], aspect="auto", origin="lower", cmap="viridis", interpolation="nearest")
     axes[3].set_title("decoder through training", loc="left")
     some = sorted({*range(0, len(steps), max(1, len(steps) // 6)), len(steps) - 1})
     axes[3].set_xticks(some, [str(steps[i]) for i in some], rotation=60, ha="right", fontsize=7)
     axes[3].set_xlabel("optimizer step (one column a checkpoint)")
-    figure.colorbar(born, ax=axes[3], label="share of its largest length", shrink=0.9, pad=0.02)
+    colour_bar(figure, born, [axes[3]], "share of its largest length")
     return figure

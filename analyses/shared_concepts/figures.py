@@ -63,7 +63,6 @@ def figures(summary: Summary) -> dict[str, Figure]:
         rows=[str(layer) for layer in data["layer"].values],
         row_title="layer",
         value_title="share or cosine",
-        limits=(0.0, 1.0),
     )
     figures |= _exchange(summary, found) if "exchange" in found else {}
     return figures | feature_figures(summary, found)
@@ -80,7 +79,7 @@ def _exchange(summary: Summary, found: Mapping[str, Finding]) -> dict[str, Figur
             for kind, words in kinds
         ]
 
-    common: dict[str, Any] = {"value_title": "share", "limits": (0.0, 1.0), "columns": 3}
+    common: dict[str, Any] = {"value_title": "share", "columns": 3}
     steps = data["step"].values.tolist()
     names = (
         ("exchange", "another language, a part at the last token"),

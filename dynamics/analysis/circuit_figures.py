@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .figures import COLOURS, curve_grid, heat_maps, new_figure, step_axis
+from .fitting import legend_below
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,8 +53,8 @@ def circuit_figures(summary: Summary, part: str = "", title: str = "") -> dict[s
     }
     if f"{part}source_effect_at" in data:
         at = data[f"{part}source_effect_at"]
-        places = [str(v) for v in data[f"{part}patched_at"].values]
-        panels_at = [(f"{before}patched at {name!r} alone", at.values[:, i].T) for i, name in enumerate(places)]
+        positions = data[f"{part}patched_at"].values
+        panels_at = [(f"{before}patched at {str(name)!r} alone", at.values[:, i].T) for i, name in enumerate(positions)]
         found_figures[f"{part}positions"] = heat_maps(
             panels_at, steps, rows=sources, row_title="source", value_title="logits"
         )
@@ -90,10 +91,7 @@ def _identity(summary: Summary, part: str, before: str) -> Figure:
         step_axis(axes, steps.tolist())
         _tidy(axes)
     handles, labels = left.get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
-    figure.legend(
-        unique.values(), unique.keys(), loc="outside lower center", ncols=min(5, len(unique)), frameon=False, fontsize=8
-    )
+    legend_below(figure, list(dict(zip(labels, handles, strict=True)).values()))
     return figure
 
 

@@ -50,7 +50,6 @@ def direction_figures(summary: Summary, part: str = "", title: str = "") -> dict
             rows=[str(layer) for layer in data["layer"].values],
             row_title="after layer",
             value_title="AUROC",
-            limits=(0.0, 1.0),
             columns=3,
         ),
         f"{part}dose": _dose(summary, part, before),

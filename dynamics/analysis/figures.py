@@ -1,13 +1,12 @@
 """Plots that analyses share: curves with intervals and nulls, heat maps over training, the timeline of all circuits.
 
-The step axis is symmetric-logarithmic: step 0 has a place, everything above 1 is logarithmic. Colours are Okabe and
+The step axis is symmetric-logarithmic: step 0 is shown, everything above 1 is logarithmic. Colours are Okabe and
 Ito's, which colour-blind readers can tell apart.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from .findings import Finding
+from .fitting import FittingLayout, legend_below
 
-__all__ = ["COLOURS", "curve_grid", "draw_curve", "heat_maps", "new_figure", "step_axis", "timeline"]
+__all__ = [
+    "COLOURS",
+    "colour_bar",
+    "curve_grid",
+    "draw_curve",
+    "heat_maps",
+    "label_width",
+    "new_figure",
+    "step_axis",
+    "timeline",
+]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
 _INK, _GREY = "#222222", "#888888"
@@ -27,11 +38,11 @@ _STYLE: dict[str, Any] = {"font.size": 9, "svg.fonttype": "none", "svg.hashsalt"
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A figure in the project's style (inches), with constrained layout; it needs no display."""
+    """A figure in the project's style (inches), which grows where something does not fit; it needs no display."""
     import matplotlib as mpl
 
     mpl.rcParams.update(_STYLE)  # type: ignore[arg-type]
-    return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(width, height), layout=FittingLayout(width, height))
 
 
 def step_axis(axes: Axes, steps: Sequence[int], *, label: bool = True) -> None:
@@ -100,17 +111,15 @@ def curve_grid(panels: Sequence[tuple[str, Sequence[tuple[str, Finding]]]], *, c
     columns = min(columns, max(1, len(panels)))
     rows = -(-len(panels) // columns)
     figure = new_figure(4.3 * columns, 2.75 * rows)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for place, axes in enumerate(grid.flat):
-        if place >= len(panels):
-            axes.set_visible(False)
-            continue
-        title, curves = panels[place]
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in grid[len(panels) :]:
+        axes.set_visible(False)
+    for index, (axes, (title, curves)) in enumerate(zip(grid, panels, strict=False)):
         for i, (label, finding) in enumerate(curves):
             draw_curve(axes, finding, COLOURS[i % len(COLOURS)], label=label, alone=len(curves) == 1)
-        step_axis(axes, curves[0][1].steps, label=place >= len(panels) - columns)
+        step_axis(axes, curves[0][1].steps, label=index >= len(panels) - columns)
         axes.set_title(title, loc="left", color=_INK)
-        axes.set_ylabel("\n".join(wrap(curves[0][1].metric, 26)))
+        axes.set_ylabel(curves[0][1].metric)
         _tidy(axes)
         if len(curves) > 1:
             axes.legend(frameon=False, fontsize=8, loc="best")
@@ -119,22 +128,13 @@ def curve_grid(panels: Sequence[tuple[str, Sequence[tuple[str, Finding]]]], *, c
 
 
 def _explain(figure: Figure) -> None:
-    figure.legend(
-        handles=[
-            Line2D(
-                [],
-                [],
-                color=_GREY,
-                lw=1,
-                ls=(0, (4, 2)),
-                label="bound of the null, in the curve's colour where there are several",
-            ),
+    bound = "bound of the null, in the curve's colour where there are several"
+    legend_below(
+        figure,
+        [
+            Line2D([], [], color=_GREY, lw=1, ls=(0, (4, 2)), label=bound),
             Patch(color=COLOURS[0], alpha=0.25, lw=0, label="onset interval / 95% bootstrap band"),
         ],
-        loc="outside lower center",
-        ncols=2,
-        frameon=False,
-        fontsize=8,
     )
 
 
@@ -145,10 +145,10 @@ def heat_maps(
     rows: Sequence[str],
     row_title: str,
     value_title: str,
-    limits: tuple[float, float] | None = None,
+    alike: bool = True,
     columns: int = 2,
 ) -> Figure:
-    """Heat maps of (row, checkpoint) values over training, on one colour scale.
+    """Heat maps of (row, checkpoint) values over training.
 
     Checkpoints are drawn side by side at equal width, each labelled with its step where there is room: log-spaced
     series would otherwise hide their early checkpoints.
@@ -156,22 +156,21 @@ def heat_maps(
     Args:
         panels: (title, values) with values (row, checkpoint); NaN is left white.
         rows: labels of the rows, the first at the bottom.
+        alike: whether the panels are of one quantity, and so on one colour scale.
     """
-    values = np.concatenate([v[np.isfinite(v)] for _, v in panels]) if panels else np.array([])
-    low, high = limits or ((float(values.min()), float(values.max())) if len(values) else (0.0, 1.0))
     columns = min(columns, max(1, len(panels)))
     lines = -(-len(panels) // columns)
     height = max(1.5, min(0.16 * len(rows), 6.0) + 0.9)  # hundreds of heads become thin rows, not a tall page
-    figure = new_figure(4.6 * columns, height * lines + 0.2)
-    grid = figure.subplots(lines, columns, squeeze=False)
+    figure = new_figure((4.6 + label_width(rows, 0.6)) * columns, height * lines + 0.2)
+    grid = list(figure.subplots(lines, columns, squeeze=False).flat)
+    for axes in grid[len(panels) :]:
+        axes.set_visible(False)
+    shared = _colour_range([values for _, values in panels])
     image: Any = None
-    for place, axes in enumerate(grid.flat):
-        if place >= len(panels):
-            axes.set_visible(False)
-            continue
-        title, panel = panels[place]
+    for axes, (title, values) in zip(grid, panels, strict=False):
+        low, high = shared if alike else _colour_range([values])
         image = axes.imshow(
-            np.ma.masked_invalid(panel),
+            np.ma.masked_invalid(values),
             aspect="auto",
             origin="lower",
             cmap="viridis",
@@ -190,9 +189,30 @@ def heat_maps(
         axes.set_yticks(range(0, len(rows), every), [rows[i] for i in range(0, len(rows), every)])
         axes.set_ylabel(row_title)
         axes.tick_params(length=2)
-    if image is not None:
-        figure.colorbar(image, ax=list(grid.flat), label=value_title, shrink=0.9, pad=0.01)
+        if not alike:
+            colour_bar(figure, image, [axes], value_title)
+    if image is not None and alike:
+        colour_bar(figure, image, grid, value_title)
     return figure
+
+
+def _colour_range(values: Sequence[np.ndarray]) -> tuple[float, float]:
+    """The smallest and the largest finite value, between which colours change; 0 and 1 where nothing was measured."""
+    finite = np.concatenate([v[np.isfinite(v)] for v in values]) if values else np.array([])
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+
+
+def colour_bar(figure: Figure, image: Any, axes: Sequence[Axes], title: str) -> None:
+    """A bar beside ``axes`` that says which values the colours mean."""
+    low, high = image.get_clim()
+    low, high = (0.0 if abs(end) < 0.001 * (high - low) else end for end in (low, high))
+    figure.colorbar(image, ax=list(axes), label=f"{title}, {low:.2g} to {high:.2g}", shrink=0.9, pad=0.01)
+
+
+def label_width(labels: Sequence[str], room: float) -> float:
+    """Inches that the longest label of a row is longer than ``room``."""
+    widths = [TextPath((0, 0), label, size=_STYLE["font.size"]).get_extents().width / 72 for label in labels if label]
+    return max(0.0, max(widths, default=0.0) - room)
 
 
 def timeline(findings: Sequence[Finding]) -> Figure:
@@ -201,7 +221,7 @@ def timeline(findings: Sequence[Finding]) -> Figure:
     Circuits that did not emerge or could not be measured are listed too, in words.
     """
     shown = list(findings)
-    figure = new_figure(10.4, 0.32 * len(shown) + 1.3)
+    figure = new_figure(10.4 + label_width([f.title for f in shown], 3.6), 0.32 * len(shown) + 1.3)
     axes = figure.subplots()
     steps = shown[0].steps if shown else (0, 1)
     last = max(steps)
@@ -242,17 +262,14 @@ def timeline(findings: Sequence[Finding]) -> Figure:
     axes.grid(axis="x", color="#dddddd", lw=0.6)
     axes.set_axisbelow(True)
     _tidy(axes)
-    figure.legend(
-        handles=[
+    legend_below(
+        figure,
+        [
             Patch(color=_GREY, lw=0, label="onset interval"),
             Patch(color=_GREY, alpha=0.35, lw=0, label="onset to completion (90%)"),
             Line2D([], [], color=_GREY, lw=1.2, marker="|", ms=7, label="95% bootstrap range of the onset"),
             Line2D([], [], ls="none", marker="D", ms=4.5, color="white", mec=_INK, label="midpoint"),
         ],
-        loc="outside lower center",
-        ncols=4,
-        frameon=False,
-        fontsize=8,
     )
     return figure
 

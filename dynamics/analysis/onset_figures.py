@@ -13,8 +13,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from ..emergence import Interval, Onset
-from .figures import COLOURS, new_figure, step_axis
+from .figures import COLOURS, label_width, new_figure, step_axis
 from .findings import Finding
+from .fitting import legend_below
 
 __all__ = ["onsets_by_definition", "order_matrix"]
 
@@ -42,7 +43,7 @@ def onsets_by_definition(findings: Sequence[Finding]) -> Figure:
     start, last = min(steps), max(steps)
     rows = [max(1, len(_there(f))) for f in findings]
     total = sum(rows) + 1.1 * len(findings)
-    figure = new_figure(10.4, _ROW * total + 1.2)
+    figure = new_figure(10.4 + label_width([f.title for f in findings], 3.6), _ROW * total + 1.2)
     axes = figure.subplots()
     y, ticks = 0.0, []
     for index, (finding, count) in enumerate(zip(findings, rows, strict=True)):
@@ -76,7 +77,7 @@ def onsets_by_definition(findings: Sequence[Finding]) -> Figure:
         Line2D([], [], color=_GREY, lw=4.5, alpha=0.35, solid_capstyle="butt", label="between two checkpoints"),
         Line2D([], [], color=_GREY, lw=1.3, label="95% interval"),
     ]
-    figure.legend(handles=[*marks, *lines], loc="outside lower center", ncols=len(marks) + 2, frameon=False, fontsize=8)
+    legend_below(figure, [*marks, *lines])
     return figure
 
 
@@ -101,8 +102,8 @@ def _one(axes: Axes, onset: Onset, y: float, start: int, last: int) -> None:
         for open_end, at, arrow in ((onset.range.after is None, low, "<"), (onset.range.by is None, high, ">")):
             if open_end:
                 axes.plot([at], [y], marker=arrow, ms=3.5, color=colour, ls="none", clip_on=False)
-    place = onset.step if onset.step is not None else between.by if between.by is not None else last
-    axes.plot([place], [y], marker=mark, ms=4.6, color=colour, mec="white", mew=0.5, ls="none")
+    at = onset.step if onset.step is not None else between.by if between.by is not None else last
+    axes.plot([at], [y], marker=mark, ms=4.6, color=colour, mec="white", mew=0.5, ls="none")
 
 
 def order_matrix(order: Mapping[str, Any]) -> Figure:
@@ -121,8 +122,7 @@ def order_matrix(order: Mapping[str, Any]) -> Figure:
         share[i, j], share[j, i] = pair["before"], pair["after"]
         said = {"before": (2, 1), "after": (1, 2)}.get(pair["order"], (0, 0))
         kind[i, j], kind[j, i] = said
-    width = max(4.6, 0.42 * n + 3.4)
-    figure = new_figure(width, 0.31 * n + 1.6)
+    figure = new_figure(0.42 * n + 3.4 + label_width(titles, 3.2), 0.31 * n + 1.6)
     axes = figure.subplots()
     colours = ListedColormap(["#e3e5e8", "#f6c9a8", "#a9cbe6"])
     axes.imshow(np.ma.masked_invalid(kind), cmap=colours, vmin=-0.5, vmax=2.5, aspect="auto", interpolation="nearest")
@@ -142,16 +142,13 @@ def order_matrix(order: Mapping[str, Any]) -> Figure:
     axes.tick_params(which="minor", length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    figure.legend(
-        handles=[
+    legend_below(
+        figure,
+        [
             Patch(color="#a9cbe6", label="row before column"),
             Patch(color="#f6c9a8", label="row after column"),
             Patch(color="#e3e5e8", label="cannot be ordered"),
         ],
-        loc="outside lower center",
-        ncols=3,
-        frameon=False,
-        fontsize=8,
     )
     return figure
 
