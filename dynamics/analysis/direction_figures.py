@@ -96,7 +96,7 @@ def _dose(summary: Summary, part: str, before: str) -> Figure:
         axes.axhline(0, color=_GREY, lw=0.6)
         axes.axvline(0, color=_GREY, lw=0.6)
         axes.set_xlabel("strength (distances between the classes)")
-        axes.legend(frameon=False, fontsize=7.5, loc="upper left")
+        axes.legend(frameon=False, fontsize=7.5, loc="best")
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
     left.set_ylabel("change of logit(answer) - logit(foil)")
