@@ -55,7 +55,10 @@ def order(count: int, title: str) -> Figure:
     return order_matrix({"circuits": circuits, "pairs": pairs})
 
 
-@pytest.mark.parametrize(("count", "title"), [(1, SHORT), (5, SHORT), *((count, LONG) for count in (1, 2, 5, 26))])
+@pytest.mark.parametrize(
+    ("count", "title"),
+    [(1, SHORT), (5, SHORT), (1, LONG), (2, LONG), (5, LONG), pytest.param(26, LONG, marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize(
     "kind", ["panels", "curves", "timeline", "definitions", "order", "maps", "flat maps", "own maps"]
 )
