@@ -33,7 +33,7 @@ from checkpoints.errors import StoppedError, UserError
 
 from .dictionary import Dictionary, Stream, sparse_codes, write_tensors
 
-__all__ = ["TrainConfig", "Trainer", "gradient", "train_dictionary"]
+__all__ = ["TrainConfig", "Trainer", "gradient"]
 
 FORMAT = 1
 ADAM = (0.9, 0.999)
@@ -313,19 +313,6 @@ def gradient(
         }
         loss = float((rest**2).sum()) / (tokens * checkpoints)
     return loss, gradients, codes, rest.view_as(z)
-
-
-def train_dictionary(
-    stream: Stream,
-    config: TrainConfig,
-    *,
-    device: str = "cpu",
-    progress: Callable[[int, int, float], None] | None = None,
-) -> Dictionary:
-    """Train a crosscoder from the beginning to the end; :class:`Trainer` for one that can be interrupted."""
-    trainer = Trainer.start(config, stream, device=device)
-    trainer.run(stream, progress=progress)
-    return trainer.dictionary()
 
 
 def _schedule(done: float) -> float:

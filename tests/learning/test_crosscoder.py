@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from checkpoints.errors import StoppedError, UserError
-from dynamics.learning.crosscoder import TrainConfig, Trainer, gradient, train_dictionary
+from dynamics.learning.crosscoder import TrainConfig, Trainer, gradient
 from dynamics.learning.dictionary import Dictionary, evaluate, refit
 from dynamics.learning.matching import match_decoders
-from dynamics.validating.planted_features import PlantedConfig, PlantedStream
+from tests.learning.planted import PlantedConfig, PlantedStream, train_dictionary
 
 SMALL = PlantedConfig(checkpoints=4, d_model=12, stable=8, born=2, active=1.5, batch=128)
 QUICK = TrainConfig(features=14, k=1.5, steps=60, resample=10)

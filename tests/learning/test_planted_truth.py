@@ -19,10 +19,10 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from dynamics.learning.crosscoder import TrainConfig, train_dictionary
+from dynamics.learning.crosscoder import TrainConfig
 from dynamics.learning.dictionary import Dictionary, Fit, evaluate, refit
 from dynamics.learning.tracks import Tracks, changes, follow, partings, turning_points
-from dynamics.validating.planted_features import KINDS, PlantedConfig, PlantedStream
+from tests.learning.planted import KINDS, PlantedConfig, PlantedStream, train_dictionary
 
 pytestmark = pytest.mark.slow
 

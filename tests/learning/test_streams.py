@@ -16,10 +16,11 @@ from checkpoints.loading import ResidentModel
 from checkpoints.local import FolderConfig, FolderSeries
 from checkpoints.organism import OrganismConfig
 from dynamics.learning.corpora import organism_rows
-from dynamics.learning.crosscoder import TrainConfig, train_dictionary
+from dynamics.learning.crosscoder import TrainConfig
 from dynamics.learning.dictionary import evaluate
 from dynamics.learning.streams import ActivationStream, StreamConfig
 from dynamics.models.architecture import architecture
+from tests.learning.planted import train_dictionary
 
 TINY = OrganismConfig(steps=12, checkpoints=6, layers=2, d_model=32, heads=2, batch=8)
 

@@ -24,9 +24,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..numerics.arrays import FloatArray, IntArray
+from dynamics.learning.crosscoder import TrainConfig, Trainer
+from dynamics.learning.dictionary import Dictionary, Stream
+from dynamics.numerics.arrays import FloatArray, IntArray
 
-__all__ = ["KINDS", "PlantedConfig", "PlantedStream", "PlantedTruth"]
+__all__ = ["KINDS", "PlantedConfig", "PlantedStream", "PlantedTruth", "train_dictionary"]
 
 
 KINDS = ("stable", "born", "dead", "rotated", "parent", "child")
@@ -197,3 +199,10 @@ def _plant(config: PlantedConfig) -> PlantedTruth:
 
 def _unit(vectors: FloatArray) -> FloatArray:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True))
+
+
+def train_dictionary(stream: Stream, config: TrainConfig) -> Dictionary:
+    """A crosscoder, trained from the beginning to the end."""
+    trainer = Trainer.start(config, stream)
+    trainer.run(stream)
+    return trainer.dictionary()
