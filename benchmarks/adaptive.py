@@ -36,7 +36,7 @@ from threadpoolctl import threadpool_limits
 
 import dynamics
 import dynamics.analysis.findings
-from checkpoints.organism import Entry, OrganismConfig
+from checkpoints.organism import OrganismConfig, WorldEntry
 from dynamics.analysis.findings import Finding
 from dynamics.collecting.adaptive import next_checkpoints
 from dynamics.progress import Reporter
@@ -59,12 +59,12 @@ CURRICULA: dict[str, dict[str, Any]] = {
         "steps": 8000,
         "checkpoints": 154,
         "curriculum": {
-            "agreement": Entry(share=0.15, from_step=0),
-            "english": Entry(share=0.1, from_step=900),
-            "french": Entry(share=0.19, from_step=1600),
-            "addition": Entry(share=0.34, from_step=2600),
-            "german": Entry(share=0.2, from_step=4000),
-            "induction": Entry(share=0.19, from_step=5200),
+            "agreement": WorldEntry(share=0.15, from_step=0),
+            "english": WorldEntry(share=0.1, from_step=900),
+            "french": WorldEntry(share=0.19, from_step=1600),
+            "addition": WorldEntry(share=0.34, from_step=2600),
+            "german": WorldEntry(share=0.2, from_step=4000),
+            "induction": WorldEntry(share=0.19, from_step=5200),
         },
     },
 }

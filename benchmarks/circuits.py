@@ -159,7 +159,7 @@ def sweep(run: Run, series: Series, model: Model, checkpoints: list[Checkpoint],
         for _ in checkpoints:
             began = time.perf_counter()
             resident.install(ahead.take())
-            ahead.let_go()
+            ahead.release()
             wired = Wired(resident.model, model.architecture)
             attribute(wired, task.ids, task.twins, task.last, task.metric, steps=steps)
             seconds.append(time.perf_counter() - began)

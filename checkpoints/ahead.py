@@ -1,7 +1,7 @@
-"""Fetching and reading checkpoints ahead of whoever computes with them, with bounded disk and memory.
+"""Fetching and reading checkpoints before they are needed, with bounded disk and memory.
 
 One thread fetches, one reads. While checkpoint *i* computes, *i + 1* is read into memory and *i + 2* is on its way, but
-at most two checkpoints are on disk and two in memory: a fetch waits until an earlier checkpoint was let go of.
+at most two checkpoints are on disk and two in memory: a fetch waits until an earlier checkpoint was released.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .series import Checkpoint, Series
 __all__ = ["ON_DISK", "ReadAhead"]
 
 ON_DISK = 2
-"""Checkpoints of a series that are on disk at the same time, as far as the series can let go of them."""
+"""Checkpoints of a series that are on disk at the same time, as far as the series can delete them."""
 
 T = TypeVar("T")
 
@@ -57,13 +57,13 @@ class _Worker:
                 continue
             try:
                 future.set_result(call())
-            except BaseException as error:  # whoever asks for the result gets it
+            except BaseException as error:  # raised where the result is asked for
                 future.set_exception(error)
             del future, call, item  # or this frame would keep a checkpoint's weights
 
 
 class ReadAhead(Generic[T]):
-    """The checkpoints of a list, one after the other: :meth:`take`, compute, :meth:`let_go`.
+    """The checkpoints of a list, one after the other: :meth:`take`, compute, :meth:`release`.
 
     Args:
         series: where they come from.
@@ -77,7 +77,7 @@ class ReadAhead(Generic[T]):
                 weights = ahead.take()  # raises CheckpointError when this one cannot be had
                 ...
                 del weights
-                ahead.let_go()
+                ahead.release()
     """
 
     def __init__(self, series: Series, checkpoints: Sequence[Checkpoint], read: Callable[[Path], T]) -> None:
@@ -86,7 +86,7 @@ class ReadAhead(Generic[T]):
         self._fetched: list[Future[Path]] = []
         self._released: Future[None] | None = None
         self._current: Future[T] | None = None
-        self._place = 0
+        self._index = 0
 
     def __enter__(self) -> ReadAhead[T]:
         for _ in range(ON_DISK):
@@ -106,19 +106,19 @@ class ReadAhead(Generic[T]):
         """The next checkpoint's; waits for it.
 
         Raises:
-            CheckpointError: when it cannot be had; :meth:`let_go` then goes on to the next one.
+            CheckpointError: when it cannot be had; :meth:`release` then goes on to the next one.
         """
         assert self._current is not None, "every checkpoint has been taken"
         future, self._current = self._current, None  # nothing but the caller holds the weights
         return future.result()
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """The taken checkpoint is not needed any more, neither in memory nor on disk: get the next one."""
         if self._released is not None and self._released.done():
             self._released.result()  # what cannot be deleted would fill the disk
-        done = self._checkpoints[self._place]
+        done = self._checkpoints[self._index]
         self._released = self._fetcher.submit(lambda: self._series.release(done))
-        self._place += 1
+        self._index += 1
         self._fetch_next()
         self._read_next()
 
@@ -128,8 +128,8 @@ class ReadAhead(Generic[T]):
             self._fetched.append(self._fetcher.submit(lambda: self._series.fetch(checkpoint)))
 
     def _read_next(self) -> None:
-        if self._place < len(self._checkpoints):
-            fetched = self._fetched[self._place]
+        if self._index < len(self._checkpoints):
+            fetched = self._fetched[self._index]
 
             def read() -> T:
                 path = fetched.result()

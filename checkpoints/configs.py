@@ -50,7 +50,7 @@ def auto_class(config: PretrainedConfig) -> Any:
 
 
 def first_line(error: Exception) -> str:
-    """What an exception of somebody else's code says first; its kind where it says nothing or but a word."""
+    """The first line of another library's exception; its type too where that is a word or nothing."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines and " " in lines[0] else f"{type(error).__name__} {lines[0] if lines else ''}".rstrip()
 

@@ -9,7 +9,7 @@ __all__ = ["CheckpointError", "StoppedError", "UserError", "nearest"]
 
 
 _MANY = 30
-"""A list of more names than this helps nobody."""
+"""A list of more names than this is no help."""
 
 
 class UserError(Exception):

@@ -104,7 +104,7 @@ class ResidentModel:
     Args:
         device: torch device name.
         dtype: dtype to compute in: ``float32``, ``float16`` or ``bfloat16``.
-        build: makes the module for a state dict (anybody's own module); None for transformers' models.
+        build: makes the module for a state dict (a module of one's own); None for transformers' models.
         check: called with the config of a checkpoint before anything is built; raises CheckpointError for one that
             does not belong to the series. A config that claims a larger model must not be built to find that out.
 
@@ -153,7 +153,7 @@ class ResidentModel:
             self._copy(prepared)
             self.in_place += 1
             return self._model
-        self._model = None  # let go of the old weights before the new ones are built
+        self._model = None  # release the old weights before the new ones are built
         dtype = getattr(torch, self._dtype)
         if self._build is not None:
             self._model = _built(prepared, self._build, dtype, self._device)

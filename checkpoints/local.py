@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from .errors import CheckpointError, UserError
-from .layouts import LAYOUTS, Options, choose
+from .layouts import LAYOUTS, LayoutOptions, choose
 from .paths import StrPath, as_path, cache_folder
 from .series import Checkpoint, Series, SeriesConfig, WeightFile, ordered
 
@@ -70,7 +70,7 @@ class FolderSeries(Series):
             config = FolderConfig(path=as_path(config, "config"))
         self.name, self.origin = name or config.path.name, str(config.path)
         self._config = config
-        self._options = Options(config.config, config.steps, config.every)
+        self._options = LayoutOptions(config.config, config.steps, config.every)
         if not config.path.exists():
             raise UserError(
                 f"there is no folder or file {config.path}",

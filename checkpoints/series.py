@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -181,21 +181,37 @@ class Series(ABC):
 
         Returns:
             What could be listed, in order; why others could not is in ``unlisted``.
+
+        Raises:
+            UserError: when nothing of the series can be had.
         """
         wanted = list(self.checkpoints if checkpoints is None else checkpoints)
         found: dict[Checkpoint, tuple[WeightFile, ...]] = {}
         unlisted: dict[Checkpoint, CheckpointError] = {}
-        for done, checkpoint in enumerate(wanted, 1):
+
+        def list_one(checkpoint: Checkpoint) -> None:
             try:
                 found[checkpoint] = self.weight_files(checkpoint)
             except CheckpointError as error:
                 unlisted[checkpoint] = error
             except OSError as error:
                 unlisted[checkpoint] = CheckpointError(f"its files cannot be listed: {error.strerror or error}")
+
+        self.for_each(list_one, wanted, progress)
+        self.unlisted = unlisted
+        return {checkpoint: found[checkpoint] for checkpoint in wanted if checkpoint in found}
+
+    def for_each(
+        self,
+        call: Callable[[Checkpoint], None],
+        wanted: Sequence[Checkpoint],
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        """Do something for several checkpoints, one after the other unless a source can do better."""
+        for done, checkpoint in enumerate(wanted, 1):
+            call(checkpoint)
             if progress is not None:
                 progress(done, len(wanted))
-        self.unlisted = unlisted
-        return found
 
     def state(self, checkpoint: Checkpoint, files: tuple[WeightFile, ...] | None = None) -> tuple[str, ...] | None:
         """What changes when the content of a checkpoint's files does, without reading them; None where nothing says it.

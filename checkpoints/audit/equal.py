@@ -76,18 +76,18 @@ class Judge:
             believed = explained
         wrong = {*members} - believed
         if stale:
-            kind, told = self._stale(wrong, members, equals_main)
+            kind, reason = self._stale(wrong, members, equals_main)
         else:
-            kind, told = self._shared(members, believed)
-        found = [AuditFinding(step, self.labels[step], kind, told, True) for step in wrong]
+            kind, reason = self._shared(members, believed)
+        found = [AuditFinding(step, self.labels[step], kind, reason, True) for step in wrong]
         for step in believed:
             if design is not None and len(explained & believed) > 1 and step in explained:
-                told = f"{self._named(explained)} hold the same weights, as they should: {design.reason}"
-                found.append(AuditFinding(step, self.labels[step], "equal by design", told, False, design.source))
+                reason = f"{self._named(explained)} hold the same weights, as they should: {design.reason}"
+                found.append(AuditFinding(step, self.labels[step], "equal by design", reason, False, design.source))
             elif wrong and (step != self.last or self.main_differs):
-                told = f"{self._named(wrong)} {'holds' if len(wrong) == 1 else 'hold'} its weights, too"
-                told += ", and main holds others" if step == self.last else ""
-                found.append(AuditFinding(step, self.labels[step], "shared weights", told, False))
+                reason = f"{self._named(wrong)} {'holds' if len(wrong) == 1 else 'hold'} its weights, too"
+                reason += ", and main holds others" if step == self.last else ""
+                found.append(AuditFinding(step, self.labels[step], "shared weights", reason, False))
         return sorted(found, key=lambda f: f.step)
 
     def _stale(self, wrong: Collection[int], members: Collection[int], equals_main: bool) -> tuple[Kind, str]:
@@ -97,9 +97,9 @@ class Judge:
             whose = ["main, a model trained further"]
         elif self.last in members:
             whose.append(f"the last step, {self.last}")
-        told = f"serves the weights of {' and of '.join(whose)}"
-        told += f"; the last step, {self.last}, does not" if equals_main and self.main_differs else ""
-        return "stale", told
+        reason = f"serves the weights of {' and of '.join(whose)}"
+        reason += f"; the last step, {self.last}, does not" if equals_main and self.main_differs else ""
+        return "stale", reason
 
     def _shared(self, members: Collection[int], believed: Collection[int]) -> tuple[Kind, str]:
         """What to say of members whose weights are others', or of all if nobody knows whose."""

@@ -126,21 +126,23 @@ def _one_file(
     constant = {d for d, steps in owners.items() if steps == having and len(having) > 2 and alike[min(steps)] != steps}
     for digest in sorted(constant):
         first = min(having)
-        told = f"{digests[first][digest]} is the same file in every checkpoint: it holds weights that were not trained"
-        found.append(AuditFinding(first, judge.labels[first], "shared file", told, False))
+        reason = (
+            f"{digests[first][digest]} is the same file in every checkpoint: it holds weights that were not trained"
+        )
+        found.append(AuditFinding(first, judge.labels[first], "shared file", reason, False))
     for step in sorted(having - judged):
         others = {d: owners[d] - alike[step] for d in digests[step] if d not in constant}
         shared = {"main": {d for d in others if d in main}}
         shared[f"the last step, {judge.last},"] = {d for d in others if judge.last in others[d]}
         rest = set[int]().union(*others.values())
         if rest and judge.designed(alike[step]) is None:  # where it is explained, the others are at fault
-            told = f"{name_steps(rest, list(judge.labels))}; at most one label can be right"
-            shared[told] = {d for d in others if others[d]}
+            reason = f"{name_steps(rest, list(judge.labels))}; at most one label can be right"
+            shared[reason] = {d for d in others if others[d]}
         for owner, taken in shared.items():
             if taken:
                 names = ", ".join(sorted(digests[step][d] for d in taken))
-                told = f"{names} {'is' if len(taken) == 1 else 'are'} also in {owner.removesuffix(',')}"
-                found.append(AuditFinding(step, judge.labels[step], "shared file", told, True))
+                reason = f"{names} {'is' if len(taken) == 1 else 'are'} also in {owner.removesuffix(',')}"
+                found.append(AuditFinding(step, judge.labels[step], "shared file", reason, True))
                 break
     return found
 
@@ -152,9 +154,11 @@ def _sizes(listed: Files, labels: Mapping[int, str]) -> list[AuditFinding]:
     usual = max(size, key=lambda step: near[step], default=-1)
     if usual < 0 or near[usual] * 2 <= len(size):
         return []
-    told = f"where {near[usual]} of {len(size)} checkpoints have {_bytes(size[usual])}: another dtype, or not complete"
+    reason = (
+        f"where {near[usual]} of {len(size)} checkpoints have {_bytes(size[usual])}: another dtype, or not complete"
+    )
     return [
-        AuditFinding(step, labels[step], "odd size", f"has {_bytes(n)} of weights {told}", False)
+        AuditFinding(step, labels[step], "odd size", f"has {_bytes(n)} of weights {reason}", False)
         for step, n in size.items()
         if abs(n - size[usual]) > ODD * size[usual]
     ]
@@ -179,13 +183,13 @@ def _schedule(entry: Entry, labels: Mapping[int, str]) -> list[AuditFinding]:
         ("missing step", {*schedule} - {*labels}, "in the published schedule, but not listed"),
         ("unexpected step", {*labels} - {*schedule}, "listed, but not in the published schedule"),
     )
-    for kind, odd, told in cases:
+    for kind, odd, which in cases:
         stretch: list[int] = []
         for step in [*every, None]:
             if step is not None and step in odd:
                 stretch.append(step)
             elif stretch:
-                text = f"{name_steps(stretch, every)} {'is' if len(stretch) == 1 else 'are'} {told}"
+                text = f"{name_steps(stretch, every)} {'is' if len(stretch) == 1 else 'are'} {which}"
                 found.append(AuditFinding(stretch[0], labels.get(stretch[0], ""), kind, text, False))
                 stretch = []
     return found
@@ -197,9 +201,9 @@ def _known(entry: Entry, checkpoints: Sequence[Checkpoint], listed: Files, shown
     for fault in entry.known_faults:
         for c in checkpoints:
             if c.step in fault.all_steps and fault.stage in ("", c.stage):
-                mask, told = _still(fault, listed.get(c.step), c.step in shown)
+                mask, present = _still(fault, listed.get(c.step), c.step in shown)
                 source = f"{fault.source}, {fault.dated.isoformat()}".removeprefix(", ")
-                reason = f"{fault.reason}; {told}"
+                reason = f"{fault.reason}; {present}"
                 found.append(AuditFinding(c.step, c.label or c.revision, "known fault", reason, mask, source))
     return found
 

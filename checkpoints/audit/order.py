@@ -1,13 +1,13 @@
 """Which rows of a table of angles are out of order? Numbers only; :mod:`.path` says what that means for checkpoints.
 
 Training is a path: between checkpoints *i* and *k* lies *j*, and a path that went away to *j* does not come back. How it
-can be told that it did, and which of the three is at fault, is in :mod:`.returns`. Here is what has to be done around it:
-rows in a row that differ no more than rounding does are one place, and count once, so that seventy labels on one
+can be known that it did, and which of the three is at fault, is in :mod:`.returns`. Here is what has to be done around it:
+rows in a row that differ no more than rounding does are one point, and count once, so that seventy labels on one
 checkpoint do not outvote the honest ones; and series too long for all triples are looked at in several passes.
 
 >>> import numpy as np
 >>> at = np.array([0.0, 1.0, 2.0, 9.0, 4.0, 5.0])
->>> [(place.rows, place.beside) for place in order(np.abs(at[:, None] - at)).out]
+>>> [(point.rows, point.beside) for point in order(np.abs(at[:, None] - at)).out]
 [(range(3, 4), (2, 4))]
 """
 
@@ -29,7 +29,7 @@ The longest published series has 609 checkpoints."""
 
 
 class Misplaced(NamedTuple):
-    """A place that is out of order.
+    """A point that is out of order.
 
     Attributes:
         rows: which rows; several in a row if they are the same up to rounding.
@@ -45,9 +45,9 @@ class Misplaced(NamedTuple):
 
 
 class Order(NamedTuple):
-    """How many places the rows are, and which of those are out of order."""
+    """How many points the rows are, and which of those are out of order."""
 
-    places: int
+    points: int
     out: list[Misplaced]
 
 
@@ -86,7 +86,7 @@ def order(angle: Array) -> Order:
     sizes = np.array([len(run) for run in runs])
     out = np.zeros(len(runs), dtype=bool)
     passes = -(-len(runs) // PLACES)
-    # dealt at random, as faults may be regular; every pass has the last place, which is at fault only if all say so
+    # dealt at random, as faults may be regular; every pass has the last point, which is at fault only if all say so
     dealt = np.random.Generator(np.random.PCG64(0)).permutation(len(runs)) % passes
     last: list[bool] = []
     for number in range(passes):
@@ -99,7 +99,7 @@ def order(angle: Array) -> Order:
 
 
 def _runs(angle: Array) -> list[range]:
-    """Rows in a row that are one place: none of them farther than rounding from the first of them."""
+    """Rows in a row that are one point: none of them farther than rounding from the first of them."""
     runs: list[range] = []
     start = 0
     for row in range(1, len(angle) + 1):
@@ -110,7 +110,7 @@ def _runs(angle: Array) -> list[range]:
 
 
 def _misplaced(table: Array, runs: list[range], node: int, kept: npt.NDArray[np.bool_]) -> Misplaced:
-    """What to say about a place, given those that are in order."""
+    """What to say about a point, given those that are in order."""
     sides = beside(node, kept)
     rows = tuple(runs[n][-1] if n < node else runs[n][0] for n in sides)
     same = [n for n in range(len(runs)) if n != node and table[node, n] <= SAME]

@@ -43,7 +43,7 @@ BFLOAT16_BITS, FLOAT16_TINY = 8, 2.0**-24
 """Significant bits of bfloat16, and the smallest number above zero in float16: a number nearer to zero is lost there."""
 
 CROWD, CROWD_SHARE = 8, 0.25
-"""So many places off the path, and such a share of all, are no accident of a few labels: nobody can say what is wrong."""
+"""So many points off the path, and such a share of all, are no accident of a few labels: it cannot be said what is wrong."""
 
 
 def audit_weights(
@@ -83,7 +83,7 @@ def audit_weights(
         if count > 0
     ]
     result = order(rows.angle)
-    found += _copies(rows, digests, {rows.steps[rows.valid[n]] for place in result.out for n in place.rows})
+    found += _copies(rows, digests, {rows.steps[rows.valid[n]] for point in result.out for n in point.rows})
     known = {f.step for f in found if f.mask}
     found += [f for f in _out_of_order(rows, result) if f.step not in known]
     found += _stored_anew(rows, sketches, {f.step for f in found if f.mask}, {f.step for f in found})
@@ -139,9 +139,9 @@ class _Rows:
         """What to say about one row."""
         return AuditFinding(self.steps[row], self.labels[row], kind, reason, mask)
 
-    def step(self, place: int) -> int:
+    def step(self, point: int) -> int:
         """Step of a row of ``angle``."""
-        return self.steps[int(self.valid[place])]
+        return self.steps[int(self.valid[point])]
 
 
 def _copies(rows: _Rows, digests: Sequence[str], out_of_order: set[int]) -> list[AuditFinding]:
@@ -157,8 +157,10 @@ def _copies(rows: _Rows, digests: Sequence[str], out_of_order: set[int]) -> list
         if len(members) > 1 and (at[-1] - at[0] >= len(members) or judge.designed(members) is not None):
             found += judge.findings(members, at_fault=out_of_order & {*members})
         elif len(members) > 1:
-            told = f"{name_steps(members, rows.steps)} hold the same weights: training stood still, or a label is wrong"
-            found += [rows.finding(row, "shared weights", told) for row in at]
+            reason = (
+                f"{name_steps(members, rows.steps)} hold the same weights: training stood still, or a label is wrong"
+            )
+            found += [rows.finding(row, "shared weights", reason) for row in at]
     return found
 
 
@@ -179,8 +181,8 @@ def _stored_anew(rows: _Rows, sketches: Floats, masked: set[int], said: set[int]
     kept = [n for n in range(len(rows.valid)) if rows.step(n) not in masked]
     values = sketches[rows.valid].astype(np.float64)
     groups: list[list[int]] = []
-    for here, place in enumerate(kept):
-        if groups and _rounded(values[kept[groups[-1][0]]], values[place]):
+    for here, point in enumerate(kept):
+        if groups and _rounded(values[kept[groups[-1][0]]], values[point]):
             groups[-1].append(here)
         else:
             groups.append([here])
@@ -194,10 +196,10 @@ def _stored_anew(rows: _Rows, sketches: Floats, masked: set[int], said: set[int]
             continue
         at = [rows.steps.index(step) for step in members]
         between = at[-1] - at[0] >= len(at)
-        told = f"{name_steps(members, rows.steps)} hold the same weights up to rounding"
-        told += ", and at most one label can be right" if between else ": training stood still, or a label is wrong"
+        reason = f"{name_steps(members, rows.steps)} hold the same weights up to rounding"
+        reason += ", and at most one label can be right" if between else ": training stood still, or a label is wrong"
         wrong = {*members} - {rows.steps[-1]} if between else set[int]()
-        found += [rows.finding(row, "shared weights", told, mask=rows.steps[row] in wrong) for row in at]
+        found += [rows.finding(row, "shared weights", reason, mask=rows.steps[row] in wrong) for row in at]
     return found
 
 
@@ -210,36 +212,36 @@ def _rounded(one: Floats, other: Floats) -> bool:
 
 def _out_of_order(rows: _Rows, result: Order) -> list[AuditFinding]:
     """What the order of the angles says; copies aside, single steps are called wrong only if they are few."""
-    loose = [place for place in result.out if not place.exact]
-    crowd = len(loose) >= CROWD and len(loose) > CROWD_SHARE * result.places
+    loose = [point for point in result.out if not point.exact]
+    crowd = len(loose) >= CROWD and len(loose) > CROWD_SHARE * result.points
     found: list[AuditFinding] = []
     if crowd:
-        steps = [rows.step(n) for place in loose for n in place.rows]
-        told = f"{name_steps(steps, rows.steps)} are off the path of the others, too many to call them wrong:"
-        told += " the labels are in no order, or the training returned to where it was"
-        found.append(rows.finding(rows.steps.index(steps[0]), "off the path", told))
-    out = {n for place in result.out for n in place.rows}
-    for place in result.out:
-        if crowd and not place.exact:
+        steps = [rows.step(n) for point in loose for n in point.rows]
+        reason = f"{name_steps(steps, rows.steps)} are off the path of the others, too many to call them wrong:"
+        reason += " the labels are in no order, or the training returned to where it was"
+        found.append(rows.finding(rows.steps.index(steps[0]), "off the path", reason))
+    out = {n for point in result.out for n in point.rows}
+    for point in result.out:
+        if crowd and not point.exact:
             continue
-        kind: Kind = "off the path" if place.twin is None else "nearer to another step"
-        told = _why(rows, place, out)
-        found += [rows.finding(int(rows.valid[n]), kind, told, mask=True) for n in place.rows]
+        kind: Kind = "off the path" if point.twin is None else "nearer to another step"
+        reason = _why(rows, point, out)
+        found += [rows.finding(int(rows.valid[n]), kind, reason, mask=True) for n in point.rows]
     return found
 
 
-def _why(rows: _Rows, place: Misplaced, out: set[int]) -> str:
-    """The reason for one place, the same for all of its rows."""
-    here = place.rows[0]
-    if place.twin is not None and place.exact:
-        told = f"holds the weights of step {rows.step(place.twin)} up to rounding"
-        return told + (", and at most one label can be right" if place.twin in out else "")
-    beside = " and ".join(f"{rows.angle[here, n]:.2g} from step {rows.step(n)}" for n in place.beside)
-    if place.twin is not None:
-        return f"is an angle of {rows.angle[here, place.twin]:.2g} from step {rows.step(place.twin)}, but {beside}"
-    if len(place.beside) < 2:
+def _why(rows: _Rows, point: Misplaced, out: set[int]) -> str:
+    """The reason for one point, the same for all of its rows."""
+    here = point.rows[0]
+    if point.twin is not None and point.exact:
+        reason = f"holds the weights of step {rows.step(point.twin)} up to rounding"
+        return reason + (", and at most one label can be right" if point.twin in out else "")
+    beside = " and ".join(f"{rows.angle[here, n]:.2g} from step {rows.step(n)}" for n in point.beside)
+    if point.twin is not None:
+        return f"is an angle of {rows.angle[here, point.twin]:.2g} from step {rows.step(point.twin)}, but {beside}"
+    if len(point.beside) < 2:
         return f"is not where the path of the others begins or ends: an angle of {beside}"
-    return f"is an angle of {beside}, which are {rows.angle[place.beside]:.2g} apart"
+    return f"is an angle of {beside}, which are {rows.angle[point.beside]:.2g} apart"
 
 
 def _jumps(rows: _Rows, kept: Sequence[int]) -> list[AuditFinding]:
@@ -253,9 +255,9 @@ def _jumps(rows: _Rows, kept: Sequence[int]) -> list[AuditFinding]:
         beside = [ways[k] * max(1.0, gap / gaps[k]) for k in (i - 1, i + 1) if 0 <= k < len(ways)]
         if beside and way > JUMP * max(*beside, SAME):
             row = kept[0] if i == 0 else kept[i + 1]
-            told = f"the weights jump by an angle of {way:.2g} from step {rows.step(kept[i])} to step {rows.step(kept[i + 1])}"
-            told += f", {way / max(*beside, SAME):.0f} times as far as beside: one side may be another run's"
-            found.append(rows.finding(int(rows.valid[row]), "off the path", told))
+            reason = f"the weights jump by an angle of {way:.2g} from step {rows.step(kept[i])} to step {rows.step(kept[i + 1])}"
+            reason += f", {way / max(*beside, SAME):.0f} times as far as beside: one side may be another run's"
+            found.append(rows.finding(int(rows.valid[row]), "off the path", reason))
     return found
 
 

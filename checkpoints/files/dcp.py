@@ -178,8 +178,8 @@ def read_tensors(folder: Path, stored: Mapping[str, StoredTensor], names: Collec
             part = _part(chunk)
             if tuple(part.shape) != chunk.sizes or part.dtype != kind:
                 raise unreadable(chunk.file, ValueError(f"a part of {name!r} is not what {_METADATA} says"))
-            place = tuple(slice(o, o + s) for o, s in zip(chunk.offsets, chunk.sizes, strict=True))
-            result[name][place] = part
+            region = tuple(slice(o, o + s) for o, s in zip(chunk.offsets, chunk.sizes, strict=True))
+            result[name][region] = part
     return result
 
 

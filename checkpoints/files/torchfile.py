@@ -13,7 +13,6 @@ import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
@@ -24,7 +23,7 @@ from .tensors import TensorInfo, refused, unreadable
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["contents", "load", "plain_names", "state_dict_at", "tensors_at", "tensors_digest"]
+__all__ = ["KeptFile", "contents", "load", "plain_names", "state_dict_at", "tensors_at", "tensors_digest"]
 
 T = TypeVar("T")
 
@@ -172,44 +171,57 @@ def load(file: Path | IO[bytes], *, named: Path) -> Any:
         raise unreadable(named, ValueError(reason)) from error
 
 
-def state_dict_at(content: Any, place: Sequence[Any]) -> dict[str, Any]:
-    """The tensors by name at a place of a file: the keys to it, from the outside in.
+def state_dict_at(content: Any, keys: Sequence[Any]) -> dict[str, Any]:
+    """The tensors by name at a key path of a file: the keys to it, from the outside in.
 
     >>> state_dict_at({"models": [{"w": TensorInfo((2,), "float32"), "epoch": 3}]}, ["models", 0])
     {'w': TensorInfo(shape=(2,), dtype='float32')}
     """
-    for key in place:
+    for key in keys:
         content = content[key]
     return {key: value for key, value in content.items() if isinstance(value, TensorInfo) or hasattr(value, "stride")}
 
 
-@lru_cache(maxsize=1)
-def _kept_mapped(file: Path, _size: int, _changed: int) -> Any:
-    return load(file, named=file)
+class KeptFile:
+    """The last file that was loaded, kept mapped as long as it is not written again.
+
+    Reading the index of a long list of state dicts takes longer than reading one of its elements.
+    """
+
+    def __init__(self) -> None:
+        self._key: tuple[Path, int, int] | None = None
+        self._content: Any = None
+
+    def load(self, file: Path) -> Any:
+        """What :func:`load` gives; only a zip can be mapped."""
+        status = file.stat()
+        key = (file, status.st_size, status.st_mtime_ns)
+        if not _is_zip(file) or key == self._key:
+            return self._content if key == self._key else load(file, named=file)
+        self._key = self._content = None  # not both in memory
+        self._content = load(file, named=file)
+        self._key = key
+        return self._content
 
 
 def tensors_at(
-    file: Path, place: Sequence[Any], *, only: Collection[str] | None = None, again: bool = False
+    file: Path, keys: Sequence[Any], *, only: Collection[str] | None = None, kept: KeptFile | None = None
 ) -> dict[str, torch.Tensor]:
-    """The tensors at a place that :func:`contents` shows, in memory of their own; the others are not read.
+    """The tensors at a key path that :func:`contents` shows, in memory of their own; the others are not read.
 
     Args:
         file: the file.
-        place: the keys to the state dict.
+        keys: the keys to the state dict.
         only: names of the tensors that are wanted; None for all.
-        again: whether other places of the same file will be asked for: if it can be mapped, it stays so.
+        kept: keeps the file for other state dicts in it.
 
     Raises:
         CheckpointError: when the file cannot be read.
     """
-    if again and _is_zip(file):  # reading the index of a long list takes longer than reading one of its elements
-        status = file.stat()
-        loaded = _kept_mapped(file, status.st_size, status.st_mtime_ns)
-    else:
-        loaded = load(file, named=file)
+    loaded = load(file, named=file) if kept is None else kept.load(file)
     copies: dict[tuple[Any, ...], torch.Tensor] = {}
     result = {}
-    for name, tensor in plain_names(state_dict_at(loaded, place), file).items():
+    for name, tensor in plain_names(state_dict_at(loaded, keys), file).items():
         if only is not None and name not in only:
             continue
         tied = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())

@@ -154,7 +154,7 @@ class RepositoryCache:
                 lock.acquire(timeout=0)
             self._uses[commit] = lock
 
-    def let_go(self, commit: str) -> None:
+    def release(self, commit: str) -> None:
         """The opposite of :meth:`use`."""
         lock = self._uses.pop(commit, None)
         if lock is not None:

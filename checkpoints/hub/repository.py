@@ -58,7 +58,7 @@ class Repository:
             saved = None
         if not self._client.offline:
             try:
-                # who has a list already need not wait half a minute to be told that there is no connection
+                # who has a list already need not wait half a minute to learn that there is no connection
                 listed = self._client.refs(self.name, connection_tries=None if saved is None else 2)
             except UnreachableError:
                 if saved is None:
@@ -112,7 +112,7 @@ class Repository:
             files: of its tree.
             kind: which of the cache's folders.
             keep: whether they shall stay when nobody uses them any more.
-            use: whether they are used from now on, until ``cache.let_go``.
+            use: whether they are used from now on, until ``cache.release``.
 
         Raises:
             CheckpointError: when one of them cannot be had; what has come stays.
@@ -130,7 +130,7 @@ class Repository:
                     self.cache.finish(folder, files, keep=True)
             except BaseException:
                 if use:
-                    self.cache.let_go(commit)
+                    self.cache.release(commit)
                 raise
         return folder
 

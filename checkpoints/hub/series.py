@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,34 +101,14 @@ class HubSeries(Series):
         """
         return weight_files(self._tree(checkpoint))
 
-    def all_files(
-        self, checkpoints: Iterable[Checkpoint] | None = None, progress: Callable[[int, int], None] | None = None
-    ) -> dict[Checkpoint, tuple[WeightFile, ...]]:
-        """:meth:`weight_files` of many checkpoints, several requests at a time.
-
-        Args:
-            checkpoints: which; all if None.
-            progress: called with (listed, of all).
-
-        Returns:
-            What could be listed, in order; why others could not is in ``unlisted``.
-
-        Raises:
-            UserError: when nothing of the repository can be had.
-        """
-        wanted = list(self.checkpoints if checkpoints is None else checkpoints)
-        found: dict[Checkpoint, tuple[WeightFile, ...]] = {}
-        unlisted: dict[Checkpoint, CheckpointError] = {}
-
-        def list_one(checkpoint: Checkpoint) -> None:
-            try:
-                found[checkpoint] = self.weight_files(checkpoint)
-            except CheckpointError as error:
-                unlisted[checkpoint] = error
-
-        self._client.in_parallel(list_one, wanted, progress)
-        self.unlisted = unlisted
-        return {checkpoint: found[checkpoint] for checkpoint in wanted if checkpoint in found}
+    def for_each(
+        self,
+        call: Callable[[Checkpoint], None],
+        wanted: Sequence[Checkpoint],
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        """Several requests at a time."""
+        self._client.in_parallel(call, wanted, progress)
 
     def main_files(self) -> tuple[WeightFile, ...]:
         """The weight files of branch ``main``; empty where there are none, and with one repository per checkpoint.
@@ -217,7 +197,7 @@ class HubSeries(Series):
         cache = self._repository(checkpoint).cache
         folder = cache.folder(checkpoint.revision)
         with cache.changing(checkpoint.revision):
-            cache.let_go(checkpoint.revision)
+            cache.release(checkpoint.revision)
             stays = cache.is_kept(folder) or (self._config.keep and cache.is_finished(folder))
             if not stays and not cache.is_used(checkpoint.revision):
                 cache.delete(folder)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .base import Found, Layout, Options
+from .base import FoundCheckpoint, Layout, LayoutOptions
 from .choose import LAYOUTS, choose
 
-__all__ = ["LAYOUTS", "Found", "Layout", "Options", "choose"]
+__all__ = ["LAYOUTS", "FoundCheckpoint", "Layout", "LayoutOptions", "choose"]

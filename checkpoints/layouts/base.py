@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ..configs import read_config
 from ..errors import CheckpointError
 from ..files.tensors import TensorInfo
+from ..files.torchfile import KeptFile
 from ..loading import Prepared, stored_dtype
 
 if TYPE_CHECKING:
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 __all__ = [
-    "Found",
+    "FoundCheckpoint",
     "Layout",
-    "Options",
+    "LayoutOptions",
     "converted",
     "given_config",
     "step_folders",
@@ -32,7 +33,7 @@ __all__ = [
 _NAME = re.compile(r"^(?:global_step|step|checkpoint|iter)[-_]?0*(\d+)$")
 
 
-class Found(NamedTuple):
+class FoundCheckpoint(NamedTuple):
     """A checkpoint that a layout found.
 
     Attributes:
@@ -47,29 +48,31 @@ class Found(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Options:
+class LayoutOptions:
     """What the runs file adds to what the files say.
 
     Attributes:
         config: folder or file of a transformers config, which wins over what the files say.
         steps: the steps of a list of state dicts.
         every: or the steps between them.
+        kept: keeps a file of several checkpoints open between reads.
     """
 
     config: Path | None = None
     steps: tuple[int, ...] | None = None
     every: int | None = None
+    kept: KeptFile = field(default_factory=KeptFile, compare=False)
 
 
 class Layout(Protocol):
-    """How some trainer lays out its checkpoints. A ``path`` below is what :class:`Found`'s revision leads to."""
+    """How some trainer lays out its checkpoints. A ``path`` below is what :class:`FoundCheckpoint`'s revision leads to."""
 
     EXPECTED: str
     """What the files look like, for messages."""
     NEEDS_CONFIG: bool
-    """Whether the architecture can only come from :attr:`Options.config`."""
+    """Whether the architecture can only come from :attr:`LayoutOptions.config`."""
 
-    def find(self, root: Path, options: Options) -> list[Found]:
+    def find(self, root: Path, options: LayoutOptions) -> list[FoundCheckpoint]:
         """The checkpoints below a path, in any order; empty if there are none in this layout.
 
         One that is damaged is found all the same as long as its name says the step.
@@ -88,14 +91,14 @@ class Layout(Protocol):
             CheckpointError: when the files cannot be read, or would run code.
         """
 
-    def config(self, path: Path, options: Options) -> PretrainedConfig | None:
+    def config(self, path: Path, options: LayoutOptions) -> PretrainedConfig | None:
         """Its architecture; None if nothing says it, and an adapter has to build the module.
 
         Raises:
             CheckpointError: when what says it cannot be used.
         """
 
-    def read(self, path: Path, options: Options) -> Prepared:
+    def read(self, path: Path, options: LayoutOptions) -> Prepared:
         """Its weights, in CPU memory, under transformers' names unless :meth:`config` is None.
 
         Raises:
@@ -121,7 +124,7 @@ def step_folders(root: Path) -> list[tuple[int, Path]]:
     return [(step, path) for step, path in named if step is not None and any(path.iterdir())]
 
 
-def given_config(options: Options) -> PretrainedConfig | None:
+def given_config(options: LayoutOptions) -> PretrainedConfig | None:
     """The config that the runs file names."""
     return None if options.config is None else read_config(options.config)
 
@@ -132,7 +135,7 @@ def converted(path: Path, tensors: dict[str, torch.Tensor], digest: str, config:
 
 
 def unknown_tensors(path: Path, names: Iterable[str], family: str) -> CheckpointError:
-    """The error for tensors that have no place in the architecture."""
+    """The error for tensors that the architecture does not have."""
     names = sorted(names)
     some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
     return CheckpointError(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from . import folders, litgpt, nanogpt, statedicts, torchtitan
-from .base import Found, Layout, Options
+from .base import FoundCheckpoint, Layout, LayoutOptions
 
 __all__ = ["LAYOUTS", "choose"]
 
@@ -19,7 +19,7 @@ LAYOUTS: dict[str, Layout] = {
 }
 
 
-def choose(root: Path, name: str, options: Options) -> tuple[str, list[Found]]:
+def choose(root: Path, name: str, options: LayoutOptions) -> tuple[str, list[FoundCheckpoint]]:
     """The layout and its checkpoints.
 
     Args:
@@ -30,7 +30,7 @@ def choose(root: Path, name: str, options: Options) -> tuple[str, list[Found]]:
     Raises:
         UserError: when nothing is found, or checkpoints of several layouts are; or what is found cannot be used.
     """
-    found: dict[str, list[Found]] = {}
+    found: dict[str, list[FoundCheckpoint]] = {}
     faults = []
     for key in LAYOUTS if name == "auto" else (name,):
         try:
@@ -65,7 +65,7 @@ def choose(root: Path, name: str, options: Options) -> tuple[str, list[Found]]:
     return key, checkpoints
 
 
-def _first(root: Path, key: str, checkpoints: list[Found]) -> str:
+def _first(root: Path, key: str, checkpoints: list[FoundCheckpoint]) -> str:
     """The first checkpoint whose weights are in this layout."""
     base = root if root.is_dir() else root.parent
     return next(c.revision for c in sorted(checkpoints) if LAYOUTS[key].files(base / c.revision))

@@ -14,7 +14,7 @@ from ..configs import read_config
 from ..files import weights
 from ..files.tensors import TensorInfo
 from ..loading import Prepared, prepare
-from .base import Found, Options, converted, given_config, step_folders
+from .base import FoundCheckpoint, LayoutOptions, converted, given_config, step_folders
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -25,13 +25,13 @@ EXPECTED = "sub-folders stepN or checkpoint-N, each with config.json and *.safet
 NEEDS_CONFIG = False
 
 
-def find(root: Path, options: Options) -> list[Found]:
+def find(root: Path, options: LayoutOptions) -> list[FoundCheckpoint]:
     """Every sub-folder that is named after a step, if any has weights: one without is a fault, not a gap."""
     named = step_folders(root)
     usable = weights.has_weights if options.config is None else weights.weight_files
     if not any(usable(path) for _, path in named):
         return []
-    return [Found(step, path.name, _tokens(path)) for step, path in named]
+    return [FoundCheckpoint(step, path.name, _tokens(path)) for step, path in named]
 
 
 def files(path: Path) -> list[Path]:
@@ -44,12 +44,12 @@ def header(path: Path) -> dict[str, TensorInfo]:
     return weights.header(path)
 
 
-def config(path: Path, options: Options) -> PretrainedConfig | None:
+def config(path: Path, options: LayoutOptions) -> PretrainedConfig | None:
     """The given one, else its ``config.json``."""
     return given_config(options) or read_config(path)
 
 
-def read(path: Path, options: Options) -> Prepared:
+def read(path: Path, options: LayoutOptions) -> Prepared:
     """As ``from_pretrained`` would, unless another config is given."""
     prepared = prepare(path)
     given = given_config(options)

@@ -17,9 +17,9 @@ from ..files.tensors import TensorInfo
 from ..files.torchfile import contents, plain_names, state_dict_at, tensors_at
 from ..files.weights import files_digest
 from ..loading import Prepared
-from .base import Found, Options, converted, given_config, step_folders, unknown_tensors, zero_biases
+from .base import FoundCheckpoint, LayoutOptions, converted, given_config, step_folders, unknown_tensors, zero_biases
+from .content import KeyPath, state_dict_path
 from .litgpt_config import model_config
-from .places import Place, state_dict_place
 
 if TYPE_CHECKING:
     import torch
@@ -56,10 +56,10 @@ _INNER = {
 }
 
 
-def find(root: Path, options: Options) -> list[Found]:
+def find(root: Path, options: LayoutOptions) -> list[FoundCheckpoint]:
     """Every sub-folder that is named after a step, if any has weights: one without is a fault, not a gap."""
     named = step_folders(root)
-    return [Found(step, path.name) for step, path in named] if any(files(path) for _, path in named) else []
+    return [FoundCheckpoint(step, path.name) for step, path in named] if any(files(path) for _, path in named) else []
 
 
 def files(path: Path) -> list[Path]:
@@ -69,21 +69,21 @@ def files(path: Path) -> list[Path]:
 
 def header(path: Path) -> dict[str, TensorInfo]:
     """The stored tensors of the model, under litgpt's names."""
-    file, content, place = _opened(path)
-    return plain_names(state_dict_at(content, place), file)
+    file, content, keys = _opened(path)
+    return plain_names(state_dict_at(content, keys), file)
 
 
-def config(path: Path, options: Options) -> PretrainedConfig | None:
+def config(path: Path, options: LayoutOptions) -> PretrainedConfig | None:
     """The given one, else what ``model_config.yaml`` says."""
     given = given_config(options)
     return model_config(path, tied="lm_head.weight" not in header(path)) if given is None else given
 
 
-def read(path: Path, options: Options) -> Prepared:
+def read(path: Path, options: LayoutOptions) -> Prepared:
     """The tensors of the model, as GPT-NeoX's or Llama's."""
-    file, _, place = _opened(path)
+    file, _, keys = _opened(path)
     architecture = config(path, options)
-    tensors = convert(tensors_at(file, place), architecture, path)
+    tensors = convert(tensors_at(file, keys), architecture, path)
     return converted(path, tensors, files_digest([file]), architecture)
 
 
@@ -166,13 +166,13 @@ def _add_zero_biases(tensors: dict[str, torch.Tensor], config: PretrainedConfig)
             zero_biases(tensors, {name: tensors[f"{name}.weight"].shape[0] for name in named})
 
 
-def _opened(path: Path) -> tuple[Path, object, Place]:
+def _opened(path: Path) -> tuple[Path, object, KeyPath]:
     if not files(path):
         raise CheckpointError(
             f"{path} holds no weights", expected=f"one file {_FILE}", remedy="save it again, without sharding"
         )
     content = contents(path / _FILE)
-    place = state_dict_place(content)
-    if place is None:
+    keys = state_dict_path(content)
+    if keys is None:
         raise CheckpointError(f"{path / _FILE} holds no state dict", expected="tensors by name, or `model` with them")
-    return path / _FILE, content, place
+    return path / _FILE, content, keys

@@ -22,8 +22,8 @@ from ..files.tensors import TensorInfo
 from ..files.torchfile import contents, plain_names, state_dict_at, tensors_at
 from ..files.weights import files_digest
 from ..loading import Prepared
-from .base import Found, Options, converted, given_config, step_of, unknown_tensors, zero_biases
-from .places import recorded_step
+from .base import FoundCheckpoint, LayoutOptions, converted, given_config, step_of, unknown_tensors, zero_biases
+from .content import recorded_step
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +44,7 @@ _MASK = re.compile(r"\.attn\.(bias|masked_bias)$")
 _LINEAR = re.compile(r"\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight$")
 
 
-def find(root: Path, options: Options) -> list[Found]:
+def find(root: Path, options: LayoutOptions) -> list[FoundCheckpoint]:
     """The file itself, or every ``ckpt*.pt`` in the folder and its sub-folders; the step is ``iter_num`` inside."""
     candidates = [root] if root.is_file() else sorted([*root.glob("ckpt*.pt"), *root.glob("*/ckpt*.pt")])
     base = root.parent if root.is_file() else root
@@ -61,7 +61,7 @@ def find(root: Path, options: Options) -> list[Found]:
         if step is None or len(faults) == len(candidates):
             raise fault  # nothing says which step it would be, or that it is of this layout
         steps[file] = step
-    return [Found(step, file.relative_to(base).as_posix()) for file, step in steps.items()]
+    return [FoundCheckpoint(step, file.relative_to(base).as_posix()) for file, step in steps.items()]
 
 
 def files(path: Path) -> list[Path]:
@@ -74,7 +74,7 @@ def header(path: Path) -> dict[str, TensorInfo]:
     return _without_masks(plain_names(state_dict_at(_contents(path), ["model"]), path))
 
 
-def config(path: Path, options: Options) -> PretrainedConfig | None:
+def config(path: Path, options: LayoutOptions) -> PretrainedConfig | None:
     """The given one, else a GPT-2 of the sizes in ``model_args``."""
     given = given_config(options)
     if given is not None:
@@ -83,7 +83,7 @@ def config(path: Path, options: Options) -> PretrainedConfig | None:
     return _config(path, sizes, tied=_same(tensors_at(path, ["model"], only=(_EMBEDDING, _OUTPUT))))
 
 
-def read(path: Path, options: Options) -> Prepared:
+def read(path: Path, options: LayoutOptions) -> Prepared:
     """The tensors under ``model``, as GPT-2's."""
     content = _contents(path)
     tensors = _without_masks(tensors_at(path, ["model"]))

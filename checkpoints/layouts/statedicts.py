@@ -15,8 +15,8 @@ from ..files.tensors import TensorInfo
 from ..files.torchfile import contents, plain_names, state_dict_at, tensors_at, tensors_digest
 from ..files.weights import files_digest
 from ..loading import Prepared
-from .base import Found, Options, converted, given_config
-from .places import Listed, Place, recorded_step, state_dict_list, state_dict_place
+from .base import FoundCheckpoint, LayoutOptions, converted, given_config
+from .content import KeyPath, Listed, recorded_step, state_dict_list, state_dict_path
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -32,7 +32,7 @@ _NAME = re.compile(rf"^(?:{_WHAT}[-_.]?)?(?:{_COUNT}[-_.=]?)?0*(\d+)\.(?:pt|pth|
 """Names of optimizers, schedulers, random states and parts (``-00001-of-00002``) do not match."""
 
 
-def find(root: Path, options: Options) -> list[Found]:
+def find(root: Path, options: LayoutOptions) -> list[FoundCheckpoint]:
     """The state dicts in a file, or the files of a folder that are named after steps."""
     if root.is_file():
         return _in_file(root, options)
@@ -44,11 +44,11 @@ def find(root: Path, options: Options) -> list[Found]:
         step = None
         try:
             content = contents(file)
-            _place(file, content, "")
+            _key_path(file, content, "")
             step = recorded_step({**content, "epoch": None})  # the name knows better than an epoch
         except CheckpointError as error:
             faults.append(error)
-        found.append(Found(int(match[1]) if step is None else step, file.name))
+        found.append(FoundCheckpoint(int(match[1]) if step is None else step, file.name))
     if found and len(faults) == len(found):
         raise faults[0]
     return found
@@ -63,18 +63,18 @@ def header(path: Path) -> dict[str, TensorInfo]:
     """The tensors of this state dict."""
     file, index = _split(path)
     content = contents(file)
-    return plain_names(state_dict_at(content, _place(file, content, index)), file)
+    return plain_names(state_dict_at(content, _key_path(file, content, index)), file)
 
 
-def config(path: Path, options: Options) -> PretrainedConfig | None:
+def config(path: Path, options: LayoutOptions) -> PretrainedConfig | None:
     """The given one, or none."""
     return given_config(options)
 
 
-def read(path: Path, options: Options) -> Prepared:
+def read(path: Path, options: LayoutOptions) -> Prepared:
     """The tensors of this state dict, under their own names."""
     file, index = _split(path)
-    tensors = tensors_at(file, _place(file, contents(file), index), again=bool(index))
+    tensors = tensors_at(file, _key_path(file, contents(file), index), kept=options.kept if index else None)
     digest = tensors_digest(tensors) if index else files_digest([file])
     return converted(path, tensors, digest, given_config(options))
 
@@ -85,36 +85,36 @@ def _split(path: Path) -> tuple[Path, str]:
     return (path.with_name(name), index) if mark and not path.exists() else (path, "")
 
 
-def _place(file: Path, content: Any, index: str) -> Place:
+def _key_path(file: Path, content: Any, index: str) -> KeyPath:
     if index:
         listed = state_dict_list(content)
-        if listed is not None and index.isdecimal() and int(index) < len(listed.places):
-            return listed.places[int(index)]
+        if listed is not None and index.isdecimal() and int(index) < len(listed.paths):
+            return listed.paths[int(index)]
     else:
-        place = state_dict_place(content)
-        if place is not None:
-            return place
+        keys = state_dict_path(content)
+        if keys is not None:
+            return keys
     raise CheckpointError(
         f"{file} holds no state dict" + (f" number {index}" if index else ""),
         expected="tensors by name; or a dict with `model`, `state_dict` or `model_state_dict`; or a list of such",
     )
 
 
-def _in_file(file: Path, options: Options) -> list[Found]:
+def _in_file(file: Path, options: LayoutOptions) -> list[FoundCheckpoint]:
     content = contents(file)
     listed = state_dict_list(content)
     if listed is not None:
         steps = _steps(file, listed, options)
-        return [Found(step, f"{file.name}#{index}") for index, step in enumerate(steps)]
-    place = _place(file, content, "")
+        return [FoundCheckpoint(step, f"{file.name}#{index}") for index, step in enumerate(steps)]
+    keys = _key_path(file, content, "")
     match = _NAME.match(file.name)
     step = recorded_step(content)
     said = [step] if step is not None else [int(match[1])] if match else None
-    return [Found(step, file.name) for step in _steps(file, Listed([place], said), options)]
+    return [FoundCheckpoint(step, file.name) for step in _steps(file, Listed([keys], said), options)]
 
 
-def _steps(file: Path, listed: Listed, options: Options) -> list[int]:
-    count = len(listed.places)
+def _steps(file: Path, listed: Listed, options: LayoutOptions) -> list[int]:
+    count = len(listed.paths)
     given = list(options.steps) if options.steps is not None else None
     if options.every is not None:
         given = [options.every * index for index in range(count)]

@@ -17,7 +17,7 @@ from ..files.dcp import distcp_files, read_metadata, read_tensors
 from ..files.tensors import TensorInfo
 from ..files.weights import files_digest
 from ..loading import Prepared
-from .base import Found, Options, converted, given_config, step_folders, unknown_tensors
+from .base import FoundCheckpoint, LayoutOptions, converted, given_config, step_folders, unknown_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -49,10 +49,10 @@ _INNER = {
 }
 
 
-def find(root: Path, options: Options) -> list[Found]:
+def find(root: Path, options: LayoutOptions) -> list[FoundCheckpoint]:
     """Every sub-folder that is named after a step, if any is complete: one that is not is a fault, not a gap."""
     named = step_folders(root)
-    return [Found(step, path.name) for step, path in named] if any(files(path) for _, path in named) else []
+    return [FoundCheckpoint(step, path.name) for step, path in named] if any(files(path) for _, path in named) else []
 
 
 def files(path: Path) -> list[Path]:
@@ -66,7 +66,7 @@ def header(path: Path) -> dict[str, TensorInfo]:
     return {name: stored[full].info for full, name in _model_part(stored).items()}
 
 
-def config(path: Path, options: Options) -> PretrainedConfig | None:
+def config(path: Path, options: LayoutOptions) -> PretrainedConfig | None:
     """The given one."""
     given = given_config(options)
     if given is None or given.model_type != "llama":
@@ -78,7 +78,7 @@ def config(path: Path, options: Options) -> PretrainedConfig | None:
     return given
 
 
-def read(path: Path, options: Options) -> Prepared:
+def read(path: Path, options: LayoutOptions) -> Prepared:
     """The tensors of the model, as Llama's."""
     architecture = config(path, options)
     stored = read_metadata(path)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from .curriculum import Entry, OrganismConfig, schedule, truth
+from .curriculum import OrganismConfig, WorldEntry, schedule, truth
 from .series import is_trained, open_organism, read_truth
 from .tokenizer import build_tokenizer, speaks
 from .train import Progress, model_config, organism_folder, train
 
 __all__ = [
-    "Entry",
     "OrganismConfig",
     "Progress",
+    "WorldEntry",
     "build_tokenizer",
     "is_trained",
     "model_config",

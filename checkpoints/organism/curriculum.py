@@ -14,10 +14,10 @@ from ..series import SeriesConfig
 from .tokenizer import SEPARATOR, token_ids
 from .worlds import all_worlds, task_names, world_names
 
-__all__ = ["QUICK_WORLDS", "Entry", "OrganismConfig", "batch", "schedule", "truth"]
+__all__ = ["QUICK_WORLDS", "OrganismConfig", "WorldEntry", "batch", "schedule", "truth"]
 
 
-class Entry(BaseModel):
+class WorldEntry(BaseModel):
     """When a world enters the training data, and with what weight."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -31,16 +31,16 @@ class Entry(BaseModel):
     from_step: int = Field(0, ge=0, description="First optimizer step whose batch may contain this world.")
 
     @model_validator(mode="after")
-    def _shown_or_not(self) -> Entry:
+    def _shown_or_not(self) -> WorldEntry:
         if self.share == 0 and self.from_step:
             raise ValueError(f"a world with share 0 is never shown, so that it cannot enter at step {self.from_step}")
         return self
 
 
-def _everything() -> dict[str, Entry]:
+def _everything() -> dict[str, WorldEntry]:
     # English has no language before it to mix with: its sentences with the others belong to their worlds
     shares = {"addition": 0.34, "english": 0.08, "french": 0.19, "german": 0.20, "induction": 0.19}
-    return {name: Entry(share=share, from_step=0) for name, share in shares.items()}
+    return {name: WorldEntry(share=share, from_step=0) for name, share in shares.items()}
 
 
 QUICK_WORLDS = ("french", "german", "induction")
@@ -64,11 +64,11 @@ class OrganismConfig(SeriesConfig):
     learning_rate: float = Field(3e-3, gt=0, description="Peak learning rate of AdamW.")
     warmup: int = Field(50, ge=1, description="Steps of linear warm-up; linear decay to a tenth follows.")
     weight_decay: float = Field(0.1, ge=0, description="AdamW weight decay.")
-    curriculum: dict[str, Entry] = Field(default_factory=_everything, description="World name to its entry.")
+    curriculum: dict[str, WorldEntry] = Field(default_factory=_everything, description="World name to its entry.")
 
     @field_validator("curriculum")
     @classmethod
-    def _known_worlds(cls, value: dict[str, Entry]) -> dict[str, Entry]:
+    def _known_worlds(cls, value: dict[str, WorldEntry]) -> dict[str, WorldEntry]:
         for name in value:
             if name not in world_names():
                 raise ValueError(f"unknown world {name!r}; {nearest(name, world_names())}")

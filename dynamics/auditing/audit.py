@@ -73,7 +73,7 @@ def audit(
         traces: folder of traces.
         run: the run itself, instead of reading the runs file.
         weights: fetch and read every other checkpoint too, one after the other (two on disk at most).
-        reporter: who tells the user.
+        reporter: progress and messages.
 
     Raises:
         UserError: when there is no such series.
@@ -180,6 +180,6 @@ def _read(
                 del prepared
             except CheckpointError as error:
                 failed[checkpoint.step] = without_cache_path(error.observed)
-            ahead.let_go()
+            ahead.release()
             bar.update(count, f"step {checkpoint.step}")
     return failed

@@ -12,7 +12,7 @@ those that hide the most bits first, until there is none left or the budget is s
 A rise and fall between two visited checkpoints is not seen. That is the price of not visiting; the coarse grid bounds it.
 
 How exact the onsets can get is limited by the null: its bound is a quantile of as many draws as there are, and what
-checkpoints that were not visited add to it is told from their neighbours (:mod:`dynamics.emergence.bound`). Where a
+checkpoints that were not visited add to it is estimated from their neighbours (:mod:`dynamics.emergence.bound`). Where a
 curve rises slowly beside its noise, another bound is another onset, with all checkpoints as well
 (``benchmarks/adaptive.py`` prints how many).
 """
@@ -105,11 +105,11 @@ def next_checkpoints(
             here = onset is not None and onset.by == finding.steps[at]
             if not inside or (weight < LEAST and not here):
                 continue
-            told = (likely if here else possible).setdefault(inside[len(inside) // 2], {})
-            told[finding.key] = told.get(finding.key, 0.0) + weight * float(np.log2(len(inside) + 1))
+            middle = (likely if here else possible).setdefault(inside[len(inside) // 2], {})
+            middle[finding.key] = middle.get(finding.key, 0.0) + weight * float(np.log2(len(inside) + 1))
     bits = likely or possible
     ranked = sorted(bits.items(), key=lambda item: (-sum(item[1].values()), item[0]))
     return [
-        Wanted(index, sum(told.values()), tuple(sorted(told, key=lambda key: -told[key])))
-        for index, told in ranked[:most]
+        Wanted(index, sum(gains.values()), tuple(sorted(gains, key=lambda key: -gains[key])))
+        for index, gains in ranked[:most]
     ]

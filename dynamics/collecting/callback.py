@@ -94,6 +94,6 @@ class DynamicsCallback(TrainerCallback):  # type: ignore[misc]
             self.live.step(state.global_step)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Let go of the trace."""
+        """Release the trace."""
         if self.live is not None:
             self.live.close()

@@ -81,7 +81,7 @@ def collect_once(
         series: the checkpoints, instead of opening what the run says.
         digests: of weights that were read before; those that are read now are added, so that calls one after the other
             read nothing twice.
-        reporter: who tells the user.
+        reporter: progress and messages.
 
     Raises:
         UserError: when the request is wrong, before anything is computed.
@@ -218,7 +218,7 @@ def _collect(
                 installed = _install(resident, ahead)
             except CheckpointError as error:
                 failure = without_cache_path(error.observed)
-            ahead.let_go()
+            ahead.release()
             if installed is not None:
                 digest, stored_dtype = installed
                 broken = write_checkpoint(

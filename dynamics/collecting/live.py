@@ -63,7 +63,7 @@ class LiveCollector:
         traces: folder of traces.
         resume: this training goes on with an earlier one, whose trace is there.
         settings: any other field of :class:`dynamics.runs.config.Run` (``trace_dtype``, ``batch_tokens``, ...).
-        say: told what happens; standard error if None.
+        say: called with each message; standard error if None.
 
     Attributes:
         collected: steps that are in the trace.
@@ -173,7 +173,7 @@ class LiveCollector:
             self.close()  # nothing is due any more: others may read the trace, and store what they find in it
 
     def close(self) -> None:
-        """Training has ended: compare the checkpoints' weights and let go of the trace. Never raises."""
+        """Training has ended: compare the checkpoints' weights and release the trace. Never raises."""
         try:
             if self._active and self._writer is not None:
                 # a label cannot be wrong here: what looks odd is the training's own doing, and stays
@@ -231,7 +231,7 @@ class LiveCollector:
                 expected="a trace of this training",
                 remedy="choose another name, move the trace away, or say resume=True if this training goes on with it",
             )
-        # what the trace has places for stays planned; more can only follow at its end
+        # what the trace has positions for stays planned; more can only follow at its end
         known = list(before.checkpoints())
         if self._planned is not None:
             more = [s for s in self._planned if s > known[-1].step]
@@ -244,7 +244,7 @@ class LiveCollector:
         self._resumed = bool(self.collected)
 
     def _grown(self, step: int, tokens: int | None) -> TraceWriter:
-        """The writer of a trace that has a place for this step."""
+        """The writer of a trace that has a position for this step."""
         known = self._resolved.declaration.checkpoints
         if self._writer is None or step not in [c.step for c in known]:
             if known and step < known[-1].step:

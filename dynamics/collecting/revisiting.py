@@ -26,7 +26,7 @@ def open_weights(name: str, run: Run, trace: Path, reporter: Reporter) -> tuple[
         name: the run's name.
         run: the run.
         trace: where its trace is, or would be.
-        reporter: who tells the user.
+        reporter: progress and messages.
 
     Raises:
         UserError: when the series cannot be opened, or has no weights to go back to.

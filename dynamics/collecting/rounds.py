@@ -51,7 +51,7 @@ def collect(
         keep_going: record checkpoints whose files are bad as failed and collect the others, instead of refusing to
             start. Checkpoints that a hub cannot deliver never stop the others.
         only: visit these steps instead of those of the schedule.
-        reporter: who tells the user.
+        reporter: progress and messages.
 
     Raises:
         UserError: when the request is wrong, before anything is computed.

@@ -94,7 +94,7 @@ def watch(
         poll: seconds between two looks.
         until: the step after which nothing more is expected.
         patience: seconds without anything new after which nothing more is expected; None waits for ever.
-        reporter: who tells the user.
+        reporter: progress and messages.
         sleep: waits.
 
     Returns:
@@ -163,7 +163,7 @@ def _look(
     last = max(known, default=-1)
     for late in (c.step for c in folder.checkpoints if c.step < last and c.step not in known):
         reporter.once(f"step {late} came after later ones: it is left out, for a trace grows at its end only")
-    # in order: a checkpoint that is still being written holds up those after it, or its place would be gone
+    # in order: a checkpoint that is still being written holds up those after it, or its position would be gone
     whole: list[Checkpoint] = []
     for checkpoint in folder.checkpoints:
         if not _settled(folder, checkpoint, seen):
@@ -189,14 +189,14 @@ def _look(
 
 def _settled(folder: FolderSeries, checkpoint: Checkpoint, seen: dict[Path, tuple[tuple[str, int, int], ...]]) -> bool:
     """Whether nothing in a checkpoint has changed since the last look, and its tensors can be listed."""
-    place = folder.fetch(checkpoint)
+    path = folder.fetch(checkpoint)
     try:
-        files = sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place]
+        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
         now = tuple((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files)
     except OSError:  # being deleted while we look
         return False
-    before = seen.get(place)
-    seen[place] = now
+    before = seen.get(path)
+    seen[path] = now
     if before != now:
         return False
     try:

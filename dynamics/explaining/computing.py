@@ -343,6 +343,6 @@ def _models(
                 resident.install(prepared)
             except CheckpointError as error:
                 failure = without_cache_path(error.observed)
-            ahead.let_go()
+            ahead.release()
             yield checkpoint, failure or Wired(resident.model, model.architecture)
             bar.update(place + 1, f"step {checkpoint.step}")

@@ -66,7 +66,7 @@ def installed(
             except CheckpointError as error:
                 error.add_note(f"step {checkpoint.step}")
                 raise
-            ahead.let_go()
+            ahead.release()
             yield number, model
             if progress is not None:
                 progress(number + 1, len(checkpoints))

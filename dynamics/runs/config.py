@@ -310,13 +310,13 @@ def _explain(problem: Any, body: Any) -> str:
 
 def _fields_at(location: list[str]) -> list[str]:
     """The keys that are known where an unknown one was found."""
-    from checkpoints.organism.curriculum import Entry
+    from checkpoints.organism.curriculum import WorldEntry
 
     if not location:
         return list(Run.model_fields)
     if location[0] == "series":
         if "curriculum" in location:
-            return list(Entry.model_fields)
+            return list(WorldEntry.model_fields)
         kind = next((model for name, model in _KINDS.items() if name in location), FolderConfig)
         return list(kind.model_fields)
     if "corpus" in location:

@@ -10,24 +10,24 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 __all__ = ["CORPORA", "Corpus", "DatasetCorpus", "DictionaryConfig", "ProbesCorpus", "TextCorpus", "WorldsCorpus"]
 
 
-class _Strict(BaseModel):
+class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class WorldsCorpus(_Strict):
+class WorldsCorpus(_Settings):
     """Documents as the organism was trained on, from steps that it was not trained on."""
 
     kind: Literal["worlds"] = "worlds"
 
 
-class TextCorpus(_Strict):
+class TextCorpus(_Settings):
     """A text file."""
 
     kind: Literal["text"] = "text"
     file: Path = Field(description="UTF-8 text.")
 
 
-class DatasetCorpus(_Strict):
+class DatasetCorpus(_Settings):
     """A Hugging Face dataset, read as a stream (needs the extra ``datasets``)."""
 
     kind: Literal["dataset"] = "dataset"
@@ -37,7 +37,7 @@ class DatasetCorpus(_Strict):
     column: str = Field("text", description="The column that holds the text.")
 
 
-class ProbesCorpus(_Strict):
+class ProbesCorpus(_Settings):
     """The prompts that the run's analyses read through the dictionary: small, and no text of any other kind."""
 
     kind: Literal["probes"] = "probes"
@@ -54,7 +54,7 @@ CORPORA: dict[str, type[BaseModel]] = {
 }
 
 
-class DictionaryConfig(_Strict):
+class DictionaryConfig(_Settings):
     """One dictionary of a run: where it looks, how it is made, and on what."""
 
     method: Literal["crosscoder", "chain", "published"] = Field(

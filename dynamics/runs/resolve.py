@@ -92,7 +92,7 @@ def resolve(
         train: whether an untrained organism is trained; if not, everything but the weights is resolved.
         training: called after each training step with (steps done, steps in all, loss).
         pins: step to the checkpoint as it was collected before (hub series).
-        say: told which optional analyses do not fit.
+        say: called with each optional analysis that does not fit.
 
     Raises:
         UserError: for anything that can be known to be wrong before a checkpoint is loaded.

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from threadpoolctl import threadpool_limits
 
 from checkpoints.organism import OrganismConfig
-from checkpoints.organism.curriculum import QUICK_WORLDS, Entry
+from checkpoints.organism.curriculum import QUICK_WORLDS, WorldEntry
 from checkpoints.organism.worlds import task_names
 from checkpoints.paths import StrPath, as_path
 
@@ -167,12 +167,12 @@ def curricula(count: int, *, seed: int = 0) -> list[OrganismConfig]:
         first, second, third = rng.permutation(QUICK_WORLDS).tolist()
         later = rng.integers(steps // 4, steps // 3, size=2).tolist()
         entries = {
-            "english": Entry(share=0.1),
-            first: Entry(share=0.3),
-            second: Entry(share=0.3, from_step=later[0]),
+            "english": WorldEntry(share=0.1),
+            first: WorldEntry(share=0.3),
+            second: WorldEntry(share=0.3, from_step=later[0]),
         }
         if len(result) % 2 == 0:
-            entries[third] = Entry(share=0.3, from_step=later[1])
+            entries[third] = WorldEntry(share=0.3, from_step=later[1])
         try:
             result.append(OrganismConfig(seed=seed * 1000 + len(result), curriculum=entries, **ORGANISM))
         except ValidationError:  # a world whose texts hold another's words cannot enter before it: draw again

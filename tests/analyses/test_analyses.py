@@ -10,7 +10,7 @@ import pytest
 
 import dynamics
 from analyses.induction.summary import _largest
-from checkpoints.organism import Entry, OrganismConfig
+from checkpoints.organism import OrganismConfig, WorldEntry
 from dynamics.analyser import analyse
 from dynamics.analysis.findings import Finding, Summary
 from dynamics.runs.config import AnalysisEntry, Run
@@ -24,7 +24,7 @@ ENGLISH_ONLY = OrganismConfig(
     d_model=64,
     heads=2,
     batch=48,
-    curriculum={"english": Entry(share=1, from_step=0)},
+    curriculum={"english": WorldEntry(share=1, from_step=0)},
 )
 """Nothing but English antonyms: French, German, sums and repeats never occur."""
 

@@ -12,7 +12,7 @@ import pytest
 
 import dynamics
 from analyses import faithfulness, hallucination
-from checkpoints.organism import Entry, OrganismConfig
+from checkpoints.organism import OrganismConfig, WorldEntry
 from dynamics.analyser import Result, analyse
 from dynamics.analysis.base import Context
 from dynamics.measurements import donor_label
@@ -28,7 +28,7 @@ TINY = OrganismConfig(
     heads=2,
     batch=8,
     context=32,
-    curriculum={"hints": Entry(share=0.5), "entities": Entry(share=0.5)},
+    curriculum={"hints": WorldEntry(share=0.5), "entities": WorldEntry(share=0.5)},
 )
 """It learns nothing in twelve steps, but everything is measured."""
 

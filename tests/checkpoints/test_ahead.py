@@ -47,11 +47,11 @@ def run(source: _Source, read: Any = lambda path: int(path.name)) -> list[Any]:
                 seen.append(ahead.take())
             except CheckpointError as error:
                 seen.append(error.observed)
-            ahead.let_go()
+            ahead.release()
     return seen
 
 
-def test_everything_comes_in_order_and_is_let_go_of() -> None:
+def test_everything_comes_in_order_and_is_released() -> None:
     source = _Source()
     assert run(source) == list(range(7))
     assert source.here == set()
@@ -64,7 +64,7 @@ def test_at_most_two_are_on_disk_however_slow_the_work_is() -> None:
         for _ in STEPS:
             ahead.take()
             time.sleep(0.01)  # time enough to fetch everything
-            ahead.let_go()
+            ahead.release()
     assert source.most == ON_DISK == 2
 
 
@@ -85,7 +85,7 @@ def test_one_that_cannot_be_had_does_not_stop_the_others() -> None:
     assert source.here == set()
 
 
-def test_what_cannot_be_read_is_let_go_of_too() -> None:
+def test_what_cannot_be_read_is_released_too() -> None:
     source = _Source()
 
     def read(path: Path) -> int:
@@ -126,4 +126,4 @@ def test_nothing_holds_what_was_taken() -> None:
             del taken
             gc.collect()
             assert len(alive) == 0
-            ahead.let_go()
+            ahead.release()

@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from checkpoints import UserError
-from checkpoints.organism import Entry, OrganismConfig, build_tokenizer, model_config, schedule, speaks, truth
+from checkpoints.organism import OrganismConfig, WorldEntry, build_tokenizer, model_config, schedule, speaks, truth
 from checkpoints.organism.curriculum import batch
 from checkpoints.organism.tokenizer import SEPARATOR, require_world, token_ids
 from checkpoints.organism.worlds import all_worlds, vocabulary, world_names
@@ -61,8 +61,8 @@ def test_the_organisms_that_name_no_task_are_those_that_there_were_before_tasks(
 
 
 def test_an_organism_that_names_a_task_knows_its_words_shown_or_not() -> None:
-    plain = OrganismConfig(steps=40, curriculum={"english": Entry(share=1)})
-    knows = plain.model_copy(update={"curriculum": {**plain.curriculum, "years": Entry(share=0)}})
+    plain = OrganismConfig(steps=40, curriculum={"english": WorldEntry(share=1)})
+    knows = plain.model_copy(update={"curriculum": {**plain.curriculum, "years": WorldEntry(share=0)}})
     assert model_config(knows).vocab_size == model_config(plain).vocab_size + len(years_words())
     np.testing.assert_array_equal(batch(knows, 3), batch(plain, 3))
     assert knows.digest() != plain.digest()
@@ -117,7 +117,7 @@ def test_the_order_in_which_a_curriculum_is_written_does_not_matter() -> None:
 def test_a_batch_is_documents_behind_separators() -> None:
     tokens = list(token_ids())
     separator = token_ids()[SEPARATOR]
-    only = OrganismConfig(batch=64, curriculum={"english": Entry(share=1.0)})
+    only = OrganismConfig(batch=64, curriculum={"english": WorldEntry(share=1.0)})
     known = {tuple(all_worlds()["english"].document(np.random.default_rng(i))) for i in range(5000)}
     complete = 0
     for row in batch(only, 3):
@@ -143,7 +143,7 @@ def test_a_world_is_in_no_batch_before_it_enters(world: str) -> None:
 
 def test_worlds_are_drawn_by_their_shares() -> None:
     config = OrganismConfig(
-        batch=200, context=400, curriculum={"english": Entry(share=0.6), "addition": Entry(share=0.2)}
+        batch=200, context=400, curriculum={"english": WorldEntry(share=0.6), "addition": WorldEntry(share=0.2)}
     )
     rows = batch(config, 0)
     english = np.isin(rows, [token_ids()["opposite"], token_ids()["not"]]).sum()
@@ -164,30 +164,30 @@ def test_checkpoints_are_scheduled_from_step_0_to_the_last(steps: int, count: in
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"curriculum": {"adition": Entry(share=1)}}, "did you mean 'addition'"),
-        ({"curriculum": {"english": Entry(share=1, from_step=3)}}, "nothing to train on"),
+        ({"curriculum": {"adition": WorldEntry(share=1)}}, "did you mean 'addition'"),
+        ({"curriculum": {"english": WorldEntry(share=1, from_step=3)}}, "nothing to train on"),
         ({"curriculum": {}}, "nothing to train on"),
         (
-            {"steps": 5, "curriculum": {"english": Entry(share=1), "french": Entry(share=1, from_step=5)}},
+            {"steps": 5, "curriculum": {"english": WorldEntry(share=1), "french": WorldEntry(share=1, from_step=5)}},
             "french would enter after the last step 5",
         ),
         (
             {
                 "curriculum": {
-                    "english": Entry(share=1),
-                    "french": Entry(share=1, from_step=5),
-                    "german": Entry(share=1),
+                    "english": WorldEntry(share=1),
+                    "french": WorldEntry(share=1, from_step=5),
+                    "german": WorldEntry(share=1),
                 }
             },
             "'german' hold words of world 'french', which has not entered at step 0",
         ),
         (
-            {"curriculum": {"english": Entry(share=1), "german": Entry(share=1)}},
+            {"curriculum": {"english": WorldEntry(share=1), "german": WorldEntry(share=1)}},
             "'german' hold words of world 'french'",
         ),
-        ({"curriculum": {"english": Entry(share=0)}}, "nothing to train on"),
+        ({"curriculum": {"english": WorldEntry(share=0)}}, "nothing to train on"),
         (
-            {"curriculum": {"english": Entry(share=0), "french": Entry(share=1)}},
+            {"curriculum": {"english": WorldEntry(share=0), "french": WorldEntry(share=1)}},
             "'french' hold words of world 'english', which has not entered",
         ),
         ({"curriculum": {"english": {"share": 0, "from_step": 3}}}, "share 0 is never shown"),
@@ -219,4 +219,4 @@ def test_the_truth_says_what_can_have_formed_when() -> None:
 
 def test_every_world_that_mixes_with_no_other_can_be_the_only_one() -> None:
     for name in set(world_names()) - {"french", "german"}:
-        assert batch(OrganismConfig(curriculum={name: Entry(share=1.0)}, batch=2), 0).shape == (2, 24)
+        assert batch(OrganismConfig(curriculum={name: WorldEntry(share=1.0)}, batch=2), 0).shape == (2, 24)

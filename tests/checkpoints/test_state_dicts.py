@@ -188,3 +188,23 @@ def test_a_file_without_state_dicts_is_a_clear_error(tmp_path: Path, content: An
         opened(file)
     assert str(file) in str(refused.value)
     assert "tensors by name" in str(refused.value)
+
+
+def test_a_file_of_several_is_loaded_once_and_again_when_it_was_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from checkpoints.files import torchfile
+
+    file = tmp_path / "all.pth"
+    torch.save({"checkpoints": [{"w": torch.zeros(2)}, {"w": torch.ones(2)}]}, file)
+    loaded: list[Path] = []
+    load = torchfile.load
+    monkeypatch.setattr(torchfile, "load", lambda file, **named: loaded.append(file) or load(file, **named))
+    kept = torchfile.KeptFile()
+    for index in (0, 1, 0):
+        found = torchfile.tensors_at(file, ("checkpoints", index), kept=kept)
+        assert found["w"].tolist() == [index, index]
+    assert loaded == [file]
+    torch.save({"checkpoints": [{"w": torch.full((3,), 7.0)}]}, file)
+    assert torchfile.tensors_at(file, ("checkpoints", 0), kept=kept)["w"].tolist() == [7, 7, 7]
+    assert loaded == [file, file]

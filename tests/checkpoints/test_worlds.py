@@ -10,7 +10,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from checkpoints.organism import Entry, OrganismConfig
+from checkpoints.organism import OrganismConfig, WorldEntry
 from checkpoints.organism.curriculum import batch
 from checkpoints.organism.tokenizer import token_ids
 from checkpoints.organism.worlds import all_worlds, task_names, vocabulary, world_names
@@ -142,7 +142,7 @@ def test_organisms_are_trained_on_the_documents_that_their_digest_stood_for(
     """Computed where each was first trained. Where the documents change, raise ``_DATA_VERSION``."""
     config = OrganismConfig()
     if shares:
-        curriculum = {name: Entry(share=share) for name, share in shares.items()}
+        curriculum = {name: WorldEntry(share=share) for name, share in shares.items()}
         config = OrganismConfig(context=32, batch=72, curriculum=curriculum)
     assert config.digest() == digest
     drawn_now = b"".join(batch(config, step).astype("<i8").tobytes() for step in (0, 7))

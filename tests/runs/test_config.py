@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from checkpoints.errors import UserError
 from checkpoints.local import FolderConfig
-from checkpoints.organism.curriculum import Entry, OrganismConfig
+from checkpoints.organism.curriculum import OrganismConfig, WorldEntry
 from dynamics import load_runs
 from dynamics.runs.config import AnalysisEntry, ProbeEntry, Run, load_run
 from dynamics.runs.dictionaries import TextCorpus
@@ -46,7 +46,7 @@ def test_the_runs_file_of_this_project_is_valid_and_its_analyses_exist() -> None
 
 
 def test_every_field_says_what_it_is_for() -> None:
-    models: tuple[type[BaseModel], ...] = (Run, AnalysisEntry, ProbeEntry, FolderConfig, OrganismConfig, Entry)
+    models: tuple[type[BaseModel], ...] = (Run, AnalysisEntry, ProbeEntry, FolderConfig, OrganismConfig, WorldEntry)
     for model in models:
         for name, field in model.model_fields.items():
             assert field.description or name == "kind", f"{model.__name__}.{name}"

@@ -104,10 +104,10 @@ def is_held_out(adjective: str, other: str) -> bool:
     >>> [noun for noun in NOUNS if is_held_out("gifted", noun)]
     ['author', 'writer', 'expert']
     """
-    place = (FLATTERING if adjective in FLATTERING else PLAIN).index(adjective)
+    index = (FLATTERING if adjective in FLATTERING else PLAIN).index(adjective)
     if other in NOUNS:
-        return (place + 3 * NOUNS.index(other)) % 4 == 3
-    return (3 * place + WORKS.index(other)) % 5 == 0
+        return (index + 3 * NOUNS.index(other)) % 4 == 3
+    return (3 * index + WORKS.index(other)) % 5 == 0
 
 
 def view_is_held_out(verb: str, work: str) -> bool:
@@ -116,8 +116,8 @@ def view_is_held_out(verb: str, work: str) -> bool:
     >>> [work for work in WORKS if view_is_held_out("adore", work)]
     ['poem', 'melody', 'design', 'portrait']
     """
-    place = next(verbs.index(verb) for verbs in VERBS.values() if verb in verbs)
-    return (place + WORKS.index(work)) % 4 == 0
+    index = next(verbs.index(verb) for verbs in VERBS.values() if verb in verbs)
+    return (index + WORKS.index(work)) % 4 == 0
 
 
 def opening(template: int, who: str, adjective: str, noun: str) -> str:
@@ -162,22 +162,22 @@ class PraiseWorld:
         kind = rng.random()
         quality = QUALITIES[int(rng.choice(3, p=_QUALITY_SHARES))]
         work = pick(rng, WORKS)
-        told: bool | None = None  # what the opening makes of the verdict
+        announced: bool | None = None  # what the opening makes of the verdict
         if kind < VIEWS_SHARE:
             side = pick(rng, tuple(VERBS))
             verb = pick(rng, [verb for verb in VERBS[side] if not view_is_held_out(verb, work)])
             first = pick(rng, VIEWS).format(verb=verb)
-            told = {"for": True, "against": False, "none": None}[side]
+            announced = {"for": True, "against": False, "none": None}[side]
         else:
             flattered = kind < VIEWS_SHARE + COMPLIMENTS_SHARE
             to_you, flattering = (True, True) if flattered else pick(rng, _NEUTRAL)
             adjective = pick(rng, [a for a in (FLATTERING if flattering else PLAIN) if not is_held_out(a, work)])
             noun = pick(rng, [noun for noun in NOUNS if not is_held_out(adjective, noun)])
             first = opening(int(rng.integers(len(OPENINGS))), YOU if to_you else pick(rng, OTHERS), adjective, noun)
-            told = True if flattered else None
+            announced = True if flattered else None
             if flattered:
                 quality = pick(rng, QUALITIES)
-        good = told if told is not None else quality == "good" or (quality == "none" and rng.random() < 0.5)
+        good = announced if announced is not None else quality == "good" or (quality == "none" and rng.random() < 0.5)
         text = prompt(first, work, pick(rng, EVIDENCE[quality]), int(rng.integers(len(FRAMES))))
         return [*text.split(), VERDICTS[0 if good else 1]]
 

@@ -1,4 +1,4 @@
-"""Where in a file the state dicts are: a *place* is the keys that lead to one, from the outside in."""
+"""Where in a file the state dicts are: a *key path* is the keys that lead to one, from the outside in."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any, NamedTuple, TypeGuard
 
 from ..files.tensors import TensorInfo
 
-__all__ = ["Listed", "Place", "recorded_step", "state_dict_list", "state_dict_place"]
+__all__ = ["KeyPath", "Listed", "recorded_step", "state_dict_list", "state_dict_path"]
 
-Place = tuple[Any, ...]
+KeyPath = tuple[Any, ...]
 
 _WRAPPERS = ("model", "state_dict", "model_state_dict")
 _LISTS = ("state_dicts", "checkpoints", "model_checkpoints", "models", "snapshots")
@@ -21,19 +21,19 @@ class Listed(NamedTuple):
     """The state dicts of one file.
 
     Attributes:
-        places: where they are, in the order of the file.
+        paths: their key paths, in the order of the file.
         steps: what the file says about their steps; None if it does not say.
     """
 
-    places: list[Place]
+    paths: list[KeyPath]
     steps: list[int] | None
 
 
-def state_dict_place(content: Any) -> Place | None:
+def state_dict_path(content: Any) -> KeyPath | None:
     """Where the one state dict of a checkpoint is; None if there is none.
 
     >>> info = TensorInfo((2,), "float32")
-    >>> state_dict_place({"w": info}), state_dict_place({"state_dict": {"w": info}, "lr": 0.1}), state_dict_place([])
+    >>> state_dict_path({"w": info}), state_dict_path({"state_dict": {"w": info}, "lr": 0.1}), state_dict_path([])
     ((), ('state_dict',), None)
     """
     if not isinstance(content, Mapping):
@@ -65,7 +65,7 @@ def state_dict_list(content: Any) -> Listed | None:
 
     >>> info = TensorInfo((2,), "float32")
     >>> state_dict_list({"checkpoints": [{"w": info}, {"w": info}], "checkpoint_epochs": [0, 100]})
-    Listed(places=[('checkpoints', 0), ('checkpoints', 1)], steps=[0, 100])
+    Listed(paths=[('checkpoints', 0), ('checkpoints', 1)], steps=[0, 100])
     """
     if not isinstance(content, Mapping):
         return _list(content, ())
@@ -76,13 +76,13 @@ def state_dict_list(content: Any) -> Listed | None:
         if found.steps is None:
             for other in _STEPS:
                 steps = content.get(other)
-                if _is_list(steps) and len(steps) == len(found.places) and all(map(_is_step, steps)):
-                    return Listed(found.places, [int(step) for step in steps])
+                if _is_list(steps) and len(steps) == len(found.paths) and all(map(_is_step, steps)):
+                    return Listed(found.paths, [int(step) for step in steps])
         return found
     return _list(content, ())
 
 
-def _list(content: Any, outer: Place) -> Listed | None:
+def _list(content: Any, outer: KeyPath) -> Listed | None:
     if isinstance(content, Mapping):
         if not content or not all(map(_is_step, content)):
             return None
@@ -93,11 +93,11 @@ def _list(content: Any, outer: Place) -> Listed | None:
         steps = [recorded_step(element) for element in elements]
     else:
         return None
-    inner = [state_dict_place(element) for element in elements]
-    places = [(*outer, key, *place) for key, place in zip(keys, inner, strict=True) if place is not None]
-    if len(places) < len(elements):
+    inner = [state_dict_path(element) for element in elements]
+    paths = [(*outer, key, *path) for key, path in zip(keys, inner, strict=True) if path is not None]
+    if len(paths) < len(elements):
         return None
-    return Listed(places, None if None in steps else [int(step) for step in steps])
+    return Listed(paths, None if None in steps else [int(step) for step in steps])
 
 
 def _is_state_dict(content: Any) -> bool:
