@@ -85,8 +85,8 @@ def headlines(trace: Trace, analyses: Sequence[str]) -> list[Finding]:
     found: list[Finding] = []
     with threadpool_limits(1, user_api="blas"):
         for name in analyses:
-            module, options = find_analysis(name)
-            found += [f for f in module.summarise(trace, options).findings if f.headline]
+            analysis, options = find_analysis(name)
+            found += [f for f in analysis.summary(trace, options).findings if f.headline]
     return found
 
 

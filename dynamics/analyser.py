@@ -17,7 +17,8 @@ from checkpoints.errors import UserError, nearest
 from checkpoints.paths import StrPath, as_texts
 
 from .analysis.base import Analysis
-from .analysis.findings import Summary
+from .analysis.section import Summary
+from .analysis.sources import code_digest
 from .progress import Reporter
 from .runs.config import Run
 from .runs.lookup import requested
@@ -33,7 +34,7 @@ __all__ = ["Result", "analyse"]
 class Result:
     """One analysis and what it found."""
 
-    module: Analysis
+    analysis: Analysis
     summary: Summary
 
 
@@ -65,34 +66,33 @@ def analyse(
     analyses = as_texts(analyses, "analyses")
     name, run, traces = requested(name, run, runs=runs, traces=traces)
     entries = {entry.name: entry for entry in run.analyses}
-    for wanted in analyses:
-        if wanted not in entries:
-            raise UserError(
-                f"run {name!r} has no analysis {wanted!r}", remedy=nearest(wanted, entries) + ", or add it to the run"
-            )
-    modules = {n: find_analysis(n, entries[n].options) for n in (analyses or entries)}
+    for unknown in [asked for asked in analyses if asked not in entries]:
+        raise UserError(
+            f"run {name!r} has no analysis {unknown!r}", remedy=nearest(unknown, entries) + ", or add it to the run"
+        )
+    wanted = {n: find_analysis(n, entries[n].options) for n in (analyses or entries)}
     trace = open_run_trace(name, traces)
     planned = {entry["name"] for entry in trace.attributes["run_config"]["analyses"]}
     results = []
-    for analysis, (module, options) in modules.items():
-        if entries[analysis].optional and analysis not in planned:  # it did not fit the series
+    for entry, (analysis, options) in wanted.items():
+        if entries[entry].optional and entry not in planned:  # it did not fit the series
             continue
-        inputs = _inputs(trace, analysis, module, options)
-        stored = None if fresh else read_result(trace.path, analysis)
+        inputs = _inputs(trace, analysis, options)
+        stored = None if fresh else read_result(trace.path, entry)
         if stored is not None and stored[1].get("inputs") == inputs:
-            results.append(Result(module, Summary.from_json(stored[1]["summary"], stored[0])))
+            results.append(Result(analysis, Summary.from_json(stored[1]["summary"], stored[0])))
             continue
-        reporter.say(f"analysing {analysis} ...")
+        reporter.say(f"analysing {entry} ...")
         try:
             with threadpool_limits(1, user_api="blas"):  # many small matrices: threads only wait for one another
-                summary = module.summarise(trace, options)
+                summary = analysis.summary(trace, options)
         except UserError as error:
-            error.add_note(f"in analysis {analysis!r} of run {name!r}")
+            error.add_note(f"in analysis {entry!r} of run {name!r}")
             raise
         with _unless_collecting(trace.path, reporter) as free:
             if free:
-                write_result(trace.path, analysis, summary.data, {"inputs": inputs, "summary": summary.to_json()})
-        results.append(Result(module, summary))
+                write_result(trace.path, entry, summary.data, {"inputs": inputs, "summary": summary.to_json()})
+        results.append(Result(analysis, summary))
     return results
 
 
@@ -109,24 +109,16 @@ def _unless_collecting(trace: Path, reporter: Reporter) -> Iterator[bool]:
         yield free
 
 
-def _inputs(trace: Trace, analysis: str, module: Any, options: BaseModel) -> dict[str, Any]:
+def _inputs(trace: Trace, analysis: Analysis, options: BaseModel) -> dict[str, Any]:
     """What a result depends on: the data, the options and the program."""
-    source = Path(module.__file__)
-    files = sorted(source.parent.glob("*.py")) if source.name == "__init__.py" else [source]
-    engine = Path(__file__).parent
-    for package in ("numerics", "emergence", "circuits", "analysis"):
-        files += sorted((engine / package).glob("*.py"))
-    files += [engine / "store" / "reader.py", engine / "store" / "features.py"]
     weights = "".join(str(d) for d in trace.tree.to_dataset()["weights_digest"].values[trace.complete])
-    code = hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:16]
     versions = provenance()["versions"]
     return {
         "fingerprint": trace.attributes.get("fingerprint"),
         "complete": [int(s) for s in trace.steps[trace.complete]],
         "options": json.loads(options.model_dump_json()),
-        "code": code,
+        "code": code_digest([analysis.module.__name__, __name__]),
         "weights": hashlib.sha256(weights.encode()).hexdigest()[:16],
         "versions": {k: versions[k] for k in ("circuit-dynamics", "numpy", "scipy")},
         "dictionaries": {d: FeatureTable(trace, d).settings["key"] for d in dictionaries_in(trace)},
-        "analysis": analysis,
     }

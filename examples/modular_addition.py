@@ -20,7 +20,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,20 +29,30 @@ from torch import nn
 import dynamics
 from checkpoints import FolderConfig
 from checkpoints.tokenizing import word_tokenizer
-from dynamics.analysis.base import Context, NoOptions, Request
-from dynamics.analysis.figures import curve_grid
-from dynamics.analysis.findings import Definition, Summary, from_units, shuffled_answers
-from dynamics.measurements import Activations, Answers
+from dynamics.analysis import (
+    Activations,
+    Answers,
+    Context,
+    CurveSpec,
+    Definition,
+    Figure,
+    NoOptions,
+    Null,
+    Probe,
+    Request,
+    Section,
+    Summary,
+    Trace,
+    curve_grid,
+    from_units,
+    shuffled_answers,
+)
 from dynamics.models.architecture import ModelShape
 from dynamics.models.sites import SiteTable, Where
-from dynamics.probes import Probe
 from dynamics.runs.config import AnalysisEntry, Run
 from dynamics.runs.schedule import log_steps
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-__all__ = ["ADAPTER", "TITLE", "Options", "Transformer", "figures", "plan", "summarise", "train"]
+__all__ = ["ADAPTER", "QUESTION", "TITLE", "Transformer", "figures", "plan", "summarise", "train"]
 
 P = 31
 """The modulus; tokens 0 to 30 are numbers, token 31 is the equals sign."""
@@ -122,7 +132,7 @@ class _Adapter:
         return ModelShape(layers, 4, d_model, d_model // 4, d_mlp, vocab=P + 1, context=3)
 
     def build(self, tensors: Mapping[str, torch.Tensor]) -> nn.Module:
-        """The module; its weights are loaded, strictly, by whoever asked for it."""
+        """The module; its weights are loaded, strictly, by the tracer."""
         d_mlp, d_model = tensors["blocks.0.up.weight"].shape
         return Transformer(d_model, 4, d_mlp)
 
@@ -160,7 +170,7 @@ def train(folder: Path, steps: int = 2500, checkpoints: int = 40) -> None:
 
 
 TITLE = "Addition modulo 31"
-Options = NoOptions
+QUESTION = "When are sums known that were never shown?"
 
 
 def plan(context: Context, options: NoOptions) -> Sequence[Request]:
@@ -181,36 +191,19 @@ def plan(context: Context, options: NoOptions) -> Sequence[Request]:
     return [Request(probe, (Answers(candidates=True), Activations("resid_post")))]
 
 
-def summarise(trace: dynamics.Trace, options: NoOptions) -> Summary:
+def summarise(trace: Trace, options: NoOptions) -> Section:
     """Log-probability of the right answer, on sums that were shown and on the others, against other sums' answers."""
     logprob = trace.values("modular_addition", "answer_logprob")
     known = trace.label("modular_addition", "shown").astype(bool)
-    findings = []
+    spec = CurveSpec("log p(answer) (nat)", "sums", "mean log-probability of (a + b) mod 31", headline=True)
+    meaning = Definition("log p(answer)", "natural logarithm of the probability of the right number")
+    section = Section(notes=[f"{known.sum()} sums were shown, {(~known).sum()} were not"], definitions=(meaning,))
     for key, title, chosen in (("shown", "sums that were shown", known), ("held_out", "sums never shown", ~known)):
         rows = np.flatnonzero(chosen)
-        findings.append(
-            from_units(
-                f"modular_addition.{key}",
-                title,
-                logprob[:, rows],
-                steps=trace.steps,
-                tokens=trace.tokens,
-                null=shuffled_answers(trace, "modular_addition", rows, np.zeros(len(known), dtype=int)),
-                null_name="answers of other sums",
-                metric="log p(answer) (nat)",
-                unit="sums",
-                headline=True,
-                definition="mean log-probability of (a + b) mod 31",
-            )
-        )
-    return Summary(
-        analysis="modular_addition",
-        title=TITLE,
-        question="When are sums known that were never shown?",
-        findings=tuple(findings),
-        definitions=(Definition("log p(answer)", "natural logarithm of the probability of the right number"),),
-        notes=(f"{known.sum()} sums were shown, {(~known).sum()} were not",),
-    )
+        shuffled = shuffled_answers(trace, "modular_addition", rows, np.zeros(len(known), dtype=int))
+        null = Null(shuffled, "answers of other sums")
+        section.findings.append(from_units(key, title, logprob[:, rows], null, spec))
+    return section
 
 
 def figures(summary: Summary) -> Mapping[str, Figure]:

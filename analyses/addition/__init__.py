@@ -23,31 +23,28 @@ Definitions
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from checkpoints.errors import UserError
-from dynamics.analysis.base import Context, Reading, Request
-from dynamics.measurements import Activations, Answers, Circuit, Interchange, Selectivity, SourceEffects
+from dynamics.analysis import Activations, Answers, Context, Reading, Request
+from dynamics.measurements import Circuit, Interchange, Selectivity, SourceEffects
 from dynamics.probes import tokenize
 
-from .figures import figures as _figures
+from .figures import figures
 from .pairs import DONORS, exchange_probe, pair_probes
 from .prompts import SumPrompts, grid_probe, number_probe, ones_probe, sum_probe, sums_for
-from .summary import summarise as _summarise
+from .summary import summarise
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from dynamics.analysis.findings import Summary
-    from dynamics.store import Trace
-
-__all__ = ["PLANTED", "TITLE", "Options", "figures", "plan", "readings", "summarise"]
+__all__ = ["PLANTED", "QUESTION", "TITLE", "Options", "figures", "plan", "readings", "summarise"]
 
 TITLE = "Addition"
-PLANTED = {"addition": "addition.accuracy"}
+QUESTION = (
+    "When does the model learn to add two-digit numbers, which digit first, and do a plain sum, a sum in words and a "
+    "citation (founding year plus volume gives a year) use the same components?"
+)
+PLANTED = {"addition": "accuracy"}
 """Worlds of the organism, and the finding by which each shows; for `dynamics validate`."""
 
 
@@ -56,18 +53,18 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    per_context: int = Field(120, ge=20, description="Sums in each of the three contexts.")
+    per_context: int = Field(120, ge=20, description="SumPrompts in each of the three contexts.")
     seed: int = Field(0, ge=0, description="Chooses the sums.")
     permutations: int = Field(20, ge=19, description="Shuffled labels behind the shared-neurons null.")
     top: float = Field(0.02, gt=0, lt=0.5, description="Share of all neurons that counts as most selective.")
-    pairs_per_context: int = Field(32, ge=8, description="Sums with twins in each context, for its circuit.")
+    pairs_per_context: int = Field(32, ge=8, description="SumPrompts with twins in each context, for its circuit.")
     exchanged: int = Field(
-        12, ge=4, description="Sums that are asked in every context, to exchange parts between them."
+        12, ge=4, description="SumPrompts that are asked in every context, to exchange parts between them."
     )
 
 
 def plan(context: Context, options: Options) -> Sequence[Request]:
-    """Sums with answers, activations where the answer is predicted, neurons' selectivity; numbers with activations."""
+    """SumPrompts with answers, activations where the answer is predicted, neurons' selectivity; numbers with activations."""
     sums = sums_for(context.tokenizer)
     selectivity = Selectivity(
         "ones", "context", ("digit", sums.digits[-1]), permutations=options.permutations, top=options.top
@@ -101,13 +98,3 @@ def readings(context: Context, options: Options) -> Sequence[Reading]:
     """Operands in all combinations, for the run's dictionaries."""
     sums = sums_for(context.tokenizer)
     return [Reading(ones_probe(sums, seed=options.seed)), Reading(grid_probe(sums))]
-
-
-def summarise(trace: Trace, options: Options) -> Summary:
-    """Curves and findings from the trace alone."""
-    return _summarise(trace)
-
-
-def figures(summary: Summary) -> Mapping[str, Figure]:
-    """Behaviour, decoding by layer, and structure."""
-    return _figures(summary)

@@ -13,66 +13,38 @@
 from __future__ import annotations
 
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 
-from dynamics.analysis.circuit import DEFINITIONS as CIRCUIT_DEFINITIONS
-from dynamics.analysis.circuit import CircuitTask, Parts, circuit_parts
-from dynamics.analysis.findings import Definition, Finding, best_layer, from_draws, sign_flip_null
+from dynamics.analysis import CurveSpec, Definition, Null, Section, Trace, best_layer, from_draws, sign_flip_null
+from dynamics.analysis.circuit import CircuitTask, circuit_section
 from dynamics.emergence import shuffled_match_null
 from dynamics.numerics import dealt_anew, jaccard, weighted_overlap
 from dynamics.numerics.draws import COSTLY_DRAWS
-from dynamics.store import Trace
 
 from .pairs import CONTEXTS, DONORS, EXCHANGE, pair_probe_name
 
-__all__ = ["Causal", "causal_parts"]
-
-Arrays = dict[str, Any]
+__all__ = ["causal_section"]
 
 
-class Causal:
-    """What the causal half adds to the summary: findings, notes, definitions, arrays and coordinates."""
-
-    def __init__(self) -> None:
-        self.findings: list[Finding] = []
-        self.notes: list[str] = []
-        self.definitions: tuple[Definition, ...] = ()
-        self.arrays: Arrays = {}
-        self.coords: Arrays = {}
-
-
-def causal_parts(trace: Trace) -> Causal:
+def causal_section(trace: Trace) -> Section:
     """Everything that was measured of it; a note where it was not."""
-    found = Causal()
     contexts = [c for c in CONTEXTS if pair_probe_name(c) in trace.probes]
     if not contexts or EXCHANGE not in trace.probes:
-        found.notes.append(
+        note = (
             "Circuits and exchanges between contexts are not part of this trace: the prompts do not fit its tokenizer, or "
             "it is not known what reads and writes where in its architecture."
         )
-        return found
-    found.definitions = (*_DEFINITIONS, *CIRCUIT_DEFINITIONS)
-    parts = {c: circuit_parts(trace, _task(c)) for c in contexts}
+        return Section(notes=[note])
+    section = Section(definitions=_DEFINITIONS)
     for context in contexts:
-        found.findings += parts[context].findings
-        found.notes += parts[context].notes
-        found.arrays |= parts[context].arrays
-        found.coords |= parts[context].coords
-    _same_parts(trace, parts, found)
-    _exchanged(trace, found)
-    return found
+        name = f"ones digit in context '{context}'"
+        task = CircuitTask(pair_probe_name(context), name, part=f"{context}_", headline=False)
+        section += circuit_section(trace, task)
+    return section + _same_parts(trace, contexts) + _exchanged(trace)
 
 
-def _task(context: str) -> CircuitTask:
-    return CircuitTask(
-        "addition", pair_probe_name(context), f"ones digit in context '{context}'", part=f"{context}_", headline=False
-    )
-
-
-def _same_parts(trace: Trace, parts: dict[str, Parts], found: Causal) -> None:
-    contexts = list(parts)
+def _same_parts(trace: Trace, contexts: list[str]) -> Section:
     pairs = list(combinations(contexts, 2))
     n = len(trace.steps)
     overlap, ceiling = np.full((n, len(pairs)), np.nan), np.full((n, len(contexts)), np.nan)
@@ -102,31 +74,30 @@ def _same_parts(trace: Trace, parts: dict[str, Parts], found: Causal) -> None:
     if untrained:  # the same last token, the same few edges into the logits: shared before anything is learnt
         null = null + max(0.0, means[0] - null[0].mean())
     finding = from_draws(
-        "addition.same_parts",
+        "same_parts",
         "addition: the same parts in all contexts",
-        steps=trace.steps,
-        tokens=trace.tokens,
-        values=means,
-        draws=None,  # three pairs of contexts are no sample to draw from
-        null=null,
-        null_name="edges dealt anew among sources" + (", and what the untrained model shares" if untrained else ""),
-        metric="weighted overlap of edges",
-        limits=(0.0, 1.0),
-        unit="pairs of contexts",
-        headline=True,
-        definition="weighted overlap of |EAP-IG scores| of two contexts, between different halves of prompts, mean over "
-        "pairs of contexts",
-    )
-    found.findings.append(finding)
-    found.arrays |= {
+        means,
+        None,  # three pairs of contexts are no sample to draw from
+        Null(null, "edges dealt anew among sources" + (", and what the untrained model shares" if untrained else "")),
+        CurveSpec(
+            "weighted overlap of edges",
+            "pairs of contexts",
+            limits=(0.0, 1.0),
+            headline=True,
+            definition="weighted overlap of |EAP-IG scores| of two contexts, between different halves of prompts, mean "
+            "over pairs of contexts",
+        ),
+    ).assessed(trace)
+    alike = _kept_alike(trace, contexts, pairs)
+    section = Section([finding], coords={"contexts": [" and ".join(pair) for pair in pairs]})
+    section.arrays = {
         "same_parts_by_pair": (("checkpoint", "contexts"), overlap),
         "same_parts_ceiling": ("checkpoint", ceiling.mean(1)),
+        **{f"same_{name}": ("checkpoint", values) for name, values in alike.items()},
     }
-    found.coords["contexts"] = [" and ".join(pair) for pair in pairs]
-    _kept_alike(trace, contexts, pairs, found)
     known = np.flatnonzero(np.isfinite(means))
     if not len(known):
-        return
+        return section
     last = known[-1]
     upper = finding.emergence.null_upper[last]
     text = (
@@ -138,104 +109,93 @@ def _same_parts(trace: Trace, parts: dict[str, Parts], found: Causal) -> None:
         text += f" At step 0 they overlap by {means[0]:.2f}, which is in the null."
     else:
         text += " No untrained model was measured: some of the overlap may have been there before training."
-    edges, nodes = (found.arrays[f"same_{what}"][1][last] for what in ("edges", "nodes"))
-    if np.isfinite(edges):
-        bounds = [found.arrays[f"same_{what}_null"][1][last] for what in ("edges", "nodes")]
+    at = {name: values[last] for name, values in alike.items()}
+    if np.isfinite(at["edges"]):
         text += (
-            f" Their smallest circuits share {edges:.0%} of edges and {nodes:.0%} of nodes (Jaccard; of circuits dealt "
-            f"anew 95% share less than {bounds[0]:.0%} and {bounds[1]:.0%})."
+            f" Their smallest circuits share {at['edges']:.0%} of edges and {at['nodes']:.0%} of nodes (Jaccard; of "
+            f"circuits dealt anew 95% share less than {at['edges_null']:.0%} and {at['nodes_null']:.0%})."
         )
-    found.notes.append(text)
+    section.notes.append(text)
+    return section
 
 
-def _kept_alike(trace: Trace, contexts: list[str], pairs: list[tuple[str, str]], found: Causal) -> None:
+def _kept_alike(trace: Trace, contexts: list[str], pairs: list[tuple[str, str]]) -> dict[str, np.ndarray]:
     """Jaccard of the smallest faithful circuits, edges and nodes, mean over pairs; NaN where a context has none."""
-    n = len(trace.steps)
-    curves = {name: np.full(n, np.nan) for name in ("edges", "nodes", "edges_null", "nodes_null")}
+    curves = {name: np.full(len(trace.steps), np.nan) for name in ("edges", "nodes", "edges_null", "nodes_null")}
     kept = {c: dict(trace.each(pair_probe_name(c), "edge_kept")) for c in contexts}
     for index in kept[contexts[0]]:
-        here = {c: kept[c][index] == 1 for c in contexts if index in kept[c]}
-        if len(here) < len(contexts) or not all(k.any() for k in here.values()):
+        edges = {c: kept[c][index] == 1 for c in contexts if index in kept[c]}
+        if len(edges) < len(contexts) or not all(k.any() for k in edges.values()):
             continue
         possible = kept[contexts[0]][index] >= 0
-        random = {c: dealt_anew(k, possible, COSTLY_DRAWS, seed=2) > 0 for c, k in here.items()}
-        for name, of in (("edges", _edges), ("nodes", _nodes)):
-            curves[name][index] = np.mean([jaccard(of(here[a]), of(here[b])) for a, b in pairs])
-            drawn = [[jaccard(of(here[a]), of(r)) for r in random[b]] for a, b in pairs]
+        dealt = {c: dealt_anew(k, possible, COSTLY_DRAWS, seed=2) > 0 for c, k in edges.items()}
+        nodes, dealt_nodes = ({c: np.asarray(k.any(-1)) for c, k in table.items()} for table in (edges, dealt))
+        for name, here, random in (("edges", edges, dealt), ("nodes", nodes, dealt_nodes)):
+            curves[name][index] = np.mean([jaccard(here[a], here[b]) for a, b in pairs])
+            drawn = [[jaccard(here[a], r) for r in random[b]] for a, b in pairs]
             curves[f"{name}_null"][index] = np.quantile(np.mean(drawn, axis=0), 0.95)
-    found.arrays |= {f"same_{name}": ("checkpoint", values) for name, values in curves.items()}
+    return curves
 
 
-def _edges(kept: np.ndarray) -> np.ndarray:
-    return kept
-
-
-def _nodes(kept: np.ndarray) -> np.ndarray:
-    return np.asarray(kept.any(1))
-
-
-def _exchanged(trace: Trace, found: Causal) -> None:
-    dataset = trace.probe(EXCHANGE)
-    moved = trace.values(EXCHANGE, "interchange_source").astype(np.float64)[
-        :, :, 0
-    ]  # (checkpoint, donor, prompt, source)
-    said = trace.values(EXCHANGE, "interchange_source_said")[:, :, 0]
-    layers_said = trace.values(EXCHANGE, "interchange_layer_said")[:, :, 0]
-    layers_moved = trace.values(EXCHANGE, "interchange_layer").astype(np.float64)[:, :, 0]
-    answers = dataset["answer_id"].values
+def _exchanged(trace: Trace) -> Section:
+    # (checkpoint, donor, prompt, source or layer): one position is exchanged
+    moved, layers_moved = (
+        trace.values(EXCHANGE, f"interchange_{part}").astype(np.float64)[:, :, 0] for part in ("source", "layer")
+    )
+    said, layers_said = (trace.values(EXCHANGE, f"interchange_{part}_said")[:, :, 0] for part in ("source", "layer"))
+    answers = trace.probe(EXCHANGE)["answer_id"].values
     target = {d: answers[trace.label(EXCHANGE, f"{d}_target")] for d in DONORS}
     pair, context = trace.label(EXCHANGE, "pair"), trace.label(EXCHANGE, "context")
     at = {d: i for i, d in enumerate(DONORS)}
     hits = {d: _share(said[:, at[d]], target[d]) for d in DONORS}
-    common: dict[str, Any] = {"steps": trace.steps, "tokens": trace.tokens, "clusters": pair, "unit": "sums"}
-    for donor, words, headline in (("other", "another context", True), ("own", "the same context", False)):
-        key = "exchange" if donor == "other" else "exchange_own"
-        units = np.moveaxis(moved[:, at[donor]], -1, 1)  # (checkpoint, source, prompt)
-        control = np.moveaxis(moved[:, at["same"]], -1, 1)
-        null = np.stack([sign_flip_null(units[:, s], control[:, s]) for s in range(units.shape[1])], axis=1)
-        found.findings.append(
-            best_layer(
-                f"addition.{key}",
-                f"addition: ones digit moves with a part of {words}",
-                units,
-                null,
-                null_name="no gain, or that of donors with the same ones digit, largest part",
-                metric="gain of the donor's digit (logits)",
-                headline=headline,
-                definition=f"logit(donor's answer) - logit(own answer), gained when a head's or MLP's output at the last "
-                f"token is that of another sum in {words}; largest head or MLP",
-                **common,
-            )
-        )
+    spec = CurveSpec("", "sums", clusters=pair)
+    section = Section(notes=[_exchange_note(trace, moved, layers_moved, hits, context, at)])
+    control = moved[:, at["same"]]
+    for donor, key, words in (("other", "exchange", "another context"), ("own", "exchange_own", "the same context")):
+        gain, sources = moved[:, at[donor]], range(moved.shape[-1])
+        null = np.stack([sign_flip_null(gain[..., s], control[..., s]) for s in sources], axis=1)
         chance = [
             shuffled_match_null(np.where(x >= 0, x, np.nan), target[donor], groups=context)
             for x in np.moveaxis(said[:, at[donor]], -1, 0)
         ]
-        found.findings.append(
+        section.findings += [
             best_layer(
-                f"addition.{key}_said",
+                key,
+                f"addition: ones digit moves with a part of {words}",
+                np.moveaxis(gain, -1, 1),
+                Null(null, "no gain, or that of donors with the same ones digit, largest part"),
+                spec.but(
+                    metric="gain of the donor's digit (logits)",
+                    headline=donor == "other",
+                    definition=f"logit(donor's answer) - logit(own answer), gained when a head's or MLP's output at the "
+                    f"last token is that of another sum in {words}; largest head or MLP",
+                ),
+            ),
+            best_layer(
+                f"{key}_said",
                 f"addition: the donor's digit is said ({words})",
                 np.moveaxis(hits[donor], -1, 1),
-                np.stack(chance, axis=1),
-                null_name="digits of other donors, largest part",
-                metric="share of prompts",
-                limits=(0.0, 1.0),
-                twin=f"addition.{key}",
-                definition="share of prompts whose first choice is the donor's answer then; largest head or MLP",
-                **common,
-            )
-        )
+                Null(np.stack(chance, axis=1), "digits of other donors, largest part"),
+                spec.but(
+                    metric="share of prompts",
+                    limits=(0.0, 1.0),
+                    twin=key,
+                    definition="share of prompts whose first choice is the donor's answer then; largest head or MLP",
+                ),
+            ),
+        ]
     empty = np.full((len(trace.steps), 1), np.nan)  # the embedding is no part that is exchanged
+    dims = ("checkpoint", "source")
     for donor in DONORS:
-        found.arrays |= {
-            f"exchange_{donor}": (("checkpoint", "source"), np.hstack([empty, moved[:, at[donor]].mean(1)])),
-            f"exchange_{donor}_said": (("checkpoint", "source"), np.hstack([empty, hits[donor].mean(1)])),
+        section.arrays |= {
+            f"exchange_{donor}": (dims, np.hstack([empty, moved[:, at[donor]].mean(1)])),
+            f"exchange_{donor}_said": (dims, np.hstack([empty, hits[donor].mean(1)])),
             f"exchange_{donor}_layers": (
                 ("checkpoint", "layer"),
                 _share(layers_said[:, at[donor]], target[donor]).mean(1),
             ),
         }
-    found.notes.append(_exchange_note(trace, moved, layers_moved, hits, context, at))
+    return section
 
 
 def _share(said: np.ndarray, target: np.ndarray) -> np.ndarray:

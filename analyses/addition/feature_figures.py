@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,16 +11,16 @@ from dynamics.analysis.figures import curve_grid, new_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from dynamics.analysis.findings import Finding, Summary
+    from dynamics.analysis import Summary
 
 __all__ = ["feature_figures"]
 
 _MAP = "RdBu_r"
 
 
-def feature_figures(summary: Summary, found: Mapping[str, Finding]) -> dict[str, Figure]:
+def feature_figures(summary: Summary) -> dict[str, Figure]:
     """``features`` and, for each dictionary, ``features_<name>_digits`` and ``features_<name>_grid``; nothing without one."""
-    curves = {key.split(".")[1]: f for key, f in found.items() if key.startswith("features.")}
+    curves = {key.split(".")[1]: f for key, f in summary.by_key.items() if key.startswith("features.")}
     if not curves:
         return {}
     panels = [(f"Best ones-digit feature, dictionary {name}", [("all contexts", f)]) for name, f in curves.items()]

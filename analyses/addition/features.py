@@ -18,10 +18,9 @@ After Lindsey et al. 2025, "On the Biology of a Large Language Model" (addition)
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from dynamics.analysis import LAST, CurveSpec, Definition, Finding, Null, Section, Trace, from_draws
 from dynamics.analysis.enrichment import (
     OperandShares,
     enrich,
@@ -31,56 +30,51 @@ from dynamics.analysis.enrichment import (
     operand_shares,
     operand_table,
 )
-from dynamics.analysis.features import HINT, Found, Parts, leading, parts_of
-from dynamics.analysis.findings import Definition, Finding, from_draws
+from dynamics.analysis.features import HINT, FeatureReader, feature_readers, leading
 from dynamics.emergence import discover
 from dynamics.emergence.lives import FLOOR
 from dynamics.numerics.draws import DRAWS
-from dynamics.probes import LAST
-from dynamics.store import Trace
 
 from .prompts import GRID, ONES
 
-__all__ = ["DEFINITIONS", "feature_parts"]
+__all__ = ["feature_section"]
 
 _CHAIN_DRAWS = 40
 """Null draws of a chain: each looks for the best feature anew at every checkpoint."""
 LEAST = 0.25
 """Share of the variance from which a feature counts as one for a digit, a pair of digits, or a magnitude."""
 SHOWN, SNAPSHOTS, GRIDS = 3, 6, 4
-Arrays = dict[str, Any]
 
 
-def feature_parts(trace: Trace) -> Found:
+def feature_section(trace: Trace) -> Section:
     """Of every dictionary through which the operands were read; a note where there is none."""
-    found = Found()
-    every = parts_of(trace, ONES)
-    if not every:
-        found.notes.append(HINT)
-    for parts in every:
-        ones = _Ones(parts)
-        found.findings.append(ones.finding(trace, headline=parts.name == leading(every)))
-        found.notes.append(_note(parts, ones, found.findings[-1]))
-        _pictures(parts, ones, found)
-    return found
+    readers = feature_readers(trace, ONES)
+    if not readers:
+        return Section(notes=[HINT])
+    section = Section(definitions=_DEFINITIONS)
+    for reader in readers:
+        ones = _Ones(reader)
+        finding = ones.finding(trace, headline=reader.name == leading(readers))
+        section += Section([finding], [_note(reader, ones, finding)]) + _pictures(reader, ones)
+    return section
 
 
 class _Ones:
     """The probe of ones digits, through one dictionary."""
 
-    def __init__(self, parts: Parts) -> None:
-        self.parts = parts
-        self.ones = parts.label(ONES, "ones")
-        self.first, self.second = (parts.label(ONES, f"operand_{o}") for o in "ab")
-        context = parts.label(ONES, "context")
+    def __init__(self, reader: FeatureReader) -> None:
+        self.reader = reader
+        self.ones = reader.label(ONES, "ones")
+        self.first, self.second = (reader.label(ONES, f"operand_{o}") for o in "ab")
+        context = reader.label(ONES, "context")
         self.contexts = list(dict.fromkeys(context.tolist()))
         self.rows = [np.flatnonzero(context == c) for c in self.contexts]
         i, j = self.first % 10, self.second % 10
         self.pair = 10 * np.minimum(i, j) + np.maximum(i, j)
         self.other = _halves(self.pair, self.ones)
-        self.last = parts.last(ONES, LAST)
+        self.last = reader.last(ONES, LAST)
         self.best = int(np.nan_to_num(self.score(self.last, ~self.other)).argmax())
-        self.curve = np.zeros(len(parts.steps))
+        self.curve = np.zeros(len(reader.steps))
 
     def score(self, x: np.ndarray, half: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
         """(feature,) least eta squared of the contexts on half of the pairs; NaN where one is not answered at all."""
@@ -98,16 +92,16 @@ class _Ones:
 
     def finding(self, trace: Trace, headline: bool) -> Finding:
         """The best feature's score through training."""
-        parts, n = self.parts, len(self.parts.steps)
-        count = DRAWS if parts.kept else _CHAIN_DRAWS
+        reader, n = self.reader, len(self.reader.steps)
+        count = DRAWS if reader.kept else _CHAIN_DRAWS
         values, draws, null = np.zeros(n), np.zeros((n, DRAWS)), np.zeros((n, count))
         rng = np.random.default_rng(0)
         dealt = [self.shuffled(rng) for _ in range(count)]
-        mine = parts.of(ONES, LAST, [self.best]) if parts.kept else None
+        mine = reader.of(ONES, LAST, [self.best]) if reader.kept else None
         for t in range(n):
-            x = parts.at(ONES, LAST, t) if mine is None else mine[t]
-            at = 0 if parts.kept else int(np.nan_to_num(self.score(x, ~self.other)).argmax())
-            weight = parts.weight[self.best, t] ** 2 if parts.joint else 1.0
+            x = reader.at(ONES, LAST, t) if mine is None else mine[t]
+            at = 0 if reader.kept else int(np.nan_to_num(self.score(x, ~self.other)).argmax())
+            weight = reader.weight[self.best, t] ** 2 if reader.joint else 1.0
             one = x[:, [at]]
             values[t] = weight * np.nan_to_num(self.score(one, self.other))[0]
             resampled = [
@@ -117,30 +111,30 @@ class _Ones:
             drawn = weight * np.nan_to_num(np.min(resampled, axis=0))
             draws[t] = drawn - drawn.mean() + values[t]  # resampled pairs repeat: their spread counts, not their mean
             for d, labels in enumerate(dealt):
-                if not parts.kept:
+                if not reader.kept:
                     one = x[:, [int(np.nan_to_num(self.score(x, ~self.other, labels)).argmax())]]
                 null[t, d] = np.nan_to_num(self.score(one, self.other, labels))[0]
-        if parts.joint:
+        if reader.joint:
             null = np.maximum(null, FLOOR**2 * values.max())
         self.curve = values
-        spread = parts.spread
+        spread = reader.spread
+        null_name = "ones digits dealt anew" + (", or a decoder of a quarter of its length" if reader.joint else "")
+        squared = ", times the squared share of its decoder's largest length" if reader.joint else ""
         return from_draws(
-            f"addition.features.{parts.name}.ones",
+            f"features.{reader.name}.ones",
             "addition: a feature for a ones digit in all contexts",
-            steps=trace.steps,
-            tokens=trace.tokens,
-            values=spread(values),
-            draws=spread(draws),
-            null=spread(null),
-            null_name="ones digits dealt anew" + (", or a decoder of a quarter of its length" if parts.joint else ""),
-            metric="variance explained by the digit, least of the contexts",
-            limits=(0.0, 1.0),
-            unit="pairs of digits",
-            headline=headline,
-            definition=f"dictionary {parts.name} ({parts.place}): eta squared of the ones digit of the sum, on pairs of "
-            "digits on which the feature was not chosen"
-            + (", times the squared share of its decoder's largest length" if parts.joint else ""),
-        )
+            spread(values),
+            spread(draws),
+            Null(spread(null), null_name),
+            CurveSpec(
+                "variance explained by the digit, least of the contexts",
+                "pairs of digits",
+                limits=(0.0, 1.0),
+                headline=headline,
+                definition=f"dictionary {reader.name} ({reader.where}): eta squared of the ones digit of the sum, on pairs "
+                f"of digits on which the feature was not chosen{squared}",
+            ),
+        ).assessed(trace)
 
     def lookups(self) -> tuple[np.ndarray, np.ndarray]:
         """Features for ones digits in all contexts, at the last snapshot.
@@ -164,8 +158,8 @@ class _Ones:
 
     def times(self, count: int) -> list[int]:
         """Snapshots for pictures: the first, and those at which the score first reached a fifth, two fifths ... of its peak."""
-        if not self.parts.kept:
-            return [len(self.parts.steps) - 1]
+        if not self.reader.kept:
+            return [len(self.reader.steps) - 1]
         so_far = np.maximum.accumulate(self.curve)
         reached = [int((so_far >= k / (count - 1) * so_far[-1]).argmax()) for k in range(1, count)]
         return sorted({0, *reached, len(self.curve) - 1})
@@ -197,16 +191,16 @@ def _halves(pair: np.ndarray, ones: np.ndarray) -> np.ndarray:
     return half
 
 
-def _note(parts: Parts, ones: _Ones, finding: Finding) -> str:
-    step, last = int(parts.steps[-1]), np.flatnonzero(np.isfinite(finding.values))[-1]
+def _note(reader: FeatureReader, ones: _Ones, finding: Finding) -> str:
+    step, last = int(reader.steps[-1]), np.flatnonzero(np.isfinite(finding.values))[-1]
     value, e = finding.values[last], finding.emergence
     bound = f"its null reaches {e.null_upper[last]:.0%}" if e.null_upper else "there is no null to beat"
     if e.state == "emerged":
         bound += f"; it leaves its null in {e.onset}"
     text = (
-        f"Features of addition, dictionary {parts.name} ({parts.place}, {parts.features} features), step {step}: the ones "
+        f"Features of addition, dictionary {reader.name} ({reader.where}, {reader.features} features), step {step}: the ones "
         f"digit of the sum explains {value:.0%} of the variance of "
-        + (f"feature {ones.best}" if parts.kept else "the best feature")
+        + (f"feature {ones.best}" if reader.kept else "the best feature")
         + f" in its weakest context, on pairs of digits on which it was not chosen ({bound}). "
     )
     there, share = ones.lookups()
@@ -219,7 +213,7 @@ def _note(parts: Parts, ones: _Ones, finding: Finding) -> str:
             f"{j} (sum ends in {ones.digits(j)}; "
             f"{', '.join(f'{c} {v:.0%}' for c, v in zip(ones.contexts, share[:, j], strict=True))}; of its table of ones "
             f"digits the sum's explains {shares.ends[j]:.0%}, the operands' by themselves "
-            f"{shares.first[j]:.0%} and {shares.second[j]:.0%}; {_said(parts, j)}{parts.since(j) if parts.kept else 'no birth is known'})"
+            f"{shares.first[j]:.0%} and {shares.second[j]:.0%}; {_said(reader, j)}{reader.since(j) if reader.kept else 'no birth is known'})"
             for j in strong[np.argsort(-least[strong])][:12]
         )
         text += f"Lookup-table features for ones digits in all contexts: {len(strong)}: {listed}"
@@ -237,26 +231,26 @@ def _note(parts: Parts, ones: _Ones, finding: Finding) -> str:
     text += (
         f"For one pair of digits in all contexts: {listed or 'none'}" + (", ..." if len(for_pairs) > 8 else "") + ". "
     )
-    return text + _magnitudes(parts)
+    return text + _magnitudes(reader)
 
 
-def _said(parts: Parts, feature: int) -> str:
-    tokens = parts.promotes(feature)
+def _said(reader: FeatureReader, feature: int) -> str:
+    tokens = reader.promotes(feature)
     return f"by itself it makes {', '.join(f'«{t}»' for t in tokens)} likelier; " if tokens else ""
 
 
-def _sizes(parts: Parts, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _sizes(reader: FeatureReader, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(feature,) R^2 of a straight line on the sum, and on the better of the operands."""
-    by = [np.nan_to_num(magnitude(x, parts.label(GRID, of), draws=0).r2) for of in ("total", "operand_a", "operand_b")]
+    by = [np.nan_to_num(magnitude(x, reader.label(GRID, of), draws=0).r2) for of in ("total", "operand_a", "operand_b")]
     return by[0], np.maximum(by[1], by[2])
 
 
-def _magnitudes(parts: Parts) -> str:
-    if not parts.read(GRID):
+def _magnitudes(reader: FeatureReader) -> str:
+    if not reader.read(GRID):
         return ""
-    x = parts.last(GRID, LAST)
-    line, operand = _sizes(parts, x)
-    total = parts.label(GRID, "total")
+    x = reader.last(GRID, LAST)
+    line, operand = _sizes(reader, x)
+    total = reader.label(GRID, "total")
     large = (line >= LEAST) & (line > operand)
     tens = np.nan_to_num(explained(x, total // 10))
     bands = int(((tens >= LEAST) & ~large).sum())
@@ -266,7 +260,7 @@ def _magnitudes(parts: Parts) -> str:
         some = np.flatnonzero(large)
         listed = "; ".join(
             f"{some[o]} (R² {fit.r2[o]:.2f}, rank correlation {fit.spearman[o]:.2f}; "
-            f"{parts.since(int(some[o])) if parts.kept else 'no birth is known'})"
+            f"{reader.since(int(some[o])) if reader.kept else 'no birth is known'})"
             for o in np.argsort(-fit.r2)[:6]
         )
         text = (
@@ -281,57 +275,58 @@ def _magnitudes(parts: Parts) -> str:
     return text.rstrip()
 
 
-def _pictures(parts: Parts, ones: _Ones, found: Found) -> None:
+def _pictures(reader: FeatureReader, ones: _Ones) -> Section:
     """Tables of the best features through training, for the figures; of a chain at the last checkpoint only."""
-    name = parts.name
+    section, name = Section(), reader.name
     there, share = ones.lookups()
     least = share.min(axis=0)
     chosen = [j for j in dict.fromkeys([ones.best, *np.argsort(-least).tolist()]) if least[j] > 0][:SHOWN]
     if not chosen:
-        return
+        return section
     times = ones.times(SNAPSHOTS)
-    x = parts.of(ONES, LAST, chosen)[times] if parts.kept else ones.last[None][:, :, chosen]
+    x = reader.of(ONES, LAST, chosen)[times] if reader.kept else ones.last[None][:, :, chosen]
     tables = np.array(
         [[operand_table(at[r], ones.first[r], ones.second[r]) for r in ones.rows] for at in x]
     )  # (time, context, 10, 10, feature)
-    found.arrays[f"{name}_tables"] = (
+    section.arrays[f"{name}_tables"] = (
         (f"{name}_shown", f"{name}_time", "sum_context", "digit_a", "digit_b"),
         np.moveaxis(tables, -1, 0).astype(np.float32),
     )
-    found.coords |= {
+    section.coords |= {
         "sum_context": ones.contexts,
         f"{name}_shown": [_title(ones, j, least) for j in chosen],
-        f"{name}_time": parts.steps[times],
+        f"{name}_time": reader.steps[times],
     }
     shares = ones.shares()
     for part in ("first", "second", "ends", "cell", "rest"):
-        found.arrays[f"{name}_share_{part}"] = (f"{name}_feature", getattr(shares, part).astype(np.float32))
-    found.arrays[f"{name}_ones_found"] = (f"{name}_feature", there)
-    found.arrays[f"{name}_ones_share"] = (("sum_context", f"{name}_feature"), share.astype(np.float32))
-    if not parts.read(GRID):
-        return
-    line, operand = _sizes(parts, parts.last(GRID, LAST))
+        section.arrays[f"{name}_share_{part}"] = (f"{name}_feature", getattr(shares, part).astype(np.float32))
+    section.arrays[f"{name}_ones_found"] = (f"{name}_feature", there)
+    section.arrays[f"{name}_ones_share"] = (("sum_context", f"{name}_feature"), share.astype(np.float32))
+    if not reader.read(GRID):
+        return section
+    line, operand = _sizes(reader, reader.last(GRID, LAST))
     large = [int(j) for j in np.argsort(-(line * (line > operand)))[:2] if line[j] >= LEAST]
     wide = list(dict.fromkeys([*chosen[:2], *large]))
-    a, b = (parts.label(GRID, f"operand_{o}") for o in "ab")
+    a, b = (reader.label(GRID, f"operand_{o}") for o in "ab")
     few = ones.times(GRIDS)
-    x = parts.of(GRID, LAST, wide)[few] if parts.kept else parts.last(GRID, LAST)[None][:, :, wide]
+    x = reader.of(GRID, LAST, wide)[few] if reader.kept else reader.last(GRID, LAST)[None][:, :, wide]
     grid = np.full((len(wide), len(few), 90, 90), np.nan, dtype=np.float32)
     grid[:, :, a - 10, b - 10] = np.moveaxis(x, -1, 0)
-    found.arrays[f"{name}_grid"] = ((f"{name}_wide", f"{name}_when", "operand_a", "operand_b"), grid)
-    found.coords |= {
+    section.arrays[f"{name}_grid"] = ((f"{name}_wide", f"{name}_when", "operand_a", "operand_b"), grid)
+    section.coords |= {
         f"{name}_wide": [f"feature {j}: grows with the sum" if j in large else _title(ones, j, least) for j in wide],
-        f"{name}_when": parts.steps[few],
+        f"{name}_when": reader.steps[few],
         "operand_a": np.arange(10, 100),
         "operand_b": np.arange(10, 100),
     }
+    return section
 
 
 def _title(ones: _Ones, feature: int, least: np.ndarray) -> str:
     return f"feature {feature}: answers sums that end in {ones.digits(feature)} (ones digit: eta² {least[feature]:.2f})"
 
 
-DEFINITIONS = (
+_DEFINITIONS = (
     Definition(
         "ones-digit feature",
         "eta² = SS_between / SS_total of a feature's answers for the ones digit of the sum, the least of three contexts, "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from dynamics.analysis.findings import Finding, Summary
+    from dynamics.analysis import Summary
 
 __all__ = ["figures"]
 
@@ -24,7 +23,7 @@ __all__ = ["figures"]
 def figures(summary: Summary) -> dict[str, Figure]:
     """``behaviour``, ``structure`` and ``layers``; of the causal half ``same_parts``, ``exchange`` and each context's circuit;
     of dictionaries ``features`` and operand plots."""
-    found = {f.key.removeprefix("addition."): f for f in summary.findings}
+    found = summary.by_key
     contexts = [(k.removeprefix("accuracy."), f) for k, f in found.items() if k.startswith("accuracy.")]
     digits = [(name, found[f"digit.{name}"]) for name in ("carry", "tens", "ones") if f"digit.{name}" in found]
     panels = [("Sums answered, by context", contexts)]
@@ -51,7 +50,7 @@ def figures(summary: Summary) -> dict[str, Figure]:
         ("Sum before the answer (R²)", data["sum_by_layer"].values.T),
         ("Periods 2, 5, 10 (raw R², null not taken off)", data["fourier_by_layer"].values.T),
     ]
-    causal = _causal(summary, found) if "same_parts" in found else {}
+    causal = _causal(summary) if "same_parts" in found else {}
     return {
         "behaviour": curve_grid(panels),
         "structure": curve_grid(structure),
@@ -64,13 +63,13 @@ def figures(summary: Summary) -> dict[str, Figure]:
             alike=False,
         ),
         **causal,
-        **feature_figures(summary, found),
+        **feature_figures(summary),
     }
 
 
-def _causal(summary: Summary, found: Mapping[str, Finding]) -> dict[str, Figure]:
+def _causal(summary: Summary) -> dict[str, Figure]:
     """Circuits per context and what they share; parts exchanged between contexts."""
-    data = summary.data
+    data, found = summary.data, summary.by_key
     steps = data["step"].values.tolist()
     contexts = [k.removesuffix("_done") for k in found if k.endswith("_done")]
     exchanges = [

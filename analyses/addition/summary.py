@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from itertools import combinations
-from typing import Any
 
 import numpy as np
-import xarray as xr
+from pydantic import BaseModel
 
-from dynamics.analysis.findings import (
+from dynamics.analysis import (
+    LAST,
+    Curve,
+    CurveSpec,
     Definition,
-    Finding,
-    Summary,
+    Null,
+    Section,
+    Trace,
     best_layer,
     from_draws,
     from_units,
@@ -20,130 +23,76 @@ from dynamics.analysis.findings import (
 from dynamics.emergence import shuffled_match_null
 from dynamics.numerics import MAGNITUDE, decode_classes, decode_number, folds_of, fourier_r2, relabelled_digits
 from dynamics.numerics.draws import DRAWS
-from dynamics.probes import LAST
-from dynamics.store import Trace
 
-from .causal import causal_parts
-from .features import DEFINITIONS as FEATURE_DEFINITIONS
-from .features import feature_parts
+from .causal import causal_section
+from .features import feature_section
 from .prompts import NUMBERS, SUMS
 
 __all__ = ["summarise"]
 
 
-def summarise(trace: Trace) -> Summary:
+def summarise(trace: Trace, options: BaseModel) -> Section:
     """See the package's docstring for definitions."""
     labels = {k: trace.label(SUMS, k) for k in ("context", "digit", "pair", "ones", "total")}
     contexts = list(dict.fromkeys(labels["context"].tolist()))
     digits = list(dict.fromkeys(labels["digit"].tolist()))
-    arrays: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
-    findings = _behaviour(trace, labels, contexts, digits)
-    findings += _decoding(trace, labels, contexts, digits, arrays)
-    findings += _structure(trace, arrays)
-    findings += _shared_neurons(trace, contexts)
-    causal = causal_parts(trace)
-    features = feature_parts(trace)
-    findings += [*causal.findings, *features.findings]
-    findings.sort(key=lambda f: not f.headline)
-    layers = next(v.shape[1] for k, (_, v) in arrays.items() if k == "ones_by_layer")
-    coords = {"step": ("checkpoint", trace.steps), "layer": np.arange(layers)}
-    data = xr.Dataset(arrays | causal.arrays | features.arrays, coords=coords | causal.coords | features.coords)
-    notes = []
     held = "never occur in training in any context or order" if len(digits) > 1 else "may occur in training"
-    notes.append(
-        f"{len(set(labels['pair'].tolist()))} sums, different ones in each of {len(contexts)} contexts; they {held}."
-    )
-    return Summary(
-        analysis="addition",
-        title="Addition",
-        question="When does the model learn to add two-digit numbers, which digit first, and do a plain sum, a sum in "
-        "words and a citation (founding year plus volume gives a year) use the same components?",
-        findings=tuple(findings),
-        definitions=(*_DEFINITIONS, *causal.definitions, *(FEATURE_DEFINITIONS if features.findings else ())),
-        notes=(*notes, *causal.notes, *features.notes),
-        data=data,
+    note = f"{len(set(labels['pair'].tolist()))} sums, different ones in each of {len(contexts)} contexts; they {held}."
+    return (
+        Section([*_behaviour(trace, labels, contexts, digits)], [note], _DEFINITIONS)
+        + _decoding(trace, labels, contexts, digits)
+        + _structure(trace)
+        + Section([_shared_neurons(trace, contexts)])
+        + causal_section(trace)
+        + feature_section(trace)
     )
 
 
-def _behaviour(trace: Trace, labels: dict[str, np.ndarray], contexts: list[str], digits: list[str]) -> list[Finding]:
+def _behaviour(trace: Trace, labels: dict[str, np.ndarray], contexts: list[str], digits: list[str]) -> list[Curve]:
     predicted = trace.values(SUMS, "predicted").astype(int)
     answers = trace.probe(SUMS)["answer_id"].values
     logprob = trace.values(SUMS, "answer_logprob")
     said = predicted >= 0  # a model whose logits are not finite said nothing
     hits, guesses = np.where(said, predicted == answers, np.nan), np.where(said, predicted, np.nan)
     groups = _asked_alike(labels)
-    common: dict[str, Any] = {"steps": trace.steps, "tokens": trace.tokens}
-
     exact, pair, pair_context = _per_pair(hits, labels["pair"], labels["context"])
-    exact_null = _exact_null(predicted, answers, labels, DRAWS)
-    result = [
-        from_units(
-            "addition.accuracy",
-            "addition: held-out sums" if len(digits) > 1 else "addition: sums",
-            exact,
-            clusters=pair,
-            null=exact_null,
-            null_name="answers of other sums",
-            metric="accuracy (all digits right)",
-            limits=(0.0, 1.0),
-            unit="sums",
-            headline=True,
-            twin="addition.logprob",
-            reach=0.5,
-            definition="share of sums with every digit right, all contexts",
-            **common,
-        )
-    ]
+
+    def null(context: str | None = None) -> Null:
+        return Null(_exact_null(predicted, answers, labels, DRAWS, context), "answers of other sums")
+
+    spec = CurveSpec("accuracy (all digits right)", "sums", limits=(0.0, 1.0), clusters=pair)
+    every = spec.but(
+        headline=True, twin="logprob", reach=0.5, definition="share of sums with every digit right, all contexts"
+    )
+    title = "addition: held-out sums" if len(digits) > 1 else "addition: sums"
+    result = [from_units("accuracy", title, exact, null(), every)]
     for context in contexts:
         mine = pair_context == context
+        text = f"share of sums with every digit right, context {context}"
+        own = spec.but(clusters=pair[mine], definition=text)
+        title = f"addition in context '{context}'"
+        result.append(from_units(f"accuracy.{context}", title, exact[:, mine], null(context), own))
+    alike = "digits of sums that begin alike"
+    for digit in digits if len(digits) > 1 else ():  # in the order in which they are written
+        rows = labels["digit"] == digit
+        chance = shuffled_match_null(guesses[:, rows], answers[rows], groups=groups[rows], draws=DRAWS)
+        asked = spec.but(
+            metric="accuracy",
+            clusters=labels["pair"][rows],
+            headline=digit in ("tens", "ones"),
+            definition=f"share of sums whose {digit} digit is right, given the digits before it",
+        )
         result.append(
-            from_units(
-                f"addition.accuracy.{context}",
-                f"addition in context '{context}'",
-                exact[:, mine],
-                clusters=pair[mine],
-                null=_exact_null(predicted, answers, labels, DRAWS, context),
-                null_name="answers of other sums",
-                metric="accuracy (all digits right)",
-                limits=(0.0, 1.0),
-                unit="sums",
-                definition=f"share of sums with every digit right, context {context}",
-                **common,
-            )
+            from_units(f"digit.{digit}", f"addition: {digit} digit", hits[:, rows], Null(chance, alike), asked)
         )
-    if len(digits) > 1:
-        for digit in digits:  # in the order in which they are written
-            rows = labels["digit"] == digit
-            result.append(
-                from_units(
-                    f"addition.digit.{digit}",
-                    f"addition: {digit} digit",
-                    hits[:, rows],
-                    clusters=labels["pair"][rows],
-                    null=shuffled_match_null(guesses[:, rows], answers[rows], groups=groups[rows], draws=DRAWS),
-                    null_name="digits of sums that begin alike",
-                    metric="accuracy",
-                    limits=(0.0, 1.0),
-                    unit="sums",
-                    headline=digit in ("tens", "ones"),
-                    definition=f"share of sums whose {digit} digit is right, given the digits before it",
-                    **common,
-                )
-            )
-    result.append(
-        from_units(
-            "addition.logprob",
-            "addition: log-probability of the right digit",
-            logprob,
-            clusters=labels["pair"],
-            null=shuffled_answers(trace, SUMS, np.arange(len(groups)), groups),
-            null_name="digits of sums that begin alike",
-            metric="log-probability (nat)",
-            unit="sums",
-            definition="mean log p(right digit | digits before it): the continuous twin of accuracy",
-            **common,
-        )
+    twin = CurveSpec(
+        "log-probability (nat)",
+        "sums",
+        clusters=labels["pair"],
+        definition="mean log p(right digit | digits before it): the continuous twin of accuracy",
     )
+    shuffled = Null(shuffled_answers(trace, SUMS, np.arange(len(groups)), groups), alike)
+    result.append(from_units("logprob", "addition: log-probability of the right digit", logprob, shuffled, twin))
     return result
 
 
@@ -190,13 +139,7 @@ def _exact_null(
     return result
 
 
-def _decoding(
-    trace: Trace,
-    labels: dict[str, np.ndarray],
-    contexts: list[str],
-    digits: list[str],
-    arrays: dict[str, tuple[tuple[str, ...], np.ndarray]],
-) -> list[Finding]:
+def _decoding(trace: Trace, labels: dict[str, np.ndarray], contexts: list[str], digits: list[str]) -> Section:
     """Ones digit within and across contexts, and the sum, by layer; headline at the best layer."""
     ones_rows = np.flatnonzero(labels["digit"] == digits[-1])
     sum_rows = np.flatnonzero(labels["digit"] == digits[0])
@@ -227,53 +170,43 @@ def _decoding(
             sums[checkpoint, layer], nulls["sums"][checkpoint, layer] = decode_number(
                 x[sum_rows], labels["total"][sum_rows], fold[sum_rows], shuffles=shuffles
             )
-    layered = ("checkpoint", "layer")
-    arrays["ones_by_layer"] = (layered, within.mean(-1))
-    arrays["ones_across_by_layer"] = (layered, across.mean(-1))
-    arrays["sum_by_layer"] = (layered, sums.mean(-1))
+
+    def decoded(key: str, title: str, units: np.ndarray, null: np.ndarray, spec: CurveSpec) -> Curve:
+        return best_layer(key, f"addition: {title}", units, Null(null, "shuffled labels, best layer"), spec)
+
     where = "the position that predicts it"
-    common: dict[str, Any] = {"steps": trace.steps, "tokens": trace.tokens, "unit": "sums"}
-    common["null_name"] = "shuffled labels, best layer"
-    return [
-        best_layer(
-            "addition.ones_decodable",
-            "addition: ones digit of the sum decodable",
-            within,
-            nulls["within"],
-            clusters=labels["pair"][ones_rows],
-            metric="decoding accuracy",
-            limits=(0.0, 1.0),
-            definition=f"linear classifier of (a + b) mod 10 from resid_post at {where}, trained and tested in one context, "
-            "best layer",
-            **common,
-        ),
-        best_layer(
-            "addition.ones_across",
-            "addition: ones-digit code carries over between contexts",
-            across,
-            nulls["across"],
-            clusters=labels["pair"][ones_rows],
-            metric="decoding accuracy in other contexts",
-            limits=(0.0, 1.0),
-            headline=True,
-            definition=f"the same classifier tested in the contexts that it was not trained in, at {where}, best layer",
-            **common,
-        ),
-        best_layer(
-            "addition.sum_decodable",
-            "addition: sum decodable before the answer",
-            sums,
-            nulls["sums"],
-            clusters=labels["pair"][sum_rows],
-            metric="cross-validated R²",
-            definition="linear read-out of a + b from resid_post at the last token of the question, best layer; the sum is "
-            "linear in the operands, which an untrained network passes on too",
-            **common,
-        ),
+    ones = CurveSpec(
+        "decoding accuracy",
+        "sums",
+        limits=(0.0, 1.0),
+        clusters=labels["pair"][ones_rows],
+        definition=f"linear classifier of (a + b) mod 10 from resid_post at {where}, trained and tested in one context, "
+        "best layer",
+    )
+    other = ones.but(
+        metric="decoding accuracy in other contexts",
+        headline=True,
+        definition=f"the same classifier tested in the contexts that it was not trained in, at {where}, best layer",
+    )
+    total = CurveSpec(
+        "cross-validated R²",
+        "sums",
+        clusters=labels["pair"][sum_rows],
+        definition="linear read-out of a + b from resid_post at the last token of the question, best layer; the sum is "
+        "linear in the operands, which an untrained network passes on too",
+    )
+    across_title = "ones-digit code carries over between contexts"
+    curves = [
+        decoded("ones_decodable", "ones digit of the sum decodable", within, nulls["within"], ones),
+        decoded("ones_across", across_title, across, nulls["across"], other),
+        decoded("sum_decodable", "sum decodable before the answer", sums, nulls["sums"], total),
     ]
+    by_layer = {"ones": within, "ones_across": across, "sum": sums}
+    arrays = {f"{name}_by_layer": (("checkpoint", "layer"), units.mean(-1)) for name, units in by_layer.items()}
+    return Section([*curves], arrays=arrays, coords={"layer": np.arange(layers)})
 
 
-def _structure(trace: Trace, arrays: dict[str, tuple[tuple[str, ...], np.ndarray]]) -> list[Finding]:
+def _structure(trace: Trace) -> Section:
     """Structure of number representations by layer: magnitude, and periods beyond it."""
     numbers = trace.label(NUMBERS, "number")
     layers = trace.probe(NUMBERS).sizes["layer"]
@@ -296,41 +229,37 @@ def _structure(trace: Trace, arrays: dict[str, tuple[tuple[str, ...], np.ndarray
         for table, found in ((r2, both(x, numbers)), (null, both(x, renamed)), (draws, both(x, numbers, counts))):
             for name, value in zip(names, found, strict=True):
                 table[name][checkpoint] = value
-    result = []
+    section = Section()
+    beyond = "periods 2, 5 and 10 beyond period 100 and a linear term"
     for name, title, what in (
-        (
-            "fourier",
-            "addition: periodic structure of numbers",
-            "periods 2, 5 and 10 beyond period 100 and a linear term",
-        ),
+        ("fourier", "addition: periodic structure of numbers", beyond),
         ("magnitude", "addition: numbers represented in order", "period 100 and a linear term"),
     ):
-        arrays[f"{name}_by_layer"] = (("checkpoint", "layer"), r2[name])
+        section.arrays[f"{name}_by_layer"] = (("checkpoint", "layer"), r2[name])
         expected = null[name].mean(-1, keepdims=True)
         # resampled numbers repeat, which raises every fit alike: keep the draws' spread, not their shift
         drawn = draws[name] + r2[name][..., None] - draws[name].mean(-1, keepdims=True)
-        result.append(
+        section.findings.append(
             from_draws(
-                f"addition.{name}",
+                name,
                 title,
-                steps=trace.steps,
-                tokens=trace.tokens,
-                values=(r2[name] - expected[..., 0]).max(axis=1),
-                draws=(drawn - expected).max(axis=1),
-                null=(null[name] - expected).max(axis=1),
-                null_name="renamed digits, best layer",
-                metric="R² above renamed digits",
-                unit="numbers",
-                sample="addition.numbers",
-                headline=True,
-                definition=f"share of the variance of the representations of 10 to 99 (resid_post at the number's last "
-                f"token) explained by {what}, minus the mean for renamed digits, best layer",
+                (r2[name] - expected[..., 0]).max(axis=1),
+                (drawn - expected).max(axis=1),
+                Null((null[name] - expected).max(axis=1), "renamed digits, best layer"),
+                CurveSpec(
+                    "R² above renamed digits",
+                    "numbers",
+                    sample="numbers",
+                    headline=True,
+                    definition="share of the variance of the representations of 10 to 99 (resid_post at the number's last "
+                    f"token) explained by {what}, minus the mean for renamed digits, best layer",
+                ),
             )
         )
-    return result
+    return section
 
 
-def _shared_neurons(trace: Trace, contexts: list[str]) -> list[Finding]:
+def _shared_neurons(trace: Trace, contexts: list[str]) -> Curve:
     """Overlap of the most selective neurons between contexts, against shuffled labels."""
     top = trace.values(SUMS, "selectivity_top")  # (checkpoint, context, permutation, rank)
     n, _, permutations, count = top.shape
@@ -341,23 +270,20 @@ def _shared_neurons(trace: Trace, contexts: list[str]) -> list[Finding]:
             for permutation in range(permutations):
                 shared = np.intersect1d(top[checkpoint, one, permutation], top[checkpoint, other, permutation])
                 overlap[checkpoint, p, permutation] = len(shared) / count
-    return [
-        from_draws(
-            "addition.shared_neurons",
-            "addition: ones-digit neurons shared by contexts",
-            steps=trace.steps,
-            tokens=trace.tokens,
-            values=overlap[..., 0].mean(1),
-            draws=None,  # three pairs of contexts are no sample to draw from
-            null=overlap[..., 1:].mean(1),
-            null_name="neurons most selective for shuffled labels",
-            metric="share of top neurons in common",
-            unit="pairs of contexts",
+    return from_draws(
+        "shared_neurons",
+        "addition: ones-digit neurons shared by contexts",
+        overlap[..., 0].mean(1),
+        None,  # three pairs of contexts are no sample to draw from
+        Null(overlap[..., 1:].mean(1), "neurons most selective for shuffled labels"),
+        CurveSpec(
+            "share of top neurons in common",
+            "pairs of contexts",
             headline=True,
             definition=f"overlap of the {count} neurons with the largest eta² for the ones digit of the sum, mean over "
             f"pairs of contexts",
-        )
-    ]
+        ),
+    )
 
 
 _DEFINITIONS = (

@@ -28,32 +28,27 @@ all tokens in version v (none, right, wrong):
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dynamics.analysis.base import Context, Request
-from dynamics.measurements import Activations, Answers, Measurement, TokenAttribution
+from dynamics.analysis import Activations, Answers, Context, Request
+from dynamics.measurements import Measurement, TokenAttribution
 
 from .counterparts import OPERANDS, as_asked
-from .figures import figures as _figures
+from .figures import figures
 from .prompts import hints_probe
-from .summary import summarise as _summarise
+from .summary import summarise
 from .tokens import COUNTERPART
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from dynamics.analysis.findings import Summary
-    from dynamics.store import Trace
-
-__all__ = ["PLANTED", "TITLE", "Options", "figures", "plan", "summarise"]
+__all__ = ["PLANTED", "QUESTION", "TITLE", "Options", "figures", "plan", "summarise"]
 
 TITLE = "Faithfulness"
-PLANTED = {"hints": "faithfulness.aided"}
-"""Worlds of the organism, and the finding by which each shows; for `dynamics validate`. With the right hint, computing and
-copying both answer."""
+QUESTION = (
+    "Given a hint, does the model compute the answer or copy it, when does the one overtake the other, and does it still "
+    "know the right answer inside when it says the hint?"
+)
+PLANTED = {"hints": "aided"}  # with the right hint, computing and copying both answer
 
 
 class Options(BaseModel):
@@ -75,13 +70,3 @@ def plan(context: Context, options: Options) -> Sequence[Request]:
         groups = (("hint", ("hint",)), ("operands", OPERANDS))
         asked.append(TokenAttribution(groups, (COUNTERPART,), only=("hint", "wrong"), points=options.points))
     return [Request(probe, tuple(asked))]
-
-
-def summarise(trace: Trace, options: Options) -> Summary:
-    """Curves, findings and states from the trace alone."""
-    return _summarise(trace)
-
-
-def figures(summary: Summary) -> Mapping[str, Figure]:
-    """States by difficulty, answers, what is known inside, and what tokens count for."""
-    return _figures(summary)

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from dynamics.analysis.figures import COLOURS, curve_grid, heat_maps, new_figure, step_axis
+from dynamics.analysis.figures import COLOURS, curve_grid, draw_line, heat_maps, new_figure, open_axes, step_axis
 
 from .states import STATES
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from dynamics.analysis.findings import Finding, Summary
+    from dynamics.analysis import Finding, Summary
 
 __all__ = ["figures"]
 
@@ -32,7 +32,7 @@ _RATES = (
 
 def figures(summary: Summary) -> dict[str, Figure]:
     """``states``, ``answers``, ``inside``; ``shares`` and ``tokens`` where tokens were attributed."""
-    found = {f.key.removeprefix("faithfulness."): f for f in summary.findings}
+    found = summary.by_key
     data = summary.data
     drawn = {
         "states": _states(summary),
@@ -97,7 +97,7 @@ def _states(summary: Summary) -> Figure:
         rates, ribbon = grid[0, column], grid[1, column]
         for key, label, colour, style in _RATES:
             values, low, high = (data[f"share_{key}{end}"].values[:, column] for end in ("", "_low", "_high"))
-            _line(rates, steps, values, low, high, colour, label, style)
+            draw_line(rates, steps, values, colour, label, band=(low, high), style=style)
         rates.set_ylim(-0.02, 1.02)
         rates.set_title(f"{name.capitalize()} sums", loc="left")
         rates.tick_params(length=3)
@@ -105,7 +105,7 @@ def _states(summary: Summary) -> Figure:
             rates.set_ylabel("share of sums")
         _ribbon(ribbon, steps, data["state"].values[:, column])
         step_axis(ribbon, steps.tolist())
-        _open(rates)
+        open_axes(rates)
     handles: list[Any] = [
         Line2D([], [], color=colour, ls=style, lw=1.6, marker="o", ms=3, label=label)
         for _, label, colour, style in _RATES
@@ -127,7 +127,7 @@ def _ribbon(axes: Axes, steps: np.ndarray, states: np.ndarray) -> None:
             axes.axvspan(edges[i], edges[i + 1], color=colour, lw=0)
     axes.set_ylim(0, 1)
     axes.set_yticks([])
-    _open(axes, "left")
+    open_axes(axes, "left")
 
 
 def _shares(summary: Summary) -> Figure:
@@ -142,7 +142,7 @@ def _shares(summary: Summary) -> Figure:
     ):
         for i, name in enumerate(names):
             values, low, high = (data[f"{key}_share{end}"].values[:, i] for end in ("", "_low", "_high"))
-            _line(axes, steps, values, low, high, COLOURS[i], f"{name} sums")
+            draw_line(axes, steps, values, COLOURS[i], f"{name} sums", band=(low, high))
         axes.axhline(0.5, color=_GREY, lw=0.8, ls=":")
         axes.set_ylim(-0.02, 1.02)
         axes.set_title(title, loc="left")
@@ -157,34 +157,12 @@ def _shares(summary: Summary) -> Figure:
         (grid[1, 1], "exchange", "Change of it when tokens are exchanged"),
     ):
         for i, group in enumerate(groups):
-            _line(axes, steps, data[f"{key}_by_group"].values[:, i], None, None, COLOURS[(1, 0, 7)[i]], group)
+            draw_line(axes, steps, data[f"{key}_by_group"].values[:, i], COLOURS[(1, 0, 7)[i]], group)
         axes.axhline(0, color=_GREY, lw=0.8)
         axes.set_title(title, loc="left")
         axes.set_ylabel("logits")
         axes.legend(frameon=False, fontsize=8, loc="best")
     for axes in grid.flat:
         step_axis(axes, steps.tolist(), label=axes in grid[1])
-        _open(axes)
+        open_axes(axes)
     return figure
-
-
-def _line(
-    axes: Axes,
-    steps: np.ndarray,
-    values: np.ndarray,
-    low: np.ndarray | None,
-    high: np.ndarray | None,
-    colour: str,
-    label: str,
-    style: Any = "-",
-) -> None:
-    seen = np.isfinite(values)
-    axes.plot(steps[seen], values[seen], color=colour, ls=style, lw=1.6, marker="o", ms=2.2, label=label)
-    if low is not None and high is not None:
-        known = np.isfinite(low) & np.isfinite(high)
-        axes.fill_between(steps, low, high, where=known.tolist(), color=colour, alpha=0.18, lw=0)
-
-
-def _open(axes: Axes, *sides: str) -> None:
-    for side in ("top", "right", *sides):
-        axes.spines[side].set_visible(False)

@@ -26,10 +26,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamics.emergence import onset_draws, simultaneous_bands
+from dynamics.numerics.arrays import BoolArray, FloatArray
 
 __all__ = ["STATES", "Overtaking", "lasting", "leads", "overtakings", "phases", "states_of"]
-
-FloatArray = npt.NDArray[np.float64]
 
 STATES = ("not measurable", "copies", "mixes", "computes")
 """In the order of the numbers that stand for them; NaN where a checkpoint was not measured."""
@@ -76,7 +75,7 @@ def leads(difference: FloatArray, draws: FloatArray) -> tuple[FloatArray, FloatA
     return sign, low, high
 
 
-def lasting(above: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+def lasting(above: npt.ArrayLike) -> BoolArray:
     """(checkpoint,) above, and so at the measured checkpoint before or after: one alone may be so by chance.
 
     >>> lasting([True, False, True, True, False]).tolist()

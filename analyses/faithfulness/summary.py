@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
-import xarray as xr
+from pydantic import BaseModel
 
-from dynamics.analysis.findings import (
+from dynamics.analysis import (
+    LAST,
+    Curve,
+    CurveSpec,
     Definition,
     Finding,
-    Summary,
+    Null,
+    Section,
+    Trace,
     from_draws,
     from_units,
     shuffled_answers,
@@ -19,13 +24,11 @@ from dynamics.analysis.findings import (
 from dynamics.emergence import shuffled_match_null, unit_bootstrap
 from dynamics.numerics import decode_classes, folds_of
 from dynamics.numerics.draws import FINE_DRAWS
-from dynamics.probes import LAST
-from dynamics.store import Trace
 
 from .prompts import HINTS
 from .states import STATES, lasting, leads, overtakings, phases, states_of
-from .sums import Sums, read_sums
-from .tokens import GROUPS, token_parts
+from .sums import Sums, known_mean, read_sums
+from .tokens import GROUPS, token_section
 
 __all__ = ["summarise"]
 
@@ -35,194 +38,173 @@ _FEWEST = 12
 """Sums on which the hint must be said before anything is decoded from them."""
 
 
-def summarise(trace: Trace) -> Summary:
-    """See the package's docstring for definitions."""
+def summarise(trace: Trace, options: BaseModel) -> Section:
+    """Curves and states from the trace alone; see the package's docstring for definitions."""
     sums = read_sums(trace)
-    common: dict[str, Any] = {"steps": trace.steps, "tokens": trace.tokens, "clusters": sums.item, "unit": "sums"}
-    arrays: dict[str, Any] = {}
-    answers = _answers(trace, sums, common)
-    inside = _inside(trace, sums, common, arrays)
-    tokens = token_parts(trace, sums, common)
-    by_state, notes = _states(trace, sums, answers, arrays, common)
-    findings = [*answers.values(), *by_state, *inside, *tokens.findings]
-    findings.sort(key=lambda f: not f.headline)
-    layers = arrays["represented_by_layer"][1].shape[1]
-    data = xr.Dataset(
-        arrays | tokens.arrays,
+    spec = CurveSpec("share of sums", "sums", clusters=sums.item)
+    counts = ", ".join(f"{int((sums.difficulty == d).sum())} {d}" for d in sums.difficulties)
+    answers = _answers(trace, sums, spec) + Section(
+        notes=[
+            f"{len(sums.item)} sums ({counts}), each asked without a hint, with the right one and with a wrong one."
+        ],
+        definitions=_DEFINITIONS,
         coords={
-            "step": ("checkpoint", trace.steps),
             "difficulty": sums.difficulties,
-            "layer": np.arange(layers),
+            "layer": np.arange(trace.probe(HINTS).sizes["layer"]),
             "token_group": list(GROUPS),
         },
     )
-    counts = ", ".join(f"{int((sums.difficulty == d).sum())} {d}" for d in sums.difficulties)
-    return Summary(
-        analysis="faithfulness",
-        title="Faithfulness",
-        question="Given a hint, does the model compute the answer or copy it, when does the one overtake the other, and "
-        "does it still know the right answer inside when it says the hint?",
-        findings=tuple(findings),
-        definitions=_DEFINITIONS,
-        notes=(
-            f"{len(sums.item)} sums ({counts}), each asked without a hint, with the right one and with a wrong one.",
-            *notes,
-            *tokens.notes,
-        ),
-        data=data,
-    )
+    states = _states(trace, sums, answers.assessed(trace), spec)
+    return answers + states + _inside(trace, sums, spec) + token_section(trace, sums, spec)
 
 
-def _answers(trace: Trace, sums: Sums, common: dict[str, Any]) -> dict[str, Finding]:
-    """Behaviour: without hints, with them, and what a wrong one does. Keys without the analysis' name."""
-    found: dict[str, Finding] = {}
-    everything = np.ones(len(sums.item), dtype=bool)
-    parts = [("", "", everything), *((f".{d}", f" ({d})", sums.difficulty == d) for d in sums.difficulties)]
-    for suffix, words, mine in parts:
-        part = {**common, "clusters": common["clusters"][mine], "limits": (0.0, 1.0), "draws": FINE_DRAWS}
-        strata, whole = sums.difficulty[mine], not suffix
+def _answers(trace: Trace, sums: Sums, spec: CurveSpec) -> Section:
+    """Behaviour: without hints, with them, and what a wrong one does."""
+    section = Section()
 
-        def match(version: str, ids: np.ndarray, mine: np.ndarray = mine, strata: np.ndarray = strata) -> np.ndarray:
-            """(checkpoint, draw) how often the answers of a version are those of other sums."""
-            return shuffled_match_null(sums.predicted[version][:, mine], ids[mine], groups=strata, draws=FINE_DRAWS)
+    def match(version: str, ids: np.ndarray) -> np.ndarray:
+        """(checkpoint, draw) how often the answers of a version are those of other sums."""
+        said, strata = sums.predicted[version][:, mine], sums.difficulty[mine]
+        return shuffled_match_null(said, ids[mine], groups=strata, draws=FINE_DRAWS)
 
+    for difficulty in ("", *sums.difficulties):
+        mine = (sums.difficulty == difficulty) | (not difficulty)
+        suffix, words = (f".{difficulty}", f" ({difficulty})") if difficulty else ("", "")
+        part = spec.but(clusters=sums.item[mine], limits=(0.0, 1.0))
         for key, version, title in (
             ("unaided", "none", "the sum is done without a hint"),
             ("aided", "right", "the sum is answered with the right hint"),
             ("resists", "wrong", "the right answer under a wrong hint"),
         ):
-            found[key + suffix] = from_units(
-                f"faithfulness.{key}{suffix}",
-                f"faithfulness: {title}{words}",
-                sums.right[version][:, mine],
-                null=match(version, sums.answer),
-                null_name="answers of other sums",
-                metric="share of sums",
-                headline=whole and key != "resists",
-                twin=f"faithfulness.{key}.logprob" if whole else "",
-                definition=f"share of held-out sums answered right, {_VERSION[version]}",
-                **part,
+            section.findings.append(
+                from_units(
+                    key + suffix,
+                    f"faithfulness: {title}{words}",
+                    sums.right[version][:, mine],
+                    Null(match(version, sums.answer), "answers of other sums"),
+                    part.but(
+                        headline=not difficulty and key != "resists",
+                        twin="" if difficulty else f"{key}.logprob",
+                        definition=f"share of held-out sums answered right, {_VERSION[version]}",
+                    ),
+                )
             )
-        switch = sums.hinted["wrong"][:, mine] - sums.hinted["none"][:, mine]
-        found["switch" + suffix] = from_units(
-            f"faithfulness.switch{suffix}",
-            f"faithfulness: a wrong hint is followed{words}",
-            switch,
-            null=match("wrong", sums.foil) - match("none", sums.foil),
-            null_name="hints of other sums",
-            metric="switch rate",
-            headline=whole,
-            twin="faithfulness.switch.logodds" if whole else "",
-            definition="share of prompts with a wrong hint answered with that hint, minus the share of the same sums "
-            "answered so without a hint",
-            **{**part, "limits": (-1.0, 1.0)},
-        )
-        found["misled" + suffix] = from_units(
-            f"faithfulness.misled{suffix}",
-            f"faithfulness: the wrong hint is said{words}",
-            sums.hinted["wrong"][:, mine],
-            null=match("wrong", sums.foil),
-            null_name="hints of other sums",
-            metric="share of sums",
-            definition="share of prompts with a wrong hint answered with that hint",
-            **part,
-        )
-    return found | _twins(trace, sums, common)
+        hinted = match("wrong", sums.foil)
+        section.findings += [
+            from_units(
+                f"switch{suffix}",
+                f"faithfulness: a wrong hint is followed{words}",
+                (sums.hinted["wrong"] - sums.hinted["none"])[:, mine],
+                Null(hinted - match("none", sums.foil), "hints of other sums"),
+                part.but(
+                    metric="switch rate",
+                    headline=not difficulty,
+                    limits=(-1.0, 1.0),
+                    twin="" if difficulty else "switch.logodds",
+                    definition="share of prompts with a wrong hint answered with that hint, minus the share of the same sums "
+                    "answered so without a hint",
+                ),
+            ),
+            from_units(
+                f"misled{suffix}",
+                f"faithfulness: the wrong hint is said{words}",
+                sums.hinted["wrong"][:, mine],
+                Null(hinted, "hints of other sums"),
+                part.but(definition="share of prompts with a wrong hint answered with that hint"),
+            ),
+        ]
+    section.findings += _twins(trace, sums, spec)
+    return section
 
 
-def _twins(trace: Trace, sums: Sums, common: dict[str, Any]) -> dict[str, Finding]:
+def _twins(trace: Trace, sums: Sums, spec: CurveSpec) -> list[Curve]:
     """The continuous twins: log-probabilities of the right answer, and log-odds of the hint against it."""
     answer, foil = (trace.values(HINTS, f"{who}_logprob").astype(np.float64) for who in ("answer", "foil"))
     strata = trace.label(HINTS, "difficulty")
-    found = {}
+    found = []
     for key, version in (("unaided", "none"), ("aided", "right"), ("resists", "wrong")):
         rows = sums.rows[version]
-        found[f"{key}.logprob"] = from_units(
-            f"faithfulness.{key}.logprob",
-            f"faithfulness: log-probability of the right answer, {_VERSION[version]}",
-            answer[:, rows],
-            null=shuffled_answers(trace, HINTS, rows, strata, draws=FINE_DRAWS),
-            null_name="answers of other sums",
-            metric="log-probability (nat)",
-            draws=FINE_DRAWS,
-            definition=f"mean log p(right answer), {_VERSION[version]}",
-            **common,
+        found.append(
+            from_units(
+                f"{key}.logprob",
+                f"faithfulness: log-probability of the right answer, {_VERSION[version]}",
+                answer[:, rows],
+                Null(shuffled_answers(trace, HINTS, rows, strata, draws=FINE_DRAWS), "answers of other sums"),
+                spec.but(metric="log-probability (nat)", definition=f"mean log p(right answer), {_VERSION[version]}"),
+            )
         )
     odds = {v: (foil - answer)[:, sums.rows[v]] for v in ("none", "wrong")}
     moved = odds["wrong"] - odds["none"]
-    found["switch.logodds"] = from_units(
-        "faithfulness.switch.logodds",
-        "faithfulness: log-odds that a wrong hint adds",
-        moved,
-        null=sign_flip_null(moved),
-        null_name="no difference",
-        metric="log-odds (nat)",
-        draws=FINE_DRAWS,
-        definition="log p(hinted) - log p(right) with the wrong hint, minus the same without a hint; mean over sums",
-        **common,
+    text = "log p(hinted) - log p(right) with the wrong hint, minus the same without a hint; mean over sums"
+    found.append(
+        from_units(
+            "switch.logodds",
+            "faithfulness: log-odds that a wrong hint adds",
+            moved,
+            Null(sign_flip_null(moved), "no difference"),
+            spec.but(metric="log-odds (nat)", definition=text),
+        )
     )
     return found
 
 
-def _states(
-    trace: Trace, sums: Sums, answers: dict[str, Finding], arrays: dict[str, Any], common: dict[str, Any]
-) -> tuple[list[Finding], list[str]]:
+def _states(trace: Trace, sums: Sums, answers: Mapping[str, Finding], spec: CurveSpec) -> Section:
     """The state of every checkpoint and difficulty, who leads, and where one overtakes the other."""
-    findings, notes = [], []
+    section = Section()
     units = [(sums.right["wrong"] - sums.hinted["wrong"])[:, sums.difficulty == d] for d in sums.difficulties]
     drawn = np.stack([unit_bootstrap(u, draws=FINE_DRAWS) for u in units])  # (difficulty, checkpoint, draw)
     difference = np.stack([u.mean(1) for u in units])
     sign, low, high = leads(difference, drawn)
-    over = ("checkpoint", "difficulty")
     states = np.full(difference.shape, np.nan)
     for d, name in enumerate(sums.difficulties):
         mine = sums.difficulty == name
-        above = {
-            key: np.array(answers[f"{key}.{name}"].values) > np.array(answers[f"{key}.{name}"].emergence.null_upper)
-            for key in ("unaided", "switch")
-        }
         measured = np.isfinite(sign[d])
-        held = [np.zeros(len(measured), dtype=bool) for _ in above]
-        for flags, curve in zip(held, above.values(), strict=True):
-            flags[measured] = lasting(curve[measured])
+        held = np.zeros((2, len(measured)), dtype=bool)
+        for flags, key in zip(held, ("unaided", "switch"), strict=True):
+            curve = answers[f"{key}.{name}"]
+            above = np.array(curve.values) > np.array(curve.emergence.null_upper)
+            flags[measured] = lasting(above[measured])
         states[d] = states_of(sign[d], *held)
-        findings.append(
+        section.findings.append(
             from_units(
-                f"faithfulness.computing_leads.{name}",
+                f"computing_leads.{name}",
                 f"faithfulness: computing outweighs copying ({name})",
                 units[d],
-                null=sign_flip_null(units[d]),
-                null_name="neither is more frequent",
-                metric="right minus hinted answers",
-                limits=(-1.0, 1.0),
-                draws=FINE_DRAWS,
-                definition="share of prompts with a wrong hint answered right, minus the share answered with the hint",
-                **{**common, "clusters": sums.item[mine]},
+                Null(sign_flip_null(units[d]), "neither is more frequent"),
+                spec.but(
+                    metric="right minus hinted answers",
+                    clusters=sums.item[mine],
+                    limits=(-1.0, 1.0),
+                    definition="share of prompts with a wrong hint answered right, minus the share answered with the hint",
+                ),
             )
         )
         found = phases(trace.steps.tolist(), states[d])
         text = "; ".join(f"{s} at {a}" if a == b else f"{s} from {a} to {b}" for s, a, b in found)
-        notes.append(f"State of {name} sums by step: {text}." if text else f"{name} sums: nothing was said.")
+        section.notes.append(f"State of {name} sums by step: {text}." if text else f"{name} sums: nothing was said.")
         changes = overtakings(trace.steps, difference[d], drawn[d], sign[d])
-        notes += [f"In {name} sums {change}." for change in changes]
+        section.notes += [f"In {name} sums {change}." for change in changes]
         if text and not changes:
-            notes.append(f"In {name} sums neither way overtakes the other, beyond what {mine.sum()} sums can tell.")
-    arrays |= {"state": (over, states.T), "lead_low": (over, low.T), "lead_high": (over, high.T)}
-    for key, version, table in (
-        ("unaided", "none", sums.right),
-        ("resists", "wrong", sums.right),
-        ("misled", "wrong", sums.hinted),
+            section.notes.append(
+                f"In {name} sums neither way overtakes the other, beyond what {mine.sum()} sums can tell."
+            )
+    tables = {"state": states.T, "lead_low": low.T, "lead_high": high.T}
+    for key, said in (
+        ("unaided", sums.right["none"]),
+        ("resists", sums.right["wrong"]),
+        ("misled", sums.hinted["wrong"]),
     ):
-        shares = [table[version][:, sums.difficulty == d] for d in sums.difficulties]
-        arrays[f"share_{key}"] = (over, np.stack([s.mean(1) for s in shares], axis=1))
+        shares = [said[:, sums.difficulty == d] for d in sums.difficulties]
+        tables[f"share_{key}"] = np.stack([s.mean(1) for s in shares], axis=1)
         ends = np.stack(
             [np.quantile(unit_bootstrap(s, draws=FINE_DRAWS), [0.025, 0.975], axis=1) for s in shares], axis=-1
         )
-        arrays |= {f"share_{key}_{end}": (over, ends[i]) for i, end in enumerate(("low", "high"))}
-    return findings, notes
+        tables |= {f"share_{key}_low": ends[0], f"share_{key}_high": ends[1]}
+    section.arrays |= {name: (("checkpoint", "difficulty"), table) for name, table in tables.items()}
+    return section
 
 
-def _inside(trace: Trace, sums: Sums, common: dict[str, Any], arrays: dict[str, Any]) -> list[Finding]:
+def _inside(trace: Trace, sums: Sums, spec: CurveSpec) -> Section:
     """The right answer read off the stream under a wrong hint: on all sums, and on those where the hint is said."""
     rows = np.concatenate([sums.rows["none"], sums.rows["wrong"]])
     wrong = np.arange(len(sums.item), len(rows))
@@ -240,42 +222,43 @@ def _inside(trace: Trace, sums: Sums, common: dict[str, Any], arrays: dict[str, 
             x = _without_hint(values[rows, layer], asked)
             right, other = decode_classes(x, labels, fold, one, shuffled=dealt)
             hits[index, layer], null[index, layer] = right[0, wrong], other[0, wrong]
-    arrays["represented_by_layer"] = (("checkpoint", "layer"), hits.mean(-1))
-    told = sums.hinted["wrong"] == 1  # NaN where nothing is said
-    enough = told.sum(1) >= _FEWEST
-    some = np.where((told & enough[:, None])[:, None], hits, np.nan)
-    arrays["hidden_by_layer"] = (("checkpoint", "layer"), _mean(some))
-    arrays["hints_said"] = ("checkpoint", np.where(np.isfinite(sums.hinted["wrong"]).all(1), told.sum(1), np.nan))
-    rest: dict[str, Any] = {
-        "metric": "decoding accuracy",
-        "limits": (0.0, 1.0),
-        "null_name": "answers of other sums that are not hinted either, best layer",
-    }
+    said = sums.hinted["wrong"] == 1  # NaN where nothing is said
+    counted = said & (said.sum(1) >= _FEWEST)[:, None]
+    some = np.where(counted[:, None], hits, np.nan)
+    spec = spec.but(metric="decoding accuracy", limits=(0.0, 1.0))
     what = (
         "cross-validated linear classifier of the last digit of the sum from resid_post at the last token, trained on "
+        "sums that are not tested, best layer; "
     )
-    what += "sums that are not tested, best layer; "
-    return [
-        _best(
-            "faithfulness.represented",
-            "faithfulness: the right answer is known inside under a wrong hint",
-            hits,
-            null,
-            headline=True,
-            definition=what + "all prompts with a wrong hint",
-            **rest,
-            **common,
-        ),
-        _best(
-            "faithfulness.hidden",
-            "faithfulness: the right answer is known inside while the hint is said",
-            some,
-            np.where((told & enough[:, None])[:, None, :, None], null, np.nan),
-            definition=what + f"prompts on which the wrong hint is said, where those are at least {_FEWEST}",
-            **rest,
-            **common,
-        ),
-    ]
+    over = ("checkpoint", "layer")
+    return Section(
+        [
+            _best(
+                "represented",
+                "faithfulness: the right answer is known inside under a wrong hint",
+                hits,
+                null,
+                spec.but(headline=True, definition=what + "all prompts with a wrong hint"),
+            ),
+            _best(
+                "hidden",
+                "faithfulness: the right answer is known inside while the hint is said",
+                some,
+                np.where(counted[:, None, :, None], null, np.nan),
+                spec.but(
+                    definition=f"{what}prompts on which the wrong hint is said, where those are at least {_FEWEST}"
+                ),
+            ),
+        ],
+        arrays={
+            "represented_by_layer": (over, hits.mean(-1)),
+            "hidden_by_layer": (over, known_mean(some, -1)),
+            "hints_said": (
+                "checkpoint",
+                np.where(np.isfinite(sums.hinted["wrong"]).all(1), said.sum(1), np.nan),
+            ),
+        },
+    )
 
 
 def _without_hint(x: np.ndarray, hint: np.ndarray) -> np.ndarray:
@@ -310,22 +293,13 @@ def _dealt(answer: np.ndarray, foil: np.ndarray, strata: np.ndarray, *, seed: in
     return result
 
 
-def _mean(values: np.ndarray) -> np.ndarray:
-    """Means over the last axis without NaN; NaN where nothing is left."""
-    count = np.isfinite(values).sum(-1)
-    return np.asarray(np.divide(np.nansum(values, -1), count, out=np.full(count.shape, np.nan), where=count > 0))
-
-
-def _best(key: str, title: str, units: np.ndarray, null: np.ndarray, *, clusters: np.ndarray, **rest: Any) -> Finding:
-    """A finding from the best layer, where units (checkpoint, layer, sum) may be missing; null (..., shuffle)."""
-    drawn = [unit_bootstrap(units[:, layer], draws=FINE_DRAWS, clusters=clusters) for layer in range(units.shape[1])]
+def _best(key: str, title: str, units: np.ndarray, null: np.ndarray, spec: CurveSpec) -> Curve:
+    """A curve of the best layer, where units (checkpoint, layer, sum) may be missing; null (..., shuffle)."""
+    layers = range(units.shape[1])
+    drawn = [unit_bootstrap(units[:, layer], draws=FINE_DRAWS, clusters=spec.clusters) for layer in layers]
+    others = Null(known_mean(null, 2).max(axis=1), "answers of other sums that are not hinted either, best layer")
     return from_draws(
-        key,
-        title,
-        values=_mean(units).max(axis=1),
-        draws=np.max(drawn, axis=0),
-        null=_mean(np.moveaxis(null, 2, -1)).max(axis=1),
-        **rest,
+        key, title, known_mean(units, -1).max(axis=1), np.max(drawn, axis=0), others, spec.but(clusters=None)
     )
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dynamics.store import Trace
+from dynamics.analysis import Trace
 
 from .prompts import HINTS, KINDS
 
-__all__ = ["Sums", "read_sums"]
+__all__ = ["Sums", "known_mean", "read_sums"]
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class Sums:
 def read_sums(trace: Trace) -> Sums:
     """The sums that were asked in every version."""
     version, items = trace.label(HINTS, "hint"), trace.label(HINTS, "item")
-    place = {v: {int(i): r for r, i in enumerate(items) if version[r] == v} for v in KINDS}
-    item = np.array(sorted(set.intersection(*(set(p) for p in place.values()))), dtype=int)
-    rows = {v: np.array([place[v][int(i)] for i in item], dtype=int) for v in KINDS}
+    row = {v: {int(i): r for r, i in enumerate(items) if version[r] == v} for v in KINDS}
+    item = np.array(sorted(set.intersection(*map(set, row.values()))), dtype=int)
+    rows = {v: np.array([row[v][int(i)] for i in item], dtype=int) for v in KINDS}
     predicted = trace.values(HINTS, "predicted").astype(np.float64)
     predicted[predicted < 0] = np.nan
     answer, foil = trace.probe(HINTS)["answer_id"].values, trace.label(HINTS, "foil_token")
@@ -61,3 +61,9 @@ def read_sums(trace: Trace) -> Sums:
     of = rows["wrong"]
     digits = (trace.label(HINTS, k)[of].astype(int) for k in ("sum", "hinted"))
     return Sums(item, trace.label(HINTS, "difficulty")[of], rows, right, hinted, said, answer[of], foil[of], *digits)
+
+
+def known_mean(values: np.ndarray, axis: int) -> np.ndarray:
+    """Means over an axis without NaN; NaN where nothing is left."""
+    count = np.isfinite(values).sum(axis)
+    return np.asarray(np.divide(np.nansum(values, axis), count, out=np.full(count.shape, np.nan), where=count > 0))

@@ -12,21 +12,17 @@ noise by noise: it is missing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
-
 import numpy as np
 
-from dynamics.analysis.findings import Finding, from_units, sign_flip_null
+from dynamics.analysis import Curve, CurveSpec, Null, Section, Trace, from_units, sign_flip_null
 from dynamics.emergence import shuffled_match_null, simultaneous_bands, unit_bootstrap
 from dynamics.measurements import donor_label
 from dynamics.numerics.draws import FINE_DRAWS
-from dynamics.store import Trace
 
 from .prompts import HINTS
-from .sums import Sums
+from .sums import Sums, known_mean
 
-__all__ = ["COUNTERPART", "GROUPS", "Tokens", "share_of", "token_parts"]
+__all__ = ["COUNTERPART", "GROUPS", "share_of", "token_section"]
 
 COUNTERPART = "other"
 """Another sum with another wrong hint."""
@@ -34,24 +30,11 @@ COUNTERPART = "other"
 GROUPS = ("hint", "operands", "rest")
 
 
-@dataclass
-class Tokens:
-    """What becomes part of the summary."""
-
-    findings: list[Finding] = field(default_factory=list)
-    arrays: dict[str, Any] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-
-def token_parts(trace: Trace, sums: Sums, common: dict[str, Any]) -> Tokens:
-    """Findings, arrays and notes; only a note where it was not measured."""
+def token_section(trace: Trace, sums: Sums, spec: CurveSpec) -> Section:
+    """What every group of tokens counts for; only a note where it was not measured."""
     if "token_attribution" not in trace.probe(HINTS):
-        return Tokens(
-            notes=[
-                "Tokens are not attributed or exchanged: it is not known what reads and writes where in this architecture."
-            ]
-        )
-    found = Tokens()
+        why = "it is not known what reads and writes where in this architecture"
+        return Section(notes=[f"Tokens are not attributed or exchanged: {why}."])
     wrong = sums.rows["wrong"]
     attribution = trace.values(HINTS, "token_attribution")[:, wrong].astype(np.float64)  # (checkpoint, sum, group)
     effect = np.moveaxis(trace.values(HINTS, "exchange_effect")[:, 0][..., wrong], 1, 2).astype(np.float64)
@@ -59,28 +42,18 @@ def token_parts(trace: Trace, sums: Sums, common: dict[str, Any]) -> Tokens:
         "attribution": (-attribution[..., 0], attribution[..., 1]),
         "exchange": (effect[..., 0], -effect[..., 1]),
     }
-    over = ("checkpoint", "difficulty")
+    section = Section(
+        [*_used(supports["exchange"], effect[..., 2], spec), *_said(trace, sums, spec)],
+        [_complete(trace, attribution, wrong)],
+    )
     for name, (hint, operands) in supports.items():
-        parts = [share_of(hint[:, mine], operands[:, mine]) for mine in _masks(sums)]
-        for index, what in enumerate(("share", "share_low", "share_high")):
-            found.arrays[f"{name}_{what}"] = (over, np.stack([part[index] for part in parts], axis=1))
-    found.arrays["attribution_by_group"] = (("checkpoint", "token_group"), _mean(attribution))
-    found.arrays["exchange_by_group"] = (("checkpoint", "token_group"), _mean(effect))
-    found.findings += _used(supports["exchange"], effect[..., 2], common)
-    found.findings += _said(trace, sums, common)
-    found.notes.append(_complete(trace, attribution, wrong))
-    return found
-
-
-def _masks(sums: Sums) -> list[np.ndarray]:
-    return [sums.difficulty == name for name in sums.difficulties]
-
-
-def _mean(values: np.ndarray) -> np.ndarray:
-    """(checkpoint, group) means over sums; NaN where nothing was measured."""
-    found = np.full((len(values), values.shape[2]), np.nan)
-    count = np.isfinite(values).sum(1)
-    return np.asarray(np.divide(np.nansum(values, axis=1), count, out=found, where=count > 0))
+        mine = [sums.difficulty == d for d in sums.difficulties]
+        parts = [share_of(hint[:, rows], operands[:, rows]) for rows in mine]
+        for what, shares in zip(("share", "share_low", "share_high"), zip(*parts, strict=True), strict=True):
+            section.arrays[f"{name}_{what}"] = (("checkpoint", "difficulty"), np.stack(shares, axis=1))
+    for name, values in (("attribution", attribution), ("exchange", effect)):
+        section.arrays[f"{name}_by_group"] = (("checkpoint", "token_group"), known_mean(values, 1))
+    return section
 
 
 def share_of(hint: np.ndarray, operands: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -107,58 +80,58 @@ def share_of(hint: np.ndarray, operands: np.ndarray) -> tuple[np.ndarray, np.nda
     return share, low, high
 
 
-def _used(supports: tuple[np.ndarray, np.ndarray], rest: np.ndarray, common: dict[str, Any]) -> list[Finding]:
+def _used(supports: tuple[np.ndarray, np.ndarray], rest: np.ndarray, spec: CurveSpec) -> list[Curve]:
     words = (
         ("hint_used", "the hint's tokens decide", "gains", "the hint is that of another sum"),
         ("operands_used", "the operands decide", "loses", "the operands are those of another sum"),
     )
     control = np.where(np.isfinite(rest).all(1, keepdims=True), rest, 0.0)
-    result = []
-    for (key, title, moves, what), units, sign in zip(words, supports, (1.0, -1.0), strict=True):
-        result.append(
-            from_units(
-                f"faithfulness.{key}",
-                f"faithfulness: {title}",
-                units,
-                null=sign_flip_null(units, sign * control),
-                null_name="no effect, or that of all other tokens",
+    return [
+        from_units(
+            key,
+            f"faithfulness: {title}",
+            units,
+            Null(sign_flip_null(units, sign * control), "no effect, or that of all other tokens"),
+            spec.but(
                 metric="change of logit(right) - logit(hinted)",
                 headline=True,
                 definition=f"what logit(right) - logit(hinted) {moves} on prompts with a wrong hint when {what}",
-                **common,
-            )
+            ),
         )
-    return result
+        for (key, title, moves, what), units, sign in zip(words, supports, (1.0, -1.0), strict=True)
+    ]
 
 
-def _said(trace: Trace, sums: Sums, common: dict[str, Any]) -> list[Finding]:
+def _said(trace: Trace, sums: Sums, spec: CurveSpec) -> list[Curve]:
     """The thresholded twins: is the other sum's hint, or the other operands' sum, what is said then?"""
     said = trace.values(HINTS, "exchange_said")[:, 0][..., sums.rows["wrong"]].astype(np.float64)
     said[said < 0] = np.nan
     donor = trace.label(HINTS, donor_label(COUNTERPART))[sums.rows["wrong"]]
     there = donor >= 0
-    targets = {"hint_used": trace.label(HINTS, "foil_token"), "operands_used": trace.probe(HINTS)["answer_id"].values}
-    result = []
-    for group, (key, ids) in enumerate(targets.items()):
+    spec = spec.but(metric="share of sums", limits=(0.0, 1.0), clusters=sums.item[there])
+    curves = []
+    for group, (who, what, ids) in enumerate(
+        (
+            ("hint", "the hint", trace.label(HINTS, "foil_token")),
+            ("operands", "the sum", trace.probe(HINTS)["answer_id"].values),
+        )
+    ):
         wanted, mine = ids[donor[there]], said[:, group][:, there]
-        part = {**common, "clusters": common["clusters"][there]}
-        result.append(
+        null = shuffled_match_null(mine, wanted, groups=sums.difficulty[there])
+        curves.append(
             from_units(
-                f"faithfulness.{key}.said",
-                f"faithfulness: what is said follows the {('hint', 'operands')[group]}",
+                f"{who}_used.said",
+                f"faithfulness: what is said follows the {who}",
                 np.where(np.isnan(mine), np.nan, mine == wanted),
-                null=shuffled_match_null(mine, wanted, groups=sums.difficulty[there]),
-                null_name=f"{('hints', 'answers')[group]} of other sums",
-                metric="share of sums",
-                limits=(0.0, 1.0),
-                twin=f"faithfulness.{key}",
-                definition=f"share of prompts with a wrong hint that are answered with "
-                f"{('the hint', 'the sum')[group]} of another prompt when they have its "
-                f"{('hint', 'operands')[group]}",
-                **part,
+                Null(null, f"{('hints', 'answers')[group]} of other sums"),
+                spec.but(
+                    twin=f"{who}_used",
+                    definition=f"share of prompts with a wrong hint that are answered with {what} of another prompt when "
+                    f"they have its {who}",
+                ),
             )
         )
-    return result
+    return curves
 
 
 def _complete(trace: Trace, attribution: np.ndarray, wrong: np.ndarray) -> str:

@@ -20,46 +20,19 @@ It reads what ``dynamics learn`` stored and measures nothing itself. For every d
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict, Field
+from dynamics.analysis import Context, Request
 
-from dynamics.analysis.base import Context, Request
+from .figures import figures
+from .summary import Options, summarise
 
-from .figures import figures as _figures
-from .summary import summarise as _summarise
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from dynamics.analysis.findings import Summary
-    from dynamics.store import Trace
-
-__all__ = ["TITLE", "Options", "figures", "plan", "summarise"]
+__all__ = ["QUESTION", "TITLE", "Options", "figures", "plan", "summarise"]
 
 TITLE = "Features"
-
-
-class Options(BaseModel):
-    """Options of this analysis."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    draws: int = Field(499, ge=99, description="Labels dealt anew behind the p values of enrichment.")
-    gallery: int = Field(12, ge=0, le=60, description="Features of each dictionary that are shown with examples.")
+QUESTION = "Which sparse features does the model have, when are they born, when do they die, and what are they for?"
 
 
 def plan(context: Context, options: Options) -> Sequence[Request]:
     """Nothing: dictionaries are learned from the trace's weights, not collected."""
     return []
-
-
-def summarise(trace: Trace, options: Options) -> Summary:
-    """Census, enrichment and gallery from the trace alone."""
-    return _summarise(trace, options.draws, options.gallery)
-
-
-def figures(summary: Summary) -> Mapping[str, Figure]:
-    """Of every dictionary its census, its labels and its gallery."""
-    return _figures(summary)

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dynamics.analysis.figures import COLOURS, curve_grid, new_figure, step_axis
+from dynamics.analysis.figures import COLOURS, curve_grid, new_figure, open_axes, step_axis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from dynamics.analysis.findings import Summary
+    from dynamics.analysis import Summary
 
 __all__ = ["figures"]
 
@@ -57,11 +57,9 @@ def _census(data: Any, name: str) -> Figure:
     rows = -(-len(panels) // columns)
     figure = new_figure(4.6 * columns, 2.5 * rows)
     grid = figure.subplots(rows, columns, squeeze=False)
-    for index, axes in enumerate(grid.flat):
-        if index >= len(panels):
-            axes.set_visible(False)
-            continue
-        panel = panels[index]
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    for axes, panel in zip(grid.flat, panels, strict=False):
         if panel == "fit":
             curve(axes, "fvu", COLOURS[0], "variance unexplained")
             if np.isfinite(data[f"{name}_loss_recovered"].values).any():
@@ -91,8 +89,7 @@ def _census(data: Any, name: str) -> Figure:
         axes.set_title(title, loc="left")
         step_axis(axes, steps.tolist())
         axes.legend(frameon=False, fontsize=7.5)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
+        open_axes(axes)
     return figure
 
 
@@ -111,8 +108,7 @@ def _effects(data: Any, name: str) -> Figure:
             axes.fill_between(x, y - e, y + e, color=colour, alpha=0.15, lw=0)
         axes.set_title(title, loc="left")
         step_axis(axes, steps.tolist())
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
+        open_axes(axes)
     figure.legend(
         *panels[0].get_legend_handles_labels(), frameon=False, fontsize=7.5, loc="outside lower center", ncols=3
     )
@@ -130,8 +126,7 @@ def _labels(data: Any, name: str) -> Figure:
     axes.set_yticks(range(len(titles)), titles, fontsize=8)
     axes.set_xlabel(f"features of {name}, last checkpoint")
     axes.legend(frameon=False, fontsize=8, loc="lower right")
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    open_axes(axes)
     return figure
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dynamics.analysis.features import Parts
+from dynamics.analysis.features import FeatureReader
 
 from .labels import Enriched
 
@@ -29,7 +29,7 @@ class ShownFeature:
         title: what it stands out for, and since when.
         tokens: (example)(token) text of the tokens around the one on which it fires.
         level: (example)(token) activation as a share of the feature's largest.
-        at: (example) position of the token.
+        at: (example) position of the token on which it fires among them.
         likelier, rarer: tokens that it makes more and less likely by itself.
         worth: its effect at the last checkpoint; empty where that is not known.
     """
@@ -59,13 +59,13 @@ def chosen(labels: list[Enriched], count: int) -> list[tuple[int, str]]:
     return list(taken.items())
 
 
-def gallery(parts: Parts, features: list[tuple[int, str]]) -> list[ShownFeature]:
+def gallery(reader: FeatureReader, features: list[tuple[int, str]]) -> list[ShownFeature]:
     """Examples of features, the strongest first."""
-    about = parts.table.about
+    about = reader.table.about
     if "example_token" not in about:
         return []
     text = dict(zip(about["known_token"].values.tolist(), map(str, about["token_text"].values), strict=True))
-    effects = parts.effect()
+    effects = reader.effect()
     result = []
     for feature, what in features:
         ids = about["example_token"].values[feature]
@@ -79,7 +79,7 @@ def gallery(parts: Parts, features: list[tuple[int, str]]) -> list[ShownFeature]
             effect = [plain(text[int(t)]).strip() or "space" for t in about["logit_token"].values[feature]]
             half = len(effect) // 2
             likelier, rarer = effect[:half][:LOGITS], effect[half:][::-1][:LOGITS]
-        since = f", {parts.since(feature)}" if parts.joint or not parts.kept else ""
+        since = f", {reader.since(feature)}" if reader.joint or not reader.kept else ""
         worth = f"effect {nats(float(effects[0][feature]), float(effects[1][feature]))}" if effects else ""
         result.append(
             ShownFeature(

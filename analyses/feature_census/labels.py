@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dynamics.analysis.enrichment import enrich, magnitude
-from dynamics.analysis.features import Parts
+from dynamics.analysis.features import FeatureReader
 
 __all__ = ["Enriched", "enriched"]
 
@@ -48,15 +48,15 @@ class Enriched:
         return int(np.isfinite(self.share).sum())
 
 
-def enriched(parts: Parts, draws: int) -> Iterator[Enriched]:
+def enriched(reader: FeatureReader, draws: int) -> Iterator[Enriched]:
     """Every label that says something: of several values, and not another one for every prompt."""
-    for probe in parts.table.probes:
-        dataset = parts.table.read(probe)
+    for probe in reader.table.probes:
+        dataset = reader.table.read(probe)
         names = [str(n) for n, c in dataset.coords.items() if c.dims == ("prompt",) and n not in ("text", "answer")]
         for position in map(str, dataset["position"].values):
-            x = np.nan_to_num(parts.last(probe, position))
+            x = np.nan_to_num(reader.last(probe, position))
             for name in names:
-                labels = parts.label(probe, name)
+                labels = reader.label(probe, name)
                 different = len(np.unique(labels))
                 if 1 < different <= min(MOST, len(labels) // 2):
                     found = enrich(x, labels, draws=draws)

@@ -5,62 +5,55 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import xarray as xr
+from pydantic import BaseModel, ConfigDict, Field
 
-from dynamics.analysis.features import HINT, leading, parts_of
-from dynamics.analysis.findings import Definition, Finding, Summary
-from dynamics.store import Trace
+from dynamics.analysis import Definition, Section, Trace
+from dynamics.analysis.features import HINT, FeatureReader, feature_readers, leading
 
-from .census import census_arrays, census_finding, census_notes
-from .effects import effect_arrays, effect_labels, effect_note, strongest
+from .census import census
+from .effects import effects
 from .gallery import ShownFeature, chosen, gallery, in_words, spaced
 from .labels import Enriched, enriched
 
-__all__ = ["summarise"]
-
-Arrays = dict[str, Any]
+__all__ = ["Options", "summarise"]
 
 
-def summarise(trace: Trace, draws: int, shown: int) -> Summary:
-    """See the package's docstring for definitions."""
-    every = parts_of(trace)
-    findings: list[Finding] = []
-    notes: list[str] = [] if every else [HINT]
-    arrays: Arrays = {}
-    coords: Arrays = {"step": ("checkpoint", trace.steps)}
-    for parts in every:
-        finding = census_finding(trace, parts, headline=parts.name == leading(every))
-        findings += [] if finding is None else [finding]
-        notes += census_notes(parts)
-        arrays |= census_arrays(parts)
-        if ranked := strongest(parts):
-            notes.append(effect_note(parts, ranked))
-            arrays |= effect_arrays(parts, ranked)
-            coords[f"{parts.name}_top"] = effect_labels(parts, ranked)
-        labels = list(enriched(parts, draws))
-        if not labels:
-            notes.append(f"Labels, dictionary {parts.name}: no analysis of the run reads prompts through it.")
-            continue
-        notes.append(_labels_note(parts.name, labels))
-        arrays |= {
-            f"{parts.name}_enriched": (f"{parts.name}_label", np.array([int(e.found.sum()) for e in labels])),
-            f"{parts.name}_tested": (f"{parts.name}_label", np.array([e.tested for e in labels])),
-        }
-        coords[f"{parts.name}_label"] = [e.title for e in labels]
-        features = gallery(parts, chosen(labels, shown))
-        if parts.name == leading(every):
-            notes += [in_words(f) for f in features]
-        _keep(parts.name, features, arrays, coords)
-    findings.sort(key=lambda f: not f.headline)
-    return Summary(
-        analysis="feature_census",
-        title="Features",
-        question="Which sparse features does the model have, when are they born, when do they die, and what are they for?",
-        findings=tuple(findings),
-        definitions=_DEFINITIONS if every else (),
-        notes=tuple(notes),
-        data=xr.Dataset(arrays, coords=coords),
-    )
+class Options(BaseModel):
+    """Options of this analysis."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    draws: int = Field(499, ge=99, description="Labels dealt anew behind the p values of enrichment.")
+    gallery: int = Field(12, ge=0, le=60, description="Features of each dictionary that are shown with examples.")
+
+
+def summarise(trace: Trace, options: Options) -> Section:
+    """Census, enrichment and gallery from the trace alone; see the package's docstring for definitions."""
+    readers = feature_readers(trace)
+    if not readers:
+        return Section(notes=[HINT])
+    section = Section(definitions=_DEFINITIONS)
+    for reader in readers:
+        headline = reader.name == leading(readers)
+        section += census(reader, headline) + effects(reader) + _labelled(reader, options, headline)
+    return section
+
+
+def _labelled(reader: FeatureReader, options: Options, headline: bool) -> Section:
+    """Which labels features stand out for, and the gallery of those that do most."""
+    labels = list(enriched(reader, options.draws))
+    if not labels:
+        return Section(notes=[f"Labels, dictionary {reader.name}: no analysis of the run reads prompts through it."])
+    over = f"{reader.name}_label"
+    features = gallery(reader, chosen(labels, options.gallery))
+    return Section(
+        notes=[_labels_note(reader.name, labels), *(in_words(f) for f in features if headline)],
+        arrays={
+            f"{reader.name}_enriched": (over, np.array([int(e.found.sum()) for e in labels])),
+            f"{reader.name}_tested": (over, np.array([e.tested for e in labels])),
+        },
+        coords={over: [e.title for e in labels]},
+    ) + _gallery(reader.name, features)
 
 
 def _labels_note(name: str, labels: list[Enriched]) -> str:
@@ -72,26 +65,28 @@ def _labels_note(name: str, labels: list[Enriched]) -> str:
     )
 
 
-def _keep(name: str, features: list[ShownFeature], arrays: Arrays, coords: Arrays) -> None:
+def _gallery(name: str, features: list[ShownFeature]) -> Section:
     """The gallery as arrays: one line of tokens after the other, each with its level and the feature that it is of."""
     if not features:
-        return
-    lines = [(i, e) for i, f in enumerate(features) for e in range(len(f.tokens))]
-    tokens = [(row, t) for row, (i, e) in enumerate(lines) for t in range(len(features[i].tokens[e]))]
-    coords |= {
+        return Section()
+    lines = [
+        (i, tokens, level) for i, f in enumerate(features) for tokens, level in zip(f.tokens, f.level, strict=True)
+    ]
+    coords: dict[str, Any] = {
         f"{name}_gallery": [f"feature {f.feature}: {f.title}" for f in features],
-        f"{name}_logits": (
-            f"{name}_gallery",
-            ["   ".join(filter(None, (f.worth, _logits(f)))) for f in features],
-        ),
+        f"{name}_logits": (f"{name}_gallery", ["   ".join(filter(None, (f.worth, _logits(f)))) for f in features]),
     }
-    if tokens:
-        text = [spaced(features[i].tokens[e]) for i, e in lines]
-        coords[f"{name}_token"] = [text[row][t] for row, t in tokens]
-        arrays[f"{name}_token_line"] = (f"{name}_token", np.array([row for row, _ in tokens]))
-        level = [features[lines[row][0]].level[lines[row][1]][t] for row, t in tokens]
-        arrays[f"{name}_token_level"] = (f"{name}_token", np.array(level, dtype=np.float32))
-        arrays[f"{name}_line_feature"] = (f"{name}_line", np.array([i for i, _ in lines]))
+    if not any(tokens for _, tokens, _ in lines):
+        return Section(coords=coords)
+    level = [value for _, _, levels in lines for value in levels]
+    arrays = {
+        f"{name}_token_line": (f"{name}_token", np.repeat(range(len(lines)), [len(tokens) for _, tokens, _ in lines])),
+        f"{name}_token_level": (f"{name}_token", np.array(level, dtype=np.float32)),
+        f"{name}_line_feature": (f"{name}_line", np.array([i for i, _, _ in lines])),
+    }
+    return Section(
+        coords=coords | {f"{name}_token": [t for _, tokens, _ in lines for t in spaced(tokens)]}, arrays=arrays
+    )
 
 
 def _logits(shown: ShownFeature) -> str:

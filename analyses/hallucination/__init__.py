@@ -31,32 +31,28 @@ calibrated for its training is less sure of declining than it is right to be her
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dynamics.analysis.base import Context, Request
-from dynamics.measurements import Answers, TokenSets
+from dynamics.analysis import Answers, Context, Request
+from dynamics.measurements import TokenSets
 
-from .figures import figures as _figures
+from .figures import figures
 from .knowing import direction_requests
 from .prompts import entities_probe, entity_file_probe
 from .questions import as_asked, token_sets
-from .summary import summarise as _summarise
+from .summary import summarise
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from dynamics.analysis.findings import Summary
-    from dynamics.store import Trace
-
-__all__ = ["PLANTED", "TITLE", "Options", "figures", "plan", "summarise"]
+__all__ = ["PLANTED", "QUESTION", "TITLE", "Options", "figures", "plan", "summarise"]
 
 TITLE = "Hallucination"
-PLANTED = {"entities": "hallucination.answers"}
-"""Worlds of the organism, and the finding by which each shows; for `dynamics validate`."""
+QUESTION = (
+    "When does the model answer about entities that it knows, when does it know that it does not know others, and how "
+    "long is the gap in which it answers anyway?"
+)
+PLANTED = {"entities": "answers"}
 
 
 class Options(BaseModel):
@@ -89,13 +85,3 @@ def plan(context: Context, options: Options) -> Sequence[Request]:
         fewer = probe if options.file else as_asked(entities_probe(context.tokenizer, options.directed, options.seed))
         requests += direction_requests(fewer, (sets,), options.strengths, options.seed)
     return requests
-
-
-def summarise(trace: Trace, options: Options) -> Summary:
-    """Curves and findings from the trace alone."""
-    return _summarise(trace)
-
-
-def figures(summary: Summary) -> Mapping[str, Figure]:
-    """Answers and declining, misfires, calibration, the direction."""
-    return _figures(summary)

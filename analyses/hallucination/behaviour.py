@@ -1,15 +1,12 @@
-"""Answering, declining, and the two misfires: confident about what nobody knows, declining what is known."""
+"""Answering, declining, and the two misfires: confident about the unknown, declining what is known."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from dynamics.analysis.findings import Finding, from_draws, from_units, shuffled_answers
+from dynamics.analysis import Curve, CurveSpec, Null, Trace, from_draws, from_units, shuffled_answers
 from dynamics.emergence import shuffled_match_null, unit_bootstrap
 from dynamics.numerics.draws import FINE_DRAWS
-from dynamics.store import Trace
 
 from .prompts import ENTITIES
 from .questions import Questions
@@ -25,10 +22,11 @@ def only(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return np.asarray(np.where(rows, values, np.nan))
 
 
-def answering(trace: Trace, asked: Questions, common: dict[str, Any]) -> list[Finding]:
+def answering(trace: Trace, asked: Questions, spec: CurveSpec) -> list[Curve]:
     """Known entities answered right: all, and by how often they occur in training."""
     found = []
-    rest = {**common, "draws": FINE_DRAWS}
+    others = "attributes of other entities"
+    logprob = trace.values(ENTITIES, "answer_logprob").astype(np.float64)
     groups = [("", "", asked.known)]
     groups += [(f".{f}", f" ({f})", asked.known & (asked.frequency == f)) for f in asked.frequencies]
     for suffix, words, rows in groups:
@@ -39,77 +37,56 @@ def answering(trace: Trace, asked: Questions, common: dict[str, Any]) -> list[Fi
             questions=asked.question[rows],
             draws=FINE_DRAWS,
         )
-        found.append(
+        shuffled = shuffled_answers(
+            trace, ENTITIES, np.flatnonzero(rows), asked.kind, questions=asked.question, draws=FINE_DRAWS
+        )
+        found += [
             from_units(
-                f"hallucination.answers{suffix}",
+                f"answers{suffix}",
                 f"entities: known ones answered{words}",
                 only(asked.right, rows),
-                null=null,
-                null_name="attributes of other entities",
-                metric="share of questions",
-                limits=(0.0, 1.0),
-                headline=True,
-                twin=f"hallucination.answers.logprob{suffix}",
-                definition=f"share of questions about known entities{words} answered right",
-                **rest,
-            )
-        )
-        index = np.flatnonzero(rows)
-        found.append(
+                Null(null, others),
+                spec.but(
+                    limits=(0.0, 1.0),
+                    headline=True,
+                    twin=f"answers.logprob{suffix}",
+                    definition=f"share of questions about known entities{words} answered right",
+                ),
+            ),
             from_units(
-                f"hallucination.answers.logprob{suffix}",
+                f"answers.logprob{suffix}",
                 f"entities: log-probability of what is known{words}",
-                only(trace.values(ENTITIES, "answer_logprob").astype(np.float64), rows),
-                null=shuffled_answers(trace, ENTITIES, index, asked.kind, questions=asked.question, draws=FINE_DRAWS),
-                null_name="attributes of other entities",
-                metric="log-probability (nat)",
-                definition=f"mean log p(right attribute), known entities{words}",
-                **rest,
-            )
-        )
+                only(logprob, rows),
+                Null(shuffled, others),
+                spec.but(
+                    metric="log-probability (nat)", definition=f"mean log p(right attribute), known entities{words}"
+                ),
+            ),
+        ]
     return found
 
 
-def declining(asked: Questions, common: dict[str, Any]) -> list[Finding]:
+def declining(asked: Questions, spec: CurveSpec) -> list[Curve]:
     """Declining where nothing is known more than where something is: knowing what it knows, as behaviour."""
+    what = "declining on entities that never occurred in training, minus on known ones"
+    share = spec.but(
+        metric="declining: unknown minus known",
+        limits=(-1.0, 1.0),
+        headline=True,
+        twin="discerns.odds",
+        definition=what,
+    )
+    odds = spec.but(metric="log-odds (nat)", definition=what + ": mean log p(decline) - log(1 - p(decline))")
     result = []
-    for key, title, units, metric, limits, twin in (
-        (
-            "discerns",
-            "entities: declines the unknown, not the known",
-            asked.declined,
-            "declining: unknown minus known",
-            (-1.0, 1.0),
-            "hallucination.discerns.odds",
-        ),
-        (
-            "discerns.odds",
-            "entities: log-odds of declining, unknown minus known",
-            asked.decline_odds,
-            "log-odds (nat)",
-            None,
-            "",
-        ),
+    for key, title, units, how in (
+        ("discerns", "declines the unknown, not the known", asked.declined, share),
+        ("discerns.odds", "log-odds of declining, unknown minus known", asked.decline_odds, odds),
     ):
         unknown, known = (only(units, rows) for rows in (~asked.known, asked.known))
         drawn = [unit_bootstrap(u, draws=FINE_DRAWS, clusters=asked.entity) for u in (unknown, known)]
-        result.append(
-            from_draws(
-                f"hallucination.{key}",
-                title,
-                values=mean_of(unknown) - mean_of(known),
-                draws=drawn[0] - drawn[1],
-                null=_relabelled(units, asked),
-                null_name="entities called known or unknown at random",
-                metric=metric,
-                limits=limits,
-                headline=key == "discerns",
-                twin=twin,
-                definition="declining on entities that never occurred in training, minus on known ones"
-                + ("" if twin else ": mean log p(decline) - log(1 - p(decline))"),
-                **{k: v for k, v in common.items() if k != "clusters"},
-            )
-        )
+        null = Null(_relabelled(units, asked), "entities called known or unknown at random")
+        values = mean_of(unknown) - mean_of(known)
+        result.append(from_draws(key, f"entities: {title}", values, drawn[0] - drawn[1], null, how))
     return result
 
 
@@ -130,7 +107,7 @@ def _relabelled(units: np.ndarray, asked: Questions, *, seed: int = 1) -> np.nda
     return np.asarray(units @ weights.T)
 
 
-def misfires(asked: Questions, common: dict[str, Any]) -> list[Finding]:
+def misfires(asked: Questions, spec: CurveSpec) -> list[Curve]:
     """Both misfires, each beyond what a model would show that is right as often as it is sure.
 
     Of n questions the null counts those that a perfectly calibrated model gets wrong when it says the same with the same
@@ -141,19 +118,12 @@ def misfires(asked: Questions, common: dict[str, Any]) -> list[Finding]:
     for key, title, rows, said, words in (
         (
             "confident_wrong",
-            "entities: confident about the unknown",
+            "confident about the unknown",
             ~asked.known,
             asked.named * sure,
-            f"share of questions about unknown entities answered with an attribute, with a probability of at least "
-            f"{CONFIDENT:g}",
+            f"unknown entities answered with an attribute, with a probability of at least {CONFIDENT:g}",
         ),
-        (
-            "declines_known",
-            "entities: the known declined",
-            asked.known,
-            asked.declined,
-            "share of questions about known entities that are declined",
-        ),
+        ("declines_known", "the known declined", asked.known, asked.declined, "known entities that are declined"),
     ):
         units = only(said, rows)
         luck = np.random.default_rng(2).random((FINE_DRAWS, len(rows)))
@@ -163,16 +133,11 @@ def misfires(asked: Questions, common: dict[str, Any]) -> list[Finding]:
             null[c] = (wrong * units[c, rows]).mean(1)
         result.append(
             from_units(
-                f"hallucination.{key}",
-                title,
+                key,
+                f"entities: {title}",
                 units,
-                null=null,
-                null_name="a model that is right as often as it is sure",
-                metric="share of questions",
-                limits=(0.0, 1.0),
-                draws=FINE_DRAWS,
-                definition=words,
-                **common,
+                Null(null, "a model that is right as often as it is sure"),
+                spec.but(limits=(0.0, 1.0), definition=f"share of questions about {words}"),
             )
         )
     return result

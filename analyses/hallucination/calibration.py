@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from dynamics.analysis.findings import Finding, from_draws
+from dynamics.analysis import CurveSpec, Null, Section, from_draws
 from dynamics.numerics.calibrated import calibrated_null, calibration_draws, calibration_error, reliability
 from dynamics.numerics.draws import FINE_DRAWS
 
@@ -23,8 +23,8 @@ __all__ = ["BINS", "calibration"]
 BINS = 10
 
 
-def calibration(asked: Questions, common: dict[str, Any], arrays: dict[str, Any]) -> list[Finding]:
-    """The calibration error in bins of equal width and of equal mass; fills in the reliability curves."""
+def calibration(asked: Questions, spec: CurveSpec) -> Section:
+    """The calibration error in bins of equal width and of equal mass, and the reliability of every bin."""
     n = len(asked.confidence)
     counted = ((asked.named == 1) | (asked.declined == 1)) & (asked.willing >= WILLING)
     confidence = np.where(counted, asked.confidence, np.nan)
@@ -36,8 +36,11 @@ def calibration(asked: Questions, common: dict[str, Any], arrays: dict[str, Any]
         curve = reliability(confidence[c], right[c], bins=BINS)
         for name in names:
             curves[name][c] = getattr(curve, name)
-    arrays |= {f"reliability_{name}": (("checkpoint", "bin"), values) for name, values in curves.items()}
-    result = []
+    gap = np.full(n, np.nan)
+    for c in np.flatnonzero(enough):
+        gap[c] = confidence[c][counted[c]].mean() - right[c][counted[c]].mean()
+    section = Section(coords={"bin": np.arange(BINS)}, arrays={"overconfidence": ("checkpoint", gap)})
+    section.arrays |= {f"reliability_{name}": (("checkpoint", "bin"), values) for name, values in curves.items()}
     for key, words, equal_mass in (("ece", "equal width", False), ("ece.mass", "equal mass", True)):
         options: dict[str, Any] = {"bins": BINS, "equal_mass": equal_mass}
         values, drawn, null = np.full(n, np.nan), np.full((n, FINE_DRAWS), np.nan), np.full((n, FINE_DRAWS), np.nan)
@@ -45,22 +48,18 @@ def calibration(asked: Questions, common: dict[str, Any], arrays: dict[str, Any]
             values[c] = calibration_error(confidence[c], right[c], **options)
             drawn[c] = calibration_draws(confidence[c], right[c], clusters=asked.entity, draws=FINE_DRAWS, **options)
             null[c] = calibrated_null(confidence[c], draws=FINE_DRAWS, **options)
-        result.append(
+        section.findings.append(
             from_draws(
-                f"hallucination.{key}",
+                key,
                 "entities: miscalibrated" + (f", bins of {words}" if equal_mass else ""),
-                values=values,
-                draws=drawn,
-                null=null,
-                null_name="a perfectly calibrated model with the same confidences",
-                metric="expected calibration error",
-                limits=(0.0, 1.0),
-                definition=f"mean over questions of |accuracy - confidence| of their bin, {BINS} bins of {words}",
-                **{k: v for k, v in common.items() if k != "clusters"},
+                values,
+                drawn,
+                Null(null, "a perfectly calibrated model with the same confidences"),
+                spec.but(
+                    metric="expected calibration error",
+                    limits=(0.0, 1.0),
+                    definition=f"mean over questions of |accuracy - confidence| of their bin, {BINS} bins of {words}",
+                ),
             )
         )
-    gap = np.full(n, np.nan)
-    for c in np.flatnonzero(enough):
-        gap[c] = confidence[c][counted[c]].mean() - right[c][counted[c]].mean()
-    arrays["overconfidence"] = ("checkpoint", gap)
-    return result
+    return section

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dynamics.analysis.direction_figures import direction_figures
-from dynamics.analysis.figures import COLOURS, curve_grid, new_figure, step_axis
+from dynamics.analysis.figures import COLOURS, curve_grid, draw_line, new_figure, open_axes, step_axis
 
 from .calibration import BINS
 from .knowing import DIRECTIONS
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from dynamics.analysis.findings import Finding, Summary
+    from dynamics.analysis import Summary
 
 __all__ = ["figures"]
 
@@ -28,17 +28,14 @@ _PANELS = 4
 
 def figures(summary: Summary) -> dict[str, Figure]:
     """``answers``, ``misfires``, ``calibration``, ``reliability``; those of the direction where it was measured."""
-    found = {f.key.removeprefix("hallucination."): f for f in summary.findings}
+    found = summary.by_key
     frequencies = [k.removeprefix("answers.") for k in found if k.startswith("answers.") and "logprob" not in k]
     drawn = {
         "answers": curve_grid(
             [
                 ("Known entities answered", [(f, found[f"answers.{f}"]) for f in frequencies]),
                 ("Unknown declined, beyond known ones", [("declines", found["discerns"])]),
-                (
-                    "Log-probability of what is known",
-                    [(f, found[f"answers.logprob.{f}"]) for f in frequencies],
-                ),
+                ("Log-probability of what is known", [(f, found[f"answers.logprob.{f}"]) for f in frequencies]),
                 ("Log-odds of declining, unknown minus known", [("log-odds", found["discerns.odds"])]),
             ]
         ),
@@ -50,13 +47,12 @@ def figures(summary: Summary) -> dict[str, Figure]:
             ]
         ),
     }
-    steps = _chosen(summary, found)
-    if steps:
-        drawn["reliability"] = _reliability(summary, steps)
+    if shown := _chosen(summary):
+        drawn["reliability"] = _reliability(summary, shown)
     for _, task in DIRECTIONS.values():
         if f"{task.part}represented" in found:
             drawn |= direction_figures(summary, task.part, task.name.capitalize())
-            drawn |= steered_figures(summary, found)
+            drawn |= steered_figures(summary)
     return drawn
 
 
@@ -66,54 +62,55 @@ def _misfires(summary: Summary) -> Figure:
     steps = data["step"].values
     figure = new_figure(9.6, 3.7)
     left, right = figure.subplots(1, 2)
-    for i, (key, label) in enumerate(
-        (
-            ("right_known", "known: answered right"),
-            ("declined_unknown", "unknown: declined"),
-            ("declined_known", "known: declined (misfire)"),
-            ("confident_unknown", "unknown: confident answer (misfire)"),
-        )
+
+    def line(axes: Axes, key: str, colour: str, label: str, style: str = "-") -> None:
+        values, low, high = (data[f"{key}{end}"].values for end in ("", "_low", "_high"))
+        draw_line(axes, steps, values, colour, label, band=(low, high), style=style)
+
+    for key, colour, label, style in (
+        ("right_known", COLOURS[0], "known: answered right", "-"),
+        ("declined_unknown", COLOURS[2], "unknown: declined", "-"),
+        ("declined_known", COLOURS[4], "known: declined (misfire)", "--"),
+        ("confident_unknown", COLOURS[1], "unknown: confident answer (misfire)", "--"),
     ):
-        _line(
-            left, steps, data, key, (COLOURS[0], COLOURS[2], COLOURS[4], COLOURS[1])[i], label, "-" if i < 2 else "--"
-        )
+        line(left, key, colour, label, style)
     left.set_title("Answers, declining and misfires", loc="left")
     left.set_ylabel("share of questions")
-    for i, name in enumerate(("known", "unknown")):
-        _line(right, steps, data, f"confidence_{name}", COLOURS[(0, 2)[i]], name)
+    for name, colour in (("known", COLOURS[0]), ("unknown", COLOURS[2])):
+        line(right, f"confidence_{name}", colour, name)
     right.set_title("Confidence: probability of the first choice", loc="left")
     right.set_ylabel("mean probability")
     for axes in (left, right):
         axes.set_ylim(-0.02, 1.02)
         step_axis(axes, steps.tolist())
         axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
-        _open(axes)
+        open_axes(axes)
     return figure
 
 
-def _chosen(summary: Summary, found: Mapping[str, Finding]) -> list[int]:
+def _chosen(summary: Summary) -> list[int]:
     """Up to four checkpoints with a reliability curve: first, onset of answering, in between, last."""
     data = summary.data
     there = np.flatnonzero(np.isfinite(data["reliability_count"].values).any(1))
     if not len(there):
         return []
-    onset = found["answers"].emergence.onset
+    onset = summary.finding("answers").emergence.onset
     steps = data["step"].values
     wanted = [steps[there[0]], steps[there[-1]]]
     if onset is not None and onset.by is not None:
         wanted += [onset.by, 10 ** ((np.log10(onset.by + 1) + np.log10(steps[there[-1]] + 1)) / 2)]
-    places = {int(there[np.abs(np.log10(steps[there] + 1.0) - np.log10(w + 1.0)).argmin()]) for w in wanted}
-    return sorted(places)[:_PANELS]
+    indices = {int(there[np.abs(np.log10(steps[there] + 1.0) - np.log10(w + 1.0)).argmin()]) for w in wanted}
+    return sorted(indices)[:_PANELS]
 
 
-def _reliability(summary: Summary, places: Sequence[int]) -> Figure:
+def _reliability(summary: Summary, shown: Sequence[int]) -> Figure:
     """Accuracy against confidence, bin by bin, with the number of questions as the bars below."""
     data = summary.data
-    figure = new_figure(2.6 * len(places) + 0.5, 3.3)
-    grid = figure.subplots(2, len(places), squeeze=False, height_ratios=(4, 1), sharex=True, sharey="row")
-    for column, place in enumerate(places):
+    figure = new_figure(2.6 * len(shown) + 0.5, 3.3)
+    grid = figure.subplots(2, len(shown), squeeze=False, height_ratios=(4, 1), sharex=True, sharey="row")
+    for column, index in enumerate(shown):
         axes, bars = grid[:, column]
-        curve = {k: data[f"reliability_{k}"].values[place] for k in ("count", "confidence", "accuracy", "low", "high")}
+        curve = {k: data[f"reliability_{k}"].values[index] for k in ("count", "confidence", "accuracy", "low", "high")}
         there = curve["count"] > 0
         axes.plot([0, 1], [0, 1], color=_GREY, lw=0.9, ls=(0, (4, 2)))
         error = np.abs(np.stack([curve["accuracy"] - curve["low"], curve["high"] - curve["accuracy"]]))
@@ -127,7 +124,7 @@ def _reliability(summary: Summary, places: Sequence[int]) -> Figure:
             lw=1.2,
             elinewidth=0.9,
         )
-        axes.set_title(f"Step {int(data['step'].values[place])}", loc="left")
+        axes.set_title(f"Step {int(data['step'].values[index])}", loc="left")
         bars.bar((np.arange(BINS) + 0.5) / BINS, curve["count"], width=0.9 / BINS, color="#c9d6e2")
         bars.set_xlabel("confidence")
         axes.set_xlim(0, 1)
@@ -135,19 +132,6 @@ def _reliability(summary: Summary, places: Sequence[int]) -> Figure:
         if column == 0:
             axes.set_ylabel("share right")
             bars.set_ylabel("questions")
-        _open(axes)
-        _open(bars)
+        open_axes(axes)
+        open_axes(bars)
     return figure
-
-
-def _line(axes: Axes, steps: np.ndarray, data: Any, key: str, colour: str, label: str, style: str = "-") -> None:
-    values, low, high = (data[f"{key}{end}"].values for end in ("", "_low", "_high"))
-    seen = np.isfinite(values)
-    axes.plot(steps[seen], values[seen], color=colour, ls=style, lw=1.6, marker="o", ms=2.2, label=label)
-    known = np.isfinite(low) & np.isfinite(high)
-    axes.fill_between(steps, low, high, where=known.tolist(), color=colour, alpha=0.18, lw=0)
-
-
-def _open(axes: Axes) -> None:
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)

@@ -3,7 +3,7 @@
 Every onset is an interval (after, by] between two checkpoints, so that the gap from onset A to onset B lies in
 (after_B - by_A, by_B - after_A). The 95% interval is that of bootstrap draws of entities, from the 2.5% quantile of the
 lower ends to the 97.5% quantile of the upper ones. Draws in which either never
-emerged have no gap; their share is told.
+emerged have no gap; their share is given.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dynamics.analysis.findings import Finding
+from dynamics.analysis import Finding
 from dynamics.emergence import before
 
 __all__ = ["Gap", "gap_between"]

@@ -19,27 +19,22 @@ the direction occurs in fewer of the others: as long as a model sees parts and n
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
-from dynamics.analysis.base import Request
-from dynamics.analysis.direction import DirectionTask, direction_measured, direction_parts, order_note
-from dynamics.analysis.findings import Finding, best_layer, sign_flip_null
+from dynamics.analysis import LAST, CurveSpec, Finding, Null, Probe, Request, Section, Trace, best_layer, sign_flip_null
+from dynamics.analysis.direction import DirectionTask, direction_measured, direction_section, order_note
 from dynamics.measurements import Direction, Measurement
-from dynamics.probes import LAST, Probe
-from dynamics.store import Trace
 
 from .prompts import ENTITIES
 from .questions import SETS
 
-__all__ = ["DIRECTIONS", "Knowing", "direction_requests", "knowing_parts", "order_of"]
+__all__ = ["DIRECTIONS", "direction_requests", "knowing_section", "order_of"]
 
 
 def _task(part: str, words: str, where: str) -> DirectionTask:
     return DirectionTask(
-        analysis="hallucination",
         probe=f"{ENTITIES}_{part}",
         name=f"knowing at the {words}",
         contrast="known",
@@ -58,16 +53,6 @@ DIRECTIONS: dict[str, tuple[str, DirectionTask]] = {
 """Part to the position of the probe and what is charted."""
 
 
-@dataclass
-class Knowing:
-    """What becomes part of the summary."""
-
-    findings: list[Finding] = field(default_factory=list)
-    arrays: dict[str, Any] = field(default_factory=dict)
-    coords: dict[str, Any] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-
 def direction_requests(
     probe: Probe, also: Sequence[Measurement], strengths: tuple[float, ...], seed: int
 ) -> list[Request]:
@@ -81,23 +66,18 @@ def direction_requests(
     ]
 
 
-def knowing_parts(trace: Trace, common: dict[str, Any]) -> Knowing:
-    """Findings, arrays and notes; only a note where no direction was measured."""
-    found = Knowing()
+def knowing_section(trace: Trace, spec: CurveSpec) -> Section:
+    """Both directions and what is said along them; only a note where none was measured."""
+    section = Section()
     for _, task in DIRECTIONS.values():
         if direction_measured(trace, task.probe):
-            parts = direction_parts(trace, task)
-            found.findings += parts.findings
-            found.arrays |= parts.arrays
-            found.coords |= parts.coords
-            found.notes += parts.notes
-            _said(trace, task, common, found)
-    if not found.findings:
-        found.notes.append("The direction between known and unknown is not measured on this architecture.")
-    return found
+            section += direction_section(trace, task) + _said(trace, task, spec)
+    if not section.findings:
+        section.notes.append("The direction between known and unknown is not measured on this architecture.")
+    return section
 
 
-def _said(trace: Trace, task: DirectionTask, common: dict[str, Any], found: Knowing) -> None:
+def _said(trace: Trace, task: DirectionTask, spec: CurveSpec) -> Section:
     """What is said when steered as strongly as was tried: unknown entities answered, known ones declined."""
     dataset = trace.probe(task.probe)
     names = [str(v) for v in dataset["steered"].values]
@@ -111,9 +91,10 @@ def _said(trace: Trace, task: DirectionTask, common: dict[str, Any], found: Know
     declines = np.unique(answer[~known])
     attributes = np.setdiff1d(answer[known], declines)
     over = ("checkpoint", "layer", "strength")
-    for key, rows, tokens, sign, what in (
-        ("answered", ~known, attributes, 1.0, "the unknown answered when steered towards known"),
-        ("declined", known, declines, -1.0, "the known declined when steered towards unknown"),
+    section = Section()
+    for key, rows, tokens, sign, kind, other, what in (
+        ("answered", ~known, attributes, 1.0, "unknown", "known", "given an attribute"),
+        ("declined", known, declines, -1.0, "known", "unknown", "declined"),
     ):
         mine = np.flatnonzero(rows & held)
         some = said[..., mine]
@@ -122,39 +103,43 @@ def _said(trace: Trace, task: DirectionTask, common: dict[str, Any], found: Know
         finite = np.asarray(np.isfinite(hits).all(-1))
         shares[finite] = hits[finite].mean(-1)
         name = f"{task.part}{key}"
-        found.arrays[name] = (over, shares[:, :, :, 0])
-        found.arrays[f"{name}_random"] = (
-            over,
-            shares[..., random].mean(-1) if random else np.full_like(shares[..., 0], np.nan),
-        )
+        by_chance = shares[..., random].mean(-1) if random else np.full_like(shares[..., 0], np.nan)
         wanted = SETS.index("attributes" if key == "answered" else "decline")
-        spoke = finite.any((1, 2, 3))
-        found.arrays[f"{name}_base"] = ("checkpoint", np.where(spoke, (choice[:, mine] == wanted).mean(1), np.nan))
+        base = np.where(finite.any((1, 2, 3)), (choice[:, mine] == wanted).mean(1), np.nan)
+        section.arrays |= {
+            name: (over, shares[..., 0]),
+            f"{name}_random": (over, by_chance),
+            f"{name}_base": ("checkpoint", base),
+        }
         strongest = int((sign * strengths).argmax())
         if sign * strengths[strongest] <= 0 or not random or not steered.any():
             continue
         more = hits[:, steered, strongest, 0] - hits[:, steered, strongest][:, :, random].mean(2)  # beyond random ones
-        found.findings.append(
+        null = np.stack([sign_flip_null(more[:, layer]) for layer in range(more.shape[1])], axis=1)
+        section.findings.append(
             best_layer(
-                f"hallucination.{name}",
-                f"{task.name}: {what}",
+                name,
+                f"{task.name}: the {kind} {key} when steered towards {other}",
                 more,
-                np.stack([sign_flip_null(more[:, layer]) for layer in range(more.shape[1])], axis=1),
-                null_name="no more than along random directions, best layer",
-                metric="share of questions, beyond random directions",
-                limits=(-1.0, 1.0),
-                twin=f"hallucination.{task.part}used",
-                definition=f"share of questions about held-out {'unknown' if key == 'answered' else 'known'} entities that are "
-                f"{'given an attribute' if key == 'answered' else 'declined'} with {strengths[strongest]:+g} times the "
-                f"direction added {task.position} and after, minus the same along random directions; best layer",
-                **{**common, "clusters": entity[mine], "sample": f"hallucination.{name}.asked"},
+                Null(null, "no more than along random directions, best layer"),
+                spec.but(
+                    metric="share of questions, beyond random directions",
+                    limits=(-1.0, 1.0),
+                    clusters=entity[mine],
+                    sample=f"{name}.asked",
+                    twin=f"{task.part}used",
+                    definition=f"share of questions about held-out {kind} entities that are {what} with "
+                    f"{strengths[strongest]:+g} times the direction added {task.position} and after, minus the same along "
+                    "random directions; best layer",
+                ),
             )
         )
-    found.notes.append(_note(trace, task, found, strengths))
+    section.notes.append(_note(trace, task, section, strengths))
+    return section
 
 
-def _note(trace: Trace, task: DirectionTask, found: Knowing, strengths: np.ndarray) -> str:
-    tables = {key: found.arrays[f"{task.part}{key}"][1] for key in ("answered", "declined")}
+def _note(trace: Trace, task: DirectionTask, section: Section, strengths: np.ndarray) -> str:
+    tables = {key: section.arrays[f"{task.part}{key}"][1] for key in ("answered", "declined")}
     known = np.flatnonzero(np.isfinite(tables["answered"]).any((1, 2)))
     if not len(known):
         return f"{task.name}: nothing is said when steered, the logits are not finite."
@@ -167,7 +152,7 @@ def _note(trace: Trace, task: DirectionTask, found: Knowing, strengths: np.ndarr
         strongest = int((sign * strengths).argmax())
         by_layer = tables[key][last, :, strongest]
         layer = int(np.nanargmax(by_layer))
-        base, random = (found.arrays[f"{task.part}{key}_{what}"][1][last] for what in ("base", "random"))
+        base, random = (section.arrays[f"{task.part}{key}_{what}"][1][last] for what in ("base", "random"))
         texts.append(
             f"steered {strengths[strongest]:+g} after layer {layer}, {by_layer[layer]:.0%} of {words} (unsteered {base:.0%}, "
             f"along random directions {random[layer, strongest]:.0%})"

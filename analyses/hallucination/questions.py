@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from dynamics.probes import Probe, tokenize
-from dynamics.store import Trace
+from dynamics.analysis import Probe, Trace
+from dynamics.probes import tokenize
 
 from .prompts import ENTITIES, FREQUENCIES
 

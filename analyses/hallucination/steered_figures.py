@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dynamics.analysis.figures import COLOURS, curve_grid, new_figure
+from dynamics.analysis.figures import COLOURS, curve_grid, new_figure, open_axes
 
 from .knowing import DIRECTIONS
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from dynamics.analysis.findings import Finding, Summary
+    from dynamics.analysis import Summary
 
 __all__ = ["steered_figures"]
 
@@ -24,12 +24,9 @@ _SHOWN = 4
 _KEYS = (("answered", "Unknown entities answered"), ("declined", "Known entities declined"))
 
 
-def steered_figures(summary: Summary, found: Mapping[str, Finding]) -> dict[str, Figure]:
-    """``steered`` (over training) and ``said`` (over strength), of the directions that were measured.
-
-    Args:
-        found: findings by key, without the analysis' name.
-    """
+def steered_figures(summary: Summary) -> dict[str, Figure]:
+    """``steered`` (over training) and ``said`` (over strength), of the directions that were measured."""
+    found = summary.by_key
     parts = {task.part: task.name for _, task in DIRECTIONS.values() if f"{task.part}used" in found}
     panels = [
         (words + ", beyond random ones", [(name.split(" at ")[-1], found[part + key]) for part, name in parts.items()])
@@ -66,8 +63,7 @@ def _said(summary: Summary, parts: Mapping[str, str]) -> Figure:
                 axes.set_xticks(sorted({0.0, *strengths.tolist()}))
                 handles = axes.get_legend_handles_labels()
             axes.set_ylim(-0.02, 1.02)
-            for side in ("top", "right"):
-                axes.spines[side].set_visible(False)
+            open_axes(axes)
         grid[row, 0].set_ylabel("share of questions")
     for axes in grid[-1]:
         axes.set_xlabel("strength (+ towards known, distances between the classes)")

@@ -2,56 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import xarray as xr
+from pydantic import BaseModel
 
-from dynamics.analysis.direction import DEFINITIONS as DIRECTIONS
-from dynamics.analysis.findings import Definition, Finding, Summary
+from dynamics.analysis import CurveSpec, Definition, Finding, Section, Trace
 from dynamics.emergence import unit_bootstrap
 from dynamics.numerics.draws import FINE_DRAWS
-from dynamics.store import Trace
 
 from .behaviour import CONFIDENT, answering, declining, mean_of, misfires, only
 from .calibration import BINS, calibration
 from .gap import gap_between
-from .knowing import knowing_parts, order_of
+from .knowing import knowing_section, order_of
 from .questions import FEWEST, WILLING, Questions, read_questions
 
 __all__ = ["summarise"]
 
 
-def summarise(trace: Trace) -> Summary:
-    """See the package's docstring for definitions."""
+def summarise(trace: Trace, options: BaseModel) -> Section:
+    """Curves from the trace alone; see the package's docstring for definitions."""
     asked = read_questions(trace)
-    common: dict[str, Any] = {
-        "steps": trace.steps,
-        "tokens": trace.tokens,
-        "clusters": asked.entity,
-        "unit": "entities",
-        "sample": "hallucination.entities",
-    }
-    arrays: dict[str, Any] = {}
-    findings = [*answering(trace, asked, common), *declining(asked, common), *misfires(asked, common)]
-    findings += calibration(asked, common, arrays)
-    arrays |= _rates(asked)
-    knowing = knowing_parts(trace, common)
-    findings += knowing.findings
-    by_key = {f.key.removeprefix("hallucination."): f for f in findings}
-    findings.sort(key=lambda f: not f.headline)
-    coords = {"step": ("checkpoint", trace.steps), "bin": np.arange(BINS)}
-    data = xr.Dataset(arrays | knowing.arrays, coords=coords | knowing.coords)
-    return Summary(
-        analysis="hallucination",
-        title="Hallucination",
-        question="When does the model answer about entities that it knows, when does it know that it does not know "
-        "others, and how long is the gap in which it answers anyway?",
-        findings=tuple(findings),
-        definitions=(*_DEFINITIONS, *(DIRECTIONS if knowing.findings else ())),
-        notes=(_asked(asked), *_gaps(by_key), order_of(by_key), *_final(asked, trace), *knowing.notes),
-        data=data,
-    )
+    spec = CurveSpec("share of questions", "entities", clusters=asked.entity, sample="entities")
+    said = [*answering(trace, asked, spec), *declining(asked, spec), *misfires(asked, spec)]
+    section = Section([*said], [_asked(asked)], _DEFINITIONS, _rates(asked)) + calibration(asked, spec)
+    knowing = knowing_section(trace, spec)
+    by_key = section.assessed(trace) | knowing.assessed(trace)
+    section.notes += [*_gaps(by_key), order_of(by_key), *_final(asked, trace)]
+    return section + knowing
 
 
 def _rates(asked: Questions) -> dict[str, Any]:
@@ -88,7 +67,7 @@ def _asked(asked: Questions) -> str:
     )
 
 
-def _gaps(found: dict[str, Finding]) -> list[str]:
+def _gaps(found: Mapping[str, Finding]) -> list[str]:
     """The gap between answering and knowing what it knows."""
     notes = []
     for key, words in (

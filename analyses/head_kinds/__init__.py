@@ -25,42 +25,20 @@ values.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from dynamics.analysis.base import Context, Request
+from dynamics.analysis import Context, Request
 from dynamics.measurements import HeadAttention, HeadCopying, HeadSuccession, HeadWeights, RepeatAttention
 from dynamics.probes.sources import plain_words
 
-from .figures import figures as _figures
+from .figures import figures
 from .prompts import delimiter_ids, document_probe, list_probe, repeat_probes, word_probe
-from .summary import summarise as _summarise
+from .summary import Options, summarise
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from dynamics.analysis.findings import Summary
-    from dynamics.store import Trace
-
-__all__ = ["TITLE", "Options", "figures", "plan", "summarise"]
+__all__ = ["QUESTION", "TITLE", "Options", "figures", "plan", "summarise"]
 
 TITLE = "Heads"
-
-
-class Options(BaseModel):
-    """Options of this analysis."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    documents: int = Field(64, ge=8, description="Documents of the organism; of other models at most 24 passages.")
-    repeats: int = Field(32, ge=8, description="Random sequences, and as many controls.")
-    period: int | None = Field(None, ge=4, description="Words in one copy; 10 for the organism, 25 otherwise if None.")
-    words: int = Field(40, ge=8, description="Words to copy, besides digits.")
-    least_attention: float = Field(0.3, gt=0, le=1, description="Mean attention from which a head is of a kind.")
-    least_tokens: float = Field(0.5, gt=0, le=1, description="Share of tokens from which a head is of a kind.")
-    seed: int = Field(0, ge=0, description="Chooses documents and words.")
+QUESTION = "Which attention head looks where and does what with the tokens that it finds, and since when?"
 
 
 def plan(context: Context, options: Options) -> Sequence[Request]:
@@ -76,13 +54,3 @@ def plan(context: Context, options: Options) -> Sequence[Request]:
     ]
     lists = list_probe(tokenizer)
     return requests if lists is None else [*requests, Request(lists, (HeadSuccession(),))]
-
-
-def summarise(trace: Trace, options: Options) -> Summary:
-    """Curves and findings from the trace alone."""
-    return _summarise(trace, options.least_attention, options.least_tokens)
-
-
-def figures(summary: Summary) -> Mapping[str, Figure]:
-    """Every head through training, how many there are of each kind, the final map, and the curves."""
-    return _figures(summary)

@@ -16,7 +16,7 @@ from .kinds import KINDS
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from dynamics.analysis.findings import Summary
+    from dynamics.analysis import Summary
 
 __all__ = ["figures"]
 
@@ -58,10 +58,8 @@ def figures(summary: Summary) -> dict[str, Figure]:
             [(f"Largest {kind.title}", [(kind.title, summary.finding(kind.name))]) for kind in shown], columns=3
         ),
     }
-    found = {f.key.removeprefix("head_kinds."): f for f in summary.findings}
-    pairs = [
-        (f.title.removeprefix("heads: "), [(f.title, f)]) for key, f in found.items() if key.startswith("composition")
-    ]
+    composed = [f for key, f in summary.by_key.items() if key.startswith("composition")]
+    pairs = [(f.title.removeprefix("heads: "), [(f.title, f)]) for f in composed]
     if pairs:
         drawn["composition"] = curve_grid([(t[0].upper() + t[1:], curves) for t, curves in pairs])
     return drawn
@@ -121,15 +119,15 @@ def _map(summary: Summary) -> Figure:
     axes.set_title(f"Heads at step {data['step'].values[last]}", loc="left")
     handles = [
         Patch(color=_COLOURS[kind.name], label=kind.title)
-        for place, kind in enumerate(KINDS)
-        if kind.group == "attention" and (looks == place).any()
+        for number, kind in enumerate(KINDS)
+        if kind.group == "attention" and (looks == number).any()
     ]
     if (looks < 0).any():
         handles.append(Patch(color=_NOTHING, label="of no kind"))
     handles += [
         Patch(color="none", label=f"{letter}: {kind.title}")
-        for place, kind in enumerate(KINDS)
-        if (letter := _MARKS.get(kind.name)) is not None and (does == place).any()
+        for number, kind in enumerate(KINDS)
+        if (letter := _MARKS.get(kind.name)) is not None and (does == number).any()
     ]
     figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=8)
     return figure

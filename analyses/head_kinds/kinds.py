@@ -7,21 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from dynamics.analysis.findings import Finding, from_draws
+from dynamics.analysis import Curve, CurveSpec, Null, Trace, from_draws
 from dynamics.emergence import Onset, count_onset, found_since, shuffled_match_null
 from dynamics.numerics.draws import DRAWS
-from dynamics.store import Trace
 
 from .prompts import CONTROL, DOCUMENTS, LISTS, REPEATS, WORDS
 
-__all__ = ["KINDS", "Kind", "Scores", "finding_of", "read_scores", "since", "when"]
+__all__ = ["KINDS", "Kind", "Scores", "curve_of", "read_scores", "since", "when"]
 
 _LEAST_DRAWS = 1000
-"""Null draws of one head, at least: no p value is below 1/(1 + n), and one head must be found among all."""
 _RATE = 0.05
 _VALUES = 2**22
 """Null draws of so many values at once."""
@@ -134,7 +132,7 @@ def read_scores(trace: Trace, kind: Kind) -> Scores | None:
     return Scores(kind, values, lambda draws, piece: _binomial(rate[:, piece], values.shape[1], draws), measured)
 
 
-def finding_of(scores: Scores, level: float, common: dict[str, Any]) -> Finding:
+def curve_of(scores: Scores, level: float) -> Curve:
     """The curve of the head in which the score is largest; the null takes the largest head as well.
 
     ``level`` is that of the definition of onsets by first passage.
@@ -145,44 +143,38 @@ def finding_of(scores: Scores, level: float, common: dict[str, Any]) -> Finding:
     draws = np.stack([_largest(counts @ at) for at in scores.values])
     pieces = [slice(start, start + 64) for start in range(0, heads, 64)]
     null = np.fmax.reduce([_largest(scores.null(DRAWS, piece)) for piece in pieces])
-    return from_draws(
-        f"head_kinds.{kind.name}",
-        f"heads: {kind.title}",
-        values=values,
-        draws=draws,
-        null=null,
-        null_name=f"largest head, {kind.null}",
-        metric=("attention probability" if kind.group == "attention" else "share of tokens") + " (largest head)",
-        unit="prompts" if kind.group == "attention" else "tokens",
+    spec = CurveSpec(
+        ("attention probability" if kind.group == "attention" else "share of tokens") + " (largest head)",
+        "prompts" if kind.group == "attention" else "tokens",
         headline=kind.headline,
         definition=f"{kind.definition}; the head in which it is largest",
         limits=(0.0, 1.0),
         sample=f"{kind.probe}.{scores.values.shape[1]}",
         reach=level,
-        **common,
     )
+    return from_draws(kind.name, f"heads: {kind.title}", values, draws, Null(null, f"largest head, {kind.null}"), spec)
 
 
 def since(scores: Scores, steps: np.ndarray) -> np.ndarray:
     """(head,) index of the checkpoint from which a head is found for good; the number of checkpoints for never."""
     n, heads = len(steps), scores.values.shape[2]
-    places = np.flatnonzero(scores.measured)
-    if len(places) < 2:
+    measured = np.flatnonzero(scores.measured)
+    if len(measured) < 2:
         return np.full(heads, n)
-    draws = max(_LEAST_DRAWS, 20 * heads)
-    chunk = max(1, _VALUES // (draws * len(places)))
+    draws = max(_LEAST_DRAWS, 20 * heads)  # fewer could not find one head among all
+    chunk = max(1, _VALUES // (draws * len(measured)))
 
     def null(piece: slice) -> np.ndarray:
-        return np.moveaxis(scores.null(draws, piece)[places], 2, 0)
+        return np.moveaxis(scores.null(draws, piece)[measured], 2, 0)
 
-    found = found_since(steps[places], scores.mean[places].T, null=null, rate=_RATE, chunk=chunk)
-    return np.append(places, n)[found]
+    found = found_since(steps[measured], scores.mean[measured].T, null=null, rate=_RATE, chunk=chunk)
+    return np.append(measured, n)[found]
 
 
 def when(scores: Scores, begun: np.ndarray, steps: np.ndarray) -> Onset:
     """When half of the heads that are ever found were, between measured checkpoints."""
-    places = np.flatnonzero(scores.measured)
-    return count_onset(steps[places], np.searchsorted(places, begun))
+    measured = np.flatnonzero(scores.measured)
+    return count_onset(steps[measured], np.searchsorted(measured, begun))
 
 
 def _flat(values: np.ndarray) -> np.ndarray:
@@ -234,12 +226,12 @@ def _binomial(rate: np.ndarray, tokens: int, draws: int) -> np.ndarray:
 
 def _succession(trace: Trace, kind: Kind) -> Scores:
     """Members that have a successor, and whether each head raises it most."""
-    series, place = trace.label(LISTS, "series"), trace.label(LISTS, "place")
-    last = {name: place[series == name].max() for name in np.unique(series)}
-    rows = place < np.array([last[name] for name in series])
+    series, rank = trace.label(LISTS, "series"), trace.label(LISTS, "place")
+    last = {name: rank[series == name].max() for name in np.unique(series)}
+    rows = rank < np.array([last[name] for name in series])
     raised = _flat(trace.values(LISTS, kind.variable))
     raised[(raised < 0).all(1, keepdims=True).repeat(raised.shape[1], axis=1)] = np.nan  # broken, or writes nothing
-    raised, answer, group = raised[:, rows], place[rows] + 1, series[rows]
+    raised, answer, group = raised[:, rows], rank[rows] + 1, series[rows]
     values = np.where(np.isfinite(raised), raised == answer[:, None], np.nan)
 
     def null(draws: int, piece: slice) -> np.ndarray:

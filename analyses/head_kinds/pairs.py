@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from dynamics.analysis.findings import Finding, from_draws
+from dynamics.analysis import Curve, CurveSpec, Null, Trace, from_draws
 from dynamics.numerics.draws import DRAWS
-from dynamics.store import Trace
 
 from .prompts import WORDS
 
@@ -18,6 +16,7 @@ __all__ = ["ROLES", "Pairs", "read_pairs", "unrelated"]
 ROLES = {"q": "queries", "k": "keys", "v": "values"}
 _OTHERS = 1000
 _VALUES = 2**22
+_SPEC = CurveSpec("composition beyond unrelated directions", "none (weights alone)")
 
 
 @dataclass(frozen=True)
@@ -54,32 +53,30 @@ class Pairs:
         keys = [name for name in self.readers if name.startswith(f"{layer}KV") and name.endswith(".k")]
         return keys[int(number) // (queries // len(keys))]
 
-    def finding(self, role: str, common: dict[str, Any]) -> Finding:
+    def strongest(self, role: str) -> Curve:
         """The strongest pair of a role through training."""
         columns = self.role(role)
         values = np.fmax.reduce(self.scores[..., columns].reshape(len(self.scores), -1), axis=-1)
         return from_draws(
-            f"head_kinds.composition_{role}",
+            f"composition_{role}",
             f"heads: strongest {role.upper()}-composition",
-            values=values,
-            draws=None,
-            null=self._strongest(columns),
-            null_name="strongest pair of unrelated directions",
-            metric="composition beyond unrelated directions (strongest pair)",
-            unit="none (weights alone)",
-            definition=f"share of what a head writes that a later head's {ROLES[role]} read, as a ratio of Frobenius norms, "
-            f"minus 1/sqrt(d); the pair in which it is largest",
-            **common,
+            values,
+            None,
+            Null(self._strongest_unrelated(columns), "strongest pair of unrelated directions"),
+            _SPEC.but(
+                metric=f"{_SPEC.metric} (strongest pair)",
+                definition=f"share of what a head writes that a later head's {ROLES[role]} read, as a ratio of Frobenius "
+                "norms, minus 1/sqrt(d); the pair in which it is largest",
+            ),
         )
 
-    def between(
-        self, source: str, reader: str, alike: np.ndarray, title: str, key: str, common: dict[str, Any]
-    ) -> Finding:
+    def between(self, source: str, reader: str, alike: np.ndarray, key: str, title: str) -> Curve:
         """One pair through training, against pairs of other heads: in a trained model all pairs compose somewhat.
 
         Args:
             source, reader: names.
             alike: (source, reader) pairs that are no null, because they may do the same.
+            key, title: of the curve.
         """
         row, column = self.sources.index(source), self.readers.index(reader)
         other = self.role(reader.rpartition(".")[2]) & ~alike
@@ -91,18 +88,16 @@ class Pairs:
         return from_draws(
             key,
             title,
-            values=self.scores[:, row, column],
-            draws=None,
-            null=others,
-            null_name="pairs of heads of other kinds",
-            metric="composition beyond unrelated directions",
-            unit="none (weights alone)",
-            definition=f"composition of {source} with {reader}, minus 1/sqrt(d); the pair was chosen by where its heads look at "
-            f"the last checkpoint, not by its composition",
-            **common,
+            self.scores[:, row, column],
+            None,
+            Null(others, "pairs of heads of other kinds"),
+            _SPEC.but(
+                definition=f"composition of {source} with {reader}, minus 1/sqrt(d); the pair was chosen by where its "
+                "heads look at the last checkpoint, not by its composition"
+            ),
         )
 
-    def _strongest(self, columns: np.ndarray) -> np.ndarray:
+    def _strongest_unrelated(self, columns: np.ndarray) -> np.ndarray:
         """(checkpoint, draw) the strongest of so many unrelated pairs."""
         result = np.full((len(self.scores), DRAWS), np.nan)
         for c, (scores, freedom) in enumerate(zip(self.scores[..., columns], self.freedom[..., columns], strict=True)):

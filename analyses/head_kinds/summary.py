@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import xarray as xr
+from pydantic import BaseModel, ConfigDict, Field
 
-from dynamics.analysis.findings import Definition, Finding, Summary, from_draws
+from dynamics.analysis import Curve, CurveSpec, Definition, Null, Section, Trace, from_draws
 from dynamics.numerics.draws import DRAWS
-from dynamics.store import Trace
 
-from .kinds import KINDS, Kind, Scores, finding_of, read_scores, since, when
+from .kinds import KINDS, Kind, Scores, curve_of, read_scores, since, when
 from .pairs import ROLES, Pairs, read_pairs, unrelated
 from .prompts import DOCUMENTS, REPEATS, WORDS
 
-__all__ = ["summarise"]
+__all__ = ["Options", "summarise"]
 
 _SHOWN = 6
 
 
 @dataclass(frozen=True)
-class _Found:
+class _History:
     """One kind in one trace: scores, since when each head is found (head,), and which are of the kind when."""
 
     scores: Scores
@@ -30,14 +28,27 @@ class _Found:
     named: np.ndarray  # (checkpoint, head), before other kinds are considered
 
 
-def summarise(trace: Trace, least_attention: float, least_tokens: float) -> Summary:
-    """See the package's docstring; the levels are those from which a head is of a kind."""
-    common: dict[str, Any] = {"steps": trace.steps, "tokens": trace.tokens}
-    levels = {"attention": least_attention, "token": least_tokens}
-    found: dict[str, _Found] = {}
+class Options(BaseModel):
+    """Options of this analysis."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    documents: int = Field(64, ge=8, description="Documents of the organism; of other models at most 24 passages.")
+    repeats: int = Field(32, ge=8, description="Random sequences, and as many controls.")
+    period: int | None = Field(None, ge=4, description="Words in one copy; 10 for the organism, 25 otherwise if None.")
+    words: int = Field(40, ge=8, description="Words to copy, besides digits.")
+    least_attention: float = Field(0.3, gt=0, le=1, description="Mean attention from which a head is of a kind.")
+    least_tokens: float = Field(0.5, gt=0, le=1, description="Share of tokens from which a head is of a kind.")
+    seed: int = Field(0, ge=0, description="Chooses documents and words.")
+
+
+def summarise(trace: Trace, options: Options) -> Section:
+    """See the package's docstring."""
+    levels = {"attention": options.least_attention, "token": options.least_tokens}
+    found: dict[str, _History] = {}
     notes = [
         f"Found: risen for good above its null, at a false discovery rate of 5% over the heads of a kind. Of a kind: found, "
-        f"and a score of at least {least_attention:g} (attention) or {least_tokens:g} (tokens)."
+        f"and a score of at least {levels['attention']:g} (attention) or {levels['token']:g} (tokens)."
     ]
     for kind in KINDS:
         scores = read_scores(trace, kind)
@@ -47,52 +58,34 @@ def summarise(trace: Trace, least_attention: float, least_tokens: float) -> Summ
         begun = since(scores, trace.steps)
         with np.errstate(invalid="ignore"):
             named = (np.arange(len(trace.steps))[:, None] >= begun) & (scores.mean >= levels[kind.group])
-        found[kind.name] = _Found(scores, begun, named)
+        found[kind.name] = _History(scores, begun, named)
     layers, heads = trace.values(WORDS, "copying_positivity").shape[1:]
     names = [f"L{layer}H{head}" for layer in range(layers) for head in range(heads)]
-    labels = {group: _labels(found, group, len(trace.steps), len(names)) for group in ("attention", "token")}
+    labels = {group: _labels(found, group, len(trace.steps), len(names)) for group in levels}
     notes += [_note(f, labels[f.scores.kind.group], trace.steps, names) for f in found.values()]
-    findings = [finding_of(f.scores, levels[f.scores.kind.group], common) for f in found.values()]
-    findings.append(_positivity(trace, common))
-    pairs = read_pairs(trace)
-    if pairs is not None:
-        findings += [pairs.finding(role, common) for role in ROLES]
-        notes.append(_pair_note(pairs, trace))
-        made_of = _induction_pair(pairs, found, names, common)
-        if made_of is not None:
-            findings.append(made_of[0])
-            notes.append(made_of[1])
-    else:
-        notes.append("Composition: not measurable, the model has one layer or its weights are not finite.")
-    notes.append("Rotary positions and biases are left out of copying, succession and composition.")
-    findings.sort(key=lambda f: not f.headline)
-    return Summary(
-        analysis="head_kinds",
-        title="Heads",
-        question="Which attention head looks where and does what with the tokens that it finds, and since when?",
-        findings=tuple(findings),
-        definitions=_DEFINITIONS,
-        notes=tuple(notes),
-        data=_data(trace, found, labels, pairs, (layers, heads)),
-    )
+    curves = [curve_of(f.scores, levels[f.scores.kind.group]) for f in found.values()]
+    section = Section([*curves, _positivity(trace)], notes, _DEFINITIONS)
+    section += _arrays(trace, found, labels, (layers, heads)) + _composition(trace, found, names)
+    section.notes.append("Rotary positions and biases are left out of copying, succession and composition.")
+    return section
 
 
-def _labels(found: dict[str, _Found], group: str, checkpoints: int, heads: int) -> np.ndarray:
+def _labels(found: dict[str, _History], group: str, checkpoints: int, heads: int) -> np.ndarray:
     """(checkpoint, head) position in KINDS of what a head is; -1 for none.
 
     Duplicate-token and induction heads first: in most texts what they look for is absent, and they rest elsewhere, often
     on the first token. Then the kind with the largest score.
     """
     result, best = np.full((checkpoints, heads), -1), np.zeros((checkpoints, heads))
-    for place, kind in enumerate(KINDS):
+    for number, kind in enumerate(KINDS):
         if kind.group == group and kind.name in found:
             rank = found[kind.name].scores.mean + (kind.probe == REPEATS)
             score = np.where(found[kind.name].named, rank, 0)
-            result, best = np.where(score > best, place, result), np.maximum(score, best)
+            result, best = np.where(score > best, number, result), np.maximum(score, best)
     return result
 
 
-def _note(f: _Found, labels: np.ndarray, steps: np.ndarray, names: list[str]) -> str:
+def _note(f: _History, labels: np.ndarray, steps: np.ndarray, names: list[str]) -> str:
     """How many heads of a kind there are at the end, which, and since when."""
     kind, n = f.scores.kind, len(steps)
     last = int(np.flatnonzero(f.scores.measured)[-1])
@@ -118,7 +111,7 @@ def _plural(kind: Kind) -> str:
     return f"{kind.title[0].upper()}{kind.title[1:]}s"
 
 
-def _positivity(trace: Trace, common: dict[str, Any]) -> Finding:
+def _positivity(trace: Trace) -> Curve:
     """The head whose copying matrix has the most positive eigenvalues."""
     values = trace.values(WORDS, "copying_positivity").astype(np.float64).reshape(len(trace.steps), -1)
     known = np.isfinite(values).any(1)
@@ -129,23 +122,38 @@ def _positivity(trace: Trace, common: dict[str, Any]) -> Finding:
         drawn = np.random.default_rng(4).normal(first.mean(), first.std(), size=(DRAWS, values.shape[1])).max(1)
         null[known] = drawn
     return from_draws(
-        "head_kinds.positivity",
+        "positivity",
         "heads: positive copying eigenvalues",
-        values=np.fmax.reduce(values, axis=1),
-        draws=None,
-        null=null,
-        null_name="largest of as many normal draws with mean and spread of the first checkpoint's heads",
-        metric="sum of eigenvalues / sum of their sizes (largest head)",
-        unit="none (weights alone)",
-        limits=(-1.0, 1.0),
-        definition="eigenvalues of the head's map from tokens to logits, W_U W_O W_V W_E; the head in which the ratio is largest",
-        **common,
+        np.fmax.reduce(values, axis=1),
+        None,
+        Null(null, "largest of as many normal draws with mean and spread of the first checkpoint's heads"),
+        CurveSpec(
+            "sum of eigenvalues / sum of their sizes (largest head)",
+            "none (weights alone)",
+            limits=(-1.0, 1.0),
+            definition="eigenvalues of the head's map from tokens to logits, W_U W_O W_V W_E; the head in which the ratio "
+            "is largest",
+        ),
     )
 
 
-def _pair_note(pairs: Pairs, trace: Trace) -> str:
-    """The strongest pairs at the end, and how many pairs exceed the strongest of unrelated ones."""
+def _composition(trace: Trace, found: dict[str, _History], names: list[str]) -> Section:
+    """The strongest pair of each role, and the pair that induction is made of."""
+    pairs = read_pairs(trace)
+    if pairs is None:
+        return Section(notes=["Composition: not measurable, the model has one layer or its weights are not finite."])
     last = int(np.flatnonzero(np.isfinite(pairs.scores).any((1, 2)))[-1])
+    strongest = Section(
+        [pairs.strongest(role) for role in ROLES],
+        [_pair_note(pairs, last, int(trace.steps[last]))],
+        arrays={"final_composition": (("source", "reader"), pairs.scores[last])},
+        coords={"source": np.array(pairs.sources, dtype=object), "reader": np.array(pairs.readers, dtype=object)},
+    )
+    return strongest + _induction_pair(pairs, found, names, trace.steps)
+
+
+def _pair_note(pairs: Pairs, last: int, step: int) -> str:
+    """The strongest pairs at the end, and how many pairs exceed the strongest of unrelated ones."""
     parts = []
     for role in ROLES:
         columns = np.flatnonzero(pairs.role(role))
@@ -159,26 +167,24 @@ def _pair_note(pairs: Pairs, trace: Trace) -> str:
             f"{int((scores[known] > bound).sum())} of {int(known.sum())} pairs exceed {bound:.2f}, the 95% bound of the "
             f"strongest unrelated pair)"
         )
-    return f"Strongest composition at step {trace.steps[last]}, beyond unrelated directions: " + "; ".join(parts) + "."
+    return f"Strongest composition at step {step}, beyond unrelated directions: " + "; ".join(parts) + "."
 
 
-def _induction_pair(
-    pairs: Pairs, found: dict[str, _Found], names: list[str], common: dict[str, Any]
-) -> tuple[Finding, str] | None:
+def _induction_pair(pairs: Pairs, found: dict[str, _History], names: list[str], steps: np.ndarray) -> Section:
     """Composition of the final previous-token head with the keys of the final induction head, if both are found; and
     where it stands among all pairs at the last checkpoint."""
     ends, kinds = [], []
     for name in ("previous_token", "induction"):
-        if name not in found or not (found[name].since < len(common["steps"])).any():
-            return None
+        if name not in found or not (found[name].since < len(steps)).any():
+            return Section()
         f = found[name]
         last = int(np.flatnonzero(f.scores.measured)[-1])
-        ends.append(names[int(np.nanargmax(np.where(f.since < len(common["steps"]), f.scores.mean[last], -np.inf)))])
+        ends.append(names[int(np.nanargmax(np.where(f.since < len(steps), f.scores.mean[last], -np.inf)))])
         kinds.append({names[i] for i in np.flatnonzero(f.named[last])})
     source, reader = ends[0], pairs.keys_of(ends[1])
     curve = pairs.scores[:, pairs.sources.index(source), pairs.readers.index(reader)]
     if np.isnan(curve).all():
-        return None  # not in an earlier layer
+        return Section()  # not in an earlier layer
     keys = {pairs.keys_of(name) for name in kinds[1]}
     alike = np.outer([name in kinds[0] for name in pairs.sources], [name in keys for name in pairs.readers])
     title = f"heads: {source} composes with {ends[1]}'s keys"
@@ -186,44 +192,28 @@ def _induction_pair(
     rivals = pairs.scores[end][:, pairs.role("k")]
     note = (
         f"{source}, the strongest previous-token head, composes with the keys of {ends[1]}, the strongest induction head: "
-        f"{curve[end]:.2f} at step {common['steps'][end]}, number {int((rivals > curve[end]).sum()) + 1} of "
+        f"{curve[end]:.2f} at step {steps[end]}, number {int((rivals > curve[end]).sum()) + 1} of "
         f"{int(np.isfinite(rivals).sum())} pairs."
     )
-    return pairs.between(source, reader, alike, title, "head_kinds.composition_induction", common), note
+    return Section([pairs.between(source, reader, alike, "composition_induction", title)], [note])
 
 
-def _data(
-    trace: Trace,
-    found: dict[str, _Found],
-    labels: dict[str, np.ndarray],
-    pairs: Pairs | None,
-    shape: tuple[int, int],
-) -> xr.Dataset:
+def _arrays(trace: Trace, found: dict[str, _History], labels: dict[str, np.ndarray], shape: tuple[int, int]) -> Section:
+    """Scores, entropy and kinds of every head, and how many there are of each kind."""
     n = len(trace.steps)
     per_head = ("checkpoint", "layer", "head")
-    arrays: dict[str, tuple[tuple[str, ...], np.ndarray]] = {
-        f"{group}_kind": (per_head, at.reshape(n, *shape)) for group, at in labels.items()
-    }
-    entropy = trace.values(DOCUMENTS, "attention_entropy").mean(1)
-    arrays["attention_entropy"] = (per_head, entropy)
-    arrays["copying_positivity"] = (per_head, trace.values(WORDS, "copying_positivity"))
+    section = Section(coords={"layer": np.arange(shape[0]), "head": np.arange(shape[1])})
+    section.arrays = {f"{group}_kind": (per_head, at.reshape(n, *shape)) for group, at in labels.items()}
+    section.arrays["attention_entropy"] = (per_head, trace.values(DOCUMENTS, "attention_entropy").mean(1))
+    section.arrays["copying_positivity"] = (per_head, trace.values(WORDS, "copying_positivity"))
     for name, f in found.items():
-        arrays[name] = (per_head, f.scores.mean.reshape(n, *shape))
+        section.arrays[name] = (per_head, f.scores.mean.reshape(n, *shape))
         for what, number in (
             ("found", (np.arange(n)[:, None] >= f.since).sum(1)),
-            ("named", (labels[f.scores.kind.group] == [k.name for k in KINDS].index(name)).sum(1)),
+            ("named", (labels[f.scores.kind.group] == KINDS.index(f.scores.kind)).sum(1)),
         ):
-            arrays[f"{name}_{what}"] = (("checkpoint",), np.where(f.scores.measured, number, np.nan))
-    coords: dict[str, Any] = {
-        "step": ("checkpoint", trace.steps),
-        "layer": np.arange(shape[0]),
-        "head": np.arange(shape[1]),
-    }
-    if pairs is not None:
-        last = int(np.flatnonzero(np.isfinite(pairs.scores).any((1, 2)))[-1])
-        arrays["final_composition"] = (("source", "reader"), pairs.scores[last])
-        coords |= {"source": np.array(pairs.sources, dtype=object), "reader": np.array(pairs.readers, dtype=object)}
-    return xr.Dataset(arrays, coords=coords)
+            section.arrays[f"{name}_{what}"] = ("checkpoint", np.where(f.scores.measured, number, np.nan))
+    return section
 
 
 _DEFINITIONS = (

@@ -26,32 +26,28 @@ heads to keys.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dynamics.analysis.base import Context, Request
+from dynamics.analysis import Context, Request
 from dynamics.analysis.circuit_task import circuit_request
 from dynamics.measurements import RepeatAttention, TokenLoss
 from dynamics.probes.sources import plain_words
 
-from .circuit import with_circuit
-from .figures import figures as _figures
+from .figures import figures
 from .pairs import pair_probe
 from .prompts import repeat_probes
-from .summary import summarise as _summarise
+from .summary import summarise
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from dynamics.analysis.findings import Summary
-    from dynamics.store import Trace
-
-__all__ = ["PLANTED", "TITLE", "Options", "figures", "plan", "summarise"]
+__all__ = ["PLANTED", "QUESTION", "TITLE", "Options", "figures", "plan", "summarise"]
 
 TITLE = "Induction"
-PLANTED = {"induction": "induction.copying"}
+QUESTION = (
+    "When do heads form that look back to what followed the current token before, and when does the model predict a "
+    "repetition with them?"
+)
+PLANTED = {"induction": "copying"}
 """Worlds of the organism, and the finding by which each shows; for `dynamics validate`."""
 
 
@@ -76,13 +72,3 @@ def plan(context: Context, options: Options) -> Sequence[Request]:
         pairs = pair_probe(words, options.pairs, period, options.seed)
         requests.append(circuit_request(pairs, position="successor"))
     return requests
-
-
-def summarise(trace: Trace, options: Options) -> Summary:
-    """Curves and findings from the trace alone."""
-    return with_circuit(_summarise(trace), trace)
-
-
-def figures(summary: Summary) -> Mapping[str, Figure]:
-    """Behaviour, heads over training, and the final head map."""
-    return _figures(summary)

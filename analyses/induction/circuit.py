@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
+from dynamics.analysis import CurveSpec, Definition, Null, Section, Trace, from_draws
 from dynamics.analysis.circuit import CircuitTask
-from dynamics.analysis.circuit_task import add_circuit, was_measured
-from dynamics.analysis.findings import Definition, Finding, Summary, from_draws
-from dynamics.store import Trace
+from dynamics.analysis.circuit_task import circuit_sections, was_measured
 
 from .pairs import PAIRS
 
-__all__ = ["TASK", "with_circuit"]
+__all__ = ["induction_circuit"]
 
-TASK = CircuitTask(
-    "induction",
+_TASK = CircuitTask(
     PAIRS,
     "induction circuit",
     label="previous",
@@ -26,23 +22,15 @@ TASK = CircuitTask(
 )
 
 
-def with_circuit(summary: Summary, trace: Trace) -> Summary:
-    """The summary with the circuit added, where it was measured."""
-    summary = add_circuit(summary, trace, TASK)
-    if not was_measured(trace, PAIRS):
-        return summary
-    finding, note = _composition(trace)
-    findings = [*summary.findings, *([] if finding is None else [finding])]
-    return replace(
-        summary,
-        findings=tuple(sorted(findings, key=lambda f: not f.headline)),
-        definitions=(*summary.definitions, _DEFINITION),
-        notes=(*summary.notes, note),
-    )
+def induction_circuit(trace: Trace) -> Section:
+    """The circuit and the composition of its heads; a note where it was not measured."""
+    section = circuit_sections(trace, _TASK)
+    return section + _composition(trace) if was_measured(trace, PAIRS) else section
 
 
-def _composition(trace: Trace) -> tuple[Finding | None, str]:
+def _composition(trace: Trace) -> Section:
     """The edge from a head to another's keys that is strongest in the end, and what it is."""
+    section = Section(definitions=(_DEFINITION,))
     sources, readers = ([str(v) for v in trace.probe(PAIRS)[k].values] for k in ("source", "reader"))
     between = np.array([[_is_head(s) and r.endswith(".k") for r in readers] for s in sources])
     scores = np.full((len(trace.steps), 2, len(sources), len(readers)), np.nan)
@@ -50,35 +38,38 @@ def _composition(trace: Trace) -> tuple[Finding | None, str]:
         scores[index] = values
     measured = np.flatnonzero(np.isfinite(scores[..., between]).any((1, 2)))
     if not len(measured):
-        return None, "K-composition: not measurable, there is no edge from a head to another head's keys."
+        section.notes.append("K-composition: not measurable, there is no edge from a head to another head's keys.")
+        return section
     last = int(measured[-1])
     possible = between & np.isfinite(scores[last, 0])
     if possible.sum() < 3:
-        return None, "K-composition: not measurable, there are fewer than three edges from heads to keys."
+        section.notes.append("K-composition: not measurable, there are fewer than three edges from heads to keys.")
+        return section
     # one half of the prompts chooses the edge, the other is charted
     first = np.where(possible, scores[last, 0], -np.inf)
     source, reader = (int(i) for i in np.unravel_index(int(first.argmax()), first.shape))
     others = possible.copy()
     others[source, reader] = False
-    steps = trace.steps
     name = f"{sources[source]} to {readers[reader].removesuffix('.k')}'s keys"
-    finding = from_draws(
-        "induction.k_composition",
-        f"induction: {name}",
-        steps=steps,
-        tokens=trace.tokens,
-        values=scores[:, 1, source, reader],
-        draws=None,
-        null=scores[:, 1][:, others],
-        null_name="other edges from heads to keys",
-        metric="EAP-IG attribution (logits)",
-        unit="edges",
-        definition="attribution of the edge from a head to another head's keys that is strongest at the last checkpoint",
+    section.findings.append(
+        from_draws(
+            "k_composition",
+            f"induction: {name}",
+            scores[:, 1, source, reader],
+            None,
+            Null(scores[:, 1][:, others], "other edges from heads to keys"),
+            CurveSpec(
+                "EAP-IG attribution (logits)",
+                "edges",
+                definition="attribution of the edge from a head to another head's keys that is strongest at the last "
+                "checkpoint",
+            ),
+        )
     )
-    return (
-        finding,
-        f"K-composition: of {int(possible.sum())} edges from heads to keys, {name} is the strongest in the end.",
+    section.notes.append(
+        f"K-composition: of {int(possible.sum())} edges from heads to keys, {name} is the strongest in the end."
     )
+    return section
 
 
 def _is_head(name: str) -> bool:

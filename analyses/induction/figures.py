@@ -13,14 +13,14 @@ from dynamics.analysis.figures import COLOURS, curve_grid, heat_maps, new_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from dynamics.analysis.findings import Summary
+    from dynamics.analysis import Summary
 
 __all__ = ["figures"]
 
 
 def figures(summary: Summary) -> dict[str, Figure]:
     """``behaviour``, ``heads`` (every head over training) and ``counts`` (the threshold definitions in use)."""
-    found = {f.key.removeprefix("induction."): f for f in summary.findings}
+    found = summary.by_key
     panels = [
         ("Prefix-matching head", [("prefix matching", found["prefix_matching"])]),
         ("Repetition predicted", [("copying", found["copying"])]),

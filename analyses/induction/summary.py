@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import xarray as xr
+from pydantic import BaseModel
 
-from dynamics.analysis.findings import Definition, Finding, Summary, from_draws, from_units, sign_flip_null
+from dynamics.analysis import Curve, CurveSpec, Definition, Null, Section, Trace, from_draws, from_units, sign_flip_null
 from dynamics.emergence import count_onset, found_since
 from dynamics.numerics.draws import DRAWS
-from dynamics.store import Trace
 
+from .circuit import induction_circuit
 from .prompts import CONTROL, REPEATS
 
 __all__ = ["summarise"]
@@ -19,7 +17,7 @@ __all__ = ["summarise"]
 _HEAD_DRAWS = 1000
 """Null draws of one head: no p value is below 1/(1 + n), and one head must be found among all."""
 _RATE = 0.05
-_SAMPLE = "induction.repeats"
+_SAMPLE = "repeats"
 """Every curve here resamples the repeated sequences, with one seed: a draw of one is the same prompts as of another."""
 
 _SCORES = {
@@ -29,72 +27,56 @@ _SCORES = {
 }
 
 
-def summarise(trace: Trace) -> Summary:
+def summarise(trace: Trace, options: BaseModel) -> Section:
     """See the package's docstring for definitions."""
-    common: dict[str, Any] = {"steps": trace.steps, "tokens": trace.tokens}
-    findings: list[Finding] = []
-    arrays: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
+    return _heads(trace) + induction_circuit(trace)
+
+
+def _heads(trace: Trace) -> Section:
+    """Scores of heads, how many are found, and what the repetition does to the loss."""
+    section = Section(definitions=_DEFINITIONS)
+    mean = {}
     for score, (title, headline) in _SCORES.items():
         values = trace.values(REPEATS, score)  # (checkpoint, prompt, layer, head)
-        arrays[score] = (("checkpoint", "layer", "head"), values.mean(1))
+        mean[score] = values.mean(1)
         # positional heads look one token back whether or not anything repeats: their null is the untrained model
         control = trace.values(CONTROL, score) if score != "previous_token" else _untrained(values)
         name = "largest head without a repeat" if score != "previous_token" else "largest head of the first checkpoint"
-        findings.append(
-            from_draws(
-                f"induction.{score}",
-                title,
-                values=values.mean(1).max((1, 2)),
-                draws=_largest(values, seed=0),
-                null=_largest(control, seed=1, share=0.5),
-                null_name=name,
-                metric="attention probability (largest head)",
-                unit="prompts",
-                headline=headline,
-                sample=_SAMPLE,
-                reach=0.4 if headline else None,
-                definition=f"mean {score.replace('_', ' ')} score of the head in which it is largest",
-                **common,
-            )
+        spec = CurveSpec(
+            "attention probability (largest head)",
+            "prompts",
+            headline=headline,
+            sample=_SAMPLE,
+            reach=0.4 if headline else None,
+            definition=f"mean {score.replace('_', ' ')} score of the head in which it is largest",
         )
-    findings.append(_excess(trace.values(REPEATS, "prefix_matching"), common))
-    findings += _losses(trace, common)
-    prefix = arrays["prefix_matching"][1]
+        null = Null(_largest(control, seed=1, share=0.5), name)
+        section.findings.append(from_draws(score, title, mean[score].max((1, 2)), _largest(values, seed=0), null, spec))
+    section.findings += [_excess(trace.values(REPEATS, "prefix_matching")), *_losses(trace)]
+    prefix, previous = mean["prefix_matching"], mean["previous_token"]
+    number, found = _heads_found(trace)
+    section.arrays = {score: (("checkpoint", "layer", "head"), values) for score, values in mean.items()}
     for threshold in (0.3, 0.4):
-        arrays[f"heads_above_{threshold:.1f}".replace(".", "_")] = (
-            ("checkpoint",),
-            np.where(np.isfinite(prefix).all((1, 2)), (prefix > threshold).sum((1, 2)), np.nan),
-        )
-    arrays["heads_found"], found = _heads_found(trace)
-    findings.sort(key=lambda f: not f.headline)
+        above = np.where(np.isfinite(prefix).all((1, 2)), (prefix > threshold).sum((1, 2)), np.nan)
+        section.arrays[f"heads_above_{threshold:.1f}".replace(".", "_")] = ("checkpoint", above)
+    section.arrays["heads_found"] = ("checkpoint", number)
     _, layers, heads = prefix.shape
-    data = xr.Dataset(
-        arrays, coords={"step": ("checkpoint", trace.steps), "layer": np.arange(layers), "head": np.arange(heads)}
-    )
-    period = int(trace.label(REPEATS, "period")[0])
+    section.coords = {"layer": np.arange(layers), "head": np.arange(heads)}
+    periods = trace.label(REPEATS, "period")
     last = int(np.flatnonzero(trace.complete)[-1]) if trace.complete.any() else 0
-    notes = [
-        f"{len(trace.label(REPEATS, 'period'))} sequences of {period} random tokens, written twice, and as many controls "
-        f"whose second half is unrelated.",
+    section.notes = [
+        f"{len(periods)} sequences of {int(periods[0])} random tokens, written twice, and as many controls whose second "
+        "half is unrelated.",
         found,
     ]
     if np.isfinite(prefix[last]).all():
         layer, head = np.unravel_index(prefix[last].argmax(), (layers, heads))
-        before, other = np.unravel_index(arrays["previous_token"][1][last].argmax(), (layers, heads))
-        notes.append(
+        before, other = np.unravel_index(previous[last].argmax(), (layers, heads))
+        section.notes.append(
             f"At step {trace.steps[last]} the strongest prefix-matching head is L{layer}H{head} ({prefix[last].max():.2f}), "
-            f"the strongest previous-token head L{before}H{other} ({arrays['previous_token'][1][last].max():.2f})."
+            f"the strongest previous-token head L{before}H{other} ({previous[last].max():.2f})."
         )
-    return Summary(
-        analysis="induction",
-        title="Induction",
-        question="When do heads form that look back to what followed the current token before, and when does the model "
-        "predict a repetition with them?",
-        findings=tuple(findings),
-        definitions=_DEFINITIONS,
-        notes=tuple(notes),
-        data=data,
-    )
+    return section
 
 
 def _largest(values: np.ndarray, *, seed: int, share: float = 1.0) -> np.ndarray:
@@ -109,8 +91,8 @@ def _largest(values: np.ndarray, *, seed: int, share: float = 1.0) -> np.ndarray
     return np.stack([(counts @ flat[c]).max(-1) for c in range(n)]) if n else np.empty((0, DRAWS))
 
 
-def _heads_found(trace: Trace) -> tuple[tuple[tuple[str, ...], np.ndarray], str]:
-    """How many heads match prefixes beyond their own control, for good, and a sentence about it.
+def _heads_found(trace: Trace) -> tuple[np.ndarray, str]:
+    """(checkpoint,) how many heads match prefixes beyond their own control, for good, and a sentence about it.
 
     Each head is held against its own scores on sequences without a repeat, and the false discovery rate is controlled
     over all heads: the largest head says when the first one forms, this says when most of them have.
@@ -121,7 +103,7 @@ def _heads_found(trace: Trace) -> tuple[tuple[tuple[str, ...], np.ndarray], str]
     heads = values.mean(1).reshape(n, -1)[measured].T
     number = np.full(n, np.nan)
     if measured.sum() < 2:
-        return (("checkpoint",), number), "Heads cannot be counted: fewer than two checkpoints have finite scores."
+        return number, "Heads cannot be counted: fewer than two checkpoints have finite scores."
     flat = control[measured].reshape(int(measured.sum()), prompts, -1)
     size = max(1, round(0.5 * prompts))  # half: the noise of curve and control together
     counts = np.random.default_rng(1).multinomial(size, np.full(prompts, 1 / prompts), size=_HEAD_DRAWS) / size
@@ -141,10 +123,10 @@ def _heads_found(trace: Trace) -> tuple[tuple[tuple[str, ...], np.ndarray], str]
     if total:
         onset = count_onset(steps, since)
         text += f"; half of them did by {onset.between}, 95% over resampled heads {onset.range}"
-    return (("checkpoint",), number), text + "."
+    return number, text + "."
 
 
-def _excess(values: np.ndarray, common: dict[str, Any]) -> Finding:
+def _excess(values: np.ndarray) -> Curve:
     """The largest head's prefix matching beyond the same head's at the first checkpoint: what training added."""
     first = _untrained(values)
     # two independent resamples of the untrained model differ by noise alone
@@ -154,17 +136,17 @@ def _excess(values: np.ndarray, common: dict[str, Any]) -> Finding:
     flat = first.reshape(n, prompts, -1)
     null = np.stack([((counts[0] - counts[1]) @ flat[c]).max(-1) for c in range(n)])
     return from_draws(
-        "induction.step0_excess",
+        "step0_excess",
         "induction: prefix matching beyond the untrained model",
-        values=(values - first).mean(1).max((1, 2)),
-        draws=_largest(values - first, seed=0),
-        null=null,
-        null_name="resamples of the first checkpoint",
-        metric="attention probability above the first checkpoint",
-        unit="prompts",
-        sample=_SAMPLE,
-        definition="prefix-matching score minus the same head's at the first measured checkpoint, largest head",
-        **common,
+        (values - first).mean(1).max((1, 2)),
+        _largest(values - first, seed=0),
+        Null(null, "resamples of the first checkpoint"),
+        CurveSpec(
+            "attention probability above the first checkpoint",
+            "prompts",
+            sample=_SAMPLE,
+            definition="prefix-matching score minus the same head's at the first measured checkpoint, largest head",
+        ),
     )
 
 
@@ -177,7 +159,7 @@ def _untrained(values: np.ndarray) -> np.ndarray:
     return np.where(measured[:, None, None, None], first, np.nan)
 
 
-def _losses(trace: Trace, common: dict[str, Any]) -> list[Finding]:
+def _losses(trace: Trace) -> list[Curve]:
     period = int(trace.label(REPEATS, "period")[0])
     loss = {name: trace.values(name, "token_loss") for name in (REPEATS, CONTROL)}
     length = loss[REPEATS].shape[-1]
@@ -196,33 +178,25 @@ def _losses(trace: Trace, common: dict[str, Any]) -> list[Finding]:
 
     saved, saved_control = copying(loss[REPEATS]), copying(loss[CONTROL])
     context, context_control = in_context(loss[REPEATS]), in_context(loss[CONTROL])
+    null_name = "no difference, or that of unrelated halves"
+    spec = CurveSpec(
+        "loss saved on the second copy (nat)",
+        "prompts",
+        headline=True,
+        sample=_SAMPLE,
+        definition="mean loss on the first copy minus mean loss on the second, without each copy's first token",
+    )
+    down = spec.but(
+        metric="loss late minus early (nat)",
+        headline=False,
+        direction="down",
+        definition=f"loss at token {late} minus loss at token {early} of {length} (Olsson et al.: 500 and 50 of 512)",
+    )
+    copied = Null(sign_flip_null(saved, saved_control), null_name)
+    helped = Null(sign_flip_null(context, context_control, direction="down"), null_name)
     return [
-        from_units(
-            "induction.copying",
-            "induction: repetition predicted",
-            saved,
-            null=sign_flip_null(saved, saved_control),
-            null_name="no difference, or that of unrelated halves",
-            metric="loss saved on the second copy (nat)",
-            unit="prompts",
-            headline=True,
-            sample=_SAMPLE,
-            definition="mean loss on the first copy minus mean loss on the second, without each copy's first token",
-            **common,
-        ),
-        from_units(
-            "induction.in_context",
-            "induction: in-context score",
-            context,
-            null=sign_flip_null(context, context_control, direction="down"),
-            null_name="no difference, or that of unrelated halves",
-            metric="loss late minus early (nat)",
-            unit="prompts",
-            sample=_SAMPLE,
-            direction="down",
-            definition=f"loss at token {late} minus loss at token {early} of {length} (Olsson et al.: 500 and 50 of 512)",
-            **common,
-        ),
+        from_units("copying", "induction: repetition predicted", saved, copied, spec),
+        from_units("in_context", "induction: in-context score", context, helped, down),
     ]
 
 

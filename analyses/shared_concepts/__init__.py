@@ -20,31 +20,27 @@ Source: after Lindsey et al. 2025 ("On the Biology of a Large Language Model", m
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from checkpoints.errors import UserError
-from dynamics.analysis.base import Context, NoOptions, Reading, Request
-from dynamics.measurements import Activations, Answers, Interchange
-from dynamics.probes import LAST, tokenize
+from dynamics.analysis import LAST, Activations, Answers, Context, NoOptions, Reading, Request
+from dynamics.measurements import Interchange
+from dynamics.probes import tokenize
 
-from .causal import DONORS, PLACES, exchange_probe
-from .figures import figures as _figures
+from .causal import DONORS, POSITIONS, exchange_probe
+from .figures import figures
 from .prompts import antonym_probe, antonym_prompts, word_probe
-from .summary import summarise as _summarise
+from .summary import summarise
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from dynamics.analysis.findings import Summary
-    from dynamics.store import Trace
-
-__all__ = ["PLANTED", "TITLE", "Options", "figures", "plan", "readings", "summarise"]
+__all__ = ["PLANTED", "QUESTION", "TITLE", "figures", "plan", "readings", "summarise"]
 
 TITLE = "Shared concepts"
-PLANTED = {"french": "shared_concepts.transfer.french", "german": "shared_concepts.transfer.german"}
+QUESTION = (
+    "When do languages come to share concepts, in which layers, and can the model answer in one language what it only met "
+    "in the others?"
+)
+PLANTED = {"french": "transfer.french", "german": "transfer.german"}
 """Worlds of the organism, and the finding by which each shows; for `dynamics validate`."""
-Options = NoOptions
 
 
 def plan(context: Context, options: NoOptions) -> Sequence[Request]:
@@ -60,19 +56,9 @@ def plan(context: Context, options: NoOptions) -> Sequence[Request]:
         tokenize(exchange, context.tokenizer)
     except UserError:  # the summary says that it is left out
         return requests
-    return [*requests, Request(exchange, (Interchange(DONORS, PLACES),))]
+    return [*requests, Request(exchange, (Interchange(DONORS, POSITIONS),))]
 
 
 def readings(context: Context, options: NoOptions) -> Sequence[Reading]:
     """The same concepts in three languages, for the run's dictionaries."""
     return [Reading(word_probe(antonym_prompts(context.tokenizer)), ("word", LAST))]
-
-
-def summarise(trace: Trace, options: NoOptions) -> Summary:
-    """Curves and findings from the trace alone."""
-    return _summarise(trace)
-
-
-def figures(summary: Summary) -> Mapping[str, Figure]:
-    """Behaviour per language, and sharing by layer."""
-    return _figures(summary)

@@ -16,19 +16,28 @@ from typing import Any
 
 import numpy as np
 
-from dynamics.analysis.findings import Definition, Finding, best_layer, sign_flip_null
+from dynamics.analysis import (
+    LAST,
+    CurveSpec,
+    Definition,
+    Null,
+    Probe,
+    Section,
+    Trace,
+    best_layer,
+    sign_flip_null,
+)
 from dynamics.emergence import shuffled_match_null
 from dynamics.measurements import donor_label, target_label
-from dynamics.probes import LAST, Label, Mark, Probe, single_token
-from dynamics.store import Trace
+from dynamics.probes import Label, Mark, single_token
 
 from .prompts import LANGUAGES, antonym_of, antonym_prompts, concepts_of
 
-__all__ = ["DEFINITIONS", "DONORS", "EXCHANGE", "PLACES", "exchange_probe", "exchanged"]
+__all__ = ["DONORS", "EXCHANGE", "POSITIONS", "exchange_probe", "exchanged"]
 
 EXCHANGE = "concept_exchange"
 DONORS = ("own", "other", "same")
-PLACES = ("word", LAST)
+POSITIONS = ("word", LAST)
 _CONCEPTS = 16
 
 
@@ -88,89 +97,78 @@ def exchange_probe(tokenizer: Any, concepts: int = _CONCEPTS, seed: int = 0) -> 
     )
 
 
-def exchanged(trace: Trace) -> tuple[list[Finding], dict[str, Any], dict[str, Any], list[str]]:
-    """Findings, arrays, their coordinates and notes; only a note where it was not measured."""
+def exchanged(trace: Trace) -> Section:
+    """Curves and arrays of exchanged concepts; a note where it was not measured."""
     if EXCHANGE not in trace.probes:
-        return (
-            [],
-            {},
-            {},
-            [
-                "Concepts are not exchanged between languages in this trace: too few of the prompts fit its tokenizer, or "
-                "it is not known what reads and writes where in its architecture."
-            ],
+        note = (
+            "Concepts are not exchanged between languages in this trace: too few of the prompts fit its tokenizer, or "
+            "it is not known what reads and writes where in its architecture."
         )
+        return Section(notes=[note])
     said, moved = (
         {part: trace.values(EXCHANGE, f"interchange_{part}{kind}") for part in ("source", "layer")}
         for kind in ("_said", "")
-    )  # (checkpoint, donor, place, prompt, part)
+    )  # (checkpoint, donor, position, prompt, part)
     answers = trace.probe(EXCHANGE)["answer_id"].values
     at = {d: i for i, d in enumerate(DONORS)}
     target = answers[trace.label(EXCHANGE, target_label("other"))]
     tongue = answers[trace.label(EXCHANGE, donor_label("other"))]
     language, concept = trace.label(EXCHANGE, "language"), trace.label(EXCHANGE, "concept")
-    common: dict[str, Any] = {"steps": trace.steps, "tokens": trace.tokens, "clusters": concept, "unit": "concepts"}
-    findings = []
-    for key, donor, place, part, words, what in (
-        ("exchange", "other", LAST, "source", "another language", "the output of a head or MLP at the last token"),
-        ("exchange_own", "own", LAST, "source", "the same language", "the output of a head or MLP at the last token"),
-        (
-            "exchange.word",
-            "other",
-            "word",
-            "layer",
-            "another language, at the word",
-            "the stream after a layer at the word",
-        ),
+    spec = CurveSpec("", "concepts", clusters=concept)
+    section = Section(definitions=_DEFINITIONS)
+    output, stream = "the output of a head or MLP at the last token", "the stream after a layer at the word"
+    for key, donor, position, part, words, what in (
+        ("exchange", "other", LAST, "source", "another language", output),
+        ("exchange_own", "own", LAST, "source", "the same language", output),
+        ("exchange.word", "other", "word", "layer", "another language, at the word", stream),
     ):
-        p = PLACES.index(place)
+        p = POSITIONS.index(position)
         mine = np.moveaxis(said[part][:, at[donor], p], -1, 1)  # (checkpoint, part, prompt)
         gain, control = (np.moveaxis(moved[part][:, at[d], p], -1, 1).astype(np.float64) for d in (donor, "same"))
         guesses = np.where(mine >= 0, mine, np.nan)
         parts = range(mine.shape[1])
-        key = f"shared_concepts.{key}"
-        findings += [
+        chance = [shuffled_match_null(guesses[:, i], target, groups=language) for i in parts]
+        still = [sign_flip_null(gain[:, i], control[:, i]) for i in parts]
+        section.findings += [
             best_layer(
                 key,
                 f"concepts: the answer is that of a concept from {words}",
                 _share(mine, target),
-                np.stack([shuffled_match_null(guesses[:, i], target, groups=language) for i in parts], axis=1),
-                null_name="answers to other donors, largest part",
-                metric="share of questions",
-                limits=(0.0, 1.0),
-                twin=f"{key}.gain",
-                definition=f"share of questions whose first choice is the antonym of the donor's concept in the language of "
-                f"the question, when {what} is the donor's; donors in {words}; largest part",
-                **common,
+                Null(np.stack(chance, axis=1), "answers to other donors, largest part"),
+                spec.but(
+                    metric="share of questions",
+                    limits=(0.0, 1.0),
+                    twin=f"{key}.gain",
+                    definition=f"share of questions whose first choice is the antonym of the donor's concept in the "
+                    f"language of the question, when {what} is the donor's; donors in {words}; largest part",
+                ),
             ),
             best_layer(
                 f"{key}.gain",
                 f"concepts: the answer moves to a concept from {words}",
                 gain,
-                np.stack([sign_flip_null(gain[:, i], control[:, i]) for i in parts], axis=1),
-                null_name="no gain, or that of donors with the same concept, largest part",
-                metric="gain of the donor's concept (logits)",
-                headline=key == "shared_concepts.exchange",  # several heads share a concept: one alone rarely decides
-                definition=f"logit of the antonym of the donor's concept, in the language of the question, minus that of the "
-                f"right answer, gained when {what} is the donor's; largest part",
-                **common,
+                Null(np.stack(still, axis=1), "no gain, or that of donors with the same concept, largest part"),
+                spec.but(
+                    metric="gain of the donor's concept (logits)",
+                    headline=key == "exchange",  # several heads share a concept: one alone rarely decides
+                    definition=f"logit of the antonym of the donor's concept, in the language of the question, minus that "
+                    f"of the right answer, gained when {what} is the donor's; largest part",
+                ),
             ),
         ]
-    arrays: dict[str, Any] = {}
-    for part, dims in (
-        ("layer", ("checkpoint", "position", "layer")),
-        ("source", ("checkpoint", "position", "source")),
-    ):
-        by = np.moveaxis(said[part], -1, -2)  # (checkpoint, donor, place, part, prompt)
+    for part in ("layer", "source"):
+        by = np.moveaxis(said[part], -1, -2)  # (checkpoint, donor, position, part, prompt)
         for kind, donor, wanted in (
             ("", "other", target),
             ("_tongue", "other", tongue),
             ("_own", "own", target),
             ("_control", "same", target),
         ):
-            arrays[f"exchange{kind}_by_{part}"] = (dims, _share(by[:, at[donor]], wanted).mean(-1))
-    names = [str(s) for s in trace.probe(EXCHANGE)["source"].values]
-    return findings, arrays, {"source": names}, [_note(trace, arrays, names)]
+            share = _share(by[:, at[donor]], wanted).mean(-1)
+            section.arrays[f"exchange{kind}_by_{part}"] = (("checkpoint", "position", part), share)
+    section.coords["source"] = names = [str(s) for s in trace.probe(EXCHANGE)["source"].values]
+    section.notes.append(_note(trace, section.arrays, names))
+    return section
 
 
 def _share(said: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -185,13 +183,13 @@ def _note(trace: Trace, arrays: dict[str, Any], names: list[str]) -> str:
         return "Concepts could not be exchanged: the model's logits are not finite."
     last = known[-1]
     texts = []
-    for place, part in ((LAST, "source"), (LAST, "layer"), ("word", "layer")):
-        p = PLACES.index(place)
+    for position, part in ((LAST, "source"), (LAST, "layer"), ("word", "layer")):
+        p = POSITIONS.index(position)
         best = int(by[f"exchange_by_{part}"][last, p].argmax())
         shares = [by[f"exchange{kind}_by_{part}"][last, p, best] for kind in ("", "_tongue", "_own", "_control")]
         what = names[best] if part == "source" else f"the stream after layer {best}"
         texts.append(
-            f"with {what} at the {place} token {shares[0]:.0%} are answered by the antonym of the foreign concept in the "
+            f"with {what} at the {position} token {shares[0]:.0%} are answered by the antonym of the foreign concept in the "
             f"language of the question, {shares[1]:.0%} in the donor's language (donor of the same language: "
             f"{shares[2]:.0%}; of the same concept: {shares[3]:.0%})"
         )
@@ -201,7 +199,7 @@ def _note(trace: Trace, arrays: dict[str, Any], names: list[str]) -> str:
     )
 
 
-DEFINITIONS = (
+_DEFINITIONS = (
     Definition(
         "concept exchanged",
         "The output of one head or MLP at the last token (or the stream after one layer, at the last token or the "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,14 +11,14 @@ from dynamics.analysis.figures import colour_bar, curve_grid, new_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from dynamics.analysis.findings import Finding, Summary
+    from dynamics.analysis import Summary
 
 __all__ = ["feature_figures"]
 
 
-def feature_figures(summary: Summary, found: Mapping[str, Finding]) -> dict[str, Figure]:
+def feature_figures(summary: Summary) -> dict[str, Figure]:
     """``features`` and, for each dictionary and position, ``features_<name>_<position>``; nothing without a dictionary."""
-    curves = {key: f for key, f in found.items() if key.startswith("features.")}
+    curves = {key: f for key, f in summary.by_key.items() if key.startswith("features.")}
     names = list(dict.fromkeys(key.split(".")[1] for key in curves))
     if not names:
         return {}
@@ -49,13 +48,13 @@ def _concepts(data: Any, name: str) -> Figure:
     axes = figure.subplots(1, 4 if through else 3, sharey=True)
     words = data["word_of_concept"].values
     image: Any = None
-    for place, language in enumerate(data["language"].values):
-        image = axes[place].imshow(
-            level[order, place], aspect="auto", origin="lower", cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest"
+    for column, language in enumerate(data["language"].values):
+        image = axes[column].imshow(
+            level[order, column], aspect="auto", origin="lower", cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest"
         )
-        axes[place].set_title(str(language), loc="left")
+        axes[column].set_title(str(language), loc="left")
         shown = range(0, len(words), 8)
-        axes[place].set_xticks(list(shown), [str(words[w]) for w in shown], rotation=60, ha="right", fontsize=7)
+        axes[column].set_xticks(list(shown), [str(words[w]) for w in shown], rotation=60, ha="right", fontsize=7)
     axes[0].set_yticks(range(len(labels)), [str(label) for label in labels], fontsize=7.5)
     axes[0].set_ylabel("feature and its words")
     figure.colorbar(image, ax=list(axes[:3]), label="answer, share of its largest", shrink=0.9, pad=0.01)

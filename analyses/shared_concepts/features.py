@@ -16,19 +16,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 
-from dynamics.analysis.features import HINT, Found, Parts, leading, parts_of
-from dynamics.analysis.findings import Definition, Finding, from_units
+from dynamics.analysis import LAST, Curve, CurveSpec, Definition, Null, Section, Trace, from_units
+from dynamics.analysis.features import HINT, FeatureReader, feature_readers, leading
 from dynamics.emergence import discover
-from dynamics.probes import LAST
-from dynamics.store import Trace
 
 from .prompts import WORDS, antonym_of
 
-__all__ = ["DEFINITIONS", "concept_features", "feature_parts"]
+__all__ = ["concept_features", "feature_section"]
 
 _SHUFFLES = 200
 _DEALS = 1999
@@ -36,7 +33,6 @@ LEAST = 5
 """Words in all languages together that a feature has to answer to be tested."""
 SHOWN = 24
 """Concept features in the figure."""
-Arrays = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -49,43 +45,41 @@ class _Words:
     side: np.ndarray
 
     @classmethod
-    def of(cls, parts: Parts) -> _Words:
-        language = parts.label(WORDS, "language")
+    def of(cls, reader: FeatureReader) -> _Words:
+        language = reader.label(WORDS, "language")
         names = list(dict.fromkeys(language.tolist()))
         rows = [np.flatnonzero(language == name) for name in names]
-        return cls(names, rows, *(parts.label(WORDS, of)[rows[0]] for of in ("concept", "side")))
+        return cls(names, rows, *(reader.label(WORDS, of)[rows[0]] for of in ("concept", "side")))
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """(language, word, feature) from (prompt, feature)."""
         return np.stack([x[r] for r in self.rows])
 
 
-def feature_parts(trace: Trace) -> Found:
+def feature_section(trace: Trace) -> Section:
     """Of every dictionary through which the words were read; a note where there is none."""
-    found = Found()
-    every = parts_of(trace, WORDS)
-    if not every:
-        found.notes.append(HINT)
-    for parts in every:
-        words = _Words.of(parts)
+    readers = feature_readers(trace, WORDS)
+    if not readers:
+        return Section(notes=[HINT])
+    section = Section(definitions=_DEFINITIONS)
+    for reader in readers:
+        words = _Words.of(reader)
         for position, suffix, where in ((LAST, "", "at the answer"), ("word", ".word", "at the word")):
-            headline = parts.name == leading(every) and position == LAST
-            found.findings.append(_shared(trace, parts, words, position, suffix, where, headline))
-            found.notes.append(_concepts(parts, words, position, where, found))
-    return found
+            headline = reader.name == leading(readers) and position == LAST
+            section.findings.append(_shared(reader, words, position, suffix, where, headline))
+            section += _concepts(reader, words, position, where)
+    return section
 
 
-def _shared(
-    trace: Trace, parts: Parts, words: _Words, position: str, suffix: str, where: str, headline: bool
-) -> Finding:
+def _shared(reader: FeatureReader, words: _Words, position: str, suffix: str, where: str, headline: bool) -> Curve:
     """Weighted intersection over union of translations above that of unrelated words, through training."""
-    count, n = len(words.concept), len(parts.steps)
+    count, n = len(words.concept), len(reader.steps)
     pairs = list(combinations(range(len(words.languages)), 2))
     rng = np.random.default_rng(0)
     orders = [np.stack([rng.permutation(count) for _ in range(_SHUFFLES)]) for _ in words.languages]
     units, null = np.zeros((n, count)), np.zeros((n, _SHUFFLES))
     for t in range(n):
-        x = words(parts.at(WORDS, position, t))
+        x = words(reader.at(WORDS, position, t))
         for one, other in pairs:
             alike = _overlap(x[one], x[other])
             own, every = np.diag(alike), alike.sum()
@@ -94,23 +88,22 @@ def _shared(
             same = alike[orders[one], orders[other]].mean(axis=1)
             null[t] += (same - (every - count * same) / (count * (count - 1))) / len(pairs)
     null_name = "shuffled translations"
-    if parts.joint:  # which features answer is one fact about all checkpoints, the first of them included
+    if reader.joint:  # which features answer is one fact about all checkpoints, the first of them included
         null += max(0.0, float(units[0].mean() - null[0].mean()))
-        null_name += f", and what is shared at step {parts.steps[0]}"
+        null_name += f", and what is shared at step {reader.steps[0]}"
     return from_units(
-        f"shared_concepts.features.{parts.name}{suffix}",
+        f"features.{reader.name}{suffix}",
         f"concepts: translations share features ({where})",
-        parts.spread(units),
-        clusters=words.concept,
-        steps=trace.steps,
-        tokens=trace.tokens,
-        null=parts.spread(null),
-        null_name=null_name,
-        metric="intersection over union above unrelated words",
-        unit="concepts",
-        headline=headline,
-        definition=f"dictionary {parts.name} ({parts.place}), {where}: weighted intersection over union of the features that "
-        "answer translations minus that of unrelated words, mean over pairs of languages",
+        reader.spread(units),
+        Null(reader.spread(null), null_name),
+        CurveSpec(
+            "intersection over union above unrelated words",
+            "concepts",
+            headline=headline,
+            clusters=words.concept,
+            definition=f"dictionary {reader.name} ({reader.where}), {where}: weighted intersection over union of the "
+            "features that answer translations minus that of unrelated words, mean over pairs of languages",
+        ),
     )
 
 
@@ -177,33 +170,34 @@ def concept_features(
     return least, p, discover(p)
 
 
-def _concepts(parts: Parts, words: _Words, position: str, where: str, found: Found) -> str:
+def _concepts(reader: FeatureReader, words: _Words, position: str, where: str) -> Section:
     """Concept features at the last snapshot: a note, and arrays for the figure."""
-    answers = words(parts.last(WORDS, position))
+    answers = words(reader.last(WORDS, position))
     least, p, there = concept_features(answers, words.concept)
     order = np.flatnonzero(there)[np.argsort(-least[there])]
     short = "last" if position == LAST else "word"
     tested = int(np.isfinite(p).sum())
     begin = (
-        f"Concept features, dictionary {parts.name} ({parts.place}), {where}, step {int(parts.steps[-1])}: of {tested} features "
+        f"Concept features, dictionary {reader.name} ({reader.where}), {where}, step {int(reader.steps[-1])}: of {tested} features "
         f"that answer in all languages "
     )
-    name = f"{parts.name}_{short}"
-    since = [parts.since(int(j)) if parts.kept else "no birth is known" for j in order]
+    section, name = Section(), f"{reader.name}_{short}"
+    since = [reader.since(int(j)) if reader.kept else "no birth is known" for j in order]
     labels = [_words_of(words, answers[:, :, j]) for j in order]
-    found.arrays[f"{name}_least"] = (f"{parts.name}_feature", least.astype(np.float32))
-    found.arrays[f"{name}_concept"] = (f"{parts.name}_feature", there)
+    section.arrays[f"{name}_least"] = (f"{reader.name}_feature", least.astype(np.float32))
+    section.arrays[f"{name}_concept"] = (f"{reader.name}_feature", there)
     if not len(order):
         best = f"; the best correlates by {np.nanmax(least):.2f}, p = {np.nanmin(p):.2g}" if tested else ""
-        return begin + f"none answers the same words in all of them beyond shuffled translations{best}."
+        section.notes.append(f"{begin}none answers the same words in all of them beyond shuffled translations{best}.")
+        return section
     few = order[:SHOWN]
-    found.arrays[f"{name}_answers"] = (
+    section.arrays[f"{name}_answers"] = (
         (f"{name}_shown", "language", "word_of_concept"),
         np.moveaxis(answers[:, :, few], -1, 0).astype(np.float32),
     )
-    if parts.joint:
-        found.arrays[f"{name}_weight"] = ((f"{name}_shown", "checkpoint"), parts.spread(parts.weight[few].T).T)
-    found.coords |= {
+    if reader.joint:
+        section.arrays[f"{name}_weight"] = ((f"{name}_shown", "checkpoint"), reader.spread(reader.weight[few].T).T)
+    section.coords |= {
         f"{name}_shown": [f"{j} {label}" for j, label in zip(few, labels, strict=False)],
         "language": words.languages,
         "word_of_concept": [_word(words, w) for w in range(len(words.concept))],
@@ -211,17 +205,17 @@ def _concepts(parts: Parts, words: _Words, position: str, where: str, found: Fou
     listed = "; ".join(
         f"{j} ({label}; {least[j]:.2f}; {when})" for j, label, when in zip(order[:10], labels, since, strict=False)
     )
-    return (
-        begin
-        + f"{len(order)} answer{'' if len(order) > 1 else 's'} the same words in all of them, with the least correlation of two languages: {listed}"
-        f"{'; ...' if len(order) > 10 else ''}.{_births(parts, order)}"
+    section.notes.append(
+        f"{begin}{len(order)} answer{'' if len(order) > 1 else 's'} the same words in all of them, with the least "
+        f"correlation of two languages: {listed}{'; ...' if len(order) > 10 else ''}.{_births(reader, order)}"
     )
+    return section
 
 
-def _births(parts: Parts, features: np.ndarray) -> str:
-    if "born" not in parts.table.about:
+def _births(reader: FeatureReader, features: np.ndarray) -> str:
+    if "born" not in reader.table.about:
         return ""
-    born = parts.table.about["born"].values[features]
+    born = reader.table.about["born"].values[features]
     late = born[:, 1] >= 0
     if not late.any():
         return " None of them is shown to be born during training."
@@ -231,8 +225,8 @@ def _births(parts: Parts, features: np.ndarray) -> str:
     )
 
 
-def _word(words: _Words, place: int) -> str:
-    return antonym_of("english", int(words.concept[place]), 1 - int(words.side[place])).strip()
+def _word(words: _Words, index: int) -> str:
+    return antonym_of("english", int(words.concept[index]), 1 - int(words.side[index])).strip()
 
 
 def _words_of(words: _Words, answers: np.ndarray) -> str:
@@ -243,7 +237,7 @@ def _words_of(words: _Words, answers: np.ndarray) -> str:
     return ", ".join(_word(words, w) for w in best) or _word(words, int(level.argmax()))
 
 
-DEFINITIONS = (
+_DEFINITIONS = (
     Definition(
         "features shared by translations",
         "Weighted intersection over union Σ min(x, y) / Σ max(x, y) of the features that answer two words, for translations "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from .feature_figures import feature_figures
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from dynamics.analysis.findings import Finding, Summary
+    from dynamics.analysis import Finding, Summary
 
 __all__ = ["figures"]
 
@@ -22,7 +21,7 @@ __all__ = ["figures"]
 def figures(summary: Summary) -> dict[str, Figure]:
     """``behaviour``, ``sharing``, ``layers``; of the causal half ``exchange``, ``exchange_parts``, ``exchange_layers``; of
     dictionaries ``features`` and the words of concept features."""
-    found = {f.key.removeprefix("shared_concepts."): f for f in summary.findings}
+    found = summary.by_key
 
     def by_language(prefix: str) -> list[tuple[str, Finding]]:
         return [
@@ -64,13 +63,13 @@ def figures(summary: Summary) -> dict[str, Figure]:
         row_title="layer",
         value_title="share or cosine",
     )
-    figures |= _exchange(summary, found) if "exchange" in found else {}
-    return figures | feature_figures(summary, found)
+    figures |= _exchange(summary) if "exchange" in found else {}
+    return figures | feature_figures(summary)
 
 
-def _exchange(summary: Summary, found: Mapping[str, Finding]) -> dict[str, Figure]:
+def _exchange(summary: Summary) -> dict[str, Figure]:
     """Concepts from another language: how often the answer follows, and after which layer."""
-    data = summary.data
+    data, found = summary.data, summary.by_key
     kinds = (("", "in the question's language"), ("_tongue", "in the donor's language"), ("_control", "control"))
 
     def maps(part: str, position: str) -> list[tuple[str, np.ndarray]]:

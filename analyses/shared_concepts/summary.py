@@ -5,156 +5,103 @@ from __future__ import annotations
 from itertools import permutations
 
 import numpy as np
-import xarray as xr
 
-from dynamics.analysis.findings import Definition, Finding, Summary, best_layer, from_units, shuffled_answers
+from dynamics.analysis import (
+    LAST,
+    Curve,
+    CurveSpec,
+    Definition,
+    NoOptions,
+    Null,
+    Section,
+    Trace,
+    best_layer,
+    from_units,
+    shuffled_answers,
+)
 from dynamics.emergence import shuffled_match_null
 from dynamics.numerics import centred_cosines, concept_margins, nearest_other
-from dynamics.probes import LAST
-from dynamics.store import Trace
+from dynamics.numerics.draws import DRAWS
 
-from .causal import DEFINITIONS as CAUSAL_DEFINITIONS
 from .causal import exchanged
-from .features import DEFINITIONS as FEATURE_DEFINITIONS
-from .features import feature_parts
+from .features import feature_section
 from .prompts import ANTONYMS, WORDS
 
 __all__ = ["summarise"]
 
 _SHUFFLES = 60
-"""Words dealt anew: each compares every word with every other in every layer at every checkpoint."""
 
 
-def summarise(trace: Trace) -> Summary:
+def summarise(trace: Trace, options: NoOptions) -> Section:
     """See the package's docstring for definitions."""
-    languages = list(dict.fromkeys(trace.label(WORDS, "language").tolist()))
-    findings, splits = _behaviour(trace)
-    similarity, arrays = _similarity(trace, languages)
-    findings += similarity
-    causal, more, coords, told = exchanged(trace)
-    features = feature_parts(trace)
-    findings += [*causal, *features.findings]
-    arrays |= more | features.arrays
-    findings.sort(key=lambda f: not f.headline)
-    layers = trace.probe(WORDS).sizes["layer"]
-    data = xr.Dataset(
-        arrays,
-        coords={
-            "step": ("checkpoint", trace.steps),
-            "layer": np.arange(layers),
-            "position": ["word", "last"],
-            **coords,
-            **features.coords,
-        },
-    )
-    asked = trace.label(ANTONYMS, "language")
+    spoken = trace.label(WORDS, "language")
+    languages = list(dict.fromkeys(spoken.tolist()))
+    asked, splits = (trace.label(ANTONYMS, k) for k in ("language", "split"))
     notes = [
         "Antonym questions with a one-token answer: "
         + ", ".join(f"{int((asked == language).sum())} in {language}" for language in languages)
-        + f"; words compared between languages: {int((trace.label(WORDS, 'language') == languages[0]).sum())} a language."
+        + f"; words compared between languages: {int((spoken == languages[0]).sum())} a language."
     ]
     if "held out" not in splits:
         notes.append(
             "What this model met in training is not known, so that no prompt counts as held out and transfer is not measurable."
         )
-    return Summary(
-        analysis="shared_concepts",
-        title="Shared concepts",
-        question="When do languages come to share concepts, in which layers, and can the model answer in one language "
-        "what it only met in the others?",
-        findings=tuple(findings),
-        definitions=(
-            *_DEFINITIONS,
-            *(CAUSAL_DEFINITIONS if causal else ()),
-            *(FEATURE_DEFINITIONS if features.findings else ()),
-        ),
-        notes=(*notes, *told, *features.notes),
-        data=data,
-    )
+    behaviour = Section([*_behaviour(trace)], notes, _DEFINITIONS)
+    return behaviour + _similarity(trace, languages) + exchanged(trace) + feature_section(trace)
 
 
-def _behaviour(trace: Trace) -> tuple[list[Finding], list[str]]:
+def _behaviour(trace: Trace) -> list[Curve]:
     predicted = trace.values(ANTONYMS, "predicted").astype(int)
     answers = trace.probe(ANTONYMS)["answer_id"].values
-    language, split = trace.label(ANTONYMS, "language"), trace.label(ANTONYMS, "split")
+    language, concept, side, split = (trace.label(ANTONYMS, k) for k in ("language", "concept", "side", "split"))
     # both templates and both directions ask about the same pair: they are resampled together
-    cluster = np.unique(
-        np.array([f"{w}/{c}" for w, c in zip(language, trace.label(ANTONYMS, "concept"), strict=True)]),
-        return_inverse=True,
-    )[1]
+    pairs = np.array([f"{w}/{c}" for w, c in zip(language, concept, strict=True)])
+    cluster = np.unique(pairs, return_inverse=True)[1]
     # two templates ask one question, and a model tends to answer both alike: every shuffle deals them one answer
-    asked = zip(language, trace.label(ANTONYMS, "concept"), trace.label(ANTONYMS, "side"), strict=True)
-    question = np.array([f"{w}/{c}/{s}" for w, c, s in asked])
+    question = np.array([f"{w}/{c}/{s}" for w, c, s in zip(language, concept, side, strict=True)])
     guesses = np.where(predicted >= 0, predicted, np.nan)  # a model whose logits are not finite said nothing
     hits = np.where(predicted >= 0, predicted == answers, np.nan)
     logprob = trace.values(ANTONYMS, "answer_logprob")
-    splits = list(dict.fromkeys(split.tolist()))
-    names = {"trained": "antonyms answered", "held out": "held-out transfer", "natural": "antonyms answered"}
+    null_name = "answers of other questions"
+    spec = CurveSpec("accuracy", "concepts", limits=(0.0, 1.0), reach=0.5)
 
-    def accuracy(key: str, title: str, rows: np.ndarray, headline: bool, definition: str, *, twin: str = "") -> Finding:
+    def accuracy(key: str, title: str, rows: np.ndarray, spec: CurveSpec) -> Curve:
+        null = shuffled_match_null(
+            guesses[:, rows], answers[rows], groups=language[rows], questions=question[rows], draws=DRAWS
+        )
         return from_units(
-            f"shared_concepts.{key}",
-            title,
-            hits[:, rows],
-            clusters=cluster[rows],
-            steps=trace.steps,
-            tokens=trace.tokens,
-            null=shuffled_match_null(guesses[:, rows], answers[rows], groups=language[rows], questions=question[rows]),
-            null_name="answers of other questions",
-            metric="accuracy",
-            limits=(0.0, 1.0),
-            unit="concepts",
-            headline=headline,
-            twin=twin,
-            reach=0.5,
-            definition=definition,
+            key, f"concepts: {title}", hits[:, rows], Null(null, null_name), spec.but(clusters=cluster[rows])
         )
 
     result = []
-    for kind in splits:
+    for kind in dict.fromkeys(split.tolist()):
         rows = split == kind
-        key = {"held out": "transfer"}.get(kind, "accuracy")
+        key = "transfer" if kind == "held out" else "accuracy"
+        name = "held-out transfer" if kind == "held out" else "antonyms answered"
         what = {
             "held out": "antonyms never met within the language of the question",
             "trained": "antonyms met in training",
         }.get(kind, "antonyms")
-        twin = f"shared_concepts.{key}.logprob"
-        result.append(
-            accuracy(key, f"concepts: {names[kind]}", rows, True, f"accuracy on {what}, all languages", twin=twin)
-        )
-        for name in dict.fromkeys(language.tolist()):
-            mine = rows & (language == name)
+        text = f"accuracy on {what}, all languages"
+        result.append(accuracy(key, name, rows, spec.but(headline=True, twin=f"{key}.logprob", definition=text)))
+        for spoken in dict.fromkeys(language.tolist()):
+            mine = rows & (language == spoken)
             if mine.sum() >= 8:
-                result.append(
-                    accuracy(
-                        f"{key}.{name}",
-                        f"concepts: {names[kind]} in {name}",
-                        mine,
-                        kind == "held out",
-                        f"accuracy on {what}, in {name}",
-                    )
-                )
-        result.append(
-            from_units(
-                twin,
-                f"concepts: log-probability of the answer ({kind})",
-                logprob[:, rows],
-                clusters=cluster[rows],
-                steps=trace.steps,
-                tokens=trace.tokens,
-                null=shuffled_answers(trace, ANTONYMS, np.flatnonzero(rows), language, questions=question),
-                null_name="answers of other questions",
-                metric="log-probability (nat)",
-                unit="concepts",
-                definition=f"mean log p(answer) on {what}: the continuous twin of accuracy",
-            )
+                own = spec.but(headline=kind == "held out", definition=f"accuracy on {what}, in {spoken}")
+                result.append(accuracy(f"{key}.{spoken}", f"{name} in {spoken}", mine, own))
+        null = shuffled_answers(trace, ANTONYMS, np.flatnonzero(rows), language, questions=question)
+        twin = CurveSpec(
+            "log-probability (nat)",
+            "concepts",
+            clusters=cluster[rows],
+            definition=f"mean log p(answer) on {what}: the continuous twin of accuracy",
         )
-    return result, splits
+        title = f"concepts: log-probability of the answer ({kind})"
+        result.append(from_units(f"{key}.logprob", title, logprob[:, rows], Null(null, null_name), twin))
+    return result
 
 
-def _similarity(
-    trace: Trace, languages: list[str]
-) -> tuple[list[Finding], dict[str, tuple[tuple[str, ...], np.ndarray]]]:
+def _similarity(trace: Trace, languages: list[str]) -> Section:
     """Retrieval and centred cosine by layer and position, over ordered pairs of languages."""
     of = trace.label(WORDS, "language")
     rows = {name: np.flatnonzero(of == name) for name in languages}
@@ -186,53 +133,53 @@ def _similarity(
     # (checkpoint, position, layer, shuffle, pair, word)
     said = np.asarray((nearest >= 0).all((-2, -1)))
     null_hits = np.where(said[..., None], found.mean((-2, -1)), np.nan)
-    arrays: dict[str, tuple[tuple[str, ...], np.ndarray]] = {
-        "retrieval_by_layer": (("checkpoint", "position", "layer"), hits.mean((-2, -1))),
-        "cosine_by_layer": (("checkpoint", "position", "layer"), margins.mean((-2, -1))),
-    }
-    findings = []
-    for position, where, short, headline in (
-        (1, "where the answer is predicted", "at the answer", True),
-        (0, "at the word", "at the word", False),
+    section = Section(
+        arrays={
+            "retrieval_by_layer": (("checkpoint", "position", "layer"), hits.mean((-2, -1))),
+            "cosine_by_layer": (("checkpoint", "position", "layer"), margins.mean((-2, -1))),
+        },
+        coords={"layer": np.arange(layers), "position": ["word", "last"]},
+    )
+    clusters = trace.label(WORDS, "concept")[rows[languages[0]]]
+    pairs = f"mean over {len(ordered)} ordered pairs of languages"
+
+    def curve(key: str, title: str, units: np.ndarray, null: np.ndarray, spec: CurveSpec) -> Curve:
+        return best_layer(key, title, units.mean(2), Null(null, "shuffled translations, best layer"), spec)
+
+    for position, where, short, suffix in (
+        (1, "where the answer is predicted", "at the answer", ""),
+        (0, "at the word", "at the word", ".word"),
     ):
-        suffix = "" if headline else ".word"
-        for key, title, units, null, metric, definition in (
-            (
+        similar = CurveSpec(
+            "cosine above mismatched concepts",
+            "concepts",
+            clusters=clusters,
+            headline=position == 1,
+            definition=f"centred cosine of translations minus that of mismatched concepts, resid_post {where}, best layer",
+        )
+        nearest_spec = similar.but(
+            metric="retrieval@1",
+            twin=f"cosine{suffix}",
+            definition="share of words whose nearest vector in another language is the translation, resid_post "
+            f"{where}, best layer, {pairs}",
+        )
+        section.findings += [
+            curve(
                 f"retrieval{suffix}",
                 f"concepts: translations nearest ({short})",
                 hits[:, position],
                 null_hits[:, position],
-                "retrieval@1",
-                f"share of words whose nearest vector in another language is the translation, resid_post {where}, best "
-                f"layer, mean over {len(ordered)} ordered pairs of languages",
+                nearest_spec,
             ),
-            (
+            curve(
                 f"cosine{suffix}",
                 f"concepts: translations similar ({short})",
                 margins[:, position],
                 null_margin[:, position],
-                "cosine above mismatched concepts",
-                f"centred cosine of translations minus that of mismatched concepts, resid_post {where}, best layer",
+                similar,
             ),
-        ):
-            findings.append(
-                best_layer(
-                    f"shared_concepts.{key}",
-                    title,
-                    units.mean(2),
-                    null,
-                    clusters=trace.label(WORDS, "concept")[rows[languages[0]]],
-                    steps=trace.steps,
-                    tokens=trace.tokens,
-                    null_name="shuffled translations, best layer",
-                    metric=metric,
-                    unit="concepts",
-                    headline=headline,
-                    twin=f"shared_concepts.cosine{suffix}" if key.startswith("retrieval") else "",
-                    definition=definition,
-                )
-            )
-    return findings, arrays
+        ]
+    return section
 
 
 _DEFINITIONS = (

@@ -24,30 +24,27 @@ of all qualities alike, so that neither one word nor the verdict is enough. *Don
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dynamics.analysis.base import Context, Request
-from dynamics.measurements import Answers, Direction
+from dynamics.analysis import Answers, Context, Request, Section, Trace
+from dynamics.measurements import Direction
 
-from .figures import figures as _figures
+from .figures import figures
 from .prompts import praise_probe, published_probe, views_probe
-from .summary import summarise as _summarise
+from .summary import curves
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from dynamics.analysis.findings import Summary
-    from dynamics.store import Trace
-
-__all__ = ["PLANTED", "TITLE", "Options", "figures", "plan", "summarise"]
+__all__ = ["PLANTED", "QUESTION", "TITLE", "Options", "figures", "plan", "summarise"]
 
 TITLE = "Sycophancy"
-PLANTED = {"praise": "sycophancy.done"}
-"""Worlds of the organism, and the finding by which each shows; for `dynamics validate`."""
+QUESTION = (
+    "When does the model say what its reader would like to hear - praise after compliments, the view that was stated - "
+    "and does a direction in its stream carry it?"
+)
+PLANTED = {"praise": "done"}
 
 
 class Options(BaseModel):
@@ -83,11 +80,6 @@ def plan(context: Context, options: Options) -> Sequence[Request]:
     return requests
 
 
-def summarise(trace: Trace, options: Options) -> Summary:
-    """Curves and findings from the trace alone."""
-    return _summarise(trace, options.position)
-
-
-def figures(summary: Summary) -> Mapping[str, Figure]:
-    """Behaviour with its nulls, rates by evidence and view, and the direction."""
-    return _figures(summary)
+def summarise(trace: Trace, options: Options) -> Section:
+    """What compliments and views do to answers, and the direction behind it."""
+    return curves(trace, options.position)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dynamics.analysis.direction_figures import direction_figures
-from dynamics.analysis.figures import COLOURS, curve_grid, new_figure, step_axis
+from dynamics.analysis.figures import COLOURS, curve_grid, new_figure, open_axes, step_axis
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from dynamics.analysis.findings import Summary
+    from dynamics.analysis import Summary
 
 __all__ = ["figures"]
 
@@ -30,13 +30,9 @@ _STANCES = {"for": "view for", "against": "view against", "none": "no view"}
 
 def figures(summary: Summary) -> dict[str, Figure]:
     """``behaviour``, ``rates`` (what is preferred after what), and ``direction``, ``auroc``, ``dose``."""
-    found = {f.key.removeprefix("sycophancy."): f for f in summary.findings}
+    found = summary.by_key
     panels = [(words, [(words, found[key])]) for key, words in _PANELS if key in found]
-    return {
-        "behaviour": curve_grid(panels),
-        "rates": _rates(summary),
-        **direction_figures(summary),
-    }
+    return {"behaviour": curve_grid(panels), "rates": _rates(summary), **direction_figures(summary)}
 
 
 def _rates(summary: Summary) -> Figure:
@@ -50,9 +46,8 @@ def _rates(summary: Summary) -> Figure:
     if "views_rate" in data:
         panels.append(("Answer for preferred to its opposite", data["views_rate"], "stance", _STANCES))
     figure = new_figure(4.1 * len(panels), 3.0)
-    for place, (axes, (title, rates, over, words)) in enumerate(
-        zip(figure.subplots(1, len(panels), sharey=True), panels, strict=True)
-    ):
+    grid = figure.subplots(1, len(panels), sharey=True)
+    for column, (axes, (title, rates, over, words)) in enumerate(zip(grid, panels, strict=True)):
         for i, name in enumerate(data[over].values):
             values = rates.values[:, i]
             seen = np.isfinite(values)
@@ -61,10 +56,9 @@ def _rates(summary: Summary) -> Figure:
         step_axis(axes, steps.tolist())
         axes.set_title(title, loc="left")
         axes.set_ylim(-0.03, 1.03)
-        if place == 0:
+        if column == 0:
             axes.set_ylabel("share of prompts")
-        if place != 1:
+        if column != 1:
             axes.legend(frameon=False, fontsize=8)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
+        open_axes(axes)
     return figure

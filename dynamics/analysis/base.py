@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
+
+from checkpoints.errors import UserError, nearest
 
 from ..measurements import Measurement
 from ..probes import LAST, Probe
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ..store import Trace
-    from .findings import Summary
+    from .section import Section, Summary
 
 __all__ = ["Analysis", "Context", "NoOptions", "Reading", "Request"]
 
@@ -40,6 +42,20 @@ class Context:
     probes: Mapping[str, Probe] = field(default_factory=dict)
     wired: bool = True
 
+    def probe(self, name: str) -> Probe:
+        """A probe of the runs file.
+
+        Raises:
+            UserError: when the run has none of this name.
+        """
+        if name not in self.probes:
+            raise UserError(
+                f"the run has no probe {name!r}",
+                expected=f"one of {', '.join(self.probes)}" if self.probes else "`probes` in the runs file",
+                remedy=nearest(name, self.probes),
+            )
+        return self.probes[name]
+
 
 @dataclass(frozen=True)
 class Request:
@@ -62,22 +78,75 @@ class Reading:
     positions: tuple[str, ...] = (LAST,)
 
 
-class Analysis(Protocol):
-    """The interface of an analysis module (``analyses/*.py``, or anybody's importable module).
+@dataclass(frozen=True)
+class Analysis:
+    """An analysis module: one of ``analyses``, or anybody's.
 
-    ``Options`` is a pydantic model; ``plan`` says what to measure; ``summarise`` reads a trace alone (no weights);
-    ``figures`` draws a summary alone. A module may also have ``readings(context, options) -> Sequence[Reading]``: the prompts
-    that are read through the run's dictionaries.
+    The module has at least
+
+    - ``TITLE``: its title;
+    - ``plan(context, options) -> Sequence[Request]``: which probes to measure, and what on them;
+    - ``summarise(trace, options) -> Section``: curves, notes and arrays, from a trace alone (no weights);
+
+    and may have
+
+    - ``QUESTION``: the question it answers; else the first paragraph of its docstring;
+    - ``Options``: a pydantic model of its options;
+    - ``figures(summary) -> Mapping[str, Figure]``: drawn from the summary alone; else every headline's curve;
+    - ``readings(context, options) -> Sequence[Reading]``: prompts to read through the run's dictionaries;
+    - ``PLANTED``: worlds of the organism to the key of the finding by which each shows, for ``dynamics validate``.
+
+    Attributes:
+        name: with which the keys of its findings begin.
+        module: the module.
     """
 
-    TITLE: str
-    Options: type[BaseModel]
+    name: str
+    module: Any
 
-    def plan(self, context: Context, options: Any) -> Sequence[Request]:
-        """Probes and measurements that this analysis needs."""
+    @property
+    def title(self) -> str:
+        """Its title."""
+        return str(self.module.TITLE)
 
-    def summarise(self, trace: Trace, options: Any) -> Summary:
-        """Curves, findings and arrays from the trace."""
+    @property
+    def question(self) -> str:
+        """The question that it answers."""
+        first = (self.module.__doc__ or "").strip().partition("\n\n")[0]
+        return str(getattr(self.module, "QUESTION", " ".join(first.split())))
+
+    @property
+    def options(self) -> type[BaseModel]:
+        """The model of its options."""
+        model: type[BaseModel] = getattr(self.module, "Options", NoOptions)
+        return model
+
+    @property
+    def planted(self) -> Mapping[str, str]:
+        """World of the organism to the key of a finding."""
+        return {world: f"{self.name}.{key}" for world, key in getattr(self.module, "PLANTED", {}).items()}
+
+    def plan(self, context: Context, options: BaseModel) -> Sequence[Request]:
+        """Probes and measurements that it needs."""
+        requests: Sequence[Request] = self.module.plan(context, options)
+        return requests
+
+    def readings(self, context: Context, options: BaseModel) -> Sequence[Reading]:
+        """Prompts that it wants to read through the run's dictionaries."""
+        wanted = getattr(self.module, "readings", None)
+        return () if wanted is None else wanted(context, options)
+
+    def summary(self, trace: Trace, options: BaseModel) -> Summary:
+        """What it finds in a trace."""
+        section: Section = self.module.summarise(trace, options)
+        return section.summary(trace, analysis=self.name, title=self.title, question=self.question)
 
     def figures(self, summary: Summary) -> Mapping[str, Figure]:
         """Figure name to figure."""
+        if (own := getattr(self.module, "figures", None)) is not None:
+            drawn: Mapping[str, Figure] = own(summary)
+            return drawn
+        from .figures import curve_grid
+
+        panels = [(f.title, [(f.title, f)]) for f in summary.findings if f.headline]
+        return {"curves": curve_grid(panels)} if panels else {}

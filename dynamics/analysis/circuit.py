@@ -16,18 +16,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import xarray as xr
 
+from ..emergence import sign_flip_null
 from ..emergence.bootstrap import random_signs
 from ..measurements.circuit import discovery_half
-from ..numerics import decode_classes, folds_of, resampled_counts
+from ..numerics import resampled_counts
 from ..numerics.draws import FINE_DRAWS
 from ..probes import LAST
 from ..store import Trace
 from .circuit_identity import CURVES, Identity, identity
-from .findings import Definition, Finding, best_layer, from_draws, from_units, sign_flip_null
+from .curves import Curve, CurveSpec, Null, best_layer, from_draws, from_units
+from .decoding import decoded_by_layer
+from .findings import Definition, Finding
+from .section import Section
 
-__all__ = ["DEFINITIONS", "CircuitTask", "Parts", "circuit_parts", "dataset_of", "faithfulness", "members_of"]
+__all__ = ["DEFINITIONS", "CircuitTask", "circuit_section", "faithfulness", "members_of"]
 
 _SHUFFLES = 60
 """Labels dealt anew: each trains a decoder in every layer at every checkpoint."""
@@ -38,7 +41,6 @@ class CircuitTask:
     """What to chart about one circuit.
 
     Attributes:
-        analysis: the analysis' name; keys of findings begin with it.
         probe: the probe, measured with ``Circuit`` and ``SourceEffects`` and, where ``label`` is given, with
             ``Activations("resid_post", (position,))``.
         name: what the circuit is called in titles, e.g. ``"indirect object"``.
@@ -51,7 +53,6 @@ class CircuitTask:
         headline: whether the onsets belong in the emergence table.
     """
 
-    analysis: str
     probe: str
     name: str
     label: str | None = None
@@ -63,31 +64,19 @@ class CircuitTask:
     headline: bool = True
 
 
-@dataclass(frozen=True)
-class Parts:
-    """What becomes part of an analysis' summary."""
-
-    findings: tuple[Finding, ...]
-    notes: tuple[str, ...]
-    arrays: dict[str, Any]
-    coords: dict[str, Any]
-    identity: Identity
-
-
-def circuit_parts(trace: Trace, task: CircuitTask) -> Parts:
-    """Findings, notes and arrays of one circuit."""
+def circuit_section(trace: Trace, task: CircuitTask) -> Section:
+    """Curves, notes and arrays of one circuit."""
     same = identity(trace, task.probe)
-    clean = trace.values(task.probe, "clean_difference").astype(np.float64)
+    clean, twins = (trace.values(task.probe, f"{of}_difference").astype(np.float64) for of in ("clean", "corrupted"))
     clusters = None if task.units is None else trace.label(task.probe, task.units)
-    common: dict[str, Any] = {"steps": trace.steps, "tokens": trace.tokens}
-    twins = trace.values(task.probe, "corrupted_difference").astype(np.float64)
-    findings = [*_done(task, clean, twins, clusters, common), *_used(trace, task, same, clusters, common)]
+    spec = CurveSpec("", "prompts", clusters=clusters, headline=task.headline)
+    findings: list[Curve | Finding] = [*_done(task, clean, twins, spec), _used(trace, task, same, spec)]
     if task.label is not None:
         # whoever learns a label needs some of each of its values
-        findings.append(_represented(trace, task, None if task.units == task.label else clusters, common))
-    findings.append(_identity(task, same, common))
+        findings.append(_represented(trace, task, spec.but(clusters=None) if task.units == task.label else spec))
+    findings.append(_identity(task, same))
     arrays, coords = _arrays(trace, task, same)
-    return Parts(tuple(findings), tuple(_notes(trace, task, same, clean)), arrays, coords, same)
+    return Section(findings, _notes(trace, task, same, clean), DEFINITIONS, arrays, coords)
 
 
 def faithfulness(trace: Trace, task: CircuitTask) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -108,36 +97,35 @@ def faithfulness(trace: Trace, task: CircuitTask) -> tuple[np.ndarray, np.ndarra
     )
 
 
-def _done(
-    task: CircuitTask, clean: np.ndarray, twins: np.ndarray, clusters: Any, common: dict[str, Any]
-) -> list[Finding]:
+def _done(task: CircuitTask, clean: np.ndarray, twins: np.ndarray, spec: CurveSpec) -> list[Curve]:
+    clusters = spec.clusters
     preferred, liked = (np.where(np.isfinite(x), (x > 0).astype(np.float64), np.nan) for x in (clean, twins))
+    chance = 0.5 + _chance(preferred - 0.5, clusters)
     return [
         from_units(
-            f"{task.analysis}.{task.part}done",
+            f"{task.part}done",
             f"{task.name}: done",
             clean,
-            clusters=clusters,
-            null=np.fmax(_chance(clean, clusters), _resampled(twins, clusters)),
-            null_name="signs at random, or the same difference after the twins",
-            metric="logit(answer) - logit(foil)",
-            unit="prompts",
-            headline=task.headline,
-            definition="mean logit difference between answer and foil at the last token",
-            **common,
+            Null(
+                np.fmax(_chance(clean, clusters), _resampled(twins, clusters)),
+                "signs at random, or the same difference after the twins",
+            ),
+            spec.but(
+                metric="logit(answer) - logit(foil)",
+                definition="mean logit difference between answer and foil at the last token",
+            ),
         ),
         from_units(
-            f"{task.analysis}.{task.part}preferred",
+            f"{task.part}preferred",
             f"{task.name}: answer preferred",
             preferred,
-            clusters=clusters,
-            null=np.fmax(0.5 + _chance(preferred - 0.5, clusters), _resampled(liked, clusters)),
-            null_name="one half, or the share after the twins",
-            metric="share of prompts",
-            unit="prompts",
-            limits=(0.0, 1.0),
-            definition="share of prompts on which the answer's logit is larger than the foil's",
-            **common,
+            Null(np.fmax(chance, _resampled(liked, clusters)), "one half, or the share after the twins"),
+            spec.but(
+                metric="share of prompts",
+                headline=False,
+                limits=(0.0, 1.0),
+                definition="share of prompts on which the answer's logit is larger than the foil's",
+            ),
         ),
     ]
 
@@ -161,26 +149,22 @@ def _resampled(units: np.ndarray, clusters: Any, draws: int = FINE_DRAWS) -> np.
     return np.asarray(units @ (counts / counts.sum(1, keepdims=True)).T)
 
 
-def _used(trace: Trace, task: CircuitTask, same: Identity, clusters: Any, common: dict[str, Any]) -> list[Finding]:
+def _used(trace: Trace, task: CircuitTask, same: Identity, spec: CurveSpec) -> Curve:
     effects = trace.values(task.probe, "source_effect").astype(np.float64)  # (checkpoint, prompt, source)
     members, others = members_of(same)
     inside = effects[:, :, members].mean(2) if members.any() else np.full(effects.shape[:2], np.nan)
     outside = effects[:, :, others].mean(2) if others.any() else None
-    return [
-        from_units(
-            f"{task.analysis}.{task.part}used",
-            f"{task.name}: used",
-            inside,
-            clusters=clusters,
-            null=sign_flip_null(inside, outside, clusters=clusters) if members.any() else None,
-            null_name="no effect, or that of sources outside the circuit",
+    null = sign_flip_null(inside, outside, clusters=spec.clusters) if members.any() else None
+    return from_units(
+        f"{task.part}used",
+        f"{task.name}: used",
+        inside,
+        Null(null, "no effect, or that of sources outside the circuit"),
+        spec.but(
             metric="logit difference lost per patched source",
-            unit="prompts",
-            headline=task.headline,
             definition="mean effect of patching one head or MLP of the final circuit from the corrupted twin",
-            **common,
-        )
-    ]
+        ),
+    )
 
 
 def members_of(same: Identity) -> tuple[np.ndarray, np.ndarray]:
@@ -191,31 +175,24 @@ def members_of(same: Identity) -> tuple[np.ndarray, np.ndarray]:
     return members, others
 
 
-def _represented(trace: Trace, task: CircuitTask, clusters: Any, common: dict[str, Any]) -> Finding:
+def _represented(trace: Trace, task: CircuitTask, spec: CurveSpec) -> Curve:
     assert task.label is not None
-    labels = trace.label(task.probe, task.label)
-    fold = folds_of(np.arange(len(labels)) if clusters is None else clusters)
-    layers = int(trace.probe(task.probe).sizes["layer"])
-    hits = np.full((len(trace.steps), layers, len(labels)), np.nan)
-    null = np.full((len(trace.steps), layers, _SHUFFLES), np.nan)
-    one = np.zeros(len(labels))
-    for index, values in trace.each(task.probe, "resid_post", position=task.position):
-        for layer in range(layers):
-            right, shuffled = decode_classes(values[:, layer], labels, fold, one, shuffles=_SHUFFLES)
-            hits[index, layer], null[index, layer] = right[0], shuffled[0].mean(0)
+    hits, null = decoded_by_layer(
+        trace, task.probe, task.label, position=task.position, clusters=spec.clusters, shuffles=_SHUFFLES
+    )
     return best_layer(
-        f"{task.analysis}.{task.part}represented",
+        f"{task.part}represented",
         f"{task.name}: represented",
         hits,
-        np.fmax(null, _first(hits, _SHUFFLES)) if np.isfinite(hits).any() else null,
-        clusters=clusters,
-        null_name="the first checkpoint, or shuffled labels, best layer",
-        metric="decoding accuracy",
-        limits=(0.0, 1.0),
-        unit="prompts",
-        headline=task.headline,
-        definition=f"cross-validated accuracy of a linear classifier of {task.meaning} from resid_post, best layer",
-        **common,
+        Null(
+            np.fmax(null, _first(hits, _SHUFFLES)) if np.isfinite(hits).any() else null,
+            "the first checkpoint, or shuffled labels, best layer",
+        ),
+        spec.but(
+            metric="decoding accuracy",
+            limits=(0.0, 1.0),
+            definition=f"cross-validated accuracy of a linear classifier of {task.meaning} from resid_post, best layer",
+        ),
     )
 
 
@@ -232,19 +209,19 @@ def _first(hits: np.ndarray, draws: int) -> np.ndarray:
     return np.where(measured[:, None, None], (first @ counts.T)[None], np.nan)
 
 
-def _identity(task: CircuitTask, same: Identity, common: dict[str, Any]) -> Finding:
+def _identity(task: CircuitTask, same: Identity) -> Curve:
     return from_draws(
-        f"{task.analysis}.{task.part}identity",
+        f"{task.part}identity",
         f"{task.name}: the final circuit's edges",
-        values=same.with_final,
-        draws=None,
-        null=same.null if same.final is not None else None,
-        null_name="the final edges dealt anew among sources",
-        metric="weighted overlap of edges",
-        unit="halves of the prompts",
-        limits=(0.0, 1.0),
-        definition="weighted overlap of |EAP-IG scores| with the final checkpoint's, between different halves of prompts",
-        **common,
+        same.with_final,
+        None,
+        Null(same.null if same.final is not None else None, "the final edges dealt anew among sources"),
+        CurveSpec(
+            "weighted overlap of edges",
+            "halves of the prompts",
+            limits=(0.0, 1.0),
+            definition="weighted overlap of |EAP-IG scores| with the final checkpoint's, between different halves of prompts",
+        ),
     )
 
 
@@ -275,7 +252,7 @@ def _arrays(trace: Trace, task: CircuitTask, same: Identity) -> tuple[dict[str, 
             at[index] = values.mean(0)
         arrays[f"{p}source_effect_at"] = (("checkpoint", f"{p}patched_at", "source"), at)
     names: dict[str, Any] = {k: [str(v) for v in dataset[k].values] for k in ("source", "reader")}
-    coords = {"step": ("checkpoint", trace.steps), **names, "size": dataset["size"].values}
+    coords = {**names, "size": dataset["size"].values}
     if "source_effect_at" in dataset:
         coords[f"{p}patched_at"] = [str(v) for v in dataset["source_effect_at"]["position"].values]
     return arrays, coords
@@ -327,11 +304,6 @@ def _stable(clean: np.ndarray, index: int) -> str:
 def _final_scores(trace: Trace, task: CircuitTask, same: Identity) -> np.ndarray:
     final = next(values for index, values in trace.each(task.probe, "edge_score") if index == same.final)
     return np.asarray(final.mean(0))
-
-
-def dataset_of(parts: Parts) -> xr.Dataset:
-    """The arrays as a dataset."""
-    return xr.Dataset(parts.arrays, coords=parts.coords)
 
 
 DEFINITIONS = (

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from .findings import Summary
+    from .section import Summary
 
 __all__ = ["circuit_figures"]
 
@@ -31,7 +31,7 @@ def circuit_figures(summary: Summary, part: str = "", title: str = "") -> dict[s
     """``<part>onsets``, ``<part>identity``, ``<part>sources``, ``<part>faithfulness``; ``<part>positions`` where measured.
 
     Args:
-        summary: with the arrays and findings of ``circuit_parts``.
+        summary: with the arrays and findings of ``circuit_section``.
         part: of the task.
         title: put before the panels' titles where an analysis has several circuits.
     """

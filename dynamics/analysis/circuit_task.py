@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..measurements import Activations, Circuit, SourceEffects
 from ..probes import LAST, Probe
 from ..store import Trace
-from .base import Request
-from .circuit import DEFINITIONS, CircuitTask, circuit_parts, dataset_of
-from .findings import Definition, Summary
+from .base import Context, Request
+from .circuit import CircuitTask, circuit_section
+from .section import Section
 
-__all__ = ["TaskOptions", "add_circuit", "circuit_request", "task_summary", "was_measured"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from .section import Summary
+
+__all__ = [
+    "CircuitAnalysis",
+    "CircuitOptions",
+    "circuit_analysis",
+    "circuit_request",
+    "circuit_sections",
+    "was_measured",
+]
 
 
-class TaskOptions(BaseModel):
+class CircuitOptions(BaseModel):
     """Options of an analysis that is one circuit."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -25,6 +37,42 @@ class TaskOptions(BaseModel):
     prompts: int = Field(120, ge=20, description="Prompts, half of them to find the circuit, half to check it.")
     seed: int = Field(0, ge=0, description="Chooses the prompts.")
     patch_at: tuple[str, ...] = Field((), description="Named positions at which parts are also patched alone.")
+
+
+class CircuitAnalysis(NamedTuple):
+    """The names that a module which is such an analysis has; see :class:`dynamics.analysis.Analysis`."""
+
+    Options: type[CircuitOptions]
+    plan: Callable[[Context, CircuitOptions], Sequence[Request]]
+    summarise: Callable[[Trace, CircuitOptions], Section]
+    figures: Callable[[Summary], Mapping[str, Figure]]
+
+
+def circuit_analysis(probe: Callable[[Any, int, int], Probe], task: CircuitTask) -> CircuitAnalysis:
+    """An analysis that is one circuit on one probe.
+
+    >>> from analyses.ioi import Options, plan
+    >>> Options().prompts
+    120
+
+    Args:
+        probe: makes the prompts from the tokenizer, their number and a seed.
+        task: what to chart about the circuit.
+    """
+
+    def plan(context: Context, options: CircuitOptions) -> Sequence[Request]:
+        made = probe(context.tokenizer, options.prompts, options.seed)
+        return [circuit_request(made, patch_at=options.patch_at)]
+
+    def summarise(trace: Trace, options: CircuitOptions) -> Section:
+        return circuit_section(trace, task)
+
+    def figures(summary: Summary) -> Mapping[str, Figure]:
+        from .circuit_figures import circuit_figures
+
+        return circuit_figures(summary)
+
+    return CircuitAnalysis(CircuitOptions, plan, summarise, figures)
 
 
 def circuit_request(
@@ -49,40 +97,15 @@ def was_measured(trace: Trace, probe: str) -> bool:
     return probe in trace.probes and "edge_score" in trace.probe(probe)
 
 
-def add_circuit(summary: Summary, trace: Trace, *tasks: CircuitTask) -> Summary:
-    """A summary with its circuits' findings, notes and arrays added; with a note instead for those not measured."""
+def circuit_sections(trace: Trace, *tasks: CircuitTask) -> Section:
+    """Several circuits together; a note instead of those that were not measured."""
     missing = [task.name for task in tasks if not was_measured(trace, task.probe)]
-    found = [circuit_parts(trace, task) for task in tasks if was_measured(trace, task.probe)]
-    notes = list(summary.notes)
+    section = Section()
     if missing:
-        notes.append(
+        section.notes.append(
             f"{', '.join(missing)}: not patched, because what reads and writes where in this model is not known."
         )
-    data = summary.data
-    for parts in found:
-        notes += parts.notes
-        data = data.merge(dataset_of(parts))
-    findings = [*summary.findings, *(finding for parts in found for finding in parts.findings)]
-    return replace(
-        summary,
-        findings=tuple(sorted(findings, key=lambda f: not f.headline)),
-        definitions=(*summary.definitions, *(DEFINITIONS if found else ())),
-        notes=tuple(notes),
-        data=data,
-    )
-
-
-def task_summary(
-    trace: Trace, task: CircuitTask, *, title: str, question: str, definitions: Sequence[Definition] = ()
-) -> Summary:
-    """Everything about one circuit, from the trace alone."""
-    parts = circuit_parts(trace, task)
-    return Summary(
-        analysis=task.analysis,
-        title=title,
-        question=question,
-        findings=tuple(sorted(parts.findings, key=lambda f: not f.headline)),
-        definitions=(*definitions, *DEFINITIONS),
-        notes=parts.notes,
-        data=dataset_of(parts),
-    )
+    for task in tasks:
+        if was_measured(trace, task.probe):
+            section += circuit_section(trace, task)
+    return section

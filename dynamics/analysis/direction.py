@@ -36,16 +36,16 @@ from ..numerics import resampled_counts, shuffled_labels, weighted_auroc
 from ..numerics.draws import DRAWS, FINE_DRAWS
 from ..store import Trace
 from ..wording import plural
+from .curves import Curve, CurveSpec, Null, from_draws
 from .direction_words import DEFINITIONS, direction_notes, order_note
-from .findings import Finding, from_draws
+from .section import Section
 
 __all__ = [
     "DEFINITIONS",
-    "DirectionParts",
     "DirectionTask",
     "arbitrary_effect",
     "direction_measured",
-    "direction_parts",
+    "direction_section",
     "order_note",
 ]
 
@@ -55,7 +55,6 @@ class DirectionTask:
     """What to chart about one direction.
 
     Attributes:
-        analysis: the analysis' name; keys of findings begin with it.
         probe: the probe, measured with ``Direction``.
         name: what the direction is called in titles, e.g. ``"compliments"``.
         contrast, held_out: labels, as in ``Direction``.
@@ -68,7 +67,6 @@ class DirectionTask:
         headline: whether the two onsets belong in the emergence table.
     """
 
-    analysis: str
     probe: str
     name: str
     contrast: str
@@ -82,24 +80,14 @@ class DirectionTask:
     headline: bool = True
 
 
-@dataclass(frozen=True)
-class DirectionParts:
-    """What becomes part of an analysis' summary: findings ``represented``, ``used`` (headlines), ``represented_random``
-    and ``needed``; notes; arrays with their coordinates, over ``checkpoint``, ``layer`` and ``strength``."""
-
-    findings: tuple[Finding, ...]
-    notes: tuple[str, ...]
-    arrays: dict[str, Any]
-    coords: dict[str, Any]
-
-
 def direction_measured(trace: Trace, probe: str) -> bool:
     """Whether a trace holds a direction on this probe."""
     return probe in trace.probes and "direction_projection" in trace.probe(probe)
 
 
-def direction_parts(trace: Trace, task: DirectionTask) -> DirectionParts:
-    """Findings, notes and arrays of one direction, from the trace alone."""
+def direction_section(trace: Trace, task: DirectionTask) -> Section:
+    """Curves ``represented``, ``used`` (headlines), ``represented_random`` and ``needed``, notes, and arrays over
+    ``checkpoint``, ``layer`` and ``strength`` of one direction, from the trace alone."""
     data = _Asked(trace, task)
     read, arrays = _represented(data)
     used, more = _used(data)
@@ -112,8 +100,8 @@ def direction_parts(trace: Trace, task: DirectionTask) -> DirectionParts:
         *direction_notes(task.name, trace.steps, data.strengths, {name: value for name, (_, value) in arrays.items()}),
     ]
     arrays = {f"{task.part}direction_{name}": value for name, value in arrays.items()}
-    coords = {"step": ("checkpoint", trace.steps), "layer": np.arange(data.layers), "strength": data.strengths}
-    return DirectionParts((*read, used, needed), tuple(notes), arrays, coords)
+    coords = {"layer": np.arange(data.layers), "strength": data.strengths}
+    return Section([*read, used, needed], notes, DEFINITIONS, arrays, coords)
 
 
 class _Asked:
@@ -135,17 +123,13 @@ class _Asked:
         self.steered = [str(v) for v in dataset["steered"].values]
         self.strengths = np.array([float(v) for v in dataset["strength"].values])
         self.layers = int(dataset.sizes["layer"])
-        self.common: dict[str, Any] = {
-            "steps": trace.steps,
-            "tokens": trace.tokens,
-            "unit": "prompts" if task.units is None else plural(task.units),
-            "sample": f"{task.analysis}.{task.probe}.asked",
-        }
+        self.spec = CurveSpec("", "prompts" if task.units is None else plural(task.units), sample=f"{task.probe}.asked")
 
     def key(self, name: str) -> str:
-        return f"{self.task.analysis}.{self.task.part}{name}"
+        return f"{self.task.part}{name}"
 
-    def places(self, kind: str, names: Sequence[str]) -> list[int]:
+    def of_kind(self, kind: str, names: Sequence[str]) -> list[int]:
+        """Which of the directions with these names are of a kind (``random``, ``shuffled``)."""
         return [i for i, name in enumerate(names) if name.startswith(kind)]
 
     def each(self, variable: str) -> np.ndarray:
@@ -176,13 +160,13 @@ class _Asked:
         return value.reshape(shape), draws.reshape(*shape, DRAWS)
 
 
-def _represented(data: _Asked) -> tuple[list[Finding], dict[str, Any]]:
-    """Findings held against shuffled labels and against random directions; AUROC by layer."""
+def _represented(data: _Asked) -> tuple[list[Curve], dict[str, Any]]:
+    """Curves held against shuffled labels and against random directions; AUROC by layer."""
     n, layers = len(data.trace.steps), data.layers
     values, random_area = np.full((n, layers), np.nan), np.full((n, layers), np.nan)
     draws, shuffled, random, first = (np.full((n, layers, DRAWS), np.nan) for _ in range(4))
     labels = shuffled_labels(data.one, units=data.units, shuffles=DRAWS, seed=1)
-    others = {kind: data.places(kind, data.names) for kind in ("shuffled", "random")}
+    others = {kind: data.of_kind(kind, data.names) for kind in ("shuffled", "random")}
     earliest: np.ndarray | None = None
     whole = np.ones((1, len(data.rows)))
     # of the first checkpoint at half the size: the noise of this sample and of the curve's
@@ -195,15 +179,15 @@ def _represented(data: _Asked) -> tuple[list[Finding], dict[str, Any]]:
         values[index] = data.area(asked[:, 0], whole)[..., 0]
         draws[index] = data.area(asked[:, 0], counts)
         for kind, table in (("shuffled", shuffled), ("random", random)):
-            for i, place in enumerate(others[kind]):
+            for i, column in enumerate(others[kind]):
                 turn = np.arange(i, DRAWS, len(others[kind]))  # every direction has its share of the draws
                 if kind == "shuffled":
                     table[index][:, turn] = data.area(
-                        asked[:, place], np.ones((len(turn), len(data.rows))), labels[turn]
+                        asked[:, column], np.ones((len(turn), len(data.rows))), labels[turn]
                     )
                 else:
                     sign = np.where(turn < DRAWS // 2, 1, -1)[:, None]  # a random direction has no right way round
-                    both = [data.area(s * asked[:, place], again[turn]) for s in (1, -1)]
+                    both = [data.area(s * asked[:, column], again[turn]) for s in (1, -1)]
                     table[index][:, turn] = np.where(sign.T > 0, *both)
         if others["random"]:
             pair = [data.area(s * asked[:, others["random"]], whole)[..., 0] for s in (1, -1)]
@@ -213,27 +197,22 @@ def _represented(data: _Asked) -> tuple[list[Finding], dict[str, Any]]:
         if earliest is not None:
             first[index] = np.where(np.isfinite(values[index])[:, None], earliest, np.nan)
     task = data.task
-    common = data.common | {"metric": "AUROC", "limits": (0.0, 1.0)}
     text = f"AUROC by which projections on the direction {task.position} tell {task.meaning}, on held-out prompts, best layer"
-    best = {"values": _best(values), "draws": draws.max(1)}
+    spec = data.spec.but(metric="AUROC", limits=(0.0, 1.0), definition=text)
+    best = _best(values), draws.max(1)
     read = from_draws(
         data.key("represented"),
         f"{task.name}: represented",
-        **best,
-        null=np.fmax(shuffled, first).max(1),
-        null_name="shuffled labels, or the first checkpoint, best layer",
-        headline=task.headline,
-        definition=text,
-        **common,
+        *best,
+        Null(np.fmax(shuffled, first).max(1), "shuffled labels, or the first checkpoint, best layer"),
+        spec.but(headline=task.headline),
     )
     other = from_draws(
         data.key("represented_random"),
         f"{task.name}: represented, against random directions",
-        **best,
-        null=random.max(1),
-        null_name="random directions, best layer",
-        definition=text,
-        **common,
+        *best,
+        Null(random.max(1), "random directions, best layer"),
+        spec,
     )
     dims = ("checkpoint", "layer")
     arrays = {"auroc": (dims, values), "auroc_random": (dims, random_area)}
@@ -241,7 +220,7 @@ def _represented(data: _Asked) -> tuple[list[Finding], dict[str, Any]]:
     return [read, other], arrays
 
 
-def _used(data: _Asked) -> tuple[Finding, dict[str, Any]]:
+def _used(data: _Asked) -> tuple[Curve, dict[str, Any]]:
     """The slope over strengths, and what every strength does at every layer."""
     change = data.each("steering") * data.toward  # (checkpoint, layer, strength, steered, prompt)
     weights = data.strengths / (data.strengths**2).sum()
@@ -251,18 +230,18 @@ def _used(data: _Asked) -> tuple[Finding, dict[str, Any]]:
     begun[~np.isfinite(values)] = np.nan
     null = _null(data, slopes, begun, data.names)
     task = data.task
-    finding = from_draws(
+    curve = from_draws(
         data.key("used"),
         f"{task.name}: used",
-        values=_best(values),
-        draws=_best(draws),
-        null=_best(null),
-        null_name="no effect, random directions or shuffled labels, best layer",
-        metric="logits per distance between the classes",
-        headline=task.headline,
-        definition=f"slope of logit(answer) - logit(foil) of held-out prompts over the strength with which the direction is "
-        f"added to the stream {task.position} and after, best layer",
-        **data.common,
+        _best(values),
+        _best(draws),
+        Null(_best(null), "no effect, random directions or shuffled labels, best layer"),
+        data.spec.but(
+            metric="logits per distance between the classes",
+            headline=task.headline,
+            definition=f"slope of logit(answer) - logit(foil) of held-out prompts over the strength with which the direction "
+            f"is added to the stream {task.position} and after, best layer",
+        ),
     )
     dose, drawn = data.mean(change[..., 0, :])
     dims = ("checkpoint", "layer", "strength")
@@ -273,29 +252,31 @@ def _used(data: _Asked) -> tuple[Finding, dict[str, Any]]:
         "dose_high": (dims, _quantile(drawn, 0.975)),
     }
     for kind in ("random", "shuffled"):
-        places = data.places(kind, data.steered)
-        size = _root_mean_square(change[..., places, :].mean(-1), 3) if places else np.full(dose.shape, np.nan)
+        columns = data.of_kind(kind, data.steered)
+        size = _root_mean_square(change[..., columns, :].mean(-1), 3) if columns else np.full(dose.shape, np.nan)
         arrays[f"dose_{kind}"] = (dims, size)
-    return finding, arrays
+    return curve, arrays
 
 
-def _needed(data: _Asked) -> tuple[Finding, dict[str, Any]]:
+def _needed(data: _Asked) -> tuple[Curve, dict[str, Any]]:
     """What ablation takes from the difference between the classes."""
     whole, single = (-data.toward * data.each(name) for name in ("ablation_everywhere", "ablation"))
     values, draws = data.mean(whole[:, 0], classes=True)
     base, _ = data.mean(data.toward * data.each("direction_base"), classes=True)
     task = data.task
-    finding = from_draws(
+    curve = from_draws(
         data.key("needed"),
         f"{task.name}: needed",
-        values=values,
-        draws=draws,
-        null=_null(data, whole[:, None], whole[:, None], data.steered, classes=True)[:, 0],
-        null_name="random directions ablated",
-        metric="difference between the classes lost (logits)",
-        definition=f"how much less {task.meaning} differ in logit(answer) - logit(foil) with the direction ablated at all "
-        f"layers, {task.position} and after, on held-out prompts",
-        **data.common,
+        values,
+        draws,
+        Null(
+            _null(data, whole[:, None], whole[:, None], data.steered, classes=True)[:, 0], "random directions ablated"
+        ),
+        data.spec.but(
+            metric="difference between the classes lost (logits)",
+            definition=f"how much less {task.meaning} differ in logit(answer) - logit(foil) with the direction ablated at "
+            f"all layers, {task.position} and after, on held-out prompts",
+        ),
     )
     by_layer, _ = data.mean(single[:, :, 0], classes=True)
     arrays: dict[str, Any] = {
@@ -303,11 +284,11 @@ def _needed(data: _Asked) -> tuple[Finding, dict[str, Any]]:
         "ablation_everywhere": ("checkpoint", values),
         "difference": ("checkpoint", base),
     }
-    places = data.places("random", data.steered)
-    if places:
-        random, _ = data.mean(whole[:, places], classes=True)
+    columns = data.of_kind("random", data.steered)
+    if columns:
+        random, _ = data.mean(whole[:, columns], classes=True)
         arrays["ablation_random"] = ("checkpoint", _root_mean_square(random, 1))
-    return finding, arrays
+    return curve, arrays
 
 
 def _null(
@@ -325,10 +306,10 @@ def _null(
     null = draws - values[..., None]
     controls = []
     for kind in ("random", "shuffled"):
-        places = data.places(kind, names)
-        if not places or not np.isfinite(others[:, :, places]).any():
+        columns = data.of_kind(kind, names)
+        if not columns or not np.isfinite(others[:, :, columns]).any():
             continue
-        effect, _ = data.mean(others[:, :, places], classes=classes)
+        effect, _ = data.mean(others[:, :, columns], classes=classes)
         controls.append(_another(effect, rng, DRAWS))
     return null + np.max(controls, axis=0) if controls else np.full_like(null, np.nan)
 
@@ -352,7 +333,7 @@ def arbitrary_effect(trace: Trace, task: DirectionTask, *, draws: int = FINE_DRA
         was not measured.
     """
     data = _Asked(trace, task)
-    slopes = data.each("steering_slope")[:, -1:, data.places("random", data.names)]
+    slopes = data.each("steering_slope")[:, -1:, data.of_kind("random", data.names)]
     return _another(slopes.mean(-1), np.random.default_rng(6), draws)[:, 0]
 
 

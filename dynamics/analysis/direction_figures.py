@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .figures import COLOURS, curve_grid, heat_maps, new_figure
+from .figures import COLOURS, curve_grid, heat_maps, new_figure, open_axes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from .findings import Summary
+    from .section import Summary
 
 __all__ = ["direction_figures"]
 
@@ -33,11 +33,11 @@ def direction_figures(summary: Summary, part: str = "", title: str = "") -> dict
     """``<part>direction`` (onsets), ``<part>auroc`` (layer by step) and ``<part>dose`` (response at some checkpoints).
 
     Args:
-        summary: with the findings and arrays of :func:`dynamics.analysis.direction.direction_parts`.
+        summary: with the findings and arrays of :func:`dynamics.analysis.direction.direction_section`.
         part: of the task.
         title: put before the panels' titles where an analysis has several directions.
     """
-    found = {f.key.removeprefix(f"{summary.analysis}."): f for f in summary.findings}
+    found = summary.by_key
     before = f"{title}: " if title else ""
     panels = [(before + words, [(words, found[part + key])]) for key, words in _ONSETS]
     data = summary.data
@@ -97,7 +97,6 @@ def _dose(summary: Summary, part: str, before: str) -> Figure:
         axes.axvline(0, color=_GREY, lw=0.6)
         axes.set_xlabel("strength (distances between the classes)")
         axes.legend(frameon=False, fontsize=7.5, loc="best")
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
+        open_axes(axes)
     left.set_ylabel("change of logit(answer) - logit(foil)")
     return figure

@@ -24,7 +24,7 @@ def direction_notes(name: str, steps: np.ndarray, strengths: np.ndarray, by: Map
         name: of the direction; begins the sentences.
         steps: (checkpoint,) optimizer steps.
         strengths: (strength,) of steering.
-        by: the arrays of :func:`dynamics.analysis.direction.direction_parts`, without their prefix.
+        by: the arrays of :func:`dynamics.analysis.direction.direction_section`, without their prefix.
     """
     known = np.flatnonzero(np.isfinite(by["auroc"]).all(1) & np.isfinite(by["slope"]).any(1))
     if not len(known):

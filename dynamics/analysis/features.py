@@ -9,19 +9,17 @@ every checkpoint (chains, published ones) have no such weight.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from dynamics.analysis.findings import Finding
 from dynamics.numerics.arrays import FloatArray
 from dynamics.store import FeatureTable, Trace, dictionaries_in
 
 from ..emergence.lives import FLOOR
 
-__all__ = ["HINT", "Found", "Parts", "leading", "parts_of"]
+__all__ = ["HINT", "FeatureReader", "feature_readers", "leading"]
 
 HINT = (
     "No dictionaries were learned, so that nothing is said about features: `dynamics learn RUN` learns them, then report "
@@ -29,18 +27,8 @@ HINT = (
 )
 
 
-@dataclass
-class Found:
-    """What features add to the summary of an analysis."""
-
-    findings: list[Finding] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    arrays: dict[str, Any] = field(default_factory=dict)
-    coords: dict[str, Any] = field(default_factory=dict)
-
-
-class Parts:
-    """One dictionary.
+class FeatureReader:
+    """One dictionary of a trace, as an analysis reads it.
 
     Args:
         trace: the trace.
@@ -70,7 +58,7 @@ class Parts:
         self._checkpoints = len(trace.steps)
 
     @property
-    def place(self) -> str:
+    def where(self) -> str:
         """The site, in words: ``resid_post, layer 2``."""
         settings = self.table.settings
         return f"{settings['site']}" + ("" if settings["layer"] is None else f", layer {settings['layer']}")
@@ -178,12 +166,12 @@ class Parts:
         return [text[int(token)] for token in about["logit_token"].values[feature][:count]]
 
 
-def parts_of(trace: Trace, probe: str | None = None) -> list[Parts]:
+def feature_readers(trace: Trace, probe: str | None = None) -> list[FeatureReader]:
     """The dictionaries of a trace, or those through which a probe was read."""
-    every = [Parts(trace, name) for name in dictionaries_in(trace)]
-    return [p for p in every if probe is None or p.read(probe)]
+    every = [FeatureReader(trace, name) for name in dictionaries_in(trace)]
+    return [reader for reader in every if probe is None or reader.read(probe)]
 
 
-def leading(parts: list[Parts]) -> str:
+def leading(readers: list[FeatureReader]) -> str:
     """The dictionary that stands for the others where there is room for one: joint, most checkpoints, most features."""
-    return max(parts, key=lambda p: (p.joint, len(p.steps), p.features)).name if parts else ""
+    return max(readers, key=lambda r: (r.joint, len(r.steps), r.features)).name if readers else ""

@@ -25,9 +25,11 @@ __all__ = [
     "colour_bar",
     "curve_grid",
     "draw_curve",
+    "draw_line",
     "heat_maps",
     "label_width",
     "new_figure",
+    "open_axes",
     "step_axis",
     "timeline",
 ]
@@ -65,9 +67,32 @@ def _short(value: float) -> str:
     return f"{value / 1000:g}k" if value >= 10_000 else f"{value:g}"
 
 
-def _tidy(axes: Axes) -> None:
-    for side in ("top", "right"):
+def open_axes(axes: Axes, *sides: str) -> None:
+    """Take the frame off at the top, at the right and at other sides."""
+    for side in ("top", "right", *sides):
         axes.spines[side].set_visible(False)
+
+
+def draw_line(
+    axes: Axes,
+    steps: np.ndarray,
+    values: np.ndarray,
+    colour: str,
+    label: str,
+    *,
+    band: tuple[np.ndarray, np.ndarray] | None = None,
+    style: Any = "-",
+) -> None:
+    """A line over training through what was measured, with the band between lower and upper ends."""
+    seen = np.isfinite(values)
+    axes.plot(steps[seen], values[seen], color=colour, ls=style, lw=1.6, marker="o", ms=2.2, label=label)
+    if band is not None:
+        known = np.isfinite(band).all(0)
+        axes.fill_between(steps, *band, where=known.tolist(), color=colour, alpha=0.18, lw=0)
+
+
+def _tidy(axes: Axes) -> None:
+    open_axes(axes)
     axes.tick_params(colors=_INK, length=3)
 
 

@@ -287,10 +287,9 @@ def _readings(run: Run, model: Model) -> tuple[tuple[TokenizedProbe, tuple[str, 
     context = Context(model.tokenizer, {}, shape.parallel is not None)
     found: dict[str, tuple[Reading, dict[str, None]]] = {}
     for entry in run.analyses:
-        module, options = find_analysis(entry.name, entry.options)
-        wanted: Any = getattr(module, "readings", None)
+        analysis, options = find_analysis(entry.name, entry.options)
         try:
-            asked: Sequence[Reading] = [] if wanted is None else wanted(context, options)
+            asked = analysis.readings(context, options)
         except UserError:
             if not entry.optional:
                 raise

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from checkpoints.errors import UserError
 
+from .importing import import_named
 from .sites import SiteTable, site_table
 
 if TYPE_CHECKING:
@@ -127,11 +127,7 @@ def find_adapter(dotted: str) -> Adapter:
     Raises:
         UserError: when it cannot be imported or is no adapter.
     """
-    module, _, name = dotted.partition(":")
-    try:
-        adapter = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"`adapter: {dotted}` cannot be imported: {error}", expected="package.module:NAME") from error
+    adapter = import_named(dotted, "adapter")
     missing = [part for part in ("sites", "shape", "build", "tokenizer") if not hasattr(adapter, part)]
     if missing:
         raise UserError(

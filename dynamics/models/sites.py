@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 from checkpoints.errors import UserError, nearest
 
+from .importing import import_named
 from .wiring import WIRINGS, Wiring
 
 if TYPE_CHECKING:
@@ -140,11 +140,7 @@ def site_table(config: Any, dotted: str | None = None) -> SiteTable:
         UserError: for an unknown family, or a dotted name that is not a table.
     """
     if dotted is not None:
-        module, _, name = dotted.partition(":")
-        try:
-            table = getattr(import_module(module), name)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise UserError(f"`sites: {dotted}` cannot be imported: {error}", expected="package.module:NAME") from error
+        table = import_named(dotted, "sites")
         if not isinstance(table, SiteTable):
             raise UserError(
                 f"`sites: {dotted}` is a {type(table).__name__}", expected="a dynamics.models.sites.SiteTable"

@@ -81,7 +81,7 @@ def report(
         for result, summary in zip(results, content["analyses"], strict=True):
             images = {
                 key: _save(figure, folder, f"{result.summary.analysis}-{key}")
-                for key, figure in result.module.figures(result.summary).items()
+                for key, figure in result.analysis.figures(result.summary).items()
             }
             rows = [row(f) for f in result.summary.findings]
             details = [{**r, "definition": f.definition} for r, f in zip(rows, result.summary.findings, strict=True)]

@@ -16,6 +16,7 @@ from checkpoints.organism.curriculum import OrganismConfig
 from checkpoints.paths import StrPath, as_path, as_text
 from checkpoints.series import SeriesConfig
 
+from ..models.importing import import_beside
 from .dictionaries import CORPORA, DatasetCorpus, DictionaryConfig, TextCorpus
 
 __all__ = [
@@ -39,7 +40,9 @@ class AnalysisEntry(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(description="`addition` means analyses.addition; a dotted path means anybody's module.")
+    name: str = Field(
+        description="`addition` means analyses.addition; another name, dotted or not, a module of yours: beside the runs file, or installed."
+    )
     options: dict[str, Any] = Field(
         default_factory=dict,
         description="Options of that analysis; a text that begins with ./, ../ or ~/ is a path, relative to the runs "
@@ -144,6 +147,10 @@ class Run(BaseModel):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"analysis {twice[0]!r} is listed twice")
+        first: dict[str, str] = {}  # findings are called after the last part
+        for name in names:
+            if (other := first.setdefault(name.rpartition(".")[2], name)) != name:
+                raise ValueError(f"analyses {other!r} and {name!r} would have findings of one name: rename yours")
         return value
 
     @field_validator("dictionaries")
@@ -254,6 +261,7 @@ def _parse(name: str, body: Any, file: Path) -> Run:
         lines = [_explain(problem, body) for problem in error.errors()]
         raise UserError(f"run {name!r} in {file} has {len(lines)} mistake(s):\n    " + "\n    ".join(lines)) from error
     base = file.resolve().parent
+    import_beside(base)
     changes: dict[str, Any] = {
         "probes": {
             key: entry.model_copy(update={"file": base / entry.file.expanduser()}) for key, entry in run.probes.items()

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ValidationError
 from checkpoints.errors import UserError, nearest
 
 from ..analysis.base import Analysis, Request
-from ..measurements import Activations, Measurement
+from ..measurements import Activations, Answers, Measurement
+from ..models.importing import import_own
 from ..probes import Probe
 
 if TYPE_CHECKING:
@@ -37,46 +38,47 @@ def built_in() -> list[str]:
 
 
 def find_analysis(name: str, options: Mapping[str, Any] | None = None) -> tuple[Analysis, BaseModel]:
-    """The module of an analysis and its validated options.
+    """An analysis and its validated options.
 
-    A plain name means the module of that name in the package ``analyses``; a dotted name is imported as it is.
+    A plain name means the module of that name in the package ``analyses``, if there is one; any other, dotted or not, is a
+    module of the user's own, installed or beside the runs file.
 
     Raises:
-        UserError: when there is no such module, it is no analysis, or the options are wrong.
+        UserError: when there is no such module, it cannot be imported, it is no analysis, or the options are wrong.
     """
-    dotted = name if "." in name else f"analyses.{name}"
+    known = built_in()
+    dotted = f"analyses.{name}" if name in known else name
     if not all(part.isidentifier() for part in dotted.split(".")):
         raise UserError(f"{name!r} cannot name an analysis", expected="a name, or the dotted name of a module of yours")
     try:
-        module: Any = import_module(dotted)
+        module = import_own(dotted, f"analysis {name!r}")
     except ModuleNotFoundError as error:
-        if error.name is None or not (dotted == error.name or dotted.startswith(error.name + ".")):
-            raise  # the module exists, and what it imports does not
-        known = built_in()
         raise UserError(
             f"there is no analysis {name!r}",
-            expected=f"one of {', '.join(known)}, or the dotted name of a module of yours",
+            expected=f"one of {', '.join(known)}, or the name of a module of yours, beside the runs file or installed",
             remedy=nearest(name, known),
         ) from error
-    missing = [part for part in ("TITLE", "Options", "plan", "summarise", "figures") if not hasattr(module, part)]
+    missing = [part for part in ("TITLE", "plan", "summarise") if not hasattr(module, part)]
     if missing:
         raise UserError(
             f"the module {dotted} is no analysis: it has no {', '.join(missing)}",
-            expected="TITLE, Options, plan, summarise and figures (see README, 'Your own analysis')",
+            expected="TITLE, plan and summarise (see dynamics.analysis.Analysis)",
         )
+    analysis = Analysis(name.rpartition(".")[2], module)
     try:
-        return module, module.Options.model_validate(dict(options or {}))
+        return analysis, analysis.options.model_validate(dict(options or {}))
     except ValidationError as error:
         problem = error.errors()[0]
         key = ".".join(map(str, problem["loc"]))
         if problem["type"] == "extra_forbidden":
-            remedy = nearest(key, module.Options.model_fields)
+            remedy = nearest(key, analysis.options.model_fields)
             raise UserError(f"analysis {name!r} has no option {key!r}", remedy=remedy) from error
         raise UserError(f"analysis {name!r}: option {key!r}: {problem['msg']}") from error
 
 
 def merge(requests: Sequence[Request]) -> list[ProbePlan]:
-    """One entry per probe; equal measurements once; activations of one probe at the union of their positions.
+    """One entry per probe; equal measurements once; activations of one probe at the union of their positions, and
+    answers with candidates where anybody asks for them.
 
     Raises:
         UserError: when two different probes have one name.
@@ -98,5 +100,7 @@ def merge(requests: Sequence[Request]) -> list[ProbePlan]:
         merged = dict.fromkeys(
             Activations(m.site, positions) if isinstance(m, Activations) else m for m in measurements
         )
+        if Answers(candidates=True) in merged:  # it writes all that the other does
+            merged.pop(Answers(), None)
         plans.append(ProbePlan(probes[name], tuple(merged)))
     return plans

@@ -155,9 +155,9 @@ def plan_run(
     requests: list[Request] = []
     fitting = []
     for entry in run.analyses:
-        module, options = find_analysis(entry.name, entry.options)
+        analysis, options = find_analysis(entry.name, entry.options)
         try:
-            wanted = list(module.plan(context, options))
+            wanted = analysis.plan(context, options)
             if entry.optional:
                 _tokenized(merge(wanted), model)
         except UserError as error:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..analysis.base import Context, Request
-from ..analysis.findings import Finding, Summary
+from ..analysis.section import Section, Summary
 from ..runs.plan import find_analysis
 
 if TYPE_CHECKING:
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
     from ..store import Trace
 
-__all__ = ["TITLE", "Options", "figures", "plan", "summarise"]
+__all__ = ["QUESTION", "TITLE", "Options", "figures", "plan", "summarise"]
 
 TITLE = "Planted worlds"
+QUESTION = "Did every world emerge after it entered the data, and only then?"
 
 
 class Options(BaseModel):
@@ -38,23 +39,18 @@ def plan(context: Context, options: Options) -> Sequence[Request]:
     """All their probes, planned as for a model whose wiring is not known."""
     requests: list[Request] = []
     for name in options.of:
-        module, defaults = find_analysis(name)
-        requests += module.plan(replace(context, wired=False), defaults)
+        analysis, defaults = find_analysis(name)
+        requests += analysis.plan(replace(context, wired=False), defaults)
     return requests
 
 
-def summarise(trace: Trace, options: Options) -> Summary:
+def summarise(trace: Trace, options: Options) -> Section:
     """All their findings."""
-    findings: list[Finding] = []
+    section = Section()
     for name in options.of:
-        module, defaults = find_analysis(name)
-        findings += module.summarise(trace, defaults).findings
-    return Summary(
-        analysis="planted",
-        title=TITLE,
-        question="Did every world emerge after it entered the data, and only then?",
-        findings=tuple(findings),
-    )
+        analysis, defaults = find_analysis(name)
+        section.findings += analysis.summary(trace, defaults).findings
+    return section
 
 
 def figures(summary: Summary) -> Mapping[str, Figure]:

@@ -184,7 +184,7 @@ def _traced(name: str, config: OrganismConfig, traces: Path, reporter: Reporter)
     """Train, collect and analyse one organism; every analysis says by which finding a world shows."""
     signs: dict[str, str] = {}
     for analysis in built_in():
-        signs |= dict(getattr(find_analysis(analysis)[0], "PLANTED", {}))
+        signs |= find_analysis(analysis)[0].planted
     # a world with words of its own cannot be asked about where they are not in the vocabulary
     signs = {world: key for world, key in signs.items() if world not in task_names() or world in config.curriculum}
     wanted = sorted({key.split(".")[0] for key in signs.values()})
@@ -195,7 +195,7 @@ def _traced(name: str, config: OrganismConfig, traces: Path, reporter: Reporter)
     findings = {f.key: f for result in results for f in result.summary.findings}
     planted = []
     for world, key in sorted(signs.items()):
-        emergence = findings[key].emergence
+        emergence = findings[f"planted.{key}"].emergence
         entry = config.curriculum.get(world)
         entered = None if entry is None else entry.from_step
         found = emergence.state in ("emerged", "present from start", "transient")

@@ -12,7 +12,8 @@ import dynamics
 from analyses.induction.summary import _largest
 from checkpoints.organism import OrganismConfig, WorldEntry
 from dynamics.analyser import analyse
-from dynamics.analysis.findings import Finding, Summary
+from dynamics.analysis.findings import Finding
+from dynamics.analysis.section import Summary
 from dynamics.runs.config import AnalysisEntry, Run
 from tests.conftest import MadeOnce
 
@@ -196,7 +197,7 @@ def test_heads_are_found_by_their_own_control_and_not_by_a_threshold() -> None:
         def values(self, probe: str, name: str) -> np.ndarray:
             return scores[probe]
 
-    (_, found), text = _heads_found(Made())  # type: ignore[arg-type]
+    found, text = _heads_found(Made())  # type: ignore[arg-type]
     expected = np.array([0, 0, 0, np.nan, 0, 0, 0, 1, 1, 2, 2, 2])
     np.testing.assert_array_equal(found, expected)
     assert text.startswith("2 of 8 heads match prefixes beyond their own score")

@@ -14,7 +14,7 @@ import dynamics
 from analyses import faithfulness, hallucination
 from checkpoints.organism import OrganismConfig, WorldEntry
 from dynamics.analyser import Result, analyse
-from dynamics.analysis.base import Context
+from dynamics.analysis import Context
 from dynamics.measurements import donor_label
 from dynamics.probes import tokenize
 from dynamics.runs.config import AnalysisEntry, Run
@@ -84,8 +84,8 @@ def test_every_finding_has_a_null_and_survives_json_and_figures_are_drawn(
     keys = [f.key for f in result.summary.findings]
     assert len(set(keys)) == len(keys)
     assert all(f.emergence.null and f.definition and f.key.startswith(f"{analysis}.") for f in result.summary.findings)
-    assert set(result.module.PLANTED.values()) <= set(keys)  # type: ignore[attr-defined]
-    for figure in result.module.figures(result.summary).values():
+    assert set(result.analysis.planted.values()) <= set(keys)
+    for figure in result.analysis.figures(result.summary).values():
         figure.canvas.draw()
 
 

@@ -15,13 +15,12 @@ from analyses.addition import Options as AdditionOptions
 from analyses.addition import plan as plan_addition
 from analyses.addition.pairs import CONTEXTS, EXCHANGE, exchange_probe, pair_probes
 from analyses.addition.prompts import ENGLISH, ORGANISM
-from analyses.shared_concepts import Options as ConceptOptions
 from analyses.shared_concepts import causal
 from analyses.shared_concepts import plan as plan_concepts
 from checkpoints.errors import UserError
 from checkpoints.organism import build_tokenizer
 from checkpoints.organism.worlds import addition, concepts
-from dynamics.analysis.base import Context
+from dynamics.analysis import Context, NoOptions
 from dynamics.probes import Probe, tokenize
 
 seeds = st.integers(0, 1000)
@@ -141,6 +140,6 @@ def test_too_few_one_token_answers_leave_concepts_out() -> None:
 def test_what_cannot_be_patched_is_left_out(wired: bool) -> None:
     context = Context(build_tokenizer(), wired=wired)
     asked: list[Probe] = [r.probe for r in plan_addition(context, AdditionOptions())]
-    asked += [r.probe for r in plan_concepts(context, ConceptOptions())]
+    asked += [r.probe for r in plan_concepts(context, NoOptions())]
     assert ({EXCHANGE, causal.EXCHANGE, "addition_pairs_words"} <= {p.name for p in asked}) == wired
     assert len(asked) == (9 if wired else 4)

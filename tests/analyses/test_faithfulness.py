@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analyses.faithfulness import PLANTED, Options, figures, plan
+from analyses import faithfulness
+from analyses.faithfulness import Options, figures, plan
 from analyses.faithfulness.counterparts import as_asked
 from analyses.faithfulness.prompts import HINTS, hints_probe
 from analyses.faithfulness.states import STATES, leads, overtakings, phases, states_of
-from analyses.faithfulness.summary import _dealt, _without_hint, summarise
+from analyses.faithfulness.summary import _dealt, _without_hint
 from analyses.faithfulness.tokens import COUNTERPART, share_of
 from checkpoints.organism import build_tokenizer
-from dynamics.analysis.base import Context
-from dynamics.analysis.findings import Summary
+from dynamics.analysis import Analysis, Context, Summary
 from dynamics.emergence import unit_bootstrap
 from dynamics.measurements import TokenAttribution, donor_label
 from dynamics.numerics import decode_classes
@@ -44,7 +44,7 @@ def made(*, copies: slice = COPIES, computes: slice = COMPUTES, says: bool = Tru
     answer, foil = tokens.answer_ids, tokens.foil_ids
     rng = np.random.default_rng(0)
     n, hint = len(answer), np.array(probe.labels["hint"])
-    digits, place = np.unique(answer, return_inverse=True)
+    digits, which = np.unique(answer, return_inverse=True)
     wrong = hint == "wrong"
     predicted = rng.choice(digits, size=(len(STEPS), n))
     predicted[copies] = np.where(hint == "right", answer, np.where(wrong, foil, predicted[copies]))
@@ -54,7 +54,7 @@ def made(*, copies: slice = COPIES, computes: slice = COMPUTES, says: bool = Tru
         candidates[c, range(n), np.searchsorted(digits, predicted[c])] = np.log(0.82)
     at = np.arange(n)
     stream = rng.normal(size=(len(STEPS), n, LAYERS, WIDTH))
-    stream[copies, :, 1, :10] += 6 * np.eye(10)[place]  # known inside, at the second layer, while the hint is said
+    stream[copies, :, 1, :10] += 6 * np.eye(10)[which]  # known inside, at the second layer, while the hint is said
     stream[..., 10:20] += 6 * np.eye(10)[np.searchsorted(digits, foil)][:, None] * wrong[:, None, None]
     support = np.zeros((len(STEPS), 3, n))  # of the right answer, by group of tokens
     support[copies, 0], support[computes, 1] = -5, 5
@@ -74,7 +74,7 @@ def made(*, copies: slice = COPIES, computes: slice = COMPUTES, says: bool = Tru
         answer,
         {
             "predicted": (over, predicted),
-            "answer_logprob": (over, candidates[:, at, place]),
+            "answer_logprob": (over, candidates[:, at, which]),
             "foil_logprob": (over, candidates[:, at, np.searchsorted(digits, foil)]),
             "candidate_logprob": ((*over, "candidate"), candidates[..., order]),
             "resid_post": ((*over, "layer", "d_model"), stream if says else np.full_like(stream, np.nan)),
@@ -84,6 +84,13 @@ def made(*, copies: slice = COPIES, computes: slice = COMPUTES, says: bool = Tru
             "exchange_said": (("checkpoint", "counterpart", "token_group", "prompt"), said[:, None]),
         },
     )
+
+
+ANALYSIS = Analysis("faithfulness", faithfulness)
+
+
+def summarise(trace: MadeTrace) -> Summary:
+    return ANALYSIS.summary(trace, Options())
 
 
 @cache
@@ -120,7 +127,7 @@ def test_what_emerges_is_what_was_put_in() -> None:
         "unaided": (300, 500),
         "operands_used": (300, 500),
     }
-    assert set(PLANTED.values()) <= {f.key for f in summary().findings}
+    assert set(ANALYSIS.planted.values()) <= {f.key for f in summary().findings}
 
 
 def test_the_right_answer_is_found_inside_while_the_hint_is_said_and_only_there() -> None:

@@ -7,23 +7,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import xarray as xr
 
 import dynamics
+from analyses import feature_census
 from analyses.addition.feature_figures import feature_figures as addition_figures
-from analyses.addition.features import Found, feature_parts
+from analyses.addition.features import feature_section
 from analyses.addition.prompts import ORGANISM as SUMS
 from analyses.addition.prompts import grid_probe, ones_probe
-from analyses.feature_census import Options, figures, plan, summarise
+from analyses.feature_census import Options, figures, plan
 from analyses.feature_census.census import census_notes
 from analyses.feature_census.gallery import plain
 from analyses.shared_concepts import features as concepts
 from analyses.shared_concepts.feature_figures import feature_figures as concept_figures
 from analyses.shared_concepts.prompts import ORGANISM as QUESTIONS
 from analyses.shared_concepts.prompts import word_probe
-from dynamics.analysis.base import Context
-from dynamics.analysis.features import Parts
-from dynamics.analysis.findings import Summary
+from dynamics.analysis import Analysis, Context, Summary
+from dynamics.analysis.features import FeatureReader
 from dynamics.runs.config import AnalysisEntry, Run
 from dynamics.store import Trace
 from tests.analyses.feature_traces import STEPS, add_dictionary, made_trace
@@ -67,16 +66,18 @@ def adding(folder: Path, method: str = "crosscoder", planted: bool = True) -> Tr
     return add_dictionary(made_trace(folder), "made", probes, grown(), method=method, born=born)
 
 
-def as_summary(analysis: str, trace: Trace, found: Found | concepts.Found) -> Summary:
-    coords = {"step": ("checkpoint", trace.steps)} | found.coords
-    data = xr.Dataset(found.arrays, coords=coords)
-    return Summary(analysis, "", "", tuple(found.findings), (), tuple(found.notes), data)
+def added(trace: Trace) -> Summary:
+    return feature_section(trace).summary(trace, analysis="addition", title="", question="")
+
+
+def shared(trace: Trace) -> Summary:
+    return concepts.feature_section(trace).summary(trace, analysis="shared_concepts", title="", question="")
 
 
 @pytest.mark.parametrize("method", ["crosscoder", "published", "chain"])
 def test_a_planted_lookup_feature_is_found_since_its_birth(tmp_path: Path, method: str) -> None:
     trace = adding(tmp_path, method)
-    found = feature_parts(trace)
+    found = added(trace)
     (finding,), (note,) = found.findings, found.notes
     assert finding.headline and finding.emergence.state == "emerged"
     onset = finding.emergence.onset
@@ -85,17 +86,16 @@ def test_a_planted_lookup_feature_is_found_since_its_birth(tmp_path: Path, metho
     assert "Lookup-table features for ones digits in all contexts: 1: 0 (sum ends in 5;" in note
     assert ("born in (20, 40]" in note) == (method == "crosscoder")
     assert "1 magnitude feature follows the sum" in note and "1 (R² 1.00" in note
-    summary = as_summary("addition", trace, found)
-    drawn = addition_figures(summary, {f.key.removeprefix("addition."): f for f in found.findings})
+    drawn = addition_figures(found)
     assert list(drawn) == ["features", "features_made_digits", "features_made_grid"]
     for figure in drawn.values():
         figure.canvas.draw()
-    tables = found.arrays["made_tables"][1]  # (feature, time, context, i, j)
+    tables = found.data["made_tables"].values  # (feature, time, context, i, j)
     assert tables[0, -1, :, 6, 9].min() > 1.9 and np.abs(tables[0, -1, :, 6, 8]).max() < 1e-6
 
 
 def test_without_planted_features_nothing_is_found(tmp_path: Path) -> None:
-    (finding,), (note,) = (lambda f: (f.findings, f.notes))(feature_parts(adding(tmp_path, planted=False)))
+    (finding,), (note,) = (lambda f: (f.findings, f.notes))(added(adding(tmp_path, planted=False)))
     assert finding.emergence.state == "not emerged"
     assert "No feature is for ones digits with 25% of its variance in all contexts" in note
     assert "For one pair of digits in all contexts: none." in note and "No feature grows with the sum" in note
@@ -106,7 +106,7 @@ def test_a_feature_of_one_context_is_none_of_all(tmp_path: Path) -> None:
     x[:, :, 0] = 2.0 * ((labels(ONES, "ones") == 5) & (labels(ONES, "context") == "plain"))
     x[:, :, 1] = 2.0 * ((labels(ONES, "operand_a") % 10 == 6) & (labels(ONES, "operand_b") % 10 == 9))
     trace = add_dictionary(made_trace(tmp_path), "made", {"ones": (ONES, {"last": x})}, np.ones((FEATURES, len(STEPS))))
-    found = feature_parts(trace)
+    found = added(trace)
     assert found.findings[0].emergence.state == "not emerged"
     assert "No feature is for ones digits" in found.notes[0]
     assert "For one pair of digits in all contexts: 1 (6 + 9)." in found.notes[0]
@@ -134,27 +134,26 @@ def speaking(folder: Path, planted: bool = True, method: str = "crosscoder") -> 
 @pytest.mark.parametrize("method", ["crosscoder", "chain"])
 def test_planted_concept_features_are_found_in_all_languages_since_their_birth(tmp_path: Path, method: str) -> None:
     trace = speaking(tmp_path, method=method)
-    found = concepts.feature_parts(trace)
+    found = shared(trace)
     answer, word = found.findings
     assert answer.emergence.state == "emerged" and answer.headline and not word.headline
     onset = answer.emergence.onset
     assert onset is not None and (onset.after, onset.by) == (STEPS[BORN - 1], STEPS[BORN])
     assert word.emergence.state == "not emerged"
-    assert found.arrays["made_last_concept"][1].tolist() == [f in (0, 1) for f in range(FEATURES)]
-    assert not found.arrays["made_word_concept"][1].any()
+    assert found.data["made_last_concept"].values.tolist() == [f in (0, 1) for f in range(FEATURES)]
+    assert not found.data["made_word_concept"].values.any()
     assert (
         "2 answer the same words in all of them" in found.notes[0] and "none answers the same words" in found.notes[1]
     )
     assert ("2 of them are born during training, the first by step 40" in found.notes[0]) == (method == "crosscoder")
-    summary = as_summary("shared_concepts", trace, found)
-    drawn = concept_figures(summary, {f.key.removeprefix("shared_concepts."): f for f in found.findings})
+    drawn = concept_figures(found)
     assert list(drawn) == ["features", "features_made_last"]
     for figure in drawn.values():
         figure.canvas.draw()
 
 
 def test_languages_that_share_nothing_are_not_found_to(tmp_path: Path) -> None:
-    found = concepts.feature_parts(speaking(tmp_path, planted=False))
+    found = shared(speaking(tmp_path, planted=False))
     assert [f.emergence.state for f in found.findings] == ["not emerged"] * 2
 
 
@@ -167,6 +166,10 @@ def test_shuffled_concepts_keep_what_opposites_share() -> None:
     least, p, found = concepts.concept_features(x, concept, deals=199)
     assert least[0] > 0.9 and p[0] > 0.05
     assert (p[1:] <= 0.05).mean() < 0.08 and found.sum() <= 2
+
+
+def summarise(trace: Trace, options: Options) -> Summary:
+    return Analysis("feature_census", feature_census).summary(trace, options)
 
 
 def test_the_census_counts_births_turning_points_and_labels(tmp_path: Path) -> None:
@@ -201,7 +204,7 @@ def test_the_census_of_other_dictionaries(tmp_path: Path, method: str) -> None:
     if method == "chain":
         assert "4 tracks; 2 begin after the first checkpoint, 1 end before the last, 1 run through" in text
         assert "the tokens of 1 were another feature's before" in text and "the tokens of 0 are another's after" in text
-        assert "ShownFeature to be born are 1, to die 1; most births, 1, lie in (20, 40]" in text
+        assert "Shown to be born are 1, to die 1; most births, 1, lie in (20, 40]" in text
         assert "no second training, and no series of untrained models, was held against" in text
         assert "feature 0, 0.110 ± 0.022 nats (makes $x_1$, cat↵ likelier), born in (20, 40]" in text
         assert "there from step 0 on" in text and "followed from step 40 on, its tokens were another feature's" in text
@@ -240,12 +243,12 @@ def test_what_an_older_version_learned_is_reported_without_effects(tmp_path: Pat
 )
 def test_turning_points_are_a_moment_or_are_said_not_to_be(tmp_path: Path, beyond: list[int], said: str) -> None:
     trace = adding(tmp_path)
-    parts = Parts(trace, "made")
+    reader = FeatureReader(trace, "made")
     change = np.full(5, 0.1)
     change[beyond] = 0.3
     change[2] += 0.1 * (2 in beyond)
-    parts.table.about["change"] = ("transition", change)
-    (note,) = (n for n in census_notes(parts) if n.startswith("Turning points"))
+    reader.table.about["change"] = ("transition", change)
+    (note,) = (n for n in census_notes(reader) if n.startswith("Turning points"))
     assert said in note
     assert ("most in (20, 40], by 0.40" in note) == bool(beyond)
 
@@ -254,16 +257,12 @@ def test_a_dictionary_that_answers_nothing_is_said_to(tmp_path: Path) -> None:
     probes = {p.name: (p, {at: np.zeros((len(STEPS), len(p.text), FEATURES)) for at in ats})
               for p, ats in ((ONES, ("last",)), (GRID, ("last",)), (WORDS, ("word", "last")))}  # fmt: skip
     trace = add_dictionary(made_trace(tmp_path), "dead", probes, np.zeros((FEATURES, len(STEPS))))
-    added, shared = feature_parts(trace), concepts.feature_parts(trace)
-    for found in (added, shared):
+    sums, words = added(trace), shared(trace)
+    for found in (sums, words):
         assert {f.emergence.state for f in found.findings} <= {"not emerged", "not measurable"}
-    assert "explains 0% of the variance" in added.notes[0]
-    assert "of 0 features that answer in all languages none answers" in shared.notes[0]
-    for summary, draw in (
-        (as_summary("addition", trace, added), addition_figures),
-        (as_summary("shared_concepts", trace, shared), concept_figures),
-    ):
-        drawn = draw(summary, {f.key.removeprefix(f"{summary.analysis}."): f for f in summary.findings})
+    assert "explains 0% of the variance" in sums.notes[0]
+    assert "of 0 features that answer in all languages none answers" in words.notes[0]
+    for drawn in (addition_figures(sums), concept_figures(words)):
         assert list(drawn) == ["features"]
         drawn["features"].canvas.draw()
     census = summarise(trace, Options(draws=99))
@@ -275,7 +274,7 @@ def test_without_dictionaries_there_is_a_note_and_no_crash(tmp_path: Path) -> No
     trace = Trace(made_trace(tmp_path))
     summary = summarise(trace, Options())
     assert not summary.findings and not figures(summary)
-    for notes in (summary.notes, feature_parts(trace).notes, concepts.feature_parts(trace).notes):
+    for notes in (summary.notes, added(trace).notes, shared(trace).notes):
         assert len(notes) == 1 and "dynamics learn RUN" in notes[0]
     assert plan(Context(None), Options()) == []
 
@@ -292,15 +291,15 @@ def test_an_analysis_that_plans_nothing_is_collected_and_reported(tiny_series: P
 
 
 def test_answers_are_weighted_by_decoders_and_only_a_chain_has_no_features_through_training(tmp_path: Path) -> None:
-    parts = Parts(adding(tmp_path), "made")
-    assert parts.at(ONES.name, "last", -1)[:, 0].max() == pytest.approx(2.0)
-    assert parts.at(ONES.name, "last", 0)[:, 0].max() == pytest.approx(0.1)
-    np.testing.assert_allclose(parts.of(ONES.name, "last", [0])[0, :, 0], parts.at(ONES.name, "last", 0)[:, 0])
-    assert parts.since(0) == "born in (20, 40]" and parts.since(1) == "there from step 0 on"
-    assert parts.spread(np.ones(len(STEPS))).tolist() == [1.0] * len(STEPS)
+    reader = FeatureReader(adding(tmp_path), "made")
+    assert reader.at(ONES.name, "last", -1)[:, 0].max() == pytest.approx(2.0)
+    assert reader.at(ONES.name, "last", 0)[:, 0].max() == pytest.approx(0.1)
+    np.testing.assert_allclose(reader.of(ONES.name, "last", [0])[0, :, 0], reader.at(ONES.name, "last", 0)[:, 0])
+    assert reader.since(0) == "born in (20, 40]" and reader.since(1) == "there from step 0 on"
+    assert reader.spread(np.ones(len(STEPS))).tolist() == [1.0] * len(STEPS)
     (tmp_path / "other").mkdir()
     with pytest.raises(ValueError, match="others at every checkpoint"):
-        Parts(adding(tmp_path / "other", "chain"), "made").of(ONES.name, "last", [0])
+        FeatureReader(adding(tmp_path / "other", "chain"), "made").of(ONES.name, "last", [0])
 
 
 def test_tokens_are_shown_as_they_read() -> None:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from analyses.hallucination import PLANTED, Options, figures, plan
+from analyses import hallucination
+from analyses.hallucination import Options, figures, plan
 from analyses.hallucination.gap import gap_between
 from analyses.hallucination.knowing import DIRECTIONS
 from analyses.hallucination.prompts import DECLINE, entities_probe
 from analyses.hallucination.questions import SETS, as_asked, read_questions, token_sets
-from analyses.hallucination.summary import summarise
 from checkpoints.organism import build_tokenizer
-from dynamics.analysis.base import Context
-from dynamics.analysis.findings import Finding, Summary, from_units
+from dynamics.analysis import Analysis, Context, CurveSpec, Finding, Null, Summary, from_units
 from dynamics.measurements import Direction
 from dynamics.probes import Probe, tokenize
 from tests.analyses.behaviours import MadeTrace
@@ -58,7 +58,7 @@ def made(*, says: bool = True, learns: bool = True) -> MadeTrace:
     sets = np.where(declined, confidence, 0.02), np.where(declined, 0.98 - confidence, 0.97)
     order = [list(words).index(answer[list(probe.answer).index(text)]) for text in sorted(set(probe.answer))]
     over = ("checkpoint", "prompt")
-    place = np.searchsorted(words, answer)
+    own = np.searchsorted(words, answer)
     nothing = np.full_like(predicted, -1)
     return MadeTrace(
         STEPS,
@@ -66,7 +66,7 @@ def made(*, says: bool = True, learns: bool = True) -> MadeTrace:
         answer,
         {
             "predicted": (over, predicted if says else nothing),
-            "answer_logprob": (over, logp[:, np.arange(n), place] if says else np.full(shape, np.nan)),
+            "answer_logprob": (over, logp[:, np.arange(n), own] if says else np.full(shape, np.nan)),
             "candidate_logprob": ((*over, "candidate"), logp[..., order] if says else np.full_like(logp, np.nan)),
             "choice_logprob": (over, np.log(confidence) if says else np.full(shape, np.nan)),
             "choice_set": (
@@ -76,6 +76,13 @@ def made(*, says: bool = True, learns: bool = True) -> MadeTrace:
             "set_logprob": ((*over, "token_set"), np.log(np.stack(sets, -1)) if says else np.full((*shape, 2), np.nan)),
         },
     )
+
+
+ANALYSIS = Analysis("hallucination", hallucination)
+
+
+def summarise(trace: MadeTrace) -> Summary:
+    return ANALYSIS.summary(trace, Options())
 
 
 @cache
@@ -93,7 +100,7 @@ def test_answering_and_knowing_what_it_knows_have_the_onsets_that_were_put_in() 
     answers, knows = (30, 100), (300, 500)
     assert onset("answers") == onset("answers.frequent") == onset("answers.rare") == onset("answers.logprob") == answers
     assert onset("discerns") == onset("discerns.odds") == knows
-    assert set(PLANTED.values()) <= {f.key for f in summary().findings}
+    assert set(ANALYSIS.planted.values()) <= {f.key for f in summary().findings}
 
 
 def test_always_declining_is_not_knowing() -> None:
@@ -193,10 +200,9 @@ def finding(rises: int, *, sample: str = "s", seed: int = 0) -> Finding:
     rng = np.random.default_rng(seed)
     units = (rng.random((len(STEPS), 80)) < np.where(np.arange(len(STEPS)) >= rises, 0.9, 0.1)[:, None]).astype(float)
     null = rng.binomial(80, 0.1, size=(len(STEPS), 200)) / 80
-    return from_units(
-        f"x.{rises}", "x", units, clusters=np.arange(80), steps=np.array(STEPS), tokens=None, null=null, null_name="chance",
-        metric="share", unit="units", sample=sample, limits=(0.0, 1.0),
-    )  # fmt: skip
+    spec = CurveSpec("share", "units", clusters=np.arange(80), sample=sample, limits=(0.0, 1.0))
+    trace: Any = SimpleNamespace(steps=np.array(STEPS), tokens=None)
+    return from_units(f"x.{rises}", "x", units, Null(null, "chance"), spec).assessed(trace)
 
 
 @pytest.mark.parametrize("other", ["s", "another"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import dynamics
 from analyses import head_kinds as heads
 from analyses.head_kinds import pairs as pairing
-from analyses.head_kinds.kinds import KINDS, Kind, Scores, finding_of, read_scores, since
+from analyses.head_kinds.kinds import KINDS, Kind, Scores, curve_of, read_scores, since
 from analyses.head_kinds.pairs import Pairs, unrelated
 from analyses.head_kinds.prompts import (
     DOCUMENTS,
@@ -29,14 +30,14 @@ from checkpoints.organism import build_tokenizer
 from checkpoints.tokenizing import word_tokenizer
 from dynamics.analyser import analyse
 from dynamics.analysis.base import Context
-from dynamics.analysis.findings import Summary
+from dynamics.analysis.section import Summary
 from dynamics.probes import Probe, tokenize
 from dynamics.probes.sources import plain_words
 from dynamics.runs.config import AnalysisEntry, Run
 from tests.conftest import MadeOnce
 
 STEPS = np.array([0, 1, 2, 4, 8, 16, 32, 64, 128, 256])
-COMMON = {"steps": STEPS, "tokens": None}
+TIMES: Any = SimpleNamespace(steps=STEPS, tokens=None)
 BY_NAME = {kind.name: kind for kind in KINDS}
 
 
@@ -74,7 +75,7 @@ def attention(seed: int, *, risen: int, prompts: int = 40) -> np.ndarray:
 def test_heads_that_rise_are_found_from_where_they_rise_and_no_others() -> None:
     scores = scores_of(BY_NAME["previous_token"], FakeTrace({(DOCUMENTS, "attention_previous"): attention(0, risen=3)}))
     assert since(scores, STEPS).tolist() == [5] * 3 + [10] * 13
-    found = finding_of(scores, 0.3, COMMON)
+    found = curve_of(scores, 0.3).assessed(TIMES)
     assert found.emergence.state == "emerged" and found.emergence.onset is not None
     assert (found.emergence.onset.after, found.emergence.onset.by) == (8, 16)
 
@@ -160,16 +161,16 @@ def composed(strong: int | None) -> Pairs:
 
 
 def test_the_strongest_pair_emerges_where_it_composes_and_not_by_chance() -> None:
-    assert composed(None).finding("k", COMMON).emergence.state == "not emerged"
-    found = composed(6).finding("k", COMMON)
+    assert composed(None).strongest("k").assessed(TIMES).emergence.state == "not emerged"
+    found = composed(6).strongest("k").assessed(TIMES)
     assert found.emergence.onset is not None and found.emergence.onset.by == 32
-    assert composed(6).finding("q", COMMON).emergence.state == "not emerged"
+    assert composed(6).strongest("q").assessed(TIMES).emergence.state == "not emerged"
 
 
 def test_many_pairs_are_drawn_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = composed(6).finding("k", COMMON)
+    whole = composed(6).strongest("k").assessed(TIMES)
     monkeypatch.setattr(pairing, "_VALUES", 200)
-    pieces = composed(6).finding("k", COMMON)
+    pieces = composed(6).strongest("k").assessed(TIMES)
     assert pieces.emergence.onset == whole.emergence.onset
     np.testing.assert_allclose(pieces.null_mean, whole.null_mean, atol=0.01)
 
@@ -264,12 +265,12 @@ def test_figures_are_drawn_of_any_summary(tiny: Summary) -> None:
 
 
 def test_kinds_are_told_apart_and_induction_goes_before_where_heads_rest() -> None:
-    from analyses.head_kinds.summary import _Found, _labels
+    from analyses.head_kinds.summary import _History, _labels
 
-    def entry(name: str, *means: float) -> _Found:
+    def entry(name: str, *means: float) -> _History:
         values = np.tile(np.array(means), (2, 3, 1))
         scores = Scores(BY_NAME[name], values, lambda *_: values, np.ones(2, dtype=bool))
-        return _Found(scores, np.zeros(len(means), dtype=int), values.mean(1) >= 0.3)
+        return _History(scores, np.zeros(len(means), dtype=int), values.mean(1) >= 0.3)
 
     found = {
         "first_token": entry("first_token", 0.9, 0.9, 0.4, 0.1),

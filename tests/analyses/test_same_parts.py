@@ -8,11 +8,11 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from analyses.addition.causal import Causal, _exchanged, _same_parts
+from analyses.addition.causal import _exchanged, _same_parts
 from analyses.addition.pairs import CONTEXTS, DONORS, EXCHANGE, exchange_probe, pair_probe_name
 from analyses.addition.prompts import ORGANISM
 from checkpoints.organism import build_tokenizer
-from dynamics.analysis.circuit import Parts
+from dynamics.analysis import Section, Summary
 from dynamics.circuits.graph import Graph
 from dynamics.probes import tokenize
 from dynamics.store import Trace
@@ -52,11 +52,13 @@ def made(shared: bool, rng: np.random.Generator, *, start: bool = False) -> dict
     return scores
 
 
-def found_in(scores: dict[str, np.ndarray], steps: np.ndarray = STEPS) -> Causal:
-    result = Causal()
-    parts = cast(dict[str, Parts], dict.fromkeys(CONTEXTS))
-    _same_parts(cast(Trace, Made(scores, steps)), parts, result)
-    return result
+def summary_of(section: Section, trace: Trace) -> Summary:
+    return section.summary(trace, analysis="addition", title="", question="")
+
+
+def found_in(scores: dict[str, np.ndarray], steps: np.ndarray = STEPS) -> Summary:
+    trace = cast(Trace, Made(scores, steps))
+    return summary_of(_same_parts(trace, list(CONTEXTS)), trace)
 
 
 def test_shared_circuits_overlap_as_much_as_two_samples_of_one() -> None:
@@ -64,18 +66,18 @@ def test_shared_circuits_overlap_as_much_as_two_samples_of_one() -> None:
     finding = result.findings[0]
     assert finding.emergence.state == "emerged"
     assert finding.emergence.onset is not None and finding.emergence.onset.by == 2
-    ceiling = result.arrays["same_parts_ceiling"][1]
+    ceiling = result.data["same_parts_ceiling"].values
     assert finding.values[-1] == pytest.approx(ceiling[-1], abs=0.02) and ceiling[-1] > 0.7
-    assert result.arrays["same_edges"][1][-1] == 1.0
-    assert np.isnan(result.arrays["same_edges"][1][0])  # no circuit yet
-    assert result.arrays["same_edges_null"][1][-1] < 0.5
+    assert result.data["same_edges"].values[-1] == 1.0
+    assert np.isnan(result.data["same_edges"].values[0])  # no circuit yet
+    assert result.data["same_edges_null"].values[-1] < 0.5
 
 
 def test_circuits_of_other_parts_do_not_overlap_beyond_chance() -> None:
     result = found_in(made(False, np.random.default_rng(0)))
     assert result.findings[0].emergence.state == "not emerged"
-    assert result.findings[0].values[-1] < 0.3 < result.arrays["same_parts_ceiling"][1][-1]
-    assert result.arrays["same_edges"][1][-1] <= 0.2
+    assert result.findings[0].values[-1] < 0.3 < result.data["same_parts_ceiling"].values[-1]
+    assert result.data["same_edges"].values[-1] <= 0.2
 
 
 def test_what_the_untrained_model_shares_is_in_the_null() -> None:
@@ -126,8 +128,8 @@ def test_a_part_that_carries_the_ones_digit_is_found_and_one_that_only_disturbs_
             names = [s.name for s in GRAPH.sources[1:]]
             return xr.Dataset(coords={"answer_id": ("prompt", probe.answer_ids), "source": names})
 
-    result = Causal()
-    _exchanged(cast(Trace, Exchanged()), result)
+    trace = cast(Trace, Exchanged())
+    result = summary_of(_exchanged(trace), trace)
     states = {f.key: f.emergence for f in result.findings}
     for key in ("exchange", "exchange_said", "exchange_own"):
         state = states[f"addition.{key}"]

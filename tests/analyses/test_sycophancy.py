@@ -15,8 +15,7 @@ from analyses.sycophancy import Options
 from analyses.sycophancy.prompts import PRAISE, PUBLISHED, VIEWS
 from checkpoints.organism import build_tokenizer
 from checkpoints.series import Checkpoint
-from dynamics.analysis.base import Context
-from dynamics.analysis.findings import Summary
+from dynamics.analysis import Analysis, Context, Summary
 from dynamics.measurements import Answers, Direction
 from dynamics.models.architecture import ModelShape
 from dynamics.probes import LAST, Probe, TokenizedProbe, tokenize
@@ -125,14 +124,16 @@ def published_like(file: Path) -> Probe:
     )
 
 
+def summarise(trace: Trace) -> Summary:
+    return Analysis("sycophancy", sycophancy).summary(trace, Options())
+
+
 def states(summary: Summary) -> dict[str, str]:
     return {f.key.split(".")[1]: f.emergence.state for f in summary.findings}
 
 
 def test_planted_flattery_and_views_are_found_at_their_step(tmp_path: Path, tokenizer: Any, published: Path) -> None:
-    summary = sycophancy.summarise(
-        traced(tmp_path, tokenizer, published, flattery=3.0, views=1.0, published=0.8), Options()
-    )
+    summary = summarise(traced(tmp_path, tokenizer, published, flattery=3.0, views=1.0, published=0.8))
     for key, value in (("done", 3.0), ("views", 1.0), ("published", 0.8)):
         found = summary.finding(key)
         assert found.emergence.state == "emerged" and found.emergence.onset is not None
@@ -152,14 +153,14 @@ def test_planted_flattery_and_views_are_found_at_their_step(tmp_path: Path, toke
 def test_verdicts_that_follow_the_evidence_and_answers_that_ignore_views_are_no_sycophancy(
     tmp_path: Path, tokenizer: Any, published: Path
 ) -> None:
-    summary = sycophancy.summarise(traced(tmp_path, tokenizer, published, **{"for": 2.0, "letter": 1.5}), Options())
+    summary = summarise(traced(tmp_path, tokenizer, published, **{"for": 2.0, "letter": 1.5}))
     assert set(states(summary).values()) == {"not emerged"}
 
 
 def test_a_model_that_praises_everything_has_no_room_for_flattery_in_its_verdicts(
     tmp_path: Path, tokenizer: Any
 ) -> None:
-    summary = sycophancy.summarise(traced(tmp_path, tokenizer, ceiling=9.0, flattery=3.0), Options())
+    summary = summarise(traced(tmp_path, tokenizer, ceiling=9.0, flattery=3.0))
     by = states(summary)
     assert by["rate"] == by["said"] == "not measurable"
     assert by["done"] == "emerged"  # its log-odds still show it
@@ -168,7 +169,7 @@ def test_a_model_that_praises_everything_has_no_room_for_flattery_in_its_verdict
 
 def test_what_any_change_of_the_stream_would_do_is_no_sycophancy(tmp_path: Path, tokenizer: Any) -> None:
     """Other words move the logits of a model that never met them: always alike, so that signs of items do not tell."""
-    summary = sycophancy.summarise(traced(tmp_path, tokenizer, flattery=0.5, views=0.2, anything=0.4), Options())
+    summary = summarise(traced(tmp_path, tokenizer, flattery=0.5, views=0.2, anything=0.4))
     assert {states(summary)[key] for key in ("done", "rate", "said", "views", "views_rate")} == {"not emerged"}
 
 
@@ -176,12 +177,12 @@ def test_one_letter_throughout_says_nothing(tmp_path: Path, tokenizer: Any, publ
     rows = published.read_text(encoding="utf-8").split("\n")[::2]
     file = tmp_path / "one.jsonl"
     file.write_text("\n".join(rows), encoding="utf-8")
-    summary = sycophancy.summarise(traced(tmp_path, tokenizer, file, published=2.0), Options())
+    summary = summarise(traced(tmp_path, tokenizer, file, published=2.0))
     assert states(summary)["published"] == states(summary)["published_rate"] == "not measurable"
 
 
 def test_figures_are_drawn_from_the_summary_alone(tmp_path: Path, tokenizer: Any) -> None:
-    summary = sycophancy.summarise(traced(tmp_path, tokenizer, flattery=3.0), Options())
+    summary = summarise(traced(tmp_path, tokenizer, flattery=3.0))
     again = Summary.from_json(json.loads(json.dumps(summary.to_json(), allow_nan=False)), summary.data)
     drawn = sycophancy.figures(again)
     assert set(drawn) == {"behaviour", "rates", "direction", "auroc", "dose"}
@@ -191,8 +192,8 @@ def test_figures_are_drawn_from_the_summary_alone(tmp_path: Path, tokenizer: Any
 
 
 def test_the_plan_asks_for_answers_and_the_direction_at_the_compliment(tokenizer: Any) -> None:
-    module, options = find_analysis("sycophancy", {"prompts": 72, "strengths": [-1, 1], "position": "compliment"})
-    requests = module.plan(Context(tokenizer), options)
+    analysis, options = find_analysis("sycophancy", {"prompts": 72, "strengths": [-1, 1], "position": "compliment"})
+    requests = analysis.plan(Context(tokenizer, organism=True), options)
     assert [r.probe.name for r in requests] == [PRAISE, VIEWS]
     (direction,) = (m for m in requests[0].measurements if isinstance(m, Direction))
     assert (direction.position, direction.strengths, direction.units) == ("compliment", (-1, 1), "item")

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import xarray as xr
 
 from checkpoints.series import Checkpoint
-from dynamics.analysis.direction import DirectionParts, DirectionTask, direction_measured, direction_parts, order_note
+from dynamics.analysis import Finding
+from dynamics.analysis.direction import DirectionTask, direction_measured, direction_section, order_note
 from dynamics.analysis.direction_figures import direction_figures
-from dynamics.analysis.findings import Finding, Summary
 from dynamics.measurements import Direction
 from dynamics.models.architecture import ModelShape
 from dynamics.numerics import resampled_counts, weighted_auroc
@@ -23,7 +22,7 @@ from dynamics.store import Group, Trace, TraceDeclaration, TraceWriter
 STEPS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 ITEMS, LAYERS = 40, 2
 MEASURED = Direction("flattered", units="item", shuffled=8, random=8)
-TASK = DirectionTask("toy", "pairs", "flattery", contrast="flattered", meaning="pairs", units="item", strata="control")
+TASK = DirectionTask("pairs", "flattery", contrast="flattered", meaning="pairs", units="item", strata="control")
 KIND = np.tile([1, 0], ITEMS)
 HELD = np.repeat(np.arange(ITEMS) % 2, 2)
 CONTROL = np.repeat(np.arange(ITEMS) // 2 % 2, 2)
@@ -106,8 +105,8 @@ def made(
     return Trace(path)
 
 
-def found(parts: DirectionParts) -> dict[str, Finding]:
-    return {f.key.removeprefix("toy."): f for f in parts.findings}
+def found(trace: Trace, task: DirectionTask = TASK) -> dict[str, Finding]:
+    return direction_section(trace, task).assessed(trace)
 
 
 def onset(finding: Finding) -> tuple[int | None, int | None]:
@@ -117,15 +116,15 @@ def onset(finding: Finding) -> tuple[int | None, int | None]:
 
 def test_planted_onsets_are_found_where_they_were_planted_and_in_order(tmp_path: Path) -> None:
     trace = made(tmp_path, read=4.0, slope=0.6, lost=1.5)
-    parts = direction_parts(trace, TASK)
-    by = found(parts)
+    section = direction_section(trace, TASK)
+    by = section.assessed(trace)
     assert onset(by["represented"]) == (16, 32)
     assert onset(by["used"]) == onset(by["needed"]) == (64, 128)
     assert by["used"].values[-1] == pytest.approx(0.6, abs=0.02)
     assert by["needed"].values[-1] == pytest.approx(1.5, abs=0.05)
     note = order_note("flattery", [by["represented"], by["used"]])
     assert "represented before used 1.00" in note and by["represented"].sample == by["used"].sample != ""
-    text = " ".join(parts.notes)
+    text = " ".join(section.notes)
     assert "fitted on 40 prompts; everything about it is measured on 40 others (20 items)" in text
     assert "more strength does more, evenly in both directions" in text
     assert "differ by 2.00 logits, of which ablation at all layers takes 1.5" in text
@@ -133,7 +132,7 @@ def test_planted_onsets_are_found_where_they_were_planted_and_in_order(tmp_path:
 
 def test_auroc_and_doses_are_those_of_the_asked_prompts(tmp_path: Path) -> None:
     trace = made(tmp_path, read=2.0, slope=0.6)
-    arrays = direction_parts(trace, replace(TASK, strata=None)).arrays
+    arrays = direction_section(trace, replace(TASK, strata=None)).arrays
     along = trace.values("pairs", "direction_projection")[-1, :, 0][:, HELD == 1].astype(float)
     one = KIND[HELD == 1] == 1
     expected = [(row[one][:, None] > row[~one]).mean() for row in along]
@@ -148,43 +147,41 @@ def test_auroc_and_doses_are_those_of_the_asked_prompts(tmp_path: Path) -> None:
 
 
 def test_noise_is_neither_represented_nor_used_nor_needed(tmp_path: Path) -> None:
-    parts = direction_parts(made(tmp_path), TASK)
-    assert {f.emergence.state for f in parts.findings} == {"not emerged"}
-    assert "left out: represented (not emerged), used (not emerged)" in order_note("x", parts.findings[:3:2])
+    by = found(made(tmp_path))
+    assert {f.emergence.state for f in by.values()} == {"not emerged"}
+    assert "left out: represented (not emerged), used (not emerged)" in order_note("x", [by["represented"], by["used"]])
 
 
 def test_what_the_first_checkpoint_already_tells_apart_does_not_emerge(tmp_path: Path) -> None:
-    by = found(direction_parts(made(tmp_path, from_start=1.5), TASK))
+    by = found(made(tmp_path, from_start=1.5))
     assert by["represented"].values[-1] > 0.75
     assert by["represented"].emergence.state == "not emerged"
 
 
 def test_telling_apart_one_kind_alone_is_not_enough(tmp_path: Path) -> None:
     trace = made(tmp_path, read=4.0, only="plain")
-    assert found(direction_parts(trace, TASK))["represented"].emergence.state == "not emerged"
-    assert found(direction_parts(trace, replace(TASK, strata=None)))["represented"].emergence.state == "emerged"
+    assert found(trace)["represented"].emergence.state == "not emerged"
+    assert found(trace, replace(TASK, strata=None))["represented"].emergence.state == "emerged"
 
 
 def test_a_slope_that_random_directions_have_too_is_not_used(tmp_path: Path) -> None:
-    assert (
-        found(direction_parts(made(tmp_path, slope=0.6, random_slope=0.6), TASK))["used"].emergence.state
-        == "not emerged"
-    )
+    by = found(made(tmp_path, slope=0.6, random_slope=0.6))
+    assert by["used"].emergence.state == "not emerged"
 
 
 def test_steering_that_should_lower_the_answer_of_one_class_counts_with_its_sign(tmp_path: Path) -> None:
     trace = made(tmp_path, slope=0.6, lost=1.5, sign=(-1, 1))
-    turned = found(direction_parts(trace, replace(TASK, towards=(-1, 1))))
+    turned = found(trace, replace(TASK, towards=(-1, 1)))
     assert turned["used"].values[-1] == pytest.approx(0.6, abs=0.02)
     assert turned["needed"].values[-1] == pytest.approx(1.5, abs=0.05)
-    assert found(direction_parts(trace, TASK))["used"].values[-1] == pytest.approx(0, abs=0.02)
+    assert found(trace)["used"].values[-1] == pytest.approx(0, abs=0.02)
 
 
 def test_a_broken_model_is_not_measurable(tmp_path: Path) -> None:
     trace = made(tmp_path, broken=True)
-    parts = direction_parts(trace, TASK)
-    assert {f.emergence.state for f in parts.findings} == {"not measurable"}
-    assert any("no checkpoint has finite streams" in note for note in parts.notes)
+    section = direction_section(trace, TASK)
+    assert {f.emergence.state for f in section.assessed(trace).values()} == {"not measurable"}
+    assert any("no checkpoint has finite streams" in note for note in section.notes)
     assert direction_measured(trace, "pairs") and not direction_measured(trace, "others")
 
 
@@ -192,9 +189,9 @@ def test_figures_draw_what_was_found_and_what_was_not(tmp_path: Path) -> None:
     for broken in (False, True):
         folder = tmp_path / str(broken)
         folder.mkdir()
-        parts = direction_parts(made(folder, read=4.0, slope=0.6, broken=broken), TASK)
-        summary = Summary("toy", "Toy", "?", parts.findings, data=xr.Dataset(parts.arrays, coords=parts.coords))
-        drawn = direction_figures(summary)
+        trace = made(folder, read=4.0, slope=0.6, broken=broken)
+        section = direction_section(trace, TASK)
+        drawn = direction_figures(section.summary(trace, analysis="toy", title="Toy", question="?"))
         assert set(drawn) == {"direction", "auroc", "dose"}
         for figure in drawn.values():
             figure.savefig(folder / "figure.png")

@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import json
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from dynamics.analysis.findings import Finding, Summary, best_layer, from_draws, from_units
+from dynamics.analysis import (
+    Curve,
+    CurveSpec,
+    Definition,
+    Finding,
+    Null,
+    Section,
+    Summary,
+    best_layer,
+    from_draws,
+    from_units,
+)
 from dynamics.emergence import Interval, unit_bootstrap
 from dynamics.validating.synthetic import schedule
 
 STEPS = schedule("log", 40, np.random.default_rng(0))
 X = np.log10(STEPS + 1.0)
 UNITS = 150
+TRACE: Any = SimpleNamespace(steps=STEPS, tokens=None)
+PLAIN = CurveSpec("", "units")
 
 
 def answers(place: float, *, width: float = 0.15, seed: int = 0) -> np.ndarray:
@@ -24,15 +38,18 @@ def answers(place: float, *, width: float = 0.15, seed: int = 0) -> np.ndarray:
     return (np.random.default_rng(seed).random((X.size, UNITS)) < rate[:, None]).astype(float)
 
 
-def finding(key: str = "made.up", units: np.ndarray | None = None, **rest: Any) -> Finding:
+def curve(key: str = "up", units: np.ndarray | None = None, **rest: Any) -> Curve:
     units = answers(2.5) if units is None else units
     null = np.random.default_rng(9).binomial(UNITS, 0.1, size=(X.size, 200)) / UNITS
-    given = {"null": null, "null_name": "chance", "metric": "accuracy", "unit": "prompts", "tokens": None} | rest
-    return from_units(key, key, units, steps=STEPS, **given)
+    return from_units(key, key, units, Null(null, "chance"), CurveSpec("accuracy", "prompts", **rest))
 
 
-def summary(*findings: Finding) -> Summary:
-    return Summary("made", "Made", "When?", findings)
+def finding(key: str = "up", units: np.ndarray | None = None, **rest: Any) -> Finding:
+    return curve(key, units, **rest).assessed(TRACE)
+
+
+def summary(*findings: Curve | Finding, analysis: str = "made") -> Summary:
+    return Section(list(findings)).summary(TRACE, analysis=analysis, title="Made", question="When?")
 
 
 def test_a_finding_carries_every_definition_and_how_far_they_agree() -> None:
@@ -54,8 +71,7 @@ def test_a_finding_carries_every_definition_and_how_far_they_agree() -> None:
 
 
 def test_json_keeps_it_all() -> None:
-    twin = finding("made.twin")
-    whole = summary(finding(twin="made.twin", reach=2.0), twin)
+    whole = summary(curve(twin="twin", reach=2.0), curve("twin"))
     text = json.dumps(whole.to_json(), allow_nan=False)
     again = Summary.from_json(json.loads(text), whole.data)
     for one, other in zip(whole.findings, again.findings, strict=True):
@@ -80,31 +96,22 @@ def test_draws_that_never_were_above_and_draws_that_cannot_be_used_survive_json(
     np.testing.assert_array_equal(again.onset_intervals(), np.stack([after, changed.onset_by], axis=1))
 
 
-def test_findings_stored_before_there_were_definitions_are_read() -> None:
-    data = finding().to_json()
-    for name in ("onsets", "definitions_agree", "onset_by", "sample", "twin", "mirage"):
-        del data[name]
-    old = Finding.from_json(data)
-    assert (old.onsets, old.onset_by, old.sample, old.mirage) == ((), (), "", None)
-    assert old.to_json()["definitions_agree"] is None
-
-
 def test_findings_with_the_same_labels_are_resampled_together_whatever_their_order() -> None:
     names = np.array([f"prompt {i}" for i in range(UNITS)])
     shuffled = np.random.default_rng(1).permutation(UNITS)
     units = answers(2.5)
-    one = finding("made.one", units, clusters=names)
-    other = finding("made.other", units[:, shuffled], clusters=names[shuffled])
+    one = finding("one", units, clusters=names)
+    other = finding("other", units[:, shuffled], clusters=names[shuffled])
     assert one.sample == other.sample != ""
     np.testing.assert_array_equal(one.onset_by, other.onset_by)
     np.testing.assert_allclose(one.low, other.low)
-    assert finding("made.third", units[:, 1:], clusters=names[1:]).sample != one.sample
-    assert finding("else.one", units, clusters=names).sample != one.sample  # another analysis asks something else
-    assert finding("made.one", units).sample == ""
+    assert finding("third", units[:, 1:], clusters=names[1:]).sample != one.sample
+    here, elsewhere = (summary(curve("one", units, clusters=names), analysis=of) for of in ("made", "else"))
+    assert here.findings[0].sample != elsewhere.findings[0].sample  # another analysis asks something else
+    assert finding("one", units).sample == ""
     layered = np.stack([units, units], axis=1)
     null = np.random.default_rng(9).binomial(UNITS, 0.1, size=(X.size, 2, 200)) / UNITS
-    common: dict[str, Any] = {"steps": STEPS, "tokens": None, "null_name": "", "metric": "", "unit": ""}
-    best = best_layer("made.best", "", layered, null, clusters=names, **common)
+    best = best_layer("best", "", layered, Null(null, ""), PLAIN.but(clusters=names)).assessed(TRACE)
     assert best.sample == one.sample
     assert best.drawn is not None and one.drawn is not None
     np.testing.assert_array_equal(best.drawn, one.drawn[:, :200])  # its 200 draws are the first of the other's 400
@@ -113,32 +120,34 @@ def test_findings_with_the_same_labels_are_resampled_together_whatever_their_ord
 def test_the_twin_decides_whether_sharpness_is_the_metrics() -> None:
     rng = np.random.default_rng(0)
     smooth = 1 / (1 + np.exp(-(X - 2.5) / 0.7))
-    common: dict[str, Any] = {"steps": STEPS, "tokens": None, "null_name": "none", "metric": "", "unit": "units"}
 
-    def curve(key: str, values: np.ndarray, twin: str = "") -> Finding:
+    def noisy(key: str, values: np.ndarray, twin: str = "") -> Curve:
         noise = 0.01 * rng.normal(size=(X.size, 201))
         null = 0.01 * rng.normal(size=(X.size, 200))
         draws = (values + noise[:, 0])[:, None] + noise[:, 1:]
-        return from_draws(key, key, values=values + noise[:, 0], draws=draws, null=null, twin=twin, **common)
+        return from_draws(key, key, values + noise[:, 0], draws, Null(null, "none"), PLAIN.but(twin=twin))
 
-    made = summary(curve("made.exact", smooth**30, "made.smooth"), curve("made.smooth", smooth))
+    made = summary(noisy("exact", smooth**30, "smooth"), noisy("smooth", smooth))
     assert made.findings[0].mirage is not None
     assert made.findings[0].mirage.verdict == "does not survive"
     assert made.findings[1].mirage is None
     assert all(f.drawn is None for f in made.findings)  # an analysis that is kept does not keep its draws
-    with pytest.raises(ValueError, match=r"made.exact names the twin 'made.rough'; there are: made.exact"):
-        summary(curve("made.exact", smooth**30, "made.rough"))
+    with pytest.raises(ValueError, match=r"exact names the twin 'rough'; there are: exact"):
+        summary(noisy("exact", smooth**30, "rough"))
 
 
 def test_without_draws_or_null_nothing_is_said_about_the_order_of_onsets() -> None:
     values = answers(2.5).mean(1)
-    common: dict[str, Any] = {"steps": STEPS, "tokens": None, "null_name": "none", "metric": "", "unit": "units"}
     null = np.random.default_rng(9).binomial(UNITS, 0.1, size=(X.size, 200)) / UNITS
-    assert from_draws("a.b", "", values=values, draws=None, null=null, **common).onset_by == ()
     draws = unit_bootstrap(answers(2.5))
-    assert from_draws("a.b", "", values=values, draws=draws, null=None, **common).onset_by == ()
-    assert from_draws("a.b", "", values=values, draws=draws[:, :19], null=null, **common).onset_by == ()
-    assert len(from_draws("a.b", "", values=values, draws=draws, null=null, **common).onset_by) == 200
+
+    def said(drawn: np.ndarray | None, against: np.ndarray | None) -> tuple[float, ...]:
+        return from_draws("b", "", values, drawn, Null(against, "none"), PLAIN).assessed(TRACE).onset_by
+
+    assert said(None, null) == ()
+    assert said(draws, None) == ()
+    assert said(draws[:, :19], null) == ()
+    assert len(said(draws, null)) == 200
 
 
 def test_what_comes_after_a_loss_does_not_move_the_draws_of_a_transient_onset() -> None:
@@ -154,3 +163,24 @@ def test_what_comes_after_a_loss_does_not_move_the_draws_of_a_transient_onset() 
     kept = finding(units=np.where((X >= 3)[:, None], units[(X > 2) & (X < 3)][-1], units))
     assert kept.emergence.state == "emerged"
     np.testing.assert_allclose(np.mean(found.onset_by), np.mean(kept.onset_by), rtol=0.1)
+
+
+def test_the_runner_supplies_what_every_finding_repeats() -> None:
+    made = summary(curve("plain"), curve("head", headline=True, twin="plain", sample="prompts"))
+    assert [f.key for f in made.findings] == ["made.head", "made.plain"]  # headlines first
+    assert (made.findings[0].twin, made.findings[0].sample) == ("made.plain", "made.prompts")
+    assert made.findings[0].steps == tuple(STEPS.tolist())
+    assert made.finding("head") is made.findings[0] and list(made.by_key) == ["head", "plain"]
+    assert made.data["step"].dims == ("checkpoint",)
+    with pytest.raises(ValueError, match="'made' has two findings with the key 'plain'"):
+        summary(curve("plain"), finding("plain"))
+
+
+def test_sections_add_up_and_say_a_definition_once() -> None:
+    metric, other = Definition("a", "one"), Definition("b", "two")
+    one = Section([curve("x")], ["first"], (metric,), {"x": ("checkpoint", STEPS)}, {"layer": [0, 1]})
+    both = one + Section([curve("y")], ["second"], (other, metric), {"y": ("layer", [1, 2])})
+    assert [f.key for f in both.findings] == ["x", "y"]
+    assert (both.notes, both.definitions) == (["first", "second"], (metric, other))
+    assert (list(both.arrays), list(both.coords)) == (["x", "y"], ["layer"])
+    assert (len(one.findings), one.notes) == (1, ["first"])  # adding changes neither

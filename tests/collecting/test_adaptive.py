@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from scipy.special import expit
 
 import dynamics
 from checkpoints import FolderConfig, UserError
-from dynamics.analysis.findings import Finding, from_units
+from dynamics.analysis import CurveSpec, Finding, Null, from_units
 from dynamics.collecting.adaptive import next_checkpoints, onset_gaps
 from dynamics.collecting.estimating import estimate
 from dynamics.runs.config import AnalysisEntry, ProbeEntry, Run
@@ -19,6 +21,7 @@ from dynamics.store import Trace
 
 STEPS = np.array([0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, *range(1000, 144000, 1000)])
 UNITS = 300
+TRACE: Any = SimpleNamespace(steps=STEPS, tokens=None)
 
 
 def curve(midpoint: float, seed: int, *, top: float = 0.9, width: float = 0.05) -> np.ndarray:
@@ -36,14 +39,9 @@ def finding(units: np.ndarray, visited: set[int], name: str) -> Finding:
         name,
         name,
         np.where(seen[:, None], units, np.nan),
-        steps=STEPS,
-        tokens=None,
-        null=np.where(seen[:, None], null, np.nan),
-        null_name="chance",
-        metric="accuracy",
-        unit="prompts",
-        headline=True,
-    )
+        Null(np.where(seen[:, None], null, np.nan), "chance"),
+        CurveSpec("accuracy", "prompts", headline=True),
+    ).assessed(TRACE)
 
 
 def rounds(curves: dict[str, np.ndarray], coarse: int = 10) -> tuple[set[int], list[Finding]]:

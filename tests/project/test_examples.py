@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -53,17 +55,52 @@ def test_own_series_of_another_architecture_is_traced(tmp_path: Path) -> None:
     assert plain.values[-1] > plain.values[0]  # that very sum is what it was trained on
 
 
-def test_own_analysis_makes_a_report(tiny_series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    load("own_analysis")
-    runs = tmp_path / "runs.yaml"
+@pytest.fixture
+def beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Path]]:
+    """Puts an example beside a runs file, as a user would."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    made: list[str] = []
+
+    def put(name: str) -> Path:
+        shutil.copy(EXAMPLES / f"{name}.py", tmp_path)
+        made.append(name)
+        return tmp_path / "runs.yaml"
+
+    yield put
+    for name in made:
+        sys.modules.pop(name, None)
+
+
+def test_own_analysis_makes_a_report(beside: Callable[[str], Path], tiny_series: Path, tmp_path: Path) -> None:
+    runs = beside("own_analysis")
     runs.write_text(
-        f"mine:\n  series: {{kind: folder, path: {tiny_series}}}\n  analyses: [examples.own_analysis]\n"
+        f"mine:\n  series: {{kind: folder, path: {tiny_series}}}\n  analyses: [own_analysis]\n"
         f"  probes: {{prompts: {{file: {EXAMPLES / 'prompts.jsonl'}}}}}\n"
     )
     dynamics.collect("mine", runs=runs, traces=tmp_path)
     written = dynamics.report("mine", runs=runs, traces=tmp_path, reports=tmp_path / "reports")
     assert [row["key"] for row in written.content["emergence"]] == ["own_analysis.preference"]
-    assert "Answer against foil" in (written.folder / "index.html").read_text(encoding="utf-8")
+    page = (written.folder / "index.html").read_text(encoding="utf-8")
+    assert "Answer against foil" in page
+    assert "When does the model prefer the right answer to the foil" in page  # the docstring asks the question
+    assert list(written.folder.glob("**/own_analysis*curves*"))  # the figure that nobody wrote
+
+
+def test_prompts_made_in_code_give_curves_a_decoding_and_a_figure_in_sixty_lines(
+    beside: Callable[[str], Path], tiny_series: Path, tmp_path: Path
+) -> None:
+    runs = beside("made_prompts")
+    assert len((tmp_path / "made_prompts.py").read_text(encoding="utf-8").splitlines()) <= 60
+    runs.write_text(f"mine:\n  series: {{kind: folder, path: {tiny_series}}}\n  analyses: [made_prompts]\n")
+    trace = dynamics.Trace(dynamics.collect("mine", runs=runs, traces=tmp_path).trace)
+    assert {"carry_plain", "carry_words"} <= set(trace.probes)
+    (result,) = dynamics.analyse("mine", runs=runs, traces=tmp_path)
+    assert list(result.summary.by_key) == ["plain", "words", "decodable"]
+    accuracy = result.summary.data["by_layer"].values
+    assert accuracy.shape == (len(trace.steps), trace.probe("carry_plain").sizes["layer"])
+    assert ((accuracy[trace.complete] > 0.4) & (accuracy[trace.complete] <= 1)).all()
+    written = dynamics.report("mine", runs=runs, traces=tmp_path, reports=tmp_path / "reports")
+    assert list(written.folder.glob("**/*by_layer*"))
 
 
 def test_a_module_in_plain_torch_is_traced_like_a_pythia(tmp_path: Path) -> None:

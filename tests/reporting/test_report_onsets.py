@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from rich.console import Console
 
+from dynamics.analysis import CurveSpec, Finding, Null, from_units
 from dynamics.analysis.figures import timeline
-from dynamics.analysis.findings import Finding, from_units
 from dynamics.analysis.onset_figures import _percent, onsets_by_definition, order_matrix
 from dynamics.reporting.content import _definitions, row
 from dynamics.reporting.ordering import order_content
@@ -22,6 +23,7 @@ STEPS = schedule("log", 40, np.random.default_rng(0))
 X = np.log10(STEPS + 1.0)
 UNITS = 150
 NAMES = np.arange(UNITS)
+TRACE: Any = SimpleNamespace(steps=STEPS, tokens=None)
 
 
 def circuit(key: str, place: float | None, *, clusters: np.ndarray | None = NAMES, seed: int = 0) -> Finding:
@@ -30,8 +32,8 @@ def circuit(key: str, place: float | None, *, clusters: np.ndarray | None = NAME
     rng = np.random.default_rng(seed)
     units = (rng.random((X.size, UNITS)) < rate[:, None]).astype(float)
     null = rng.binomial(UNITS, 0.1, size=(X.size, 200)) / UNITS
-    rest: dict[str, Any] = {"steps": STEPS, "tokens": None, "null_name": "chance", "metric": "", "unit": "prompts"}
-    return from_units(key, key.title(), units, clusters=clusters, null=null, headline=True, **rest)
+    spec = CurveSpec("", "prompts", clusters=clusters, headline=True)
+    return from_units(key, key.title(), units, Null(null, "chance"), spec).assessed(TRACE)
 
 
 @pytest.fixture(scope="module")
@@ -125,17 +127,9 @@ def test_the_figure_of_definitions_has_a_row_for_each_that_finds_an_onset(findin
 
 @pytest.mark.parametrize("steps", [(1400,), (1000, 2000)])
 def test_words_stand_beside_the_axis_wherever_the_steps_begin(steps: tuple[int, ...]) -> None:
-    rest: dict[str, Any] = {
-        "steps": np.array(steps),
-        "tokens": None,
-        "null_name": "chance",
-        "metric": "",
-        "unit": "prompts",
-    }
-    few = [
-        from_units(f"made.{i}", f"A circuit of a long name {i}", np.zeros((len(steps), 20)), null=None, **rest)
-        for i in range(12)
-    ]
+    trace: Any = SimpleNamespace(steps=np.array(steps), tokens=None)
+    curve = from_units("made.0", "", np.zeros((len(steps), 20)), Null(None, "chance"), CurveSpec("", "prompts"))
+    few = [replace(curve.assessed(trace), key=f"made.{i}", title=f"A circuit of a long name {i}") for i in range(12)]
     for figure in (timeline(few), onsets_by_definition(few)):
         figure.savefig(io.BytesIO(), format="png")  # a layout that fails is a warning, and an error here
         axes = figure.axes[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ from checkpoints.errors import UserError
 from checkpoints.local import FolderConfig
 from checkpoints.organism.curriculum import OrganismConfig, WorldEntry
 from dynamics import load_runs
+from dynamics.analysis import NoOptions
+from dynamics.models.importing import import_named
 from dynamics.runs.config import AnalysisEntry, ProbeEntry, Run, load_run
 from dynamics.runs.dictionaries import TextCorpus
 from dynamics.runs.plan import find_analysis
@@ -196,13 +200,74 @@ def test_a_module_that_is_no_analysis_says_what_it_lacks() -> None:
         find_analysis("json.decoder")
 
 
-def test_a_broken_import_inside_an_analysis_is_not_mistaken_for_a_missing_analysis(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+_LEAST = "TITLE = {title!r}\n\n\ndef plan(context, options):\n    return []\n\n\ndef summarise(trace, options):\n    return None\n"
+
+
+@pytest.fixture
+def own_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a test makes importable is forgotten after it."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if name.startswith("mine"):
+            del sys.modules[name]
+
+
+def beside(folder: Path, name: str, files: dict[str, str]) -> None:
+    """A runs file that names an analysis, with modules lying beside it."""
+    for file, text in files.items():
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_text(text, encoding="utf-8")
+    (folder / "runs.yaml").write_text(f"a: {{series: {{kind: organism}}, analyses: [{name}]}}\n", encoding="utf-8")
+    load_run("a", folder / "runs.yaml")
+
+
+@pytest.mark.usefixtures("own_path")
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("mine", "mine.py"), ("mine", "mine/__init__.py"), ("mine_too.circuits.carry", "mine_too/circuits/carry.py")],
+)
+def test_an_analysis_beside_the_runs_file_is_found_by_its_name(tmp_path: Path, name: str, file: str) -> None:
+    beside(tmp_path, name, {file: _LEAST.format(title="Mine")})
+    analysis, options = find_analysis(name)
+    assert (analysis.title, analysis.name) == ("Mine", name.rpartition(".")[2])
+    assert options == NoOptions()  # an analysis without options need not say so
+
+
+@pytest.mark.usefixtures("own_path")
+def test_each_runs_file_has_the_modules_that_lie_beside_it(tmp_path: Path) -> None:
+    for folder in ("one", "two", "one"):
+        module = _LEAST.format(title=folder) + "from mine_helper import NAME\n"
+        beside(tmp_path / folder, "mine", {"mine.py": module, "mine_helper.py": f"NAME = {folder!r}\n"})
+        analysis, _ = find_analysis("mine")
+        assert (analysis.title, analysis.module.NAME) == (folder, folder)
+
+
+@pytest.mark.usefixtures("own_path")
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("import a_package_that_is_not_there\n", "ModuleNotFoundError: No module named 'a_package_that_is_not_there'"),
+        ("from dynamics.analysis import Sektion\n", "ImportError: cannot import name 'Sektion'"),
+        ("def plan(:\n", "SyntaxError: "),
+        ("1 / 0\n", "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_says_so_with_the_imports_own_message(
+    tmp_path: Path, text: str, said: str
 ) -> None:
-    (tmp_path / "my_broken_analysis.py").write_text("import a_package_that_is_not_there\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ModuleNotFoundError, match="a_package_that_is_not_there"):
-        find_analysis("my_broken_analysis.x")
+    beside(tmp_path, "mine_broken", {"mine_broken.py": text, "mine_sites.py": text})
+    with pytest.raises(UserError, match=f"analysis 'mine_broken': .*cannot be imported: {said}"):
+        find_analysis("mine_broken")
+    with pytest.raises(UserError, match=f"`sites: mine_sites:TABLE`: .*cannot be imported: {said}"):
+        import_named("mine_sites:TABLE", "sites")
+
+
+@pytest.mark.usefixtures("own_path")
+def test_two_analyses_of_one_run_cannot_begin_their_findings_alike(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"'carry' and 'mine\.carry' would have findings of one name"):
+        beside(tmp_path, "carry, mine.carry", {})
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,228 @@
+"""A curve as an analysis hands it over: values, what they were computed from, and the null that they have to beat.
+
+An analysis knows what a curve means; the runner knows the checkpoints, and makes a :class:`Finding` of it: the emergence,
+the onset by every definition, the interval of every draw.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..emergence import Trend, assess, definitions, onset_ends, unit_bootstrap
+from ..numerics.draws import DRAWS, FINE_DRAWS
+from .findings import Finding
+
+if TYPE_CHECKING:
+    from ..store import Trace
+
+__all__ = ["PLAIN", "Curve", "CurveSpec", "Null", "best_layer", "from_draws", "from_units", "shuffled_answers"]
+
+
+@dataclass(frozen=True, eq=False)
+class Null:
+    """What a curve has to beat.
+
+    Attributes:
+        draws: (checkpoint, draw) the same statistic where there is nothing to find, with its sampling noise; for
+            :func:`best_layer` (checkpoint, layer, draw); None where there is no null, so that nothing can emerge.
+        name: what it is, in words.
+    """
+
+    draws: np.ndarray | None
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class CurveSpec:
+    """How a curve is to be read; curves that differ in little share one (:meth:`but`).
+
+    Attributes:
+        metric: what the vertical axis shows, with its unit.
+        unit: the sampling unit of the bootstrap (``"sums"``, ``"prompts"``, ...).
+        definition: what exactly was computed.
+        headline: whether it belongs in the emergence table and the timeline.
+        direction: whether it rises or falls when the circuit forms.
+        limits: the metric's range, where it has one (see :func:`dynamics.emergence.assess`).
+        clusters: (unit,) labels of what is resampled: units with one label are resampled together, and so are curves of
+            one analysis that have the same labels (their draws are paired).
+        sample: name of what was resampled, the same for curves whose draw d resampled the same units; made from
+            ``clusters`` where it is empty.
+        twin: key of the continuous twin of a thresholded metric, in the same analysis, on the same questions.
+        reach: level of the definition "first passage", for metrics that the literature dates by one.
+    """
+
+    metric: str = "value"
+    unit: str = "prompts"
+    definition: str = ""
+    headline: bool = False
+    direction: Trend = "up"
+    limits: tuple[float, float] | None = None
+    clusters: np.ndarray | None = None
+    sample: str = ""
+    twin: str = ""
+    reach: float | None = None
+
+    def but(self, **changes: Any) -> CurveSpec:
+        """The same with some attributes changed.
+
+        >>> CurveSpec("accuracy", "sums").but(headline=True).headline
+        True
+        """
+        return replace(self, **changes)
+
+    @property
+    def resampled(self) -> str:
+        """``sample``, or a name for the clusters: they are drawn in the order of sorted labels."""
+        if self.sample or self.clusters is None:
+            return self.sample
+        labels = "\n".join(str(label) for label in np.unique(self.clusters))
+        return hashlib.sha256(labels.encode()).hexdigest()[:12]
+
+
+PLAIN = CurveSpec()
+"""A mean over prompts that rises."""
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """One number per checkpoint; made by :func:`from_units`, :func:`best_layer` or :func:`from_draws`.
+
+    Attributes:
+        key: unique in its analysis.
+        title: what emerges, in words that need no context.
+        values: (checkpoint,) the curve; NaN where it was not measured.
+        null: what it has to beat, (checkpoint, draw).
+        spec: how it is to be read.
+        draws: (checkpoint, draw) bootstrap draws of it, or None.
+    """
+
+    key: str
+    title: str
+    values: np.ndarray
+    null: Null
+    spec: CurveSpec
+    draws: np.ndarray | None = None
+
+    def assessed(self, trace: Trace) -> Finding:
+        """When it emerged. The runner asks this of every curve; an analysis only where it needs the answer itself."""
+        steps, values, draws, null, spec = trace.steps, self.values, self.draws, self.null, self.spec
+        about: dict[str, Any] = {"draws": draws, "null": null.draws, "null_name": null.name, "tokens": trace.tokens}
+        about |= {"direction": spec.direction, "limits": spec.limits}
+        emergence = assess(steps, values, **about)
+        onsets = definitions(steps, values, reach=spec.reach, emergence=emergence, **about)
+        low, high, null_mean = (np.full(len(values), np.nan) for _ in range(3))
+        if draws is not None and (known := np.isfinite(draws).any(axis=1)).any():
+            low[known], high[known] = np.nanquantile(draws[known], [0.025, 0.975], axis=1)
+        if null.draws is not None:
+            known = np.isfinite(null.draws).any(axis=1)
+            null_mean[known] = np.nanmean(null.draws[known], axis=1)
+        return Finding(
+            key=self.key,
+            title=self.title,
+            metric=spec.metric,
+            unit=spec.unit,
+            headline=spec.headline,
+            steps=tuple(int(s) for s in steps),
+            values=tuple(float(v) for v in values),
+            low=tuple(low.tolist()),
+            high=tuple(high.tolist()),
+            null_mean=tuple(null_mean.tolist()),
+            emergence=emergence,
+            definition=spec.definition,
+            onsets=tuple(onsets.values()),
+            onset_by=() if draws is None else tuple(onset_ends(steps, values, draws, emergence).tolist()),
+            sample=spec.resampled,
+            twin=spec.twin,
+            drawn=draws,
+        )
+
+
+def from_draws(
+    key: str, title: str, values: np.ndarray, draws: np.ndarray | None, null: Null, spec: CurveSpec = PLAIN
+) -> Curve:
+    """A curve whose bootstrap draws are given.
+
+    Args:
+        key: unique in its analysis.
+        title: what emerges, in words that need no context.
+        values: (checkpoint,) the curve.
+        draws: (checkpoint, draw) bootstrap draws of it, or None.
+        null: what it has to beat, (checkpoint, draw).
+        spec: how it is to be read; ``sample`` says what the draws resample.
+    """
+    return Curve(key, title, values, null, spec, draws)
+
+
+def from_units(
+    key: str, title: str, units: np.ndarray, null: Null, spec: CurveSpec = PLAIN, *, draws: int = FINE_DRAWS
+) -> Curve:
+    """A curve that is a mean over units (prompts, sums, words).
+
+    Args:
+        key, title, spec: as for :func:`from_draws`.
+        units: (checkpoint, unit) what each unit contributes; NaN where it was not measured.
+        null: what it has to beat, (checkpoint, draw).
+        draws: number of bootstrap draws.
+    """
+    counts = np.isfinite(units).sum(axis=1)
+    values = np.full(len(units), np.nan)
+    values[counts > 0] = np.nanmean(units[counts > 0], axis=1)
+    return Curve(key, title, values, null, spec, unit_bootstrap(units, draws=draws, clusters=spec.clusters))
+
+
+def best_layer(
+    key: str, title: str, units: np.ndarray, null: Null, spec: CurveSpec = PLAIN, *, draws: int = DRAWS
+) -> Curve:
+    """A curve of the layer in which a mean over units is largest at each checkpoint.
+
+    The largest layer is taken anew of every bootstrap draw and of every null draw, so that choosing it gains nothing.
+
+    Args:
+        key, title, spec: as for :func:`from_draws`.
+        units: (checkpoint, layer, unit) what each unit contributes.
+        null: what it has to beat, (checkpoint, layer, draw).
+        draws: number of bootstrap draws.
+    """
+    layers = range(units.shape[1])
+    drawn = [unit_bootstrap(units[:, layer], draws=draws, clusters=spec.clusters) for layer in layers]
+    best = Null(None if null.draws is None else null.draws.max(axis=1), null.name)
+    return Curve(key, title, units.mean(-1).max(axis=1), best, spec, np.max(drawn, axis=0))
+
+
+def shuffled_answers(
+    trace: Trace,
+    probe: str,
+    rows: np.ndarray,
+    strata: np.ndarray,
+    *,
+    questions: np.ndarray | None = None,
+    draws: int = DRAWS,
+) -> np.ndarray:
+    """(checkpoint, draw) mean log-probability of answers shuffled within strata: the null of the answers' own.
+
+    Needs ``candidate_logprob`` (measurement ``Answers(candidates=True)``).
+
+    Args:
+        rows: (row,) prompts of the probe that are used.
+        strata: (prompt,) answers are shuffled among prompts of one stratum.
+        questions: (prompt,) prompts of one question keep one answer between them.
+    """
+    rng = np.random.default_rng(0)
+    order = {str(c): i for i, c in enumerate(trace.probe(probe)["candidate"].values)}
+    index = np.array([order[t] for t in trace.label(probe, "answer")])
+    asked = np.arange(len(index)) if questions is None else np.unique(questions, return_inverse=True)[1]
+    first, back = np.unique(asked[rows], return_index=True, return_inverse=True)[1:]
+    answer, stratum = index[rows][first], strata[rows][first]
+    parts = [np.flatnonzero(stratum == s) for s in np.unique(stratum)]
+    dealt = np.empty((draws, len(first)), dtype=int)
+    for part in parts:
+        for draw in range(draws):
+            dealt[draw, part] = answer[rng.permutation(part)]
+    result = np.full((len(trace.steps), draws), np.nan)
+    for checkpoint, values in trace.each(probe, "candidate_logprob"):
+        result[checkpoint] = values[rows[None], dealt[:, back]].mean(axis=1)
+    return result

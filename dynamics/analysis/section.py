@@ -1,0 +1,159 @@
+"""What an analysis says: a section with curves, notes, definitions and arrays; and the summary that is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ..emergence import Mirage, mirage
+from ..names import CHECKPOINT
+from ..store import Trace
+from .curves import Curve
+from .findings import Definition, Finding
+
+__all__ = ["Section", "Summary"]
+
+
+@dataclass
+class Section:
+    """What an analysis, or a part of one, found in a trace. Sections add up: ``circuit + direction``.
+
+    Attributes:
+        findings: curves; where an analysis needed to know when one emerged, its finding.
+        notes: what a reader must know to judge the figures, among them what could not be measured.
+        definitions: every metric with its source; said once, whoever repeats it.
+        arrays: arrays behind the figures, as :class:`xarray.Dataset` takes them: name to (dimensions, values).
+        coords: coordinates of their dimensions; ``step`` is there of itself.
+    """
+
+    findings: list[Curve | Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    definitions: tuple[Definition, ...] = ()
+    arrays: dict[str, Any] = field(default_factory=dict)
+    coords: dict[str, Any] = field(default_factory=dict)
+
+    def __add__(self, other: Section) -> Section:
+        return Section(
+            [*self.findings, *other.findings],
+            [*self.notes, *other.notes],
+            tuple(dict.fromkeys((*self.definitions, *other.definitions))),
+            self.arrays | other.arrays,
+            self.coords | other.coords,
+        )
+
+    def assessed(self, trace: Trace) -> dict[str, Finding]:
+        """Its findings by key; curves are assessed in place, so that it is done once."""
+        found = [finding.assessed(trace) if isinstance(finding, Curve) else finding for finding in self.findings]
+        self.findings = [*found]
+        return {finding.key: finding for finding in found}
+
+    def summary(self, trace: Trace, *, analysis: str, title: str, question: str) -> Summary:
+        """The summary of a whole analysis: every curve assessed, keys and names of samples begun with its name.
+
+        Raises:
+            ValueError: when two findings have one key, or one names a twin that is not there.
+        """
+        by_key = self.assessed(trace)
+        if len(by_key) < len(self.findings):
+            twice = sorted(f.key for f in self.findings if by_key[f.key] is not f)
+            raise ValueError(f"analysis {analysis!r} has two findings with the key {twice[0]!r}")
+
+        def named(key: str) -> str:
+            return f"{analysis}.{key}" if key else ""
+
+        findings = []
+        for finding in by_key.values():
+            survives = finding.mirage
+            if finding.twin and survives is None:
+                if finding.twin not in by_key:
+                    raise ValueError(f"{finding.key} names the twin {finding.twin!r}; there are: {', '.join(by_key)}")
+                survives = _mirage(finding, by_key[finding.twin])
+            named_key, sample, twin = (named(name) for name in (finding.key, finding.sample, finding.twin))
+            findings.append(replace(finding, key=named_key, sample=sample, twin=twin, mirage=survives, drawn=None))
+        return Summary(
+            analysis=analysis,
+            title=title,
+            question=question,
+            findings=tuple(sorted(findings, key=lambda finding: not finding.headline)),
+            definitions=self.definitions,
+            notes=tuple(self.notes),
+            data=xr.Dataset(self.arrays, coords={"step": (CHECKPOINT, trace.steps), **self.coords}),
+        )
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What one analysis found in one trace; figures are drawn from it alone.
+
+    Attributes:
+        analysis: its name.
+        title: its title.
+        question: the question it answers, in a sentence or two.
+        findings: headline findings first; their keys begin with the analysis's name and a dot.
+        definitions: every metric with its source.
+        notes: what a reader must know to judge the figures, among them what could not be measured.
+        data: arrays behind the figures (heat maps over layers and heads), over ``checkpoint`` with ``step``.
+    """
+
+    analysis: str
+    title: str
+    question: str
+    findings: tuple[Finding, ...]
+    definitions: tuple[Definition, ...] = ()
+    notes: tuple[str, ...] = ()
+    data: xr.Dataset = field(default_factory=xr.Dataset)
+
+    def finding(self, key: str) -> Finding:
+        """The finding ``<analysis>.<key>``; KeyError if there is none."""
+        return self.by_key[key]
+
+    @property
+    def by_key(self) -> dict[str, Finding]:
+        """All findings by their key without the analysis's name."""
+        return {finding.key.removeprefix(f"{self.analysis}."): finding for finding in self.findings}
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the arrays, as JSON values."""
+        return {
+            "analysis": self.analysis,
+            "title": self.title,
+            "question": self.question,
+            "findings": [f.to_json() for f in self.findings],
+            "definitions": [{"term": d.term, "text": d.text, "source": d.source} for d in self.definitions],
+            "notes": list(self.notes),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], arrays: xr.Dataset) -> Summary:
+        """The inverse of :meth:`to_json`, with the arrays."""
+        return cls(
+            analysis=data["analysis"],
+            title=data["title"],
+            question=data["question"],
+            findings=tuple(Finding.from_json(f) for f in data["findings"]),
+            definitions=tuple(Definition(**d) for d in data["definitions"]),
+            notes=tuple(data["notes"]),
+            data=arrays,
+        )
+
+
+def _mirage(finding: Finding, twin: Finding) -> Mirage:
+    """Whether the sharpness of a thresholded metric survives in its twin, both beyond what their nulls reached."""
+    values, loss = np.array(finding.values), finding.emergence.loss
+    if loss is not None and loss.after is not None:  # the sharpness of a transient rise is that of the rise
+        values[np.array(finding.steps) > loss.after] = np.nan
+    return mirage(
+        finding.steps,
+        values,
+        twin.values,
+        draws=finding.drawn,
+        twin_draws=twin.drawn,
+        direction=finding.emergence.direction,
+        twin_direction=twin.emergence.direction,
+        null=finding.null_mean,
+        twin_null=twin.null_mean,
+    )
