@@ -54,9 +54,9 @@ def type_text(kind: Any) -> str:
         inner = [type_text(part) for part in parts if part is not Ellipsis]
         return f"list of {inner[0]}" if Ellipsis in parts else f"list ({', '.join(inner)})"
     if origin is dict:
-        return f"mapping of name to {type_text(parts[1])}"
+        return f"name to {type_text(parts[1])}"
     if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return kind.__name__
+        return "mapping (see below)"
     words = {
         "str": "text",
         "int": "integer",
@@ -95,14 +95,12 @@ def fields(dotted: str) -> str:
 
 
 def sites(_: str = "") -> str:
-    """Which family (``model_type``) has which sites, and whether its wiring is known."""
-
-    def marks(family: str) -> list[str]:
-        known = FAMILIES[family].sites
-        return [*("yes" if site in known else "–" for site in SITES), "yes" if family in WIRINGS else "–"]
-
-    head = ["family", *(f"`{site}`" for site in SITES), "wiring"]
-    return table(head, [[f"`{family}`", *marks(family)] for family in sorted(FAMILIES)])
+    """Which sites a family (``model_type``) lacks, and whether its wiring is known."""
+    rows = []
+    for family in sorted(FAMILIES):
+        lacks = ", ".join(f"`{site}`" for site in SITES if site not in FAMILIES[family].sites)
+        rows.append([f"`{family}`", lacks or "none", "known" if family in WIRINGS else "–"])
+    return table(["family", "sites that it lacks", "wiring"], rows)
 
 
 def wirings(_: str = "") -> str:
@@ -152,7 +150,10 @@ def analyses(_: str = "") -> str:
     for name in built_in():
         module = import_module(f"analyses.{name}")
         parts += [f"## `{name}`: {module.TITLE}", "", "```{eval-rst}", f".. automodule:: analyses.{name}"]
-        parts += ["   :no-members:", "```", "", "Options:", "", fields(f"analyses.{name}:Options"), ""]
+        parts += ["   :no-members:", "```", ""]
+        options = getattr(module, "Options", None)
+        if options is not None and options.model_fields:
+            parts += ["Options:", "", fields(f"analyses.{name}:Options"), ""]
     return "\n".join(parts)
 
 
