@@ -13,7 +13,7 @@ from ..models.architecture import ModelShape
 from ..names import LAYER, POSITION, PROMPT, SITES
 from ..probes import LAST, TokenizedProbe
 from ..store.variable import Variable
-from .base import Batch
+from .base import Batch, require_positions
 
 if TYPE_CHECKING:
     import torch
@@ -52,11 +52,7 @@ class Activations:
         """One variable, named after the site."""
         if self.site not in SITES:
             raise UserError(f"there is no site {self.site!r}", remedy=nearest(self.site, SITES))
-        for name in self.positions:
-            if name not in probe.positions:
-                raise UserError(
-                    f"probe {probe.probe.name!r} has no position {name!r}", remedy=nearest(name, probe.positions)
-                )
+        require_positions(probe, self.positions)
         sizes = {
             "head": shape.heads,
             "d_head": shape.d_head,

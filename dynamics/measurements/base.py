@@ -9,12 +9,13 @@ forward passes. An :class:`Intervention` runs the model itself, with gradients o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from checkpoints.errors import UserError
+from checkpoints.errors import UserError, nearest
 
 from ..models.architecture import Architecture, ModelShape
 from ..probes import TokenizedProbe
@@ -30,6 +31,7 @@ __all__ = [
     "Measurement",
     "Observation",
     "require_causal",
+    "require_positions",
 ]
 
 
@@ -102,6 +104,21 @@ class Intervention(Protocol):
 
 
 Measurement = Observation | Intervention
+
+
+def require_positions(probe: TokenizedProbe, names: Sequence[str]) -> None:
+    """Refuse named positions that a probe does not have.
+
+    Raises:
+        UserError: for an unknown name, and for one name that stands where a tuple of names belongs.
+    """
+    if isinstance(names, str):
+        raise UserError(f"positions are {names!r} (str)", expected="a tuple of names", remedy=f"write ({names!r},)")
+    for name in names:
+        if name not in probe.positions:
+            raise UserError(
+                f"probe {probe.probe.name!r} has no position {name!r}", remedy=nearest(name, probe.positions)
+            )
 
 
 def require_causal(probe: TokenizedProbe, shape: ModelShape, what: str) -> None:

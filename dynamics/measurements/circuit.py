@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from checkpoints.errors import UserError, nearest
+from checkpoints.errors import UserError
 
 from ..circuits.graph import Graph, graph_of
 from ..models.architecture import Architecture, ModelShape
 from ..names import POSITION, PROMPT
 from ..probes import LAST, TokenizedProbe
 from ..store.variable import Variable
+from .base import require_positions
 
 if TYPE_CHECKING:
     from ..circuits.search import Prompts
@@ -211,11 +212,7 @@ class SourceEffects:
     def declare(self, probe: TokenizedProbe, shape: ModelShape) -> list[Variable]:
         """The variables; needs answers, foils and corrupted twins, and the positions."""
         _require_pairs(probe)
-        for name in self.positions:
-            if name not in probe.positions:
-                raise UserError(
-                    f"probe {probe.probe.name!r} has no position {name!r}", remedy=nearest(name, probe.positions)
-                )
+        require_positions(probe, self.positions)
         graph = graph_of(shape)
         coords = {"source": tuple(s.name for s in graph.sources)}
         n, sources = len(probe.ids), len(graph.sources)

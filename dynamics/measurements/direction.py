@@ -32,7 +32,7 @@ from ..names import LAYER, PROMPT
 from ..numerics.ranking import shuffled_labels
 from ..probes import LAST, TokenizedProbe
 from ..store.variable import Variable
-from .base import require_causal
+from .base import require_causal, require_positions
 from .editing import LOGITS, Edited
 
 if TYPE_CHECKING:
@@ -121,10 +121,7 @@ class Direction:
         name = probe.probe.name
         if probe.answer_ids is None or probe.foil_ids is None:
             raise UserError(f"probe {name!r} has no answers and foils", expected="both, for every prompt")
-        if self.position not in probe.positions:
-            raise UserError(
-                f"probe {name!r} has no position {self.position!r}", expected=f"one of {', '.join(probe.positions)}"
-            )
+        require_positions(probe, (self.position,))
         beyond = [layer for layer in self.layers or () if not 0 <= layer < shape.layers]
         if beyond:
             raise UserError(f"there is no layer {beyond[0]} to steer", expected=f"0 to {shape.layers - 1}")

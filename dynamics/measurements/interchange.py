@@ -29,6 +29,7 @@ from ..models.architecture import Architecture, ModelShape
 from ..names import LAYER, PROMPT
 from ..probes import LAST, TokenizedProbe
 from ..store.variable import Variable
+from .base import require_positions
 
 if TYPE_CHECKING:
     import torch
@@ -92,12 +93,7 @@ class Interchange:
                         f"probe {probe.probe.name!r} does not say which prompt is the donor {donor!r}",
                         expected=f"a label {label!r} with the number of a prompt, 0 to {n - 1}, or -1 for none",
                     )
-        unknown = [p for p in self.positions if p not in probe.positions]
-        if unknown:
-            raise UserError(
-                f"probe {probe.probe.name!r} has no position {unknown[0]!r}",
-                expected=f"one of {', '.join(probe.positions)}",
-            )
+        require_positions(probe, self.positions)
         names: dict[str, tuple[str | int, ...]] = {
             "source": tuple(s.name for s in graph_of(shape).sources[1:]),
             LAYER: tuple(range(shape.layers)),

@@ -35,7 +35,7 @@ from ..models.architecture import Architecture, ModelShape
 from ..names import PROMPT
 from ..probes import TokenizedProbe
 from ..store.variable import Variable
-from .base import require_causal
+from .base import require_causal, require_positions
 from .interchange import donor_label
 
 if TYPE_CHECKING:
@@ -92,11 +92,8 @@ class TokenAttribution:
             raise UserError(f"probe {name!r} cannot be attributed", expected="an answer and a foil for every prompt")
         if self.baseline == "twin" and probe.corrupted_ids is None:
             raise UserError(f"probe {name!r} has no corrupted twins", expected="twins, or the baseline 'mean'")
-        for position in (p for _, positions in self.groups for p in positions):
-            if position not in probe.positions:
-                raise UserError(
-                    f"probe {name!r} has no position {position!r}", remedy=nearest(position, probe.positions)
-                )
+        for _, positions in self.groups:
+            require_positions(probe, positions)
         if self.only is not None and self.only[0] not in labels:
             raise UserError(f"probe {name!r} has no label {self.only[0]!r}", remedy=nearest(self.only[0], labels))
         n = len(probe.ids)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
 
 from checkpoints.errors import UserError
 
@@ -13,7 +16,7 @@ __all__ = ["LAST", "Label", "Mark", "Probe"]
 
 Label = str | int | float | bool
 Mark = str | tuple[int, int]
-"""A place in a prompt: a piece of its text that occurs once, or a half-open character span."""
+"""A position in a prompt: a piece of its text that occurs once, or a half-open character span."""
 
 LAST = "last"
 """The position that every probe has: a prompt's final token (the mask, for a model that fills in masks)."""
@@ -21,7 +24,21 @@ LAST = "last"
 
 @dataclass(frozen=True)
 class Probe:
-    """Prompts and what is known about them; every sequence has one entry per prompt.
+    """Prompts and what is known about them; every sequence has one entry per prompt, in the order of the prompts.
+
+    >>> capitals = Probe(
+    ...     "capitals",
+    ...     text=("The capital of France is", "The capital of Italy is"),
+    ...     answer=(" Paris", " Rome"),
+    ...     foil=(" Rome", " Paris"),
+    ...     labels={"language": ("english", "english")},
+    ...     positions={"country": ("France", "Italy")},
+    ... )
+    >>> len(capitals)
+    2
+
+    A tokenizer is met later (:func:`dynamics.probes.tokenize`): whether answers are one token, twins are as long as their
+    prompts and pieces of text occur in them is checked there.
 
     Attributes:
         name: letters, digits and underscores; names the probe's group in the trace.
@@ -34,7 +51,7 @@ class Probe:
         description: what the probe is for, in a sentence; kept in the trace.
 
     Raises:
-        UserError: for an empty probe, columns of unequal length, a bad name.
+        UserError: for an empty probe, columns of unequal length or of wrong types, a bad name.
     """
 
     name: str
@@ -47,28 +64,32 @@ class Probe:
     description: str = ""
 
     def __post_init__(self) -> None:
-        if not self.name.isidentifier():
+        if not isinstance(self.name, str) or not self.name.isidentifier():
             raise UserError(f"{self.name!r} cannot name a probe", expected="letters, digits and underscores")
+        object.__setattr__(self, "text", self._column("'text'", self.text, _is_text, "text"))
         if not self.text:
             raise UserError(f"probe {self.name!r} has no prompts", expected="at least one prompt")
-        columns: dict[str, tuple[object, ...] | None] = {
-            "answer": self.answer,
-            "foil": self.foil,
-            "corrupted": self.corrupted,
-            **self.labels,
-            **self.positions,
-        }
-        for column, values in columns.items():
-            if values is not None and len(values) != len(self.text):
+        for name in ("answer", "foil", "corrupted"):
+            if (values := getattr(self, name)) is not None:
+                object.__setattr__(self, name, self._column(repr(name), values, _is_text, "text"))
+        for name, is_value, words in (
+            ("labels", _is_label, "text, a number, True or False"),
+            ("positions", _is_mark, "a piece of the prompt, or a pair of characters (start, end)"),
+        ):
+            given = getattr(self, name)
+            if not isinstance(given, Mapping):
                 raise UserError(
-                    f"probe {self.name!r}: {column!r} has {len(values)} entries for {len(self.text)} prompts",
-                    expected="one entry per prompt",
+                    f"probe {self.name!r}: {name!r} is {_shown(given)}",
+                    expected=f"a mapping: the {name[:-1]}'s name to one entry per prompt",
                 )
-        unusable = [label for label in self.labels if not label.isidentifier()]
-        if unusable:
-            raise UserError(
-                f"probe {self.name!r}: {unusable[0]!r} cannot name a label", expected="letters, digits and underscores"
-            )
+            for key in given:  # a label is a coordinate in the trace, a position one value of a coordinate
+                if not isinstance(key, str) or (name == "labels" and not key.isidentifier()):
+                    raise UserError(
+                        f"probe {self.name!r}: {key!r} cannot name a {name[:-1]}",
+                        expected="letters, digits and underscores",
+                    )
+            columns = {k: self._column(f"{name[:-1]} {k!r}", v, is_value, words) for k, v in given.items()}
+            object.__setattr__(self, name, columns)
         reserved = (set(DIMENSIONS) | {"text", "answer", "answer_id", "foil", "step"}) & set(self.labels)
         if reserved:
             raise UserError(
@@ -82,3 +103,43 @@ class Probe:
 
     def __len__(self) -> int:
         return len(self.text)
+
+    def _column(self, column: str, values: Any, is_value: Callable[[object], bool], words: str) -> tuple[Any, ...]:
+        """The values as a tuple of plain Python values, if they are a list of the right ones, as long as the prompts."""
+        if not isinstance(values, tuple | list | np.ndarray):
+            raise UserError(
+                f"probe {self.name!r}: {column} is {_shown(values)}",
+                expected="a tuple with one entry per prompt",
+                remedy=f"for one prompt: ({values!r},)" if is_value(values) else "",
+            )
+        plain = tuple(values.tolist() if isinstance(values, np.ndarray) else values)
+        plain = tuple(tuple(v) if isinstance(v, list) else v.item() if isinstance(v, np.generic) else v for v in plain)
+        wrong = [i for i, value in enumerate(plain) if not is_value(value)]
+        if wrong:
+            raise UserError(
+                f"probe {self.name!r}: {column} of prompt {wrong[0]} is {_shown(plain[wrong[0]])}", expected=words
+            )
+        if column != "'text'" and len(plain) != len(self.text):
+            raise UserError(
+                f"probe {self.name!r}: {column} has {len(plain)} entries for {len(self.text)} prompts",
+                expected="one entry per prompt",
+            )
+        return plain
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return f"{text if len(text) < 40 else text[:36] + ' ...'} ({type(value).__name__})"
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_label(value: object) -> bool:
+    return isinstance(value, str | int | float)
+
+
+def _is_mark(value: object) -> bool:
+    pair = isinstance(value, tuple) and len(value) == 2 and all(isinstance(v, int) for v in value)
+    return pair or isinstance(value, str)

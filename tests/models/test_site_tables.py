@@ -141,7 +141,7 @@ def test_a_table_that_cannot_be_imported_is_a_clear_error(dotted: str) -> None:
 
 
 def test_a_name_that_is_no_table_is_a_clear_error() -> None:
-    with pytest.raises(UserError, match=r"`sites: dynamics\.sites:FAMILIES` is a dict"):
+    with pytest.raises(UserError, match=r"`sites: dynamics\.models\.sites:FAMILIES` is a dict"):
         site_table(hf.T5Config(), "dynamics.models.sites:FAMILIES")
 
 
