@@ -63,7 +63,7 @@ def few_and_all(curves: dict[str, np.ndarray]) -> tuple[set[int], list[Finding],
     return visited, found, [finding(units, everything, name) for name, units in curves.items()]
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in (1, 2, 3))])
 def test_a_quarter_of_the_checkpoints_gives_exactly_the_onsets_of_all_where_curves_jump(seed: int) -> None:
     """Slower rises hover at their bound for some checkpoints, and are exact less often (benchmarks/adaptive.py)."""
     places = 10 ** np.random.default_rng(seed).uniform(2.5, 5, size=4)

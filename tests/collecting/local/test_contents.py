@@ -152,6 +152,7 @@ def test_a_schedule_has_a_number_of_its_own_where_none_is_said() -> None:
     assert len(scheduled(steps, "adaptive", 30)) > 20
 
 
+@pytest.mark.slow
 def test_broken_weights_are_complete_counted_reported_and_never_a_plausible_number(
     series: Path, tmp_path: Path
 ) -> None:
