@@ -64,7 +64,7 @@ class Noise:
         return np.asarray(np.sqrt(np.maximum(variance, floor)))
 
 
-def noise_of(values: FloatArray, draws: FloatArray | None, *, count: int = FINE_DRAWS, seed: int = 0) -> Noise:
+def noise_of(values: FloatArray, draws: FloatArray | None, *, seed: int = 0) -> Noise:
     """The noise of a curve from its bootstrap draws.
 
     Args:
@@ -72,7 +72,6 @@ def noise_of(values: FloatArray, draws: FloatArray | None, *, count: int = FINE_
         draws: (checkpoint, draw) its bootstrap draws; columns with NaN are left out. None, or fewer than 20 usable
             draws: independent Gaussian noise of one size, estimated from second differences of the curve (Gasser,
             Sroka and Jennen-Steinmetz 1986), by their median, which does not see a few large steps.
-        count: draws that are made where none are given.
         seed: of what is made here.
     """
     rng = np.random.default_rng(seed)
@@ -82,7 +81,7 @@ def noise_of(values: FloatArray, draws: FloatArray | None, *, count: int = FINE_
         second = np.abs(values[2:] - 2 * values[1:-1] + values[:-2])
         size = float(np.median(second)) / (0.6745 * np.sqrt(6.0)) if second.size else 0.0
         variance = np.full(checkpoints, max(size**2, _nothing(values)))
-        return Noise(rng.normal(size=(checkpoints, count)), variance, variance, (float(variance[0]), 0.0, 0.0))
+        return Noise(rng.normal(size=(checkpoints, FINE_DRAWS)), variance, variance, (float(variance[0]), 0.0, 0.0))
     centre = usable.mean(axis=1)
     away = usable - centre[:, None]
     variance = away.var(axis=1, ddof=1)

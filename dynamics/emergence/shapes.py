@@ -62,7 +62,6 @@ class ShapeFit:
         mean: (checkpoint,) the fitted curve.
         misfit: weighted residual sum of squares; about checkpoints - 4 if the shape is right.
         overdispersion: factor on the variance of the draws; above 1 where the misfit cannot be sampling.
-        edge: the best location is at or beyond the last checkpoint (1), the first (-1), or between them (0).
     """
 
     location: float
@@ -74,7 +73,6 @@ class ShapeFit:
     mean: FloatArray
     misfit: float
     overdispersion: float
-    edge: int
 
 
 def basis(shape: Shape, x: FloatArray, location: FloatArray, scale: FloatArray) -> FloatArray:
@@ -206,7 +204,6 @@ def fit_shape(
         mean=mean,
         misfit=misfit,
         overdispersion=spread,
-        edge=int(location >= x[-1]) - int(location <= x[0]),
     )
 
 

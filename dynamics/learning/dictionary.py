@@ -33,8 +33,7 @@ from ..numerics.arrays import FloatArray
 
 __all__ = ["Dictionary", "Fit", "Stream", "evaluate", "refit", "sparse_codes", "write_tensors"]
 
-FORMATS = (1, 2)
-"""Written is 2 where ``k`` is set, which a reader must not leave out, and 1 otherwise."""
+FORMAT = 1
 
 
 class Stream(Protocol):
@@ -143,11 +142,12 @@ class Dictionary:
             {name: getattr(self, name).contiguous().cpu() for name in _TENSORS}, folder / "dictionary.safetensors"
         )
         about = {
-            "format": 1 if self.k is None else 2,
+            "format": FORMAT,
             "features": self.features,
             "checkpoints": self.checkpoints,
             "d_model": int(self.decoder.shape[2]),
-        } | ({} if self.k is None else {"k": self.k})
+            "k": self.k,
+        }
         (folder / "dictionary.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
 
     @classmethod
@@ -165,9 +165,8 @@ class Dictionary:
                 f"there is no dictionary in {folder}", expected="dictionary.json and dictionary.safetensors"
             )
         about = json.loads(file.read_text(encoding="utf-8"))
-        if about.get("format") not in FORMATS:
-            expected = f"format {' or '.join(map(str, FORMATS))}"
-            raise UserError(f"{file} has format {about.get('format')!r}", expected=expected)
+        if about.get("format") != FORMAT:
+            raise UserError(f"{file} has format {about.get('format')!r}", expected=f"format {FORMAT}")
         tensors = load_file(folder / "dictionary.safetensors", device=device)
         wide = (about["features"], about["checkpoints"], about["d_model"])
         shapes = {"encoder": wide, "decoder": wide, "bias": wide[:1], "scale": wide[1:2]}

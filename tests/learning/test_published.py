@@ -189,21 +189,20 @@ def test_sparsify_computes_the_same(tmp_path: Path) -> None:
         torch.testing.assert_close(found.dictionary.decode(codes)[0], made, atol=1e-5, rtol=1e-5)
 
 
-def test_a_limit_of_features_is_kept_in_the_file_and_old_files_have_none(tmp_path: Path) -> None:
+def test_a_limit_of_features_is_kept_in_the_file(tmp_path: Path) -> None:
     limited = load_published(sparsify(tmp_path / "layers.3")).dictionary
     limited.save(tmp_path / "limited")
     again = Dictionary.load(tmp_path / "limited")
-    # a reader that knew of no limit would leave it out: it must not take the file for one that it knows
-    assert json.loads((tmp_path / "limited/dictionary.json").read_text(encoding="utf-8"))["format"] == 2
+    assert json.loads((tmp_path / "limited/dictionary.json").read_text(encoding="utf-8"))["k"] == K
     assert again.k == K and torch.equal(again.encode(X[None]), limited.encode(X[None]))
     plain = load_published(saelens(tmp_path / "plain", {**NEW, "architecture": "standard"})).dictionary
-    plain.save(tmp_path / "old")
-    about = json.loads((tmp_path / "old/dictionary.json").read_text(encoding="utf-8"))
-    assert about["format"] == 1 and "k" not in about  # as files were before there was a limit
-    assert Dictionary.load(tmp_path / "old").k is None
-    (tmp_path / "old/dictionary.json").write_text(json.dumps(about | {"format": 3}), encoding="utf-8")
+    plain.save(tmp_path / "free")
+    about = json.loads((tmp_path / "free/dictionary.json").read_text(encoding="utf-8"))
+    assert about["format"] == 1 and about["k"] is None
+    assert Dictionary.load(tmp_path / "free").k is None
+    (tmp_path / "free/dictionary.json").write_text(json.dumps(about | {"format": 3}), encoding="utf-8")
     with pytest.raises(UserError, match="has format 3"):
-        Dictionary.load(tmp_path / "old")
+        Dictionary.load(tmp_path / "free")
     with pytest.raises(UserError, match="21 features are to fire"):
         load_published(sparsify(tmp_path / "layers.4", k=F + 1))
 
