@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -23,6 +23,7 @@ __all__ = [
     "Layout",
     "LayoutOptions",
     "converted",
+    "found_folders",
     "given_config",
     "step_folders",
     "step_of",
@@ -114,6 +115,12 @@ def step_of(name: str) -> int | None:
     """
     match = _NAME.match(name)
     return None if match is None else int(match[1])
+
+
+def found_folders(root: Path, files: Callable[[Path], list[Path]]) -> list[FoundCheckpoint]:
+    """Every sub-folder that is named after a step, if any has weight files: one without is a fault, not a gap."""
+    named = step_folders(root)
+    return [FoundCheckpoint(step, path.name) for step, path in named] if any(files(path) for _, path in named) else []
 
 
 def step_folders(root: Path) -> list[tuple[int, Path]]:

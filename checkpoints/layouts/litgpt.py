@@ -17,7 +17,7 @@ from ..files.tensors import TensorInfo
 from ..files.torchfile import contents, plain_names, state_dict_at, tensors_at
 from ..files.weights import files_digest
 from ..loading import Prepared
-from .base import FoundCheckpoint, LayoutOptions, converted, given_config, step_folders, unknown_tensors, zero_biases
+from .base import FoundCheckpoint, LayoutOptions, converted, found_folders, given_config, unknown_tensors, zero_biases
 from .content import KeyPath, state_dict_path
 from .litgpt_config import model_config
 
@@ -58,8 +58,7 @@ _INNER = {
 
 def find(root: Path, options: LayoutOptions) -> list[FoundCheckpoint]:
     """Every sub-folder that is named after a step, if any has weights: one without is a fault, not a gap."""
-    named = step_folders(root)
-    return [FoundCheckpoint(step, path.name) for step, path in named] if any(files(path) for _, path in named) else []
+    return found_folders(root, files)
 
 
 def files(path: Path) -> list[Path]:

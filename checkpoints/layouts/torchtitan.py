@@ -17,7 +17,7 @@ from ..files.dcp import distcp_files, read_metadata, read_tensors
 from ..files.tensors import TensorInfo
 from ..files.weights import files_digest
 from ..loading import Prepared
-from .base import FoundCheckpoint, LayoutOptions, converted, given_config, step_folders, unknown_tensors
+from .base import FoundCheckpoint, LayoutOptions, converted, found_folders, given_config, unknown_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -51,8 +51,7 @@ _INNER = {
 
 def find(root: Path, options: LayoutOptions) -> list[FoundCheckpoint]:
     """Every sub-folder that is named after a step, if any is complete: one that is not is a fault, not a gap."""
-    named = step_folders(root)
-    return [FoundCheckpoint(step, path.name) for step, path in named] if any(files(path) for _, path in named) else []
+    return found_folders(root, files)
 
 
 def files(path: Path) -> list[Path]:

@@ -21,7 +21,7 @@ from ..store import Trace, TraceWriter
 from .preflight import listing_findings
 from .sketches import Known, compare, kept_sketches, measured_sketches, traced_sketches
 
-__all__ = ["Before", "apply_masks", "before_loading", "expected_masks", "known_before", "weight_findings"]
+__all__ = ["Before", "apply_masks", "expected_masks", "known_before", "weight_findings"]
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,8 @@ class Before:
     unlisted: Mapping[int, str] = field(default_factory=dict)
 
 
-def before_loading(resolved: Resolved) -> Before:
-    """What is known of a run's checkpoints before anything is loaded."""
-    assert resolved.series is not None
-    return known_before(resolved.run, resolved.series)
-
-
 def known_before(run: Run, series: Series) -> Before:
-    """The same of a run that has not been planned."""
+    """What is known of a run's checkpoints before anything is loaded."""
     excluded = dict.fromkeys(run.exclude, "excluded in the runs file")
     if run.include_masked:
         return Before(excluded)
@@ -72,8 +66,7 @@ def expected_masks(trace: Path, resolved: Resolved, before: Before) -> dict[int,
     checkpoints = resolved.declaration.checkpoints
     failed: set[int] = set()
     if trace.exists():
-        found = Trace(trace)
-        failed = {s for s, state in zip(found.steps.tolist(), found.status, strict=True) if state == "failed"}
+        failed = Trace(trace).steps_of("failed")
     known = {**before.kept, **traced_sketches(trace, checkpoints)}
     return _reasons(compare(known, failed | {*before.reasons})) | before.reasons
 

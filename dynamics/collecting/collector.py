@@ -15,7 +15,7 @@ from checkpoints.errors import CheckpointError, StoppedError, UserError
 from checkpoints.hub.cache import without_cache_path
 from checkpoints.series import Checkpoint, Series
 
-from ..auditing.masking import Before, apply_masks, before_loading
+from ..auditing.masking import Before, apply_masks, known_before
 from ..auditing.preflight import preflight
 from ..models.devices import usable_device
 from ..progress import Reporter
@@ -25,7 +25,7 @@ from ..store import TraceWriter, writer_lock
 from ..store.journal import write_journal
 from ..store.paths import trace_path
 from .measuring import write_checkpoint
-from .opening import open_run, resident_model, visited
+from .opening import open_run, resident_for, visited
 
 if TYPE_CHECKING:
     from checkpoints.loading import Prepared, ResidentModel
@@ -94,7 +94,7 @@ def collect_once(
         resolved = open_run(name, run, trace, reporter, series=series)
         assert resolved.series is not None
         checkpoints = resolved.declaration.checkpoints
-        before = before_loading(resolved)
+        before = known_before(resolved.run, resolved.series)
         for step, reason in before.unlisted.items():
             reporter.once(f"step {step}: its files could not be listed: {reason}")
         reasons = before.reasons
@@ -203,7 +203,7 @@ def _collect(
     assert series is not None
     # a download that was cut off goes on, whichever of them it was
     series.sweep([checkpoints[i].revision for i in todo])
-    resident = resident_model(resolved)
+    resident = resident_for(resolved.run, resolved.model)
     # before they are read
     states = {index: None if series.pinned else series.state(checkpoints[index]) for index in todo}
     with (

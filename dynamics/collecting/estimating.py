@@ -15,7 +15,7 @@ from checkpoints.paths import StrPath
 from checkpoints.series import Checkpoint, Series
 from checkpoints.sources import steps_to_train
 
-from ..auditing.masking import Before, before_loading, expected_masks
+from ..auditing.masking import Before, expected_masks, known_before
 from ..models.devices import usable_device
 from ..progress import Reporter
 from ..runs.config import Run
@@ -25,7 +25,7 @@ from ..store import Trace
 from ..store.journal import read_journal
 from ..store.paths import trace_path
 from .measuring import measure_all
-from .opening import open_run, require_aim, resident_model, visited
+from .opening import open_run, require_aim, resident_for, visited
 
 __all__ = ["ASSUMED_BANDWIDTH", "Estimate", "estimate"]
 
@@ -94,15 +94,15 @@ def estimate(
     trace = trace_path(traces, name)
     resolved = open_run(name, run, trace, reporter, train=False)
     checkpoints = resolved.declaration.checkpoints
-    before = before_loading(resolved) if resolved.series is not None else Before()
+    before = Before() if resolved.series is None else known_before(resolved.run, resolved.series)
     masked = expected_masks(trace, resolved, before)
     indices = [i for i in visited(resolved) if checkpoints[i].step not in masked]
     complete: set[int] = set()
     failed: set[int] = set()
     if trace.exists():
         done = Trace(trace)
-        complete = {int(s) for s in done.steps[done.complete]} - masked.keys() - {*run.exclude}
-        failed = {s for s, state in zip(done.steps.tolist(), done.status, strict=True) if state == "failed"}
+        complete = done.steps_of("complete") - masked.keys() - {*run.exclude}
+        failed = done.steps_of("failed")
     todo = [checkpoints[i] for i in indices if checkpoints[i].step not in complete]
     left = len(todo)
     if run.schedule == "adaptive":  # which ones the rounds will visit is not known, but how many at most
@@ -142,7 +142,7 @@ def _seconds(resolved: Resolved, trace: Path) -> tuple[float | None, str]:
     times = [e["seconds"] for e in read_journal(trace) if e.get("event") == "complete"][-50:]
     if times:
         return float(np.median(times)), "median of those that were collected"
-    resident = resident_model(resolved)
+    resident = resident_for(resolved.run, resolved.model)
     if resolved.series is not None and resolved.series.local:
         last = resolved.series.checkpoints[-1]
         began = time.perf_counter()

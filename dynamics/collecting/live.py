@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -100,26 +99,6 @@ class LiveCollector:
         self._active = _is_main_process()
         if not self._active:
             return
-        try:
-            self._begin(name, model, tokenizer, steps, analyses, probes, tokens_per_step, adapter, traces, settings)
-            self._take_up(resume)
-        except BaseException:
-            self._stack.close()  # or the next attempt would find the trace locked
-            raise
-
-    def _begin(
-        self,
-        name: str,
-        model: Any,
-        tokenizer: Any,
-        steps: Collection[int] | None,
-        analyses: Sequence[str],
-        probes: Mapping[str, ProbeEntry] | None,
-        tokens_per_step: int | None,
-        adapter: Adapter | None,
-        traces: Path,
-        settings: Mapping[str, Any] | None,
-    ) -> None:
         self._model = _unwrapped(model)
         self._planned = None if steps is None else sorted(set(steps))
         self._tokens_per_step = tokens_per_step
@@ -140,8 +119,11 @@ class LiveCollector:
         self._described = self._describe(tokenizer, adapter)
         self._path = trace_path(traces, name)
         self._resolved = self._plan([self._checkpoint(s) for s in self._planned or ()])
-        self._stack.enter_context(writer_lock(self._path))
         self._writer: TraceWriter | None = None
+        with ExitStack() as stack:  # closed where it fails, or the next attempt would find the trace locked
+            stack.enter_context(writer_lock(self._path))
+            self._take_up(resume)
+            self._stack = stack.pop_all()
 
     def due(self, step: int) -> bool:
         """Whether :meth:`step` would collect now."""

@@ -31,7 +31,6 @@ __all__ = [
     "open_run",
     "require_aim",
     "resident_for",
-    "resident_model",
     "training_bar",
     "visited",
 ]
@@ -81,10 +80,9 @@ def open_run(
     vanished = resolved.series.vanished
     anew: set[int] = set()
     if moved:
-        before = Trace(trace)
-        masked = {s for s, state in zip(before.steps.tolist(), before.status, strict=True) if state == "masked"}
         # what was at fault may have been put right
-        anew = {s for s, revision in moved.items() if is_commit(revision)} & masked - {*run.exclude}
+        anew = {s for s, revision in moved.items() if is_commit(revision)} & Trace(trace).steps_of("masked")
+        anew -= {*run.exclude}
     if anew:
         pins = {step: pin for step, pin in pins.items() if step not in anew}
         resolved = resolve(name, run, pins=pins, train=train)
@@ -118,13 +116,8 @@ def visited(resolved: Resolved, *, growing: bool = False) -> list[int]:
     return left
 
 
-def resident_model(resolved: Resolved) -> ResidentModel:
-    """The model of a run, still without weights."""
-    return resident_for(resolved.run, resolved.model)
-
-
 def resident_for(run: Run, model: Model) -> ResidentModel:
-    """The same of a run that has not been planned. Weights of another architecture are a ``CheckpointError``."""
+    """The model of a run, still without weights. Weights of another architecture are a ``CheckpointError``."""
     from checkpoints.loading import ResidentModel
 
     adapter, shape = model.adapter, model.architecture.shape

@@ -50,8 +50,7 @@ def chosen_checkpoints(name: str, run: Run, series: Series, traces: Path, count:
     """
     path = trace_path(traces, name)
     if path.exists():
-        trace = Trace(path)
-        held = {int(step) for step in trace.steps[trace.complete]}
+        held = Trace(path).steps_of("complete")
         found = [c for c in series.checkpoints if c.step in held]
         if not found:
             raise UserError(

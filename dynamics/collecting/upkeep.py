@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.codecs import Crc32cCodec
 
 from checkpoints.errors import UserError
 from checkpoints.paths import StrPath, as_path, as_text
@@ -124,8 +123,6 @@ def verify(
 ) -> list[Damage]:
     """Read every coordinate and every chunk of every complete checkpoint, and compare their checksums.
 
-    Coordinates without a checksum, as earlier versions wrote them, are only read.
-
     Args:
         name: the run's name.
         runs: the runs file.
@@ -198,10 +195,8 @@ def _coordinates(folder: Path, group: zarr.Group, name: str = "") -> list[Damage
         if name and along and key != "step":
             continue
         problem = ""
-        # arrays without a checksum are of a time when what was empty was not written
-        summed = any(isinstance(codec, Crc32cCodec) for codec in array.metadata.codecs)  # type: ignore[union-attr]
         flag = not name and array.chunks == (1,)  # in which only what was said has a chunk
-        if summed and not flag and array.size and not any(p.is_file() for p in (folder / key / "c").rglob("*")):
+        if not flag and array.size and not any(p.is_file() for p in (folder / key / "c").rglob("*")):
             problem = "its chunk is missing"
         try:
             array[:]

@@ -77,6 +77,10 @@ class Trace:
     def __repr__(self) -> str:
         return f"Trace({str(self.path)!r}: {self.complete.sum()} of {len(self.steps)} checkpoints complete)"
 
+    def steps_of(self, status: str) -> set[int]:
+        """The steps of the checkpoints with this status."""
+        return {int(step) for step, state in zip(self.steps, self.status, strict=True) if state == status}
+
     @property
     def probes(self) -> list[str]:
         """The probes that were collected."""
