@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
 from threadpoolctl import threadpool_limits
 
 from checkpoints.errors import UserError, nearest
 from checkpoints.paths import StrPath, as_texts
 
-from .analysis.base import Analysis
+from .analysis.base import Analysis, AnalysisOptions
 from .analysis.section import Summary
 from .analysis.sources import code_digest
 from .progress import Reporter
@@ -109,7 +108,7 @@ def _unless_collecting(trace: Path, reporter: Reporter) -> Iterator[bool]:
         yield free
 
 
-def _inputs(trace: Trace, analysis: Analysis, options: BaseModel) -> dict[str, Any]:
+def _inputs(trace: Trace, analysis: Analysis, options: AnalysisOptions) -> dict[str, Any]:
     """What a result depends on: the data, the options and the program."""
     weights = "".join(str(d) for d in trace.tree.to_dataset()["weights_digest"].values[trace.complete])
     versions = provenance()["versions"]

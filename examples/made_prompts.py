@@ -25,13 +25,13 @@ def probe(name: str) -> da.Probe:
     )
 
 
-def plan(context: da.Context, options: da.NoOptions) -> list[da.Request]:
+def plan(context: da.Context, options: da.AnalysisOptions) -> list[da.Request]:
     """Answers in both contexts; in plain sums the stream at the last token, too."""
     plain, words = probe("plain"), probe("words")
     return [da.Request(plain, (da.Answers(), da.Activations("resid_post"))), da.Request(words, (da.Answers(),))]
 
 
-def summarise(trace: da.Trace, options: da.NoOptions) -> da.Section:
+def summarise(trace: da.Trace, options: da.AnalysisOptions) -> da.Section:
     """Answer against foil in both contexts, and whether the carry can be read off the stream."""
     section = da.Section()
     spec = da.CurveSpec("logit difference (nat)", "sums", "mean log p(answer) - log p(foil)", headline=True)

@@ -31,12 +31,12 @@ from checkpoints import FolderConfig
 from checkpoints.tokenizing import word_tokenizer
 from dynamics.analysis import (
     Activations,
+    AnalysisOptions,
     Answers,
     Context,
     CurveSpec,
     Definition,
     Figure,
-    NoOptions,
     Null,
     Probe,
     Request,
@@ -173,7 +173,7 @@ TITLE = "Addition modulo 31"
 QUESTION = "When are sums known that were never shown?"
 
 
-def plan(context: Context, options: NoOptions) -> Sequence[Request]:
+def plan(context: Context, options: AnalysisOptions) -> Sequence[Request]:
     """Every sum; answers, and what the equals sign reads and writes."""
     pairs = [(a, b) for a in range(P) for b in range(P)]
     known = shown()
@@ -191,7 +191,7 @@ def plan(context: Context, options: NoOptions) -> Sequence[Request]:
     return [Request(probe, (Answers(candidates=True), Activations("resid_post")))]
 
 
-def summarise(trace: Trace, options: NoOptions) -> Section:
+def summarise(trace: Trace, options: AnalysisOptions) -> Section:
     """Log-probability of the right answer, on sums that were shown and on the others, against other sums' answers."""
     logprob = trace.values("modular_addition", "answer_logprob")
     known = trace.label("modular_addition", "shown").astype(bool)

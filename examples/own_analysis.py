@@ -7,17 +7,26 @@ of every headline's curve.
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from dynamics.analysis import Answers, Context, CurveSpec, Null, Request, Section, Trace, from_units, sign_flip_null
+from dynamics.analysis import (
+    AnalysisOptions,
+    Answers,
+    Context,
+    CurveSpec,
+    Null,
+    Request,
+    Section,
+    Trace,
+    from_units,
+    sign_flip_null,
+)
 
 TITLE = "Answer against foil"
 
 
-class Options(BaseModel):
+class Options(AnalysisOptions):
     """Options, with their defaults (leave the class out if there are none); unknown ones are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     probe: str = Field("prompts", description="Name of the probe in the runs file.")
 

@@ -25,10 +25,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from checkpoints.errors import UserError
-from dynamics.analysis import Activations, Answers, Context, Reading, Request
+from dynamics.analysis import Activations, AnalysisOptions, Answers, Context, Reading, Request
 from dynamics.measurements import Circuit, Interchange, Selectivity, SourceEffects
 from dynamics.probes import tokenize
 
@@ -48,10 +48,8 @@ PLANTED = {"addition": "accuracy"}
 """Worlds of the organism, and the finding by which each shows; for `dynamics validate`."""
 
 
-class Options(BaseModel):
+class Options(AnalysisOptions):
     """Options of this analysis."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     per_context: int = Field(120, ge=20, description="SumPrompts in each of the three contexts.")
     seed: int = Field(0, ge=0, description="Chooses the sums.")

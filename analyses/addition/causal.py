@@ -16,7 +16,7 @@ from itertools import combinations
 
 import numpy as np
 
-from dynamics.analysis import CurveSpec, Definition, Null, Section, Trace, best_layer, from_draws, sign_flip_null
+from dynamics.analysis import Curve, CurveSpec, Definition, Null, Section, Trace, best_layer, sign_flip_null
 from dynamics.analysis.circuit import CircuitTask, circuit_section
 from dynamics.emergence import shuffled_match_null
 from dynamics.numerics import dealt_anew, jaccard, weighted_overlap
@@ -73,7 +73,7 @@ def _same_parts(trace: Trace, contexts: list[str]) -> Section:
     untrained = trace.steps[0] == 0 and np.isfinite(means[0])
     if untrained:  # the same last token, the same few edges into the logits: shared before anything is learnt
         null = null + max(0.0, means[0] - null[0].mean())
-    finding = from_draws(
+    finding = Curve(
         "same_parts",
         "addition: the same parts in all contexts",
         means,

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dynamics.analysis import LAST, CurveSpec, Definition, Finding, Null, Section, Trace, from_draws
+from dynamics.analysis import LAST, Curve, CurveSpec, Definition, Finding, Null, Section, Trace
 from dynamics.analysis.enrichment import (
     OperandShares,
     enrich,
@@ -120,7 +120,7 @@ class _Ones:
         spread = reader.spread
         null_name = "ones digits dealt anew" + (", or a decoder of a quarter of its length" if reader.joint else "")
         squared = ", times the squared share of its decoder's largest length" if reader.joint else ""
-        return from_draws(
+        return Curve(
             f"features.{reader.name}.ones",
             "addition: a feature for a ones digit in all contexts",
             spread(values),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dynamics.analysis.circuit_figures import circuit_figures
-from dynamics.analysis.figures import COLOURS, curve_grid, heat_maps, new_figure, step_axis
+from dynamics.analysis.figures import COLOURS, curve_grid, heat_maps, new_figure, open_axes, step_axis
 
 from .feature_figures import feature_figures
 
@@ -147,6 +147,5 @@ def _same_parts(summary: Summary) -> Figure:
         axes.set_ylim(0, 1.02)
         step_axis(axes, steps.tolist())
         axes.legend(frameon=False, fontsize=7)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
+        open_axes(axes)
     return figure

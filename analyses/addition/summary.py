@@ -5,10 +5,10 @@ from __future__ import annotations
 from itertools import combinations
 
 import numpy as np
-from pydantic import BaseModel
 
 from dynamics.analysis import (
     LAST,
+    AnalysisOptions,
     Curve,
     CurveSpec,
     Definition,
@@ -16,7 +16,6 @@ from dynamics.analysis import (
     Section,
     Trace,
     best_layer,
-    from_draws,
     from_units,
     shuffled_answers,
 )
@@ -31,7 +30,7 @@ from .prompts import NUMBERS, SUMS
 __all__ = ["summarise"]
 
 
-def summarise(trace: Trace, options: BaseModel) -> Section:
+def summarise(trace: Trace, options: AnalysisOptions) -> Section:
     """See the package's docstring for definitions."""
     labels = {k: trace.label(SUMS, k) for k in ("context", "digit", "pair", "ones", "total")}
     contexts = list(dict.fromkeys(labels["context"].tolist()))
@@ -240,7 +239,7 @@ def _structure(trace: Trace) -> Section:
         # resampled numbers repeat, which raises every fit alike: keep the draws' spread, not their shift
         drawn = draws[name] + r2[name][..., None] - draws[name].mean(-1, keepdims=True)
         section.findings.append(
-            from_draws(
+            Curve(
                 name,
                 title,
                 (r2[name] - expected[..., 0]).max(axis=1),
@@ -270,7 +269,7 @@ def _shared_neurons(trace: Trace, contexts: list[str]) -> Curve:
             for permutation in range(permutations):
                 shared = np.intersect1d(top[checkpoint, one, permutation], top[checkpoint, other, permutation])
                 overlap[checkpoint, p, permutation] = len(shared) / count
-    return from_draws(
+    return Curve(
         "shared_neurons",
         "addition: ones-digit neurons shared by contexts",
         overlap[..., 0].mean(1),

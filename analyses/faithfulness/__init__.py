@@ -30,9 +30,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from dynamics.analysis import Activations, Answers, Context, Request
+from dynamics.analysis import Activations, AnalysisOptions, Answers, Context, Request
 from dynamics.measurements import Measurement, TokenAttribution
 
 from .counterparts import OPERANDS, as_asked
@@ -51,10 +51,8 @@ QUESTION = (
 PLANTED = {"hints": "aided"}  # with the right hint, computing and copying both answer
 
 
-class Options(BaseModel):
+class Options(AnalysisOptions):
     """Options of this analysis."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     prompts: int = Field(480, ge=60, description="Prompts; every sum is three of them.")
     seed: int = Field(0, ge=0, description="Chooses the sums.")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from pydantic import BaseModel
 
 from dynamics.analysis import (
     LAST,
+    AnalysisOptions,
     Curve,
     CurveSpec,
     Definition,
@@ -16,7 +16,6 @@ from dynamics.analysis import (
     Null,
     Section,
     Trace,
-    from_draws,
     from_units,
     shuffled_answers,
     sign_flip_null,
@@ -38,7 +37,7 @@ _FEWEST = 12
 """Sums on which the hint must be said before anything is decoded from them."""
 
 
-def summarise(trace: Trace, options: BaseModel) -> Section:
+def summarise(trace: Trace, options: AnalysisOptions) -> Section:
     """Curves and states from the trace alone; see the package's docstring for definitions."""
     sums = read_sums(trace)
     spec = CurveSpec("share of sums", "sums", clusters=sums.item)
@@ -298,9 +297,7 @@ def _best(key: str, title: str, units: np.ndarray, null: np.ndarray, spec: Curve
     layers = range(units.shape[1])
     drawn = [unit_bootstrap(units[:, layer], draws=FINE_DRAWS, clusters=spec.clusters) for layer in layers]
     others = Null(known_mean(null, 2).max(axis=1), "answers of other sums that are not hinted either, best layer")
-    return from_draws(
-        key, title, known_mean(units, -1).max(axis=1), np.max(drawn, axis=0), others, spec.but(clusters=None)
-    )
+    return Curve(key, title, known_mean(units, -1).max(axis=1), np.max(drawn, axis=0), others, spec.but(clusters=None))
 
 
 _VERSION = {"none": "without a hint", "right": "with the right hint", "wrong": "with a wrong hint"}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from dynamics.analysis import Definition, Section, Trace
+from dynamics.analysis import AnalysisOptions, Definition, Section, Trace
 from dynamics.analysis.features import HINT, FeatureReader, feature_readers, leading
 
 from .census import census
@@ -18,10 +18,8 @@ from .labels import Enriched, enriched
 __all__ = ["Options", "summarise"]
 
 
-class Options(BaseModel):
+class Options(AnalysisOptions):
     """Options of this analysis."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     draws: int = Field(499, ge=99, description="Labels dealt anew behind the p values of enrichment.")
     gallery: int = Field(12, ge=0, le=60, description="Features of each dictionary that are shown with examples.")

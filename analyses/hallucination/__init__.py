@@ -34,9 +34,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from dynamics.analysis import Answers, Context, Request
+from dynamics.analysis import AnalysisOptions, Answers, Context, Request
 from dynamics.measurements import TokenSets
 
 from .figures import figures
@@ -55,10 +55,8 @@ QUESTION = (
 PLANTED = {"entities": "answers"}
 
 
-class Options(BaseModel):
+class Options(AnalysisOptions):
     """Options of this analysis."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     prompts: int = Field(480, ge=80, description="Questions, half of them about known entities.")
     directed: int = Field(240, ge=40, description="Questions by which directions are fitted and steered.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dynamics.analysis import Curve, CurveSpec, Null, Trace, from_draws, from_units, shuffled_answers
+from dynamics.analysis import Curve, CurveSpec, Null, Trace, from_units, shuffled_answers
 from dynamics.emergence import shuffled_match_null, unit_bootstrap
 from dynamics.numerics.draws import FINE_DRAWS
 
@@ -86,7 +86,7 @@ def declining(asked: Questions, spec: CurveSpec) -> list[Curve]:
         drawn = [unit_bootstrap(u, draws=FINE_DRAWS, clusters=asked.entity) for u in (unknown, known)]
         null = Null(_relabelled(units, asked), "entities called known or unknown at random")
         values = mean_of(unknown) - mean_of(known)
-        result.append(from_draws(key, f"entities: {title}", values, drawn[0] - drawn[1], null, how))
+        result.append(Curve(key, f"entities: {title}", values, drawn[0] - drawn[1], null, how))
     return result
 
 

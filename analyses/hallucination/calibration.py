@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from dynamics.analysis import CurveSpec, Null, Section, from_draws
+from dynamics.analysis import Curve, CurveSpec, Null, Section
 from dynamics.numerics.calibrated import calibrated_null, calibration_draws, calibration_error, reliability
 from dynamics.numerics.draws import FINE_DRAWS
 
@@ -49,7 +49,7 @@ def calibration(asked: Questions, spec: CurveSpec) -> Section:
             drawn[c] = calibration_draws(confidence[c], right[c], clusters=asked.entity, draws=FINE_DRAWS, **options)
             null[c] = calibrated_null(confidence[c], draws=FINE_DRAWS, **options)
         section.findings.append(
-            from_draws(
+            Curve(
                 key,
                 "entities: miscalibrated" + (f", bins of {words}" if equal_mass else ""),
                 values,

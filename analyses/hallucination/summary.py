@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel
 
-from dynamics.analysis import CurveSpec, Definition, Finding, Section, Trace
+from dynamics.analysis import AnalysisOptions, CurveSpec, Definition, Finding, Section, Trace
 from dynamics.emergence import unit_bootstrap
 from dynamics.numerics.draws import FINE_DRAWS
 
@@ -21,7 +20,7 @@ from .questions import FEWEST, WILLING, Questions, read_questions
 __all__ = ["summarise"]
 
 
-def summarise(trace: Trace, options: BaseModel) -> Section:
+def summarise(trace: Trace, options: AnalysisOptions) -> Section:
     """Curves from the trace alone; see the package's docstring for definitions."""
     asked = read_questions(trace)
     spec = CurveSpec("share of questions", "entities", clusters=asked.entity, sample="entities")

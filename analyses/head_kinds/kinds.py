@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from dynamics.analysis import Curve, CurveSpec, Null, Trace, from_draws
+from dynamics.analysis import Curve, CurveSpec, Null, Trace
 from dynamics.emergence import Onset, count_onset, found_since, shuffled_match_null
 from dynamics.numerics.draws import DRAWS
 
@@ -152,7 +152,7 @@ def curve_of(scores: Scores, level: float) -> Curve:
         sample=f"{kind.probe}.{scores.values.shape[1]}",
         reach=level,
     )
-    return from_draws(kind.name, f"heads: {kind.title}", values, draws, Null(null, f"largest head, {kind.null}"), spec)
+    return Curve(kind.name, f"heads: {kind.title}", values, draws, Null(null, f"largest head, {kind.null}"), spec)
 
 
 def since(scores: Scores, steps: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dynamics.analysis import Curve, CurveSpec, Null, Trace, from_draws
+from dynamics.analysis import Curve, CurveSpec, Null, Trace
 from dynamics.numerics.draws import DRAWS
 
 from .prompts import WORDS
@@ -57,7 +57,7 @@ class Pairs:
         """The strongest pair of a role through training."""
         columns = self.role(role)
         values = np.fmax.reduce(self.scores[..., columns].reshape(len(self.scores), -1), axis=-1)
-        return from_draws(
+        return Curve(
             f"composition_{role}",
             f"heads: strongest {role.upper()}-composition",
             values,
@@ -85,7 +85,7 @@ class Pairs:
         others = others[:, np.isfinite(others).any(0)]
         if others.shape[1] > _OTHERS:
             others = others[:, np.random.default_rng(6).permutation(others.shape[1])[:_OTHERS]]
-        return from_draws(
+        return Curve(
             key,
             title,
             self.scores[:, row, column],

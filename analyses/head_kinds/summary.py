@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from dynamics.analysis import Curve, CurveSpec, Definition, Null, Section, Trace, from_draws
+from dynamics.analysis import AnalysisOptions, Curve, CurveSpec, Definition, Null, Section, Trace
 from dynamics.numerics.draws import DRAWS
 
 from .kinds import KINDS, Kind, Scores, curve_of, read_scores, since, when
@@ -28,10 +28,8 @@ class _History:
     named: np.ndarray  # (checkpoint, head), before other kinds are considered
 
 
-class Options(BaseModel):
+class Options(AnalysisOptions):
     """Options of this analysis."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     documents: int = Field(64, ge=8, description="Documents of the organism; of other models at most 24 passages.")
     repeats: int = Field(32, ge=8, description="Random sequences, and as many controls.")
@@ -121,7 +119,7 @@ def _positivity(trace: Trace) -> Curve:
         first = first[np.isfinite(first)]
         drawn = np.random.default_rng(4).normal(first.mean(), first.std(), size=(DRAWS, values.shape[1])).max(1)
         null[known] = drawn
-    return from_draws(
+    return Curve(
         "positivity",
         "heads: positive copying eigenvalues",
         np.fmax.reduce(values, axis=1),

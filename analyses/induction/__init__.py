@@ -28,9 +28,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from dynamics.analysis import Context, Request
+from dynamics.analysis import AnalysisOptions, Context, Request
 from dynamics.analysis.circuit_task import circuit_request
 from dynamics.measurements import RepeatAttention, TokenLoss
 from dynamics.probes.sources import plain_words
@@ -51,10 +51,8 @@ PLANTED = {"induction": "copying"}
 """Worlds of the organism, and the finding by which each shows; for `dynamics validate`."""
 
 
-class Options(BaseModel):
+class Options(AnalysisOptions):
     """Options of this analysis."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     prompts: int = Field(64, ge=8, description="Random sequences, and as many controls.")
     period: int | None = Field(None, ge=4, description="Tokens in one copy; 10 for the organism, 25 otherwise if None.")

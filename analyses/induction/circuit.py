@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dynamics.analysis import CurveSpec, Definition, Null, Section, Trace, from_draws
+from dynamics.analysis import Curve, CurveSpec, Definition, Null, Section, Trace
 from dynamics.analysis.circuit import CircuitTask
 from dynamics.analysis.circuit_task import circuit_sections, was_measured
 
@@ -52,7 +52,7 @@ def _composition(trace: Trace) -> Section:
     others[source, reader] = False
     name = f"{sources[source]} to {readers[reader].removesuffix('.k')}'s keys"
     section.findings.append(
-        from_draws(
+        Curve(
             "k_composition",
             f"induction: {name}",
             scores[:, 1, source, reader],

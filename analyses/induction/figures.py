@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from dynamics.analysis.circuit_figures import circuit_figures
-from dynamics.analysis.figures import COLOURS, curve_grid, heat_maps, new_figure, step_axis
+from dynamics.analysis.figures import COLOURS, curve_grid, heat_maps, new_figure, open_axes, step_axis
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,6 +68,5 @@ def _counts(summary: Summary) -> Figure:
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False, fontsize=8)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    open_axes(axes)
     return figure

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
-from pydantic import BaseModel
 
-from dynamics.analysis import Curve, CurveSpec, Definition, Null, Section, Trace, from_draws, from_units, sign_flip_null
+from dynamics.analysis import (
+    AnalysisOptions,
+    Curve,
+    CurveSpec,
+    Definition,
+    Null,
+    Section,
+    Trace,
+    from_units,
+    sign_flip_null,
+)
 from dynamics.emergence import count_onset, found_since
 from dynamics.numerics.draws import DRAWS
 
@@ -27,7 +36,7 @@ _SCORES = {
 }
 
 
-def summarise(trace: Trace, options: BaseModel) -> Section:
+def summarise(trace: Trace, options: AnalysisOptions) -> Section:
     """See the package's docstring for definitions."""
     return _heads(trace) + induction_circuit(trace)
 
@@ -51,7 +60,7 @@ def _heads(trace: Trace) -> Section:
             definition=f"mean {score.replace('_', ' ')} score of the head in which it is largest",
         )
         null = Null(_largest(control, seed=1, share=0.5), name)
-        section.findings.append(from_draws(score, title, mean[score].max((1, 2)), _largest(values, seed=0), null, spec))
+        section.findings.append(Curve(score, title, mean[score].max((1, 2)), _largest(values, seed=0), null, spec))
     section.findings += [_excess(trace.values(REPEATS, "prefix_matching")), *_losses(trace)]
     prefix, previous = mean["prefix_matching"], mean["previous_token"]
     number, found = _heads_found(trace)
@@ -135,7 +144,7 @@ def _excess(values: np.ndarray) -> Curve:
     counts = rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=(2, DRAWS)) / prompts
     flat = first.reshape(n, prompts, -1)
     null = np.stack([((counts[0] - counts[1]) @ flat[c]).max(-1) for c in range(n)])
-    return from_draws(
+    return Curve(
         "step0_excess",
         "induction: prefix matching beyond the untrained model",
         (values - first).mean(1).max((1, 2)),

@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from checkpoints.errors import UserError
-from dynamics.analysis import LAST, Activations, Answers, Context, NoOptions, Reading, Request
+from dynamics.analysis import LAST, Activations, AnalysisOptions, Answers, Context, Reading, Request
 from dynamics.measurements import Interchange
 from dynamics.probes import tokenize
 
@@ -43,7 +43,7 @@ PLANTED = {"french": "transfer.french", "german": "transfer.german"}
 """Worlds of the organism, and the finding by which each shows; for `dynamics validate`."""
 
 
-def plan(context: Context, options: NoOptions) -> Sequence[Request]:
+def plan(context: Context, options: AnalysisOptions) -> Sequence[Request]:
     """Antonyms with answers; words with activations at the word and where the answer is predicted; questions with donors."""
     requests = [
         Request(antonym_probe(context.tokenizer), (Answers(candidates=True),)),
@@ -59,6 +59,6 @@ def plan(context: Context, options: NoOptions) -> Sequence[Request]:
     return [*requests, Request(exchange, (Interchange(DONORS, POSITIONS),))]
 
 
-def readings(context: Context, options: NoOptions) -> Sequence[Reading]:
+def readings(context: Context, options: AnalysisOptions) -> Sequence[Reading]:
     """The same concepts in three languages, for the run's dictionaries."""
     return [Reading(word_probe(antonym_prompts(context.tokenizer)), ("word", LAST))]

@@ -8,10 +8,10 @@ import numpy as np
 
 from dynamics.analysis import (
     LAST,
+    AnalysisOptions,
     Curve,
     CurveSpec,
     Definition,
-    NoOptions,
     Null,
     Section,
     Trace,
@@ -32,7 +32,7 @@ __all__ = ["summarise"]
 _SHUFFLES = 60
 
 
-def summarise(trace: Trace, options: NoOptions) -> Section:
+def summarise(trace: Trace, options: AnalysisOptions) -> Section:
     """See the package's docstring for definitions."""
     spoken = trace.label(WORDS, "language")
     languages = list(dict.fromkeys(spoken.tolist()))

@@ -28,9 +28,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from dynamics.analysis import Answers, Context, Request, Section, Trace
+from dynamics.analysis import AnalysisOptions, Answers, Context, Request, Section, Trace
 from dynamics.measurements import Direction
 
 from .figures import figures
@@ -47,10 +47,8 @@ QUESTION = (
 PLANTED = {"praise": "done"}
 
 
-class Options(BaseModel):
+class Options(AnalysisOptions):
     """Options of this analysis."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     prompts: int = Field(144, ge=24, description="Verdicts, half after compliments, and as many opinions.")
     position: Literal["last", "compliment"] = Field(

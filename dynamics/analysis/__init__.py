@@ -17,8 +17,8 @@ from ..emergence import sign_flip_null
 from ..measurements import Activations, Answers
 from ..probes import LAST, Probe
 from ..store import Trace
-from .base import Analysis, Context, NoOptions, Reading, Request
-from .curves import Curve, CurveSpec, Null, best_layer, from_draws, from_units, shuffled_answers
+from .base import Analysis, AnalysisOptions, Context, Reading, Request
+from .curves import Curve, CurveSpec, Null, best_layer, from_units, shuffled_answers
 from .decoding import decoded_by_layer
 from .findings import Definition, Finding
 from .section import Section, Summary
@@ -32,6 +32,7 @@ __all__ = [
     "LAST",
     "Activations",
     "Analysis",
+    "AnalysisOptions",
     "Answers",
     "Context",
     "Curve",
@@ -39,7 +40,6 @@ __all__ = [
     "Definition",
     "Figure",
     "Finding",
-    "NoOptions",
     "Null",
     "Probe",
     "Reading",
@@ -50,7 +50,6 @@ __all__ = [
     "best_layer",
     "curve_grid",
     "decoded_by_layer",
-    "from_draws",
     "from_units",
     "heat_maps",
     "shuffled_answers",

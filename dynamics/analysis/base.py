@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from ..store import Trace
     from .section import Section, Summary
 
-__all__ = ["Analysis", "Context", "NoOptions", "Reading", "Request"]
+__all__ = ["Analysis", "AnalysisOptions", "Context", "Reading", "Request"]
 
 
-class NoOptions(BaseModel):
-    """For analyses that take no options."""
+class AnalysisOptions(BaseModel):
+    """Options of an analysis: a model with a field for each; of one that has no model of its own, none."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -91,7 +91,7 @@ class Analysis:
     and may have
 
     - ``QUESTION``: the question it answers; else the first paragraph of its docstring;
-    - ``Options``: a pydantic model of its options;
+    - ``Options``: a model of its options, derived from :class:`AnalysisOptions`;
     - ``figures(summary) -> Mapping[str, Figure]``: drawn from the summary alone; else every headline's curve;
     - ``readings(context, options) -> Sequence[Reading]``: prompts to read through the run's dictionaries;
     - ``PLANTED``: worlds of the organism to the key of the finding by which each shows, for ``dynamics validate``.
@@ -116,9 +116,9 @@ class Analysis:
         return str(getattr(self.module, "QUESTION", " ".join(first.split())))
 
     @property
-    def options(self) -> type[BaseModel]:
+    def options(self) -> type[AnalysisOptions]:
         """The model of its options."""
-        model: type[BaseModel] = getattr(self.module, "Options", NoOptions)
+        model: type[AnalysisOptions] = getattr(self.module, "Options", AnalysisOptions)
         return model
 
     @property
@@ -126,17 +126,17 @@ class Analysis:
         """World of the organism to the key of a finding."""
         return {world: f"{self.name}.{key}" for world, key in getattr(self.module, "PLANTED", {}).items()}
 
-    def plan(self, context: Context, options: BaseModel) -> Sequence[Request]:
+    def plan(self, context: Context, options: AnalysisOptions) -> Sequence[Request]:
         """Probes and measurements that it needs."""
         requests: Sequence[Request] = self.module.plan(context, options)
         return requests
 
-    def readings(self, context: Context, options: BaseModel) -> Sequence[Reading]:
+    def readings(self, context: Context, options: AnalysisOptions) -> Sequence[Reading]:
         """Prompts that it wants to read through the run's dictionaries."""
         wanted = getattr(self.module, "readings", None)
         return () if wanted is None else wanted(context, options)
 
-    def summary(self, trace: Trace, options: BaseModel) -> Summary:
+    def summary(self, trace: Trace, options: AnalysisOptions) -> Summary:
         """What it finds in a trace."""
         section: Section = self.module.summarise(trace, options)
         return section.summary(trace, analysis=self.name, title=self.title, question=self.question)

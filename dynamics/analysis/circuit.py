@@ -25,7 +25,7 @@ from ..numerics.draws import FINE_DRAWS
 from ..probes import LAST
 from ..store import Trace
 from .circuit_identity import CURVES, Identity, identity
-from .curves import Curve, CurveSpec, Null, best_layer, from_draws, from_units
+from .curves import Curve, CurveSpec, Null, best_layer, from_units
 from .decoding import decoded_by_layer
 from .findings import Definition, Finding
 from .section import Section
@@ -210,7 +210,7 @@ def _first(hits: np.ndarray, draws: int) -> np.ndarray:
 
 
 def _identity(task: CircuitTask, same: Identity) -> Curve:
-    return from_draws(
+    return Curve(
         f"{task.part}identity",
         f"{task.name}: the final circuit's edges",
         same.with_final,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .figures import COLOURS, curve_grid, heat_maps, new_figure, step_axis
+from .figures import COLOURS, curve_grid, heat_maps, new_figure, open_axes, step_axis
 from .fitting import legend_below
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _identity(summary: Summary, part: str, before: str) -> Figure:
     right.set_title("smallest circuit with faithfulness 0.8", loc="left")
     for axes in (left, right):
         step_axis(axes, steps.tolist())
-        _tidy(axes)
+        open_axes(axes)
     handles, labels = left.get_legend_handles_labels()
     legend_below(figure, list(dict(zip(labels, handles, strict=True)).values()))
     return figure
@@ -123,7 +123,7 @@ def _faithfulness(summary: Summary, part: str, before: str) -> Figure:
         axes.set_xscale("log")
         axes.set_xlabel("edges")
         axes.set_title(f"{before}{name} {words}", loc="left")
-        _tidy(axes)
+        open_axes(axes)
     if chosen:
         values = np.concatenate([data[part + n].values[chosen].ravel() for n in ("faithfulness", "completeness")])
         low, high = np.nanquantile(values, [0.01, 0.99])
@@ -140,8 +140,3 @@ def _line(
 ) -> None:
     seen = np.isfinite(values)
     axes.plot(np.asarray(steps)[seen], values[seen], color=colour, ls=style, lw=1.4, marker="o", ms=2, label=label)
-
-
-def _tidy(axes: Axes) -> None:
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ..measurements import Activations, Circuit, SourceEffects
 from ..probes import LAST, Probe
 from ..store import Trace
-from .base import Context, Request
+from .base import AnalysisOptions, Context, Request
 from .circuit import CircuitTask, circuit_section
 from .section import Section
 
@@ -29,10 +29,8 @@ __all__ = [
 ]
 
 
-class CircuitOptions(BaseModel):
+class CircuitOptions(AnalysisOptions):
     """Options of an analysis that is one circuit."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     prompts: int = Field(120, ge=20, description="Prompts, half of them to find the circuit, half to check it.")
     seed: int = Field(0, ge=0, description="Chooses the prompts.")

@@ -19,7 +19,7 @@ from .findings import Finding
 if TYPE_CHECKING:
     from ..store import Trace
 
-__all__ = ["PLAIN", "Curve", "CurveSpec", "Null", "best_layer", "from_draws", "from_units", "shuffled_answers"]
+__all__ = ["PLAIN", "Curve", "CurveSpec", "Null", "best_layer", "from_units", "shuffled_answers"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,23 +89,23 @@ PLAIN = CurveSpec()
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """One number per checkpoint; made by :func:`from_units`, :func:`best_layer` or :func:`from_draws`.
+    """One number per checkpoint; :func:`from_units` and :func:`best_layer` make one with bootstrap draws.
 
     Attributes:
         key: unique in its analysis.
         title: what emerges, in words that need no context.
         values: (checkpoint,) the curve; NaN where it was not measured.
+        draws: (checkpoint, draw) bootstrap draws of it, or None; ``spec.sample`` says what they resample.
         null: what it has to beat, (checkpoint, draw).
         spec: how it is to be read.
-        draws: (checkpoint, draw) bootstrap draws of it, or None.
     """
 
     key: str
     title: str
     values: np.ndarray
+    draws: np.ndarray | None
     null: Null
-    spec: CurveSpec
-    draws: np.ndarray | None = None
+    spec: CurveSpec = PLAIN
 
     def assessed(self, trace: Trace) -> Finding:
         """When it emerged. The runner asks this of every curve; an analysis only where it needs the answer itself."""
@@ -141,29 +141,13 @@ class Curve:
         )
 
 
-def from_draws(
-    key: str, title: str, values: np.ndarray, draws: np.ndarray | None, null: Null, spec: CurveSpec = PLAIN
-) -> Curve:
-    """A curve whose bootstrap draws are given.
-
-    Args:
-        key: unique in its analysis.
-        title: what emerges, in words that need no context.
-        values: (checkpoint,) the curve.
-        draws: (checkpoint, draw) bootstrap draws of it, or None.
-        null: what it has to beat, (checkpoint, draw).
-        spec: how it is to be read; ``sample`` says what the draws resample.
-    """
-    return Curve(key, title, values, null, spec, draws)
-
-
 def from_units(
     key: str, title: str, units: np.ndarray, null: Null, spec: CurveSpec = PLAIN, *, draws: int = FINE_DRAWS
 ) -> Curve:
     """A curve that is a mean over units (prompts, sums, words).
 
     Args:
-        key, title, spec: as for :func:`from_draws`.
+        key, title, spec: as for :class:`Curve`.
         units: (checkpoint, unit) what each unit contributes; NaN where it was not measured.
         null: what it has to beat, (checkpoint, draw).
         draws: number of bootstrap draws.
@@ -171,7 +155,7 @@ def from_units(
     counts = np.isfinite(units).sum(axis=1)
     values = np.full(len(units), np.nan)
     values[counts > 0] = np.nanmean(units[counts > 0], axis=1)
-    return Curve(key, title, values, null, spec, unit_bootstrap(units, draws=draws, clusters=spec.clusters))
+    return Curve(key, title, values, unit_bootstrap(units, draws=draws, clusters=spec.clusters), null, spec)
 
 
 def best_layer(
@@ -182,7 +166,7 @@ def best_layer(
     The largest layer is taken anew of every bootstrap draw and of every null draw, so that choosing it gains nothing.
 
     Args:
-        key, title, spec: as for :func:`from_draws`.
+        key, title, spec: as for :class:`Curve`.
         units: (checkpoint, layer, unit) what each unit contributes.
         null: what it has to beat, (checkpoint, layer, draw).
         draws: number of bootstrap draws.
@@ -190,7 +174,7 @@ def best_layer(
     layers = range(units.shape[1])
     drawn = [unit_bootstrap(units[:, layer], draws=draws, clusters=spec.clusters) for layer in layers]
     best = Null(None if null.draws is None else null.draws.max(axis=1), null.name)
-    return Curve(key, title, units.mean(-1).max(axis=1), best, spec, np.max(drawn, axis=0))
+    return Curve(key, title, units.mean(-1).max(axis=1), np.max(drawn, axis=0), best, spec)
 
 
 def shuffled_answers(

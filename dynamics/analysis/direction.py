@@ -36,7 +36,7 @@ from ..numerics import resampled_counts, shuffled_labels, weighted_auroc
 from ..numerics.draws import DRAWS, FINE_DRAWS
 from ..store import Trace
 from ..wording import plural
-from .curves import Curve, CurveSpec, Null, from_draws
+from .curves import Curve, CurveSpec, Null
 from .direction_words import DEFINITIONS, direction_notes, order_note
 from .section import Section
 
@@ -200,14 +200,14 @@ def _represented(data: _Asked) -> tuple[list[Curve], dict[str, Any]]:
     text = f"AUROC by which projections on the direction {task.position} tell {task.meaning}, on held-out prompts, best layer"
     spec = data.spec.but(metric="AUROC", limits=(0.0, 1.0), definition=text)
     best = _best(values), draws.max(1)
-    read = from_draws(
+    read = Curve(
         data.key("represented"),
         f"{task.name}: represented",
         *best,
         Null(np.fmax(shuffled, first).max(1), "shuffled labels, or the first checkpoint, best layer"),
         spec.but(headline=task.headline),
     )
-    other = from_draws(
+    other = Curve(
         data.key("represented_random"),
         f"{task.name}: represented, against random directions",
         *best,
@@ -230,7 +230,7 @@ def _used(data: _Asked) -> tuple[Curve, dict[str, Any]]:
     begun[~np.isfinite(values)] = np.nan
     null = _null(data, slopes, begun, data.names)
     task = data.task
-    curve = from_draws(
+    curve = Curve(
         data.key("used"),
         f"{task.name}: used",
         _best(values),
@@ -264,7 +264,7 @@ def _needed(data: _Asked) -> tuple[Curve, dict[str, Any]]:
     values, draws = data.mean(whole[:, 0], classes=True)
     base, _ = data.mean(data.toward * data.each("direction_base"), classes=True)
     task = data.task
-    curve = from_draws(
+    curve = Curve(
         data.key("needed"),
         f"{task.name}: needed",
         values,

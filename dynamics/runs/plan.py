@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from checkpoints.errors import UserError, nearest
 
-from ..analysis.base import Analysis, Request
+from ..analysis.base import Analysis, AnalysisOptions, Request
 from ..measurements import Activations, Answers, Measurement
 from ..models.importing import import_own
 from ..probes import Probe
@@ -37,7 +37,7 @@ def built_in() -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(import_module("analyses").__path__))
 
 
-def find_analysis(name: str, options: Mapping[str, Any] | None = None) -> tuple[Analysis, BaseModel]:
+def find_analysis(name: str, options: Mapping[str, Any] | None = None) -> tuple[Analysis, AnalysisOptions]:
     """An analysis and its validated options.
 
     A plain name means the module of that name in the package ``analyses``, if there is one; any other, dotted or not, is a

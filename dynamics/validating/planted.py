@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from ..analysis.base import Context, Request
+from ..analysis.base import AnalysisOptions, Context, Request
 from ..analysis.section import Section, Summary
 from ..runs.plan import find_analysis
 
@@ -27,10 +27,8 @@ TITLE = "Planted worlds"
 QUESTION = "Did every world emerge after it entered the data, and only then?"
 
 
-class Options(BaseModel):
+class Options(AnalysisOptions):
     """Options of this analysis."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     of: tuple[str, ...] = Field(min_length=1, description="Names of the analyses.")
 

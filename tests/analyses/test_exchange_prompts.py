@@ -20,7 +20,7 @@ from analyses.shared_concepts import plan as plan_concepts
 from checkpoints.errors import UserError
 from checkpoints.organism import build_tokenizer
 from checkpoints.organism.worlds import addition, concepts
-from dynamics.analysis import Context, NoOptions
+from dynamics.analysis import AnalysisOptions, Context
 from dynamics.probes import Probe, tokenize
 
 seeds = st.integers(0, 1000)
@@ -140,6 +140,6 @@ def test_too_few_one_token_answers_leave_concepts_out() -> None:
 def test_what_cannot_be_patched_is_left_out(wired: bool) -> None:
     context = Context(build_tokenizer(), wired=wired)
     asked: list[Probe] = [r.probe for r in plan_addition(context, AdditionOptions())]
-    asked += [r.probe for r in plan_concepts(context, NoOptions())]
+    asked += [r.probe for r in plan_concepts(context, AnalysisOptions())]
     assert ({EXCHANGE, causal.EXCHANGE, "addition_pairs_words"} <= {p.name for p in asked}) == wired
     assert len(asked) == (9 if wired else 4)

@@ -19,7 +19,6 @@ from dynamics.analysis import (
     Section,
     Summary,
     best_layer,
-    from_draws,
     from_units,
 )
 from dynamics.emergence import Interval, unit_bootstrap
@@ -125,7 +124,7 @@ def test_the_twin_decides_whether_sharpness_is_the_metrics() -> None:
         noise = 0.01 * rng.normal(size=(X.size, 201))
         null = 0.01 * rng.normal(size=(X.size, 200))
         draws = (values + noise[:, 0])[:, None] + noise[:, 1:]
-        return from_draws(key, key, values + noise[:, 0], draws, Null(null, "none"), PLAIN.but(twin=twin))
+        return Curve(key, key, values + noise[:, 0], draws, Null(null, "none"), PLAIN.but(twin=twin))
 
     made = summary(noisy("exact", smooth**30, "smooth"), noisy("smooth", smooth))
     assert made.findings[0].mirage is not None
@@ -142,7 +141,7 @@ def test_without_draws_or_null_nothing_is_said_about_the_order_of_onsets() -> No
     draws = unit_bootstrap(answers(2.5))
 
     def said(drawn: np.ndarray | None, against: np.ndarray | None) -> tuple[float, ...]:
-        return from_draws("b", "", values, drawn, Null(against, "none"), PLAIN).assessed(TRACE).onset_by
+        return Curve("b", "", values, drawn, Null(against, "none"), PLAIN).assessed(TRACE).onset_by
 
     assert said(None, null) == ()
     assert said(draws, None) == ()

@@ -13,7 +13,7 @@ from checkpoints.errors import UserError
 from checkpoints.local import FolderConfig
 from checkpoints.organism.curriculum import OrganismConfig, WorldEntry
 from dynamics import load_runs
-from dynamics.analysis import NoOptions
+from dynamics.analysis import AnalysisOptions
 from dynamics.models.importing import import_named
 from dynamics.runs.config import AnalysisEntry, ProbeEntry, Run, load_run
 from dynamics.runs.dictionaries import TextCorpus
@@ -232,7 +232,7 @@ def test_an_analysis_beside_the_runs_file_is_found_by_its_name(tmp_path: Path, n
     beside(tmp_path, name, {file: _LEAST.format(title="Mine")})
     analysis, options = find_analysis(name)
     assert (analysis.title, analysis.name) == ("Mine", name.rpartition(".")[2])
-    assert options == NoOptions()  # an analysis without options need not say so
+    assert options == AnalysisOptions()  # an analysis without options need not say so
 
 
 @pytest.mark.usefixtures("own_path")
