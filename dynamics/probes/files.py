@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from checkpoints.errors import UserError, nearest
+from checkpoints.paths import StrPath, as_path
 
 from .types import Label, Mark, Probe
 
@@ -48,12 +49,13 @@ class PromptRecord(BaseModel):
         return value
 
 
-def read_probe(name: str, file: Path) -> Probe:
+def read_probe(name: str, file: StrPath) -> Probe:
     """Read a probe file.
 
     Raises:
         UserError: when the file is missing, not readable, or any record is wrong (all wrong lines are listed).
     """
+    file = as_path(file, "file")
     try:
         content = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -19,6 +19,7 @@ import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from checkpoints.errors import UserError, nearest
+from checkpoints.paths import StrPath
 
 from .create import consolidate, put_coordinate
 from .declaration import FEATURES
@@ -100,8 +101,8 @@ class FeatureTable:
         steps: (snapshot,) optimizer steps that it covers.
     """
 
-    def __init__(self, trace: Trace | str | Path, name: str) -> None:
-        if isinstance(trace, str | Path):
+    def __init__(self, trace: Trace | StrPath, name: str) -> None:
+        if isinstance(trace, str | os.PathLike):
             trace = Trace(trace)
         if not isinstance(trace, Trace):
             raise UserError(

@@ -101,6 +101,13 @@ def test_a_file_that_cannot_be_read_says_what_its_path_is_relative_to(tmp_path: 
         read_probe("p", tmp_path / "bin.jsonl")
 
 
+def test_a_probe_file_is_named_by_text_or_a_path_and_by_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text('{"text": "a"}\n', encoding="utf-8")
+    assert read_probe("p", str(tmp_path / "p.jsonl")) == read_probe("p", tmp_path / "p.jsonl")
+    with pytest.raises(UserError, match="`file` is 3, of type int"):
+        read_probe("p", 3)  # type: ignore[arg-type]
+
+
 def test_columns_of_unequal_length_and_bad_names_are_refused() -> None:
     with pytest.raises(UserError, match="'answer' has 1 entries for 2 prompts"):
         Probe("p", ("a", "b"), answer=("x",))
