@@ -262,9 +262,9 @@ def timeline(findings: Sequence[Finding]) -> Figure:
                 until = e.onset_range.by if e.onset_range.by is not None else last
                 axes.plot([start, until], [row, row], color=colour, lw=1.2, alpha=0.75, solid_capstyle="butt")
                 axes.plot([start, until], [row, row], ls="none", marker="|", ms=7, color=colour, alpha=0.75)
-            axes.barh(row, stop - e.onset.by, left=e.onset.by, height=0.46, color=colour, alpha=0.35, lw=0)
+            axes.barh(row, max(0, stop - e.onset.by), left=e.onset.by, height=0.46, color=colour, alpha=0.35, lw=0)
             axes.barh(row, e.onset.by - (e.onset.after or 0), left=e.onset.after or 0, height=0.46, color=colour, lw=0)
-            if e.midpoint is not None:
+            if e.midpoint is not None and e.midpoint >= (e.onset.after or 0):
                 axes.plot([e.midpoint], [row], marker="D", ms=4.5, color="white", mec=_INK, mew=0.9)
             if e.state == "transient":
                 axes.text(

@@ -28,9 +28,13 @@ def headlines(results: Sequence[Result]) -> list[Finding]:
 
 
 def row(finding: Finding) -> dict[str, Any]:
-    """One line of the emergence table, as text; ``onsets`` has one for each definition."""
+    """One line of the emergence table, as text; ``onsets`` has one for each definition.
+
+    What was reached before the onset, within the noise of the null, does not follow it: that is said in the note.
+    """
     e = finding.emergence
     happened = e.state in ("emerged", "transient")
+    before = _before_onset(e) if happened else {}
     value, bound = finding.values[-1], e.null_upper[-1] if e.null_upper else float("nan")
     last = f"{value:.2f}" if np.isfinite(value) else "–"
     return {
@@ -39,13 +43,13 @@ def row(finding: Finding) -> dict[str, Any]:
         "onset": str(e.onset) if e.onset is not None and e.state != "not emerged" else "–",
         "range": str(e.onset_range) if happened and e.onset_range is not None else "–",
         "tokens": _tokens(e) if happened else "–",
-        "midpoint": f"{e.midpoint:.0f}" if happened and e.midpoint is not None else "–",
-        "completion": _interval(e.completion) if happened else "–",
+        "midpoint": f"{e.midpoint:.0f}" if happened and e.midpoint is not None and "midpoint" not in before else "–",
+        "completion": _interval(e.completion) if happened and "completion" not in before else "–",
         "width": f"{e.width_decades:.2f}" if happened and e.width_decades is not None else "–",
         "final": f"{last} ({bound:.2f})" if np.isfinite(bound) else last,
         "metric": finding.metric,
         "null": e.null,
-        "note": _note(finding),
+        "note": "; ".join([*_notes(finding), *before.values()]),
         "onsets": [_onset(onset) for onset in finding.onsets],
         "definitions_agree": finding.agreement.sentence if finding.onsets else "",
         "mirage": _mirage(finding),
@@ -78,10 +82,21 @@ def _interval(interval: Interval | None) -> str:
     return "–" if interval is None else str(interval)
 
 
-def _note(finding: Finding) -> str:
+def _before_onset(e: Emergence) -> dict[str, str]:
+    """Which of ``midpoint`` and ``completion`` lie before the onset, in words."""
+    start = None if e.onset is None else e.onset.after
+    found = {}
+    if start is not None and e.midpoint is not None and e.midpoint < start:
+        found["midpoint"] = f"half of its rise, at step {e.midpoint:.0f}, lies before its onset"
+    if start is not None and e.completion is not None and e.completion.by is not None and e.completion.by <= start:
+        found["completion"] = f"nine tenths of its rise, in {e.completion}, lie before its onset"
+    return found
+
+
+def _notes(finding: Finding) -> list[str]:
     e = finding.emergence
     if e.state == "not measurable":
-        return e.reason
+        return [e.reason]
     parts = []
     measured = np.isfinite(finding.values)
     if not measured[-1]:
@@ -90,11 +105,11 @@ def _note(finding: Finding) -> str:
         parts.append(f"lost in {e.loss}")
     if e.episodes > 1:
         parts.append(f"came and went: {e.episodes} episodes above the null")
-    return "; ".join(parts)
+    return parts
 
 
 def _tokens(e: Emergence) -> str:
-    if e.onset_tokens is None:
+    if e.onset_tokens is None or e.onset_tokens == (None, None):
         return "–"
     after, by = (("?" if t is None else _count(t)) for t in e.onset_tokens)
     return f"({after}, {by}]"

@@ -55,6 +55,8 @@ def test_what_a_verb_writes_lies_beside_the_traces_folder_unless_another_is_name
     assert {name: text for name, text in files(project).items() if not name.startswith(("away/", "again/"))} == before
     written = {path.parent.name for path in (project / "away").glob("reports/mine/**/index.html")}
     assert len(written) == 2 and "mine" in written, written
+    page = (project / "away/reports/mine/index.html").read_text()
+    assert "onset, steps" in page and "onset, tokens" not in page and "?]" not in page  # tokens are not known
     assert (project / "away/docs/validation.md").read_text() == "a page"
     assert dynamics("report", "mine", *away, "--reports", "here").code == 0
     assert (project / "here/mine/index.html").is_file()

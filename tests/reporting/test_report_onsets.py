@@ -14,6 +14,7 @@ from rich.console import Console
 from dynamics.analysis import CurveSpec, Finding, Null, from_units
 from dynamics.analysis.figures import timeline
 from dynamics.analysis.onset_figures import _percent, onsets_by_definition, order_matrix
+from dynamics.emergence import Interval
 from dynamics.reporting.content import _definitions, row
 from dynamics.reporting.ordering import order_content
 from dynamics.reporting.terminal import print_report
@@ -176,3 +177,31 @@ def test_rows_say_why_a_definition_finds_nothing(findings: list[Finding]) -> Non
     assert {o["between"] for o in none["onsets"]} == {"–"}
     assert none["onsets"][2]["reason"] == "no rise beyond what the null draws show"
     assert none["mirage"] is None
+
+
+@pytest.mark.parametrize("state", ["emerged", "transient"])
+def test_what_was_reached_before_the_onset_is_not_printed_as_if_it_followed(
+    findings: list[Finding], state: str
+) -> None:
+    found = replace(
+        findings[0].emergence, state=state, onset=Interval(854, 1007), midpoint=615.4, completion=Interval(854, 1007)
+    )
+    shown = row(replace(findings[0], emergence=found))
+    assert (shown["midpoint"], shown["completion"]) == ("–", "(854, 1007]")
+    assert shown["note"] == "half of its rise, at step 615, lies before its onset"
+    shown = row(replace(findings[0], emergence=replace(found, completion=Interval(725, 854))))
+    assert (shown["midpoint"], shown["completion"]) == ("–", "–")
+    assert shown["note"].endswith("; nine tenths of its rise, in (725, 854], lie before its onset")
+    follows = row(replace(findings[0], emergence=replace(found, midpoint=900.0)))
+    assert (follows["midpoint"], follows["completion"], follows["note"]) == ("900", "(854, 1007]", "")
+    for midpoint, marks in ((615.4, 0), (900.0, 1)):
+        (axes,) = timeline([replace(findings[0], emergence=replace(found, midpoint=midpoint))]).axes
+        assert sum(line.get_marker() == "D" for line in axes.lines) == marks
+
+
+def test_tokens_that_are_not_known_are_no_row_of_question_marks(findings: list[Finding]) -> None:
+    known = replace(findings[0].emergence, onset_tokens=(2_000_000, 4_000_000))
+    assert row(replace(findings[0], emergence=known))["tokens"] == "(2M, 4M]"
+    assert row(findings[0])["tokens"] == "–"
+    half = replace(known, onset_tokens=(None, 4_000_000))
+    assert row(replace(findings[0], emergence=half))["tokens"] == "(?, 4M]"
