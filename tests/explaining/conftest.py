@@ -26,7 +26,8 @@ def chromium() -> Iterator[Any]:
         if path is None:
             pytest.skip("no Chromium is installed")
         # In containers, where tests run as root, Chromium's sandbox cannot start.
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        flags = {"args": ["--no-sandbox", "--disable-gpu"], "ignore_default_args": ["--hide-scrollbars"]}
+        browser = playwright.chromium.launch(executable_path=path, **flags)
         yield browser
         browser.close()
 
@@ -37,7 +38,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, dic
     folder = tmp_path_factory.mktemp("pages")
     found = {}
     sizes = {"organism": made.organism_sized, "pythia": made.pythia_sized, "hostile": made.hostile}
-    sizes |= {"features": made.with_features, "hostile-features": made.hostile_features}
+    sizes |= {"features": made.with_features, "hostile-features": made.hostile_features, "long": made.long_words}
     for name, make in sizes.items():
         explanation = make()
         file = folder / f"{name}.html"

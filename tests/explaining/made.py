@@ -233,6 +233,18 @@ def hostile(**changes: Any) -> dict[str, Any]:
     return made
 
 
+def long_words() -> dict[str, Any]:
+    """Every text is a word that is longer than a line."""
+    made, word = organism_sized(), "w" * 90
+    made["prompt"] = made["run"] = made["metric"] = made["corrupted"]["note"] = made["answer"]["text"] = word
+    made["foil"]["text"] = f"{word}y"
+    for checkpoint in made["checkpoints"]:
+        checkpoint["stage"] = checkpoint["label"] = word
+        for token in checkpoint["top"]:
+            token["text"] = word
+    return made
+
+
 def with_features(
     made: dict[str, Any] | None = None, *, texts: Sequence[str] = WORDS, after: int = 3
 ) -> dict[str, Any]:

@@ -12,6 +12,20 @@ from tests.explaining.tabs import style
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.parametrize("name", ["organism", "pythia", "hostile", "features", "hostile-features", "long"])
+def test_the_page_is_not_wider_than_the_window_beside_its_scrollbar(opened: Any, name: str) -> None:
+    page = opened(name)
+    last = int(page.tab.locator("#slider").get_attribute("max"))
+    for width in (400, 480, 560, 640, 800, 900, 960, 1024, 1100, 1200, 1280, 1366, 1440, 1600):
+        page.tab.set_viewport_size({"width": width, "height": 900})
+        for checkpoint in {0, last // 2, last}:
+            page.tab.locator("#slider").fill(str(checkpoint))
+            inside, wide = page.tab.evaluate(
+                "[document.documentElement.clientWidth, document.documentElement.scrollWidth]"
+            )
+            assert wide <= inside < width, (width, checkpoint)
+
+
 @pytest.mark.parametrize("width", [1280, 800, 390])
 @pytest.mark.parametrize("name", ["organism", "pythia", "hostile", "features", "hostile-features"])
 def test_nothing_is_wider_than_the_window(opened: Any, name: str, width: int) -> None:
