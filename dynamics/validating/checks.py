@@ -44,7 +44,7 @@ class Check:
 
     Attributes:
         table: ``"coverage"``, ``"kinds"`` (coverage by shape), ``"false"`` (false emergence) or ``"discovery"``.
-        row, column: its place there; the row is a definition.
+        row, column: where it stands there; the row is a definition.
         count: curves behind it.
         value: the share.
         error: its standard error, as a simulation of so many curves.
