@@ -32,7 +32,7 @@ class Checkpoint:
     Attributes:
         step: optimizer steps done.
         revision: what pins it at the source: a path relative to the series' folder, or a commit sha.
-        tokens: tokens seen, or None where nobody recorded them; never inferred from ``step`` without a documented
+        tokens: tokens seen, or None where they were not recorded; never inferred from ``step`` without a documented
             number of tokens per step.
         stage: training stage (``""`` where there is only one).
         label: what the source calls it, where that is not the revision: a branch or a tag.
@@ -79,7 +79,7 @@ class SeriesConfig(BaseModel):
 
 
 class Series(ABC):
-    """Where checkpoints come from: a folder, a hub, somebody's own source.
+    """Where checkpoints come from: a folder, a hub, a source of one's own.
 
     What a source cannot say has a default, so that one with a few files on this disk needs the abstract members only.
 

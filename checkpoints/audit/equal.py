@@ -102,7 +102,7 @@ class Judge:
         return "stale", reason
 
     def _shared(self, members: Collection[int], believed: Collection[int]) -> tuple[Kind, str]:
-        """What to say of members whose weights are others', or of all if nobody knows whose."""
+        """What to say of members whose weights are others', or of all if it is not known whose."""
         own = f"those of {self._named(believed)}" if believed else "and at most one label can be right"
         return "shared weights", f"{self._named(members)} hold the same weights, {own}"
 

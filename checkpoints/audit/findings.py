@@ -25,7 +25,7 @@ Kind = Literal[
 ]
 """What kind of finding it is.
 
-From a listing: ``known fault`` (somebody reported it before), ``stale`` (serves the weights of the branch main or of the
+From a listing: ``known fault`` (reported before), ``stale`` (serves the weights of the branch main or of the
 last step), ``shared weights`` (the same weights as other steps: at most one of the labels can be right), ``shared file``
 (one file of several is another step's), ``no weights``, ``missing step`` (published, but not listed), ``unexpected
 step`` (listed, but not in the published schedule), ``equal by design`` (the same weights, as they should be), ``odd size``

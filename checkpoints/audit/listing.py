@@ -196,7 +196,7 @@ def _schedule(entry: Entry, labels: Mapping[int, str]) -> list[AuditFinding]:
 
 
 def _known(entry: Entry, checkpoints: Sequence[Checkpoint], listed: Files, shown: set[int]) -> list[AuditFinding]:
-    """Faults that somebody reported, and whether this listing shows them; a fault without a stage holds for any."""
+    """Faults that were reported, and whether this listing shows them; a fault without a stage holds for any."""
     found: list[AuditFinding] = []
     for fault in entry.known_faults:
         for c in checkpoints:
@@ -212,7 +212,7 @@ def _still(fault: KnownFault, held: tuple[WeightFile, ...] | None, shown: bool) 
     """Whether to leave the checkpoint out, and what the present listing says about the fault.
 
     A fault that does not show keeps its mask: many do not show in a listing. Only weights that are there now were
-    certainly put there after somebody missed them.
+    certainly put there after they were missed.
     """
     if held and _MISSING.search(fault.reason):
         return False, "the present listing has weights"

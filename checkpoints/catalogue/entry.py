@@ -48,7 +48,7 @@ class StepRange(BaseModel):
 
 
 class KnownFault(BaseModel):
-    """Checkpoints that somebody found to hold other weights than their name says, or none."""
+    """Checkpoints that were found to hold other weights than their name says, or none."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -99,7 +99,7 @@ class Entry(BaseModel):
     revisions: str = Field(description="Pattern of branch and tag names, or of owner/name of `repositories`.")
     repositories: tuple[str, ...] = Field((), description="One repository per checkpoint: all of them, by step.")
     counts: Literal["optimizer steps", "checkpoints"] = Field(
-        "optimizer steps", description="What the number in the name counts; checkpoints: nobody documented the steps."
+        "optimizer steps", description="What the number in the name counts; checkpoints: the steps are not documented."
     )
     step_unit: int = Field(1, ge=1, description="The number in the name times this is the step.")
     tokens_unit: int = Field(1, ge=1, description="The number of tokens in the name times this.")

@@ -58,7 +58,7 @@ class Family(BaseModel):
         """All members, in the file's order.
 
         Raises:
-            ValueError: when the file is malformed: a field that entries do not have, a remark on nobody, a size that
+            ValueError: when the file is malformed: a field that entries do not have, a remark on no series, a size that
                 is not one.
         """
         found = []

@@ -16,7 +16,7 @@ its folder, and a download that was cut off is ``NAME.part`` in the same folder.
 
 Two locks per commit, both released by the operating system when a process dies. ``COMMIT.lock`` is held while its
 folder is being changed (downloading, deleting); its file goes with the last folder of the commit. ``COMMIT.*.use`` is
-held, one per user, from fetching to releasing: as long as any other one is held, nobody deletes the folder.
+held, one per user, from fetching to releasing: as long as any other one is held, the folder is not deleted.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class RepositoryCache:
         return _read(self.root / name)
 
     def write(self, name: str, content: Any) -> None:
-        """Replace a JSON file at once; whoever reads it at the same time sees the old one or the new one."""
+        """Replace a JSON file at once; a reader at the same time sees the old one or the new one."""
         file = self.root / name
         with self.writing():
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +121,7 @@ class RepositoryCache:
         return bool(_manifest(folder))
 
     def is_kept(self, folder: Path) -> bool:
-        """Whether somebody wanted the folder to stay."""
+        """Whether the folder is to stay."""
         return bool(_manifest(folder).get("keep"))
 
     def delete(self, folder: Path) -> None:
@@ -142,12 +142,14 @@ class RepositoryCache:
             yield lock.is_locked
         finally:
             if lock.is_locked and not any((self.root / kind / commit).exists() for kind in _KINDS):
-                with suppress(OSError):  # whoever waits for it notices that its name is gone, and makes a new one
+                with suppress(
+                    OSError
+                ):  # a process that waits for it notices that its name is gone, and makes a new one
                     Path(lock.lock_file).unlink()
             lock.release()
 
     def use(self, commit: str) -> None:
-        """Nobody else shall delete this commit's weights from now on; only while :meth:`changing` it."""
+        """No other process may delete this commit's weights from now on; only while :meth:`changing` it."""
         if commit not in self._uses:
             with self.writing():
                 lock = self._lock(f"{commit}.{uuid.uuid4().hex}.use")
@@ -162,7 +164,7 @@ class RepositoryCache:
             Path(lock.lock_file).unlink(missing_ok=True)
 
     def is_used(self, commit: str) -> bool:
-        """Whether anybody uses this commit's weights; only while :meth:`changing` it."""
+        """Whether any process uses this commit's weights; only while :meth:`changing` it."""
         if commit in self._uses:
             return True
         for file in (self.root / "locks").glob(f"{commit}.*.use"):
@@ -172,7 +174,7 @@ class RepositoryCache:
             except Timeout:
                 return True
             lock.release()
-            file.unlink(missing_ok=True)  # whoever held it is dead
+            file.unlink(missing_ok=True)  # the process that held it is dead
         return False
 
     def _lock(self, name: str) -> FileLock:

@@ -111,7 +111,7 @@ class Repository:
             commit: the commit.
             files: of its tree.
             kind: which of the cache's folders.
-            keep: whether they shall stay when nobody uses them any more.
+            keep: whether they stay when no process uses them any more.
             use: whether they are used from now on, until ``cache.release``.
 
         Raises:

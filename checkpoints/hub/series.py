@@ -187,7 +187,7 @@ class HubSeries(Series):
         return header(folder) if cache.is_complete(folder, choose(self._tree(checkpoint))) else None
 
     def release(self, checkpoint: Checkpoint) -> None:
-        """Delete what was downloaded, unless it is to be kept or somebody else uses it.
+        """Delete what was downloaded, unless it is to be kept or another process uses it.
 
         Raises:
             UserError: when it cannot be deleted.
@@ -203,7 +203,7 @@ class HubSeries(Series):
                 cache.delete(folder)
 
     def sweep(self, keep: Collection[str] = ()) -> None:
-        """Delete what killed runs left: every commit's weights, whole or not, that nobody uses or wanted to stay.
+        """Delete what killed runs left: every commit's weights, whole or not, that no process uses and that is not to be kept.
 
         Args:
             keep: commits of which everything stays, such as those still to be collected.

@@ -19,7 +19,7 @@ def is_trained(name: str, config: OrganismConfig) -> bool:
 
 
 def open_organism(name: str, config: OrganismConfig, *, progress: Progress | None = None) -> FolderSeries:
-    """Train the organism if needed and open its folder, exactly as anybody's local series is opened.
+    """Train the organism if needed and open its folder, exactly as any local series is opened.
 
     Runs of one configuration share their weights: the folder has the name of the run that trained them first.
     """

@@ -83,7 +83,7 @@ def weight_findings(
     """
     before = before or Before()
     steps = [c.step for c in checkpoints]
-    # not those that nobody has asked for, between which training may have stood still
+    # not those that were not asked for, between which training may have stood still
     failed = {s for s, state in zip(steps, writer.status(), strict=True) if state == "failed"}
     known = {**before.kept, **measured_sketches(steps, writer.digests(), writer.sketches())}
     return compare(known, failed | {*before.reasons})

@@ -201,6 +201,6 @@ def _settled(folder: FolderSeries, checkpoint: Checkpoint, seen: dict[Path, tupl
         return False
     try:
         return folder.header(checkpoint) is not None
-    except CheckpointError:  # half written, or broken: nobody writes to it any more
+    except CheckpointError:  # half written, or broken: nothing writes to it any more
         newest = max((modified for *_, modified in now), default=0)
         return time.time() - newest / 1e9 > _GIVEN_UP

@@ -60,7 +60,7 @@ class DictionaryConfig(_Settings):
     method: Literal["crosscoder", "chain", "published"] = Field(
         "crosscoder",
         description="crosscoder: one dictionary over all checkpoints; chain: one sparse autoencoder a checkpoint, each "
-        "started from its neighbour's; published: somebody's own, applied at every checkpoint.",
+        "started from its neighbour's; published: one that others trained, applied at every checkpoint.",
     )
     site: str = Field("resid_post", description="The site whose activations are described.")
     layer: int | None = Field(None, ge=0, description="Its layer; by default the one at two thirds of the depth.")

@@ -24,7 +24,7 @@ __all__ = ["ProbePlan", "built_in", "find_analysis", "merge"]
 
 @dataclass(frozen=True)
 class ProbePlan:
-    """One probe with every distinct measurement that anybody wants on it."""
+    """One probe with every distinct measurement that is wanted on it."""
 
     probe: Probe
     measurements: tuple[Measurement, ...]

@@ -10,7 +10,7 @@ __all__ = ["log_steps", "scheduled"]
 
 
 COUNTS = {"log": 20, "adaptive": 8}
-"""How many checkpoints a schedule visits at first if nobody says. An adaptive one soon has more where they tell more, and
+"""How many checkpoints a schedule visits at first unless the run says it. An adaptive one soon has more where they tell more, and
 a coarse grid of 20 leaves a small budget little to look with (``benchmarks/adaptive.py --coarse 8 20``)."""
 
 
