@@ -5,13 +5,15 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 from itertools import combinations
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from dynamics.analysis import CurveSpec, Finding, Null, from_units
 from dynamics.analysis.figures import curve_grid, heat_maps, new_figure, timeline
-from dynamics.analysis.findings import Finding, from_units
 from dynamics.analysis.fitting import legend_below
 from dynamics.analysis.onset_figures import onsets_by_definition, order_matrix
 from tests.analysis.drawn import unreadable
@@ -29,10 +31,10 @@ def finding() -> Finding:
     rate = 0.1 + 0.8 / (1 + np.exp(-(np.log10(STEPS + 1.0) - 1.5) / 0.15))
     units = (rng.random((STEPS.size, 60)) < rate[:, None]).astype(float)
     null = rng.binomial(60, 0.1, size=(STEPS.size, 50)) / 60
-    return from_units(
-        "made.circuit", "", units, steps=STEPS, tokens=None, clusters=np.arange(60), null=null, null_name="chance",
-        metric="share of the prompts that are answered as the circuit says (all digits right)", unit="prompts", headline=True,
-    )  # fmt: skip
+    metric = "share of the prompts that are answered as the circuit says (all digits right)"
+    spec = CurveSpec(metric, clusters=np.arange(60), headline=True)
+    trace: Any = SimpleNamespace(steps=STEPS, tokens=None)
+    return from_units("circuit", "", units, Null(null, "chance"), spec).assessed(trace)
 
 
 def findings(one: Finding, count: int, title: str) -> list[Finding]:
