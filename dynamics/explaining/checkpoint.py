@@ -15,7 +15,7 @@ from .prompts import Question, token_text
 
 if TYPE_CHECKING:
     from ..circuits.wired import Wired
-    from .flow import Flow, Place
+    from .flow import Flow, NodeAt
 
 __all__ = ["explain_checkpoint", "failed", "guess", "node"]
 
@@ -158,9 +158,9 @@ def failed(checkpoint: Checkpoint, reason: str) -> dict[str, Any]:
     }
 
 
-def node(sources: Sequence[Source], place: Place) -> dict[str, Any]:
-    """A place of the flowchart."""
-    source, position = place
+def node(sources: Sequence[Source], at: NodeAt) -> dict[str, Any]:
+    """A node of the flowchart, as JSON values."""
+    source, position = at
     if source == len(sources):
         return {"id": f"logits@{position}", "kind": "logits", "layer": None, "head": None, "position": position}
     about = sources[source]

@@ -170,13 +170,13 @@ def _slug(prompt: str, *settings: object) -> str:
 
 def _require_writable(folder: Path) -> None:
     """What cannot be written is said before it is computed."""
-    place = folder
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    if not place.is_dir():
-        raise _unwritable(folder, f"{place} is a file")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise _unwritable(folder, f"{place} is read-only")
+    nearest = folder
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise _unwritable(folder, f"{nearest} is a file")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise _unwritable(folder, f"{nearest} is read-only")
 
 
 def _unwritable(folder: Path, why: str) -> UserError:
@@ -235,7 +235,7 @@ def _explanation(
                         f"step {checkpoint.step}, by which answer and foil are guessed, cannot be loaded: {wired}",
                         remedy="give --answer and --foil",
                     )
-                if question.how == "one token" and not question.tried:  # nobody to say which twin: take random ones
+                if question.how == "one token" and not question.tried:  # nothing says which twin: take random ones
                     question = replace(question, how="random tokens")
                 parts.append(failed(checkpoint, wired))
                 flows.append(None)
@@ -253,13 +253,13 @@ def _explanation(
                 crossings[checkpoint.step] = _crossing(wired, opened, question, (answer, foil) if flow else None)
     assert answer is not None and foil is not None
     parts, flows = [*parts[1:], parts[0]], [*flows[1:], flows[0]]
-    places = sorted({place for flow in flows if flow is not None for place in flow.nodes})
-    index = {place: i for i, place in enumerate(places)}
+    found = sorted({at for flow in flows if flow is not None for at in flow.nodes})
+    index = {at: i for i, at in enumerate(found)}
     for part, flow in zip(parts, flows, strict=True):
         if flow is not None:
-            part["nodes"] = [[index[place], score] for place, score in flow.nodes.items()]
+            part["nodes"] = [[index[at], score] for at, score in flow.nodes.items()]
             part["edges"] = [[index[e.source], index[e.target], e.port, e.score] for e in flow.edges]
-    nodes = [node(graph.sources, place) for place in places]
+    nodes = [node(graph.sources, at) for at in found]
     if opened is not None:
         nodes += split_checkpoints(opened, crossings, parts, share, len(nodes))
     return {
@@ -334,7 +334,7 @@ def _models(
         ReadAhead(series, order, series.read) as ahead,
         reporter.bar(f"explaining {name}", len(order), unit="checkpoints") as bar,
     ):
-        for place, checkpoint in enumerate(order):
+        for done, checkpoint in enumerate(order):
             failure = ""
             try:
                 prepared = ahead.take()
@@ -345,4 +345,4 @@ def _models(
                 failure = without_cache_path(error.observed)
             ahead.release()
             yield checkpoint, failure or Wired(resident.model, model.architecture)
-            bar.update(place + 1, f"step {checkpoint.step}")
+            bar.update(done + 1, f"step {checkpoint.step}")

@@ -44,14 +44,14 @@ def closest_twin(
     """
     ids = question.ids
     pool = ordinary_tokens(tokenizer, wired.architecture.shape)
-    places = np.flatnonzero(np.isin(ids, pool))
+    positions = np.flatnonzero(np.isin(ids, pool))
     rng = np.random.default_rng(seed)
     rows = []
-    for place in places:
-        others = pool[pool != ids[place]]
+    for position in positions:
+        others = pool[pool != ids[position]]
         for token in rng.choice(others, size=min(CANDIDATES, len(others)), replace=False):
             row = ids.copy()
-            row[place] = token
+            row[position] = token
             rows.append(row)
     if not rows:
         raise UserError("no token of the prompt can be exchanged", remedy="give --corrupted")

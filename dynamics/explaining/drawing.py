@@ -1,4 +1,4 @@
-"""From an explanation to what is drawn of it: places, curves, texts; everything that the page does not have to compute.
+"""From an explanation to what is drawn of it: boxes, curves, texts; everything that the page does not have to compute.
 
 The page and the figure are drawn from the same :class:`Drawing`, so that they cannot differ.
 """
@@ -41,7 +41,7 @@ _WIDE_FROM = 14
 
 @dataclass(frozen=True)
 class DrawnNode:
-    """A node with its place and names: on its box, in lists, in full."""
+    """A node with its box and names: on its box, in lists, in full."""
 
     box: Box
     kind: str
@@ -120,7 +120,7 @@ def draw(explanation: Explanation) -> Drawing:
     )
     nodes = tuple(
         DrawnNode(box, node.kind, _short(node), visible(node.id), _name(node, explanation.tokens))
-        for node, box in zip(explanation.nodes, layout.places, strict=True)
+        for node, box in zip(explanation.nodes, layout.boxes, strict=True)
     )
     strongest = max((size_of(score) for of_this in scores for _, score in of_this), default=0.0)
     return Drawing(layout, tokens, nodes, edges, tuple(scores), labels, strongest, wide)
@@ -131,10 +131,10 @@ def _edge(nodes: Sequence[Node], layout: Layout, source: int, target: int, port:
     column: list[Box] = []
     if nodes[target].position == position:
         column = [
-            layout.places[i] for i, node in enumerate(nodes) if node.position == position and i not in (source, target)
+            layout.boxes[i] for i, node in enumerate(nodes) if node.position == position and i not in (source, target)
         ]
-    line = curve(layout.places[source], layout.places[target], port, column, layout.width)
-    return DrawnEdge(source, target, port, line, label_spots(line, layout.places, layout.width))
+    line = curve(layout.boxes[source], layout.boxes[target], port, column, layout.width)
+    return DrawnEdge(source, target, port, line, label_spots(line, layout.boxes, layout.width))
 
 
 def _short(node: Node) -> str:
@@ -233,16 +233,16 @@ def crossing_edges(explanation: Explanation, edges: Sequence[DrawnEdge]) -> tupl
 
 @dataclass(frozen=True)
 class Axis:
-    """Places of steps on an axis from 0 to 1, and its ticks as (place, text)."""
+    """Positions of steps on an axis from 0 to 1, and its ticks as (position, text)."""
 
-    places: tuple[float, ...]
+    positions: tuple[float, ...]
     ticks: tuple[tuple[float, str], ...]
 
 
 def step_axis(steps: Sequence[int]) -> Axis:
-    """Logarithmic axis of ascending steps on which step 0 has a place, as in the project's figures.
+    """Logarithmic axis of ascending steps on which step 0 is shown, as in the project's figures.
 
-    >>> [(round(place, 3), text) for place, text in step_axis([0, 1, 10, 100]).ticks]
+    >>> [(round(position, 3), text) for position, text in step_axis([0, 1, 10, 100]).ticks]
     [(0.0, '0'), (0.149, '1'), (0.574, '10'), (1.0, '100')]
     """
     before_one = 0.35

@@ -19,9 +19,9 @@ from ..circuits.attribution import attribute
 from ..circuits.graph import Graph
 from ..circuits.wired import Metric, Wired
 
-__all__ = ["STEPS", "Edge", "Flow", "Place", "find_flow", "rows_at_once"]
+__all__ = ["STEPS", "Edge", "Flow", "NodeAt", "find_flow", "rows_at_once"]
 
-Place = tuple[int, int]
+NodeAt = tuple[int, int]
 """Index of a source (the number of sources for the logits), and token position."""
 
 MOST = 300
@@ -41,8 +41,8 @@ _ROUNDING = 1e-5
 class Edge:
     """From what wrote to what read, with the port and the attribution in logits."""
 
-    source: Place
-    target: Place
+    source: NodeAt
+    target: NodeAt
     port: str
     score: float
 
@@ -53,7 +53,7 @@ class Flow:
 
     Attributes:
         edges: strongest first.
-        nodes: total attribution of every place in the flowchart, in logits.
+        nodes: total attribution of every node of the flowchart, in logits.
         total: how many edges there are at all, as many at every checkpoint.
         faithfulness: share of the difference between prompt and twins that the kept edges restore, measured; NaN where
             the attribution is not finite, so that no edges can be chosen.
@@ -61,7 +61,7 @@ class Flow:
     """
 
     edges: tuple[Edge, ...]
-    nodes: dict[Place, float]
+    nodes: dict[NodeAt, float]
     total: int
     faithfulness: float
     reached: bool
@@ -122,8 +122,8 @@ def find_flow(
                     below = middle
             break
         below = count
-    places = {place for edge in kept for place in (edge.source, edge.target)}
-    nodes = {place: _strength(by_token, place, difference, graph) for place in sorted(places)}
+    ends = {end for edge in kept for end in (edge.source, edge.target)}
+    nodes = {end: _strength(by_token, end, difference, graph) for end in sorted(ends)}
     return Flow(tuple(kept), nodes, total, faithful, enough(faithful))
 
 
@@ -161,9 +161,9 @@ def _attributed(
     return by_token, reached
 
 
-def _strength(by_token: np.ndarray, place: Place, difference: float, graph: Graph) -> float:
+def _strength(by_token: np.ndarray, node: NodeAt, difference: float, graph: Graph) -> float:
     """All that a source passes on at a token, kept or not; the logits receive the whole difference."""
-    source, token = place
+    source, token = node
     return difference if source == len(graph.sources) else float(by_token[token, source].sum())
 
 
@@ -217,8 +217,8 @@ def _largest(scores: np.ndarray, most: int) -> list[tuple[int, ...]]:
     """Indices of the values that are largest without their sign and not zero, in no order."""
     sizes = np.abs(scores).reshape(-1)
     chosen = np.argpartition(sizes, -most)[-most:] if len(sizes) > most else np.arange(len(sizes))
-    places = np.unravel_index(chosen[sizes[chosen] > 0], scores.shape)
-    return [tuple(int(i) for i in place) for place in zip(*places, strict=True)]
+    indices = np.unravel_index(chosen[sizes[chosen] > 0], scores.shape)
+    return [tuple(int(i) for i in index) for index in zip(*indices, strict=True)]
 
 
 def _connected(edges: list[Edge], logits: int) -> list[Edge]:

@@ -1,6 +1,6 @@
-"""Where the nodes of a flowchart lie: one column a position, layers upward, the same places at every checkpoint.
+"""Where the nodes of a flowchart lie: one column a position, layers upward, in the same boxes at every checkpoint.
 
-The places follow from the union of the nodes of all checkpoints, so that nothing moves while one goes through training.
+The boxes follow from the union of the nodes of all checkpoints, so that nothing moves while one goes through training.
 Several nodes of one layer at one position share a *cell*, in lines of as many as the column has room for; columns are
 widened where that lowers the chart most, as long as it fits a page. Layers that keep no node take no room. Features of a
 dictionary stand in a strip of their own, between two layers. Lengths are in the units of the drawing (about pixels); x
@@ -111,10 +111,10 @@ class Gap:
 
 @dataclass(frozen=True)
 class Layout:
-    """Places of everything.
+    """Boxes of everything.
 
     Attributes:
-        places: of each node, in the order of the nodes.
+        boxes: of each node, in the order of the nodes.
         slanted: whether tokens stand at an angle, because some do not fit their column.
         token_y: height at which tokens begin.
         strip: (top, bottom) of the features, where there are some.
@@ -122,7 +122,7 @@ class Layout:
 
     width: float
     height: float
-    places: tuple[Box, ...]
+    boxes: tuple[Box, ...]
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     gaps: tuple[Gap, ...]
@@ -166,7 +166,7 @@ def lay_out(
     target_height: float,
     after: int | None = None,
 ) -> Layout:
-    """Places of ``nodes``, a column for each of ``token_widths`` (one a position).
+    """Boxes of ``nodes``, a column for each of ``token_widths`` (one a position).
 
     Args:
         parallel: attention and MLP of a layer read the same stream and share a line; else the MLP lies above the heads.
@@ -200,11 +200,11 @@ def lay_out(
     free = target_height - sum(lines.values()) * _PITCH_Y - in_strip * _FEATURE_PITCH - 100
     between = min(max(free / (len(used) + bool(in_strip) + 1), _LEAST_BETWEEN_LAYERS), _MOST_BETWEEN_LAYERS)
 
-    places: dict[int, Box] = {}
+    boxes: dict[int, Box] = {}
     y = _MARGIN_TOP + NODE_HEIGHT / 2
     for index, node in enumerate(nodes):
         if node.kind == "logits":
-            places[index] = Box(columns[node.position].x, y, NODE_WIDTH + 12, NODE_HEIGHT)
+            boxes[index] = Box(columns[node.position].x, y, NODE_WIDTH + 12, NODE_HEIGHT)
     y += NODE_HEIGHT / 2 + between
     rows, gaps, layer = [], [], layers - 1
     strip: tuple[float, float] | None = None
@@ -214,7 +214,7 @@ def lay_out(
             strip = (y, y + in_strip * _FEATURE_PITCH + 2 * _STRIP_PAD)
             for position, column in enumerate(columns):
                 inside = cells[_STRIP, 0, position]
-                places.update(_cell(inside, column, slots[position], y + _STRIP_PAD, FEATURE_HEIGHT, _FEATURE_PITCH))
+                boxes.update(_cell(inside, column, slots[position], y + _STRIP_PAD, FEATURE_HEIGHT, _FEATURE_PITCH))
             y, above_strip = strip[1] + between, -1
             continue
         if layer not in used:
@@ -225,16 +225,16 @@ def lay_out(
         top = y
         for band in (1, 0):
             for position, column in enumerate(columns):
-                places.update(_cell(cells.get((layer, band, position), ()), column, slots[position], y))
+                boxes.update(_cell(cells.get((layer, band, position), ()), column, slots[position], y))
             y += _PITCH_Y * lines.get((layer, band), 0)
         rows.append(Row(layer, top, y))
         y, layer = y + between, layer - 1
     for index, node in enumerate(nodes):
         if node.kind == "embed":
-            places[index] = Box(columns[node.position].x, y + 5, 10, 10)
+            boxes[index] = Box(columns[node.position].x, y + 5, 10, 10)
     token_y = y + 18
     height = token_y + (max(token_widths, default=0) * _SLANT if slanted else 14) + 16
-    in_order = tuple(places[i] for i in range(len(nodes)))
+    in_order = tuple(boxes[i] for i in range(len(nodes)))
     return Layout(
         x + _MARGIN_RIGHT, height, in_order, tuple(columns), tuple(rows), tuple(gaps), token_y, slanted, strip
     )
@@ -264,13 +264,13 @@ def _cell(
     pitch: float = _PITCH_Y,
 ) -> dict[int, Box]:
     """Nodes of a cell line by line, each line centred in its column."""
-    places = {}
+    boxes = {}
     for line, start in enumerate(range(0, len(inside), slots or 1)):
         part = inside[start : start + slots]
         for i, index in enumerate(part):
             x = column.x + (i - (len(part) - 1) / 2) * _PITCH_X
-            places[index] = Box(x, top + (line + 0.5) * pitch, NODE_WIDTH, height)
-    return places
+            boxes[index] = Box(x, top + (line + 0.5) * pitch, NODE_WIDTH, height)
+    return boxes
 
 
 def _widen(cells: _Cells, least: Sequence[float], target: float) -> list[int]:
@@ -343,10 +343,10 @@ def label_spots(curve: Curve, nodes: Iterable[Box], within: float = inf) -> tupl
 
 
 def place_labels(spots: Iterable[tuple[int, Sequence[Box]]], most: int) -> list[tuple[int, Box]]:
-    """Places for the labels of edges that overlap no other label; earlier edges choose first.
+    """Spots for the labels of edges that overlap no other label; earlier edges choose first.
 
     Args:
-        spots: (edge, its possible places), the most important edge first.
+        spots: (edge, its possible spots), the most important edge first.
         most: labels at most.
     """
     placed: list[tuple[int, Box]] = []

@@ -85,7 +85,7 @@ def explanation_page(explanation: Mapping[str, Any]) -> str:
 def explanation_svg(explanation: Mapping[str, Any], checkpoint: int) -> str:
     """The flowchart of one checkpoint as an SVG picture for a paper.
 
-    Sign is told by colour, dashes and the numbers' signs, so that it survives a print in grey.
+    Sign is shown by colour, dashes and the numbers' signs, so that it survives a print in grey.
 
     Args:
         checkpoint: index into the explanation's checkpoints; negative ones count from the last.
@@ -101,10 +101,10 @@ def explanation_svg(explanation: Mapping[str, Any], checkpoint: int) -> str:
             expected=f"a number from 0 to {count - 1}",
             remedy="count the checkpoints of the explanation from 0",
         )
-    place = checkpoint % count
+    index = checkpoint % count
     drawing = draw(checked)
-    shown = checked.checkpoints[place]
-    scores = drawing.scores[place]
+    shown = checked.checkpoints[index]
+    scores = drawing.scores[index]
     width = max(drawing.layout.width, 560.0)
     strongest = max((size_of(score) for _, score in scores), default=0.0)
     return (
@@ -121,7 +121,7 @@ def explanation_svg(explanation: Mapping[str, Any], checkpoint: int) -> str:
             ],
             labels=[
                 (label, _edge_label(drawing.edges[label.edge].port, dict(scores)[label.edge]))
-                for label in drawing.labels[place]
+                for label in drawing.labels[index]
             ],
             width=width,
             message=wrap(says(shown), int(width / 9)),
@@ -216,7 +216,7 @@ def _payload(e: Explanation, drawing: Drawing) -> dict[str, Any]:
     """What the script needs, as flat as it can be: lists of pairs are written one after the other."""
     vocabulary: dict[str, int] = {}
     checkpoints = [
-        _checkpoint(e, drawing, place, checkpoint, vocabulary) for place, checkpoint in enumerate(e.checkpoints)
+        _checkpoint(e, drawing, index, checkpoint, vocabulary) for index, checkpoint in enumerate(e.checkpoints)
     ]
     return {
         "nodes": [[node.name, node.id] for node in drawing.nodes],
@@ -226,7 +226,7 @@ def _payload(e: Explanation, drawing: Drawing) -> dict[str, Any]:
         "positions": [f"{i} {quoted(token)}" for i, token in enumerate(e.tokens)],
         "layers": e.layers,
         "answer": quoted(e.answer.text),
-        "places": [round(x, 1) for x in _chart(e)["places"]],
+        "across": [round(x, 1) for x in _chart(e)["across"]],
         "vocabulary": list(vocabulary),
     } | _features(e, drawing)
 
@@ -250,7 +250,7 @@ def _features(e: Explanation, drawing: Drawing) -> dict[str, Any]:
 def _born(feature: Feature) -> str:
     birth = feature.birth
     if birth is None:
-        return "when it was born cannot be told"
+        return "when it was born is not known"
     if birth.absent is None:
         return f"there since step {birth.present:,}, the first one covered"
     return f"born between step {birth.absent:,} and step {birth.present:,}"
@@ -267,7 +267,7 @@ def _example(example: Example) -> list[str]:
 
 
 def _checkpoint(
-    e: Explanation, drawing: Drawing, place: int, c: Checkpoint, vocabulary: dict[str, int]
+    e: Explanation, drawing: Drawing, index: int, c: Checkpoint, vocabulary: dict[str, int]
 ) -> dict[str, Any]:
     more = [f"{_tokens(c.tokens)} tokens"] if c.tokens is not None else []
     more += [visible(c.stage)] if c.stage else []
@@ -287,11 +287,11 @@ def _checkpoint(
             percent(c.faithfulness),
             kept,
         ],
-        "probabilities": [_place_of(c.answer_probability), _place_of(c.foil_probability)],
+        "probabilities": [_height_of(c.answer_probability), _height_of(c.foil_probability)],
         "top": [[visible(t.text), percent(t.probability), _short(t.probability)] for t in c.top],
         "nodes": [_short(x) for pair in c.nodes for x in pair],
-        "edges": [_short(x) for pair in drawing.scores[place] for x in pair],
-        "labels": [x for label in drawing.labels[place] for x in (label.edge, label.x, label.y)],
+        "edges": [_short(x) for pair in drawing.scores[index] for x in pair],
+        "labels": [x for label in drawing.labels[index] for x in (label.edge, label.x, label.y)],
         "lens": _lens(c.lens, vocabulary) if c.lens is not None else None,
     } | _split(e, c)
 
@@ -333,14 +333,14 @@ def _tokens(count: int) -> str:
 
 
 def _slider_ticks(checkpoints: Sequence[Checkpoint]) -> list[tuple[float, str]]:
-    """Labelled places under the slider, where all checkpoints are equally far apart: (percent, step)."""
+    """Labels under the slider, where all checkpoints are equally far apart: (percent, step)."""
     last = len(checkpoints) - 1
     stride = max(1, -(-last // 8))
     shown = [i for i in range(0, last + 1, stride) if i == last or last - i >= stride * 0.85] + [last]
     return [(round(100 * i / max(last, 1), 2), short_step(checkpoints[i].step)) for i in dict.fromkeys(shown)]
 
 
-def _place_of(probability: float | None) -> float | None:
+def _height_of(probability: float | None) -> float | None:
     """Height of a probability in the chart."""
     inside = _CHART_HEIGHT - _CHART_TOP - _CHART_BOTTOM
     return None if probability is None else round(_CHART_TOP + (1 - probability) * inside, 1)
@@ -350,12 +350,12 @@ def _chart(e: Explanation) -> dict[str, Any]:
     """Probabilities of answer and foil over training, as paths; a line is interrupted where there is no number."""
     axis = step_axis([c.step for c in e.checkpoints])
     inside = _CHART_WIDTH - _CHART_LEFT - _CHART_RIGHT
-    places = [_CHART_LEFT + inside * x for x in axis.places]
+    across = [_CHART_LEFT + inside * x for x in axis.positions]
 
     def path(values: Sequence[float | None]) -> str:
         parts, drawing = [], False
-        for x, value in zip(places, values, strict=True):
-            y = _place_of(value)
+        for x, value in zip(across, values, strict=True):
+            y = _height_of(value)
             if y is not None:
                 parts.append(f"{'L' if drawing else 'M'}{x:.1f} {y:g}")
             drawing = y is not None
@@ -367,14 +367,14 @@ def _chart(e: Explanation) -> dict[str, Any]:
         "left": _CHART_LEFT,
         "right": _CHART_WIDTH - _CHART_RIGHT,
         "bottom": _CHART_HEIGHT - _CHART_BOTTOM,
-        "places": places,
-        "levels": [(_place_of(p), text) for p, text in ((0.0, "0"), (0.5, "0.5"), (1.0, "1"))],
+        "across": across,
+        "levels": [(_height_of(p), text) for p, text in ((0.0, "0"), (0.5, "0.5"), (1.0, "1"))],
         "ticks": [(round(_CHART_LEFT + inside * x, 1), text) for x, text in axis.ticks],
         "answer": path([c.answer_probability for c in e.checkpoints]),
         "foil": path([c.foil_probability for c in e.checkpoints]),
         "points": [
-            (round(x, 1), _place_of(c.answer_probability))
-            for x, c in zip(places, e.checkpoints, strict=True)
+            (round(x, 1), _height_of(c.answer_probability))
+            for x, c in zip(across, e.checkpoints, strict=True)
             if c.answer_probability is not None
         ],
     }

@@ -314,7 +314,7 @@ def test_features_show_their_numbers_and_what_they_are(opened: Any, pages: Pages
             born = known["birth"] and (
                 "born between step 12 and step 18" if known["birth"]["absent"] else "since step 0"
             )
-            assert (born or "when it was born cannot be told") in tip
+            assert (born or "when it was born is not known") in tip
             shown = [e["token"].strip(" ").replace("\n", "↵") for e in known["examples"]]
             assert page.tab.locator("#tip mark").all_inner_texts() == shown
             told.add(len(shown))

@@ -52,9 +52,9 @@ def any_nodes() -> st.SearchStrategy[list[Node]]:
 @given(any_nodes(), st.booleans(), st.sampled_from([5.0, 30.0, 90.0]))
 def test_no_two_nodes_overlap_and_all_are_inside(nodes: list[Node], parallel: bool, token: float) -> None:
     layout = laid_out(nodes, parallel=parallel, token=token)
-    for a, b in combinations(layout.places, 2):
+    for a, b in combinations(layout.boxes, 2):
         assert not a.overlaps(b)
-    for box in layout.places:
+    for box in layout.boxes:
         assert box.x - box.width / 2 > 0 and box.x + box.width / 2 < layout.width
         assert box.y - box.height / 2 > 0 and box.y + box.height / 2 < layout.token_y < layout.height
 
@@ -63,7 +63,7 @@ def test_no_two_nodes_overlap_and_all_are_inside(nodes: list[Node], parallel: bo
 @given(any_nodes(), st.booleans())
 def test_later_nodes_lie_higher_and_later_positions_to_the_right(nodes: list[Node], parallel: bool) -> None:
     layout = laid_out(nodes, parallel=parallel)
-    for (a, at), (b, bt) in combinations(zip(nodes, layout.places, strict=True), 2):
+    for (a, at), (b, bt) in combinations(zip(nodes, layout.boxes, strict=True), 2):
         low, high = (a.depth, b.depth) if not parallel else (a.depth[:1], b.depth[:1])
         if low < high:
             assert at.y > bt.y
@@ -76,8 +76,8 @@ def test_later_nodes_lie_higher_and_later_positions_to_the_right(nodes: list[Nod
 def test_places_do_not_depend_on_the_order_of_the_nodes(nodes: list[Node], rng: random.Random) -> None:
     shuffled = list(nodes)
     rng.shuffle(shuffled)
-    first = dict(zip((n.id for n in nodes), laid_out(nodes).places, strict=True))
-    assert dict(zip((n.id for n in shuffled), laid_out(shuffled).places, strict=True)) == first
+    first = dict(zip((n.id for n in nodes), laid_out(nodes).boxes, strict=True))
+    assert dict(zip((n.id for n in shuffled), laid_out(shuffled).boxes, strict=True)) == first
 
 
 def test_layers_that_keep_nothing_take_no_room() -> None:
@@ -88,7 +88,7 @@ def test_layers_that_keep_nothing_take_no_room() -> None:
     assert sparse.height < dense.height and not dense.gaps
     (top,) = laid_out([head(0, 0, 0), logits(4)]).gaps
     assert (top.first, top.last) == (1, 5)
-    assert laid_out([head(0, 0, 0)]).places[0].y > top.y
+    assert laid_out([head(0, 0, 0)]).boxes[0].y > top.y
 
 
 def test_a_crowded_column_is_widened_and_an_empty_one_is_not() -> None:
@@ -96,7 +96,7 @@ def test_a_crowded_column_is_widened_and_an_empty_one_is_not() -> None:
     widths = [column.width for column in layout.columns]
     assert widths[4] > 2 * widths[1] > widths[0]
     assert layout.width <= 700
-    assert len({box.y for box in layout.places[:12]}) < 6
+    assert len({box.y for box in layout.boxes[:12]}) < 6
 
 
 def test_long_tokens_stand_at_an_angle_and_short_ones_lie_flat() -> None:
@@ -158,7 +158,7 @@ def test_a_drawing_holds_every_edge_and_its_strongest_are_labelled(size: object)
     explanation = check_explanation(size())  # type: ignore[operator]
     drawing = draw(explanation)
     assert drawing == draw(explanation)
-    for a, b in combinations(drawing.layout.places, 2):
+    for a, b in combinations(drawing.layout.boxes, 2):
         assert not a.overlaps(b)
     for checkpoint, scores, labels in zip(explanation.checkpoints, drawing.scores, drawing.labels, strict=True):
         found = {(drawing.edges[i].source, drawing.edges[i].target, drawing.edges[i].port): s for i, s in scores}
@@ -171,11 +171,11 @@ def test_a_drawing_holds_every_edge_and_its_strongest_are_labelled(size: object)
 
 def test_the_step_axis_has_a_place_for_zero_and_is_logarithmic_above_one() -> None:
     axis = step_axis([0, 1, 10, 100, 1000])
-    zero, one, ten, hundred, thousand = axis.places
+    zero, one, ten, hundred, thousand = axis.positions
     assert zero == 0 and thousand == 1
     assert ten - one == pytest.approx(hundred - ten) == pytest.approx(thousand - hundred)
     assert [text for _, text in axis.ticks] == ["0", "1", "10", "100", "1000"]
-    assert step_axis([7]).places == (0.0,)
+    assert step_axis([7]).positions == (0.0,)
     assert [text for _, text in step_axis([2000, 3000]).ticks] == ["2000", "3000"]
 
 
@@ -190,9 +190,9 @@ def test_features_lie_in_a_strip_between_two_layers(nodes: list[Node], after: in
     layout = lay_out(every, 6, [20] * 5, parallel=True, target_width=700, target_height=600, after=after)
     assert layout.strip is not None
     top, bottom = layout.strip
-    for a, b in combinations(layout.places, 2):
+    for a, b in combinations(layout.boxes, 2):
         assert not a.overlaps(b)
-    for node, box in zip(every, layout.places, strict=True):
+    for node, box in zip(every, layout.boxes, strict=True):
         if node.in_dictionary:
             assert top <= box.y - box.height / 2 and box.y + box.height / 2 <= bottom
         elif node.kind == "logits" or (node.layer is not None and node.layer >= after):
@@ -202,5 +202,5 @@ def test_features_lie_in_a_strip_between_two_layers(nodes: list[Node], after: in
     for gap in layout.gaps:
         assert gap.last < after or gap.first >= after
     columns = {c.position: c for c in layout.columns}
-    for node, box in zip(every, layout.places, strict=True):
+    for node, box in zip(every, layout.boxes, strict=True):
         assert abs(box.x - columns[node.position].x) <= columns[node.position].width / 2

@@ -43,9 +43,9 @@ tipOf = (item) => {
 
 // Examples come as objects: the token on which the feature fires is marked.
 const showLines = showTip;
-showTip = (lines, place) => {
+showTip = (lines, box) => {
   const plain = (line) => (typeof line === "string" ? line : Object.values(line).join(" "));
-  showLines(lines.map(plain), place);
+  showLines(lines.map(plain), box);
   [...tip.children].forEach((element, i) => {
     const line = lines[i];
     if (typeof line === "string") return;

@@ -169,7 +169,7 @@ function tipOf(item) {
 }
 
 // Beside a rectangle of the window, and never outside of it.
-function showTip([title, ...rest], place) {
+function showTip([title, ...rest], box) {
   const strong = document.createElement("strong");
   strong.textContent = title;
   const others = rest.map((text) => {
@@ -180,9 +180,9 @@ function showTip([title, ...rest], place) {
   tip.replaceChildren(strong, ...others);
   tip.hidden = false;
   const { width, height } = tip.getBoundingClientRect();
-  const right = place.right + 10 + width < innerWidth ? place.right + 10 : place.left - 10 - width;
+  const right = box.right + 10 + width < innerWidth ? box.right + 10 : box.left - 10 - width;
   tip.style.left = `${Math.max(8, Math.min(right, innerWidth - width - 8))}px`;
-  tip.style.top = `${Math.max(8, Math.min(place.top, innerHeight - height - 8))}px`;
+  tip.style.top = `${Math.max(8, Math.min(box.top, innerHeight - height - 8))}px`;
 }
 
 function itemAt(target) {

@@ -66,7 +66,7 @@ document.getElementById("chart").addEventListener("click", (event) => {
   const chart = event.currentTarget;
   const { left, width } = chart.getBoundingClientRect();
   const x = ((event.clientX - left) / width) * chart.viewBox.baseVal.width;
-  const distances = data.places.map((place) => Math.abs(place - x));
+  const distances = data.across.map((at) => Math.abs(at - x));
   move(distances.indexOf(Math.min(...distances)));
 });
 

@@ -6,8 +6,8 @@ let lensShows = "top";
 function drawPanels(checkpoint, index) {
   document.getElementById("step").textContent = checkpoint.title;
   document.getElementById("more").textContent = checkpoint.more;
-  document.querySelectorAll("#numbers dd").forEach((place, i) => {
-    place.textContent = checkpoint.numbers[i];
+  document.querySelectorAll("#numbers dd").forEach((cell, i) => {
+    cell.textContent = checkpoint.numbers[i];
   });
   document.getElementById("top").replaceChildren(
     ...checkpoint.top.map(([text, percent, probability]) => {
@@ -21,7 +21,7 @@ function drawPanels(checkpoint, index) {
       return item;
     }),
   );
-  const x = data.places[index];
+  const x = data.across[index];
   const now = document.getElementById("now");
   now.setAttribute("x1", x);
   now.setAttribute("x2", x);
