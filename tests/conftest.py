@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from hypothesis import HealthCheck, settings
 
 from checkpoints.organism import OrganismConfig
 
@@ -20,6 +21,11 @@ MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 TINY = OrganismConfig(steps=12, checkpoints=6, layers=2, d_model=32, heads=2, batch=8)
 """Two layers, twelve steps: it learns nothing, but it has everything that a series has."""
+
+
+# A test's time says how busy the machine is, not whether the test holds.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 
 def pytest_configure(config: pytest.Config) -> None:
