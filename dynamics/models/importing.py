@@ -47,6 +47,8 @@ def import_own(dotted: str, what: str) -> ModuleType:
         ModuleNotFoundError: when there is none of this name.
         UserError: when it is there and cannot be imported, with the import's own message.
     """
+    if not dotted:
+        raise ModuleNotFoundError("no module is named", name="")
     try:
         return import_module(dotted)
     except Exception as error:  # anything may happen in a module that is not ours

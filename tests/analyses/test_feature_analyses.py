@@ -279,6 +279,7 @@ def test_without_dictionaries_there_is_a_note_and_no_crash(tmp_path: Path) -> No
     assert plan(Context(None), Options()) == []
 
 
+@pytest.mark.slow
 def test_an_analysis_that_plans_nothing_is_collected_and_reported(tiny_series: Path, tmp_path: Path) -> None:
     from checkpoints.local import FolderConfig
 

@@ -193,7 +193,7 @@ def test_figures_are_drawn_from_the_summary_alone(tmp_path: Path, tokenizer: Any
 
 def test_the_plan_asks_for_answers_and_the_direction_at_the_compliment(tokenizer: Any) -> None:
     analysis, options = find_analysis("sycophancy", {"prompts": 72, "strengths": [-1, 1], "position": "compliment"})
-    requests = analysis.plan(Context(tokenizer, organism=True), options)
+    requests = analysis.plan(Context(tokenizer), options)
     assert [r.probe.name for r in requests] == [PRAISE, VIEWS]
     (direction,) = (m for m in requests[0].measurements if isinstance(m, Direction))
     assert (direction.position, direction.strengths, direction.units) == ("compliment", (-1, 1), "item")

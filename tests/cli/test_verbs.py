@@ -34,6 +34,7 @@ def test_a_dry_run_of_an_adaptive_run_says_the_most_that_it_can_take(dynamics: D
     assert "mine: at most 5 of 6 checkpoints, 2 still to do" in dynamics("collect", "mine", "--dry-run").out
 
 
+@pytest.mark.slow
 def test_what_a_verb_writes_lies_beside_the_traces_folder_unless_another_is_named(
     dynamics: Dynamics, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ from dynamics.validating import validate as validating
 from dynamics.validating.checks import Check
 from dynamics.validating.page import write_validation
 from dynamics.validating.synthetic import suite
-from dynamics.validating.validate import Planted, Validation
+from dynamics.validating.validate import Planted, Validation, WorldOrder
 
 
 @pytest.mark.slow
@@ -29,6 +29,7 @@ def test_planted_curves_are_found_and_flat_ones_are_not() -> None:
     assert {check.table for check in found.checks} == {"coverage", "kinds", "false", "discovery"}
 
 
+@pytest.mark.slow
 def test_organisms_are_trained_traced_and_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twelve steps teach nothing: what never entered is right, what entered is missed, and nothing is too early."""
     tiny = {"steps": 12, "checkpoints": 5, "layers": 1, "d_model": 32, "heads": 2, "batch": 8}
@@ -49,7 +50,7 @@ def test_organisms_are_trained_traced_and_judged(tmp_path: Path, monkeypatch: py
 )  # fmt: skip
 def test_it_is_sound_only_if_nothing_was_found_wrongly(verdict: str, order: bool, sound: bool) -> None:
     planted = Planted("o", "french", 0, "a.b", "emerged", "(1, 2]", 2, verdict)
-    assert Validation((), (planted,), (("o", "french", "german", order),)).sound is sound
+    assert Validation((), (planted,), (WorldOrder("o", "french", "german", order),)).sound is sound
 
 
 def test_a_check_that_fails_is_not_sound_and_reads_as_failed() -> None:

@@ -79,7 +79,7 @@ def test_two_collections_of_the_same_weights_are_the_same_bytes(tiny_series: Pat
     assert not list(tmp_path.rglob("*.partial")) and not list(tmp_path.rglob("*.owner"))
 
 
-@pytest.mark.parametrize("changes", [{"batch_tokens": 1}, {"layout": "sharded"}])
+@pytest.mark.parametrize("changes", [pytest.param({"batch_tokens": 1}, marks=pytest.mark.slow), {"layout": "sharded"}])
 def test_neither_batching_nor_layout_changes_what_is_measured(
     tiny_series: Path, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
