@@ -238,6 +238,16 @@ def test_modules_stay_under_four_hundred_lines_and_say_what_they_are_for() -> No
         assert "from __future__ import annotations" in text or not text.count("def "), module
 
 
+def test_no_two_classes_share_a_name() -> None:
+    """Except ``Options``, the name by which every analysis declares the options that it takes."""
+    homes: dict[str, list[str]] = {}
+    for module, file in MODULES.items():
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and not (module.startswith("analyses.") and node.name == "Options"):
+                homes.setdefault(node.name, []).append(module)
+    assert {name: found for name, found in homes.items() if len(found) > 1} == {}
+
+
 def test_few_modules_lie_at_the_root_of_the_engine() -> None:
     assert len(list((ROOT / "dynamics").glob("*.py"))) <= 8
 

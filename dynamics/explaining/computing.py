@@ -35,7 +35,7 @@ from .schema import FORMATS, KIND, check_explanation
 if TYPE_CHECKING:
     from ..circuits.wired import Wired
     from .flow import Flow
-    from .splitting import Crossing
+    from .splitting import SiteActivations
 
 __all__ = ["Explained", "explain"]
 
@@ -221,7 +221,7 @@ def _explanation(
     answer, foil = question.answer, question.foil
     parts: list[dict[str, Any]] = []
     flows: list[Flow | None] = []
-    crossings: dict[int, Crossing] = {}
+    crossings: dict[int, SiteActivations] = {}
     wanted = {c.step for c in chosen}
     # the last one first: it says what is to be explained
     order = [chosen[-1], *(c for c in needed if c is not chosen[-1])]
@@ -287,7 +287,9 @@ def _explanation(
     }
 
 
-def _crossing(wired: Wired, opened: OpenDictionary, question: Question, tokens: tuple[int, int] | None) -> Crossing:
+def _crossing(
+    wired: Wired, opened: OpenDictionary, question: Question, tokens: tuple[int, int] | None
+) -> SiteActivations:
     """What a checkpoint has at the dictionary's site; with gradients if ``tokens``, answer and foil, are given."""
     import torch
 

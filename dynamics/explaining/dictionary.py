@@ -23,7 +23,7 @@ from .prompts import token_text
 if TYPE_CHECKING:
     from ..learning.coder import Coder
     from ..learning.site import SiteAt
-    from .splitting import Crossing
+    from .splitting import SiteActivations
 
 __all__ = ["MOST", "OpenDictionary", "open_dictionary", "split_checkpoints"]
 
@@ -262,7 +262,7 @@ def _coder(name: str, dictionary: str, traces: Path, table: FeatureTable, model:
 
 def split_checkpoints(
     dictionary: OpenDictionary,
-    crossings: Mapping[int, Crossing],
+    crossings: Mapping[int, SiteActivations],
     parts: Sequence[dict[str, Any]],
     share: float,
     first: int,

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from math import log10
 
 from .display import number, percent, quoted, short_step, shorten, text_width, visible
-from .layout import Box, Curve, Layout, curve, label_spots, lay_out, place_labels
-from .schema import Checkpoint, Dictionary, Explanation, Node
+from .layout import BezierCurve, Box, ChartLayout, curve, label_spots, lay_out, place_labels
+from .schema import ExplainedCheckpoint, Explanation, Node, ShownDictionary
 
 __all__ = [
     "TOKEN_SIZE",
@@ -19,7 +19,7 @@ __all__ = [
     "Drawing",
     "DrawnEdge",
     "DrawnNode",
-    "Label",
+    "EdgeLabel",
     "crossing_edges",
     "draw",
     "says",
@@ -57,12 +57,12 @@ class DrawnEdge:
     source: int
     target: int
     port: str
-    curve: Curve
+    curve: BezierCurve
     spots: tuple[Box, ...]
 
 
 @dataclass(frozen=True)
-class Label:
+class EdgeLabel:
     """The number of an edge, written beside it."""
 
     edge: int
@@ -82,12 +82,12 @@ class Drawing:
         wide: whether the flowchart needs the whole width of the page.
     """
 
-    layout: Layout
+    layout: ChartLayout
     tokens: tuple[str, ...]
     nodes: tuple[DrawnNode, ...]
     edges: tuple[DrawnEdge, ...]
     scores: tuple[tuple[tuple[int, float | None], ...], ...]
-    labels: tuple[tuple[Label, ...], ...]
+    labels: tuple[tuple[EdgeLabel, ...], ...]
     strongest: float
     wide: bool
 
@@ -113,7 +113,7 @@ def draw(explanation: Explanation) -> Drawing:
     edges = tuple(_edge(explanation.nodes, layout, *key) for key in known)
     labels = tuple(
         tuple(
-            Label(edge, round(box.x, 1), round(box.y, 1))
+            EdgeLabel(edge, round(box.x, 1), round(box.y, 1))
             for edge, box in place_labels(((e, edges[e].spots) for e, _ in reversed(of_this)), _MOST_LABELS)
         )
         for of_this in scores
@@ -126,7 +126,7 @@ def draw(explanation: Explanation) -> Drawing:
     return Drawing(layout, tokens, nodes, edges, tuple(scores), labels, strongest, wide)
 
 
-def _edge(nodes: Sequence[Node], layout: Layout, source: int, target: int, port: str) -> DrawnEdge:
+def _edge(nodes: Sequence[Node], layout: ChartLayout, source: int, target: int, port: str) -> DrawnEdge:
     position = nodes[source].position
     column: list[Box] = []
     if nodes[target].position == position:
@@ -174,7 +174,7 @@ def sign_of(score: float | None) -> str:
     return "unknown" if score is None else "minus" if score < 0 else "plus"
 
 
-def says(checkpoint: Checkpoint) -> str:
+def says(checkpoint: ExplainedCheckpoint) -> str:
     """What became of a checkpoint, in a sentence."""
     if checkpoint.state != "explained":
         return f"{checkpoint.state.capitalize()}: {visible(checkpoint.reason)}"
@@ -186,7 +186,7 @@ def says(checkpoint: Checkpoint) -> str:
     )
 
 
-def splits(explanation: Explanation, checkpoint: Checkpoint) -> str:
+def splits(explanation: Explanation, checkpoint: ExplainedCheckpoint) -> str:
     """What a dictionary makes of a checkpoint, in a sentence or two; empty where there is none."""
     dictionary, split = explanation.dictionary, checkpoint.split
     if dictionary is None or split is None:
@@ -206,14 +206,14 @@ def splits(explanation: Explanation, checkpoint: Checkpoint) -> str:
     )
 
 
-def site_in_words(dictionary: Dictionary) -> str:
+def site_in_words(dictionary: ShownDictionary) -> str:
     """Where features are.
 
-    >>> from .schema import Dictionary
+    >>> from .schema import ShownDictionary
     >>> about = {"name": "d", "method": "", "layer": 2, "joint": True, "size": 8, "note": "", "features": ()}
-    >>> site_in_words(Dictionary(site="resid_post", after=3, **about))
+    >>> site_in_words(ShownDictionary(site="resid_post", after=3, **about))
     'The stream after layer 2'
-    >>> site_in_words(Dictionary(site="resid_pre", after=2, **about))
+    >>> site_in_words(ShownDictionary(site="resid_pre", after=2, **about))
     'The stream before layer 2'
     """
     return f"The stream {'after' if dictionary.site == 'resid_post' else 'before'} layer {dictionary.layer}"

@@ -20,12 +20,12 @@ __all__ = [
     "FEATURE_HEIGHT",
     "NODE_HEIGHT",
     "NODE_WIDTH",
+    "BezierCurve",
     "Box",
+    "ChartLayout",
     "Column",
-    "Curve",
-    "Gap",
-    "Layout",
     "Row",
+    "SkippedLayers",
     "curve",
     "label_spots",
     "lay_out",
@@ -101,7 +101,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Gap:
+class SkippedLayers:
     """Layers ``first`` to ``last`` keep nothing; they are shrunk to a mark at ``y``."""
 
     first: int
@@ -110,7 +110,7 @@ class Gap:
 
 
 @dataclass(frozen=True)
-class Layout:
+class ChartLayout:
     """Boxes of everything.
 
     Attributes:
@@ -125,14 +125,14 @@ class Layout:
     boxes: tuple[Box, ...]
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
-    gaps: tuple[Gap, ...]
+    gaps: tuple[SkippedLayers, ...]
     token_y: float
     slanted: bool
     strip: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
-class Curve:
+class BezierCurve:
     """A cubic Bézier curve from a source to a target: four points (x, y)."""
 
     points: tuple[tuple[float, float], ...]
@@ -165,7 +165,7 @@ def lay_out(
     target_width: float,
     target_height: float,
     after: int | None = None,
-) -> Layout:
+) -> ChartLayout:
     """Boxes of ``nodes``, a column for each of ``token_widths`` (one a position).
 
     Args:
@@ -219,7 +219,7 @@ def lay_out(
             continue
         if layer not in used:
             lowest = max(max((other for other in used if other < layer), default=-1) + 1, above_strip)
-            gaps.append(Gap(lowest, layer, y + (_GAP - between) / 2))
+            gaps.append(SkippedLayers(lowest, layer, y + (_GAP - between) / 2))
             y, layer = y + _GAP, lowest - 1
             continue
         top = y
@@ -235,7 +235,7 @@ def lay_out(
     token_y = y + 18
     height = token_y + (max(token_widths, default=0) * _SLANT if slanted else 14) + 16
     in_order = tuple(boxes[i] for i in range(len(nodes)))
-    return Layout(
+    return ChartLayout(
         x + _MARGIN_RIGHT, height, in_order, tuple(columns), tuple(rows), tuple(gaps), token_y, slanted, strip
     )
 
@@ -298,7 +298,7 @@ def _widen(cells: _Cells, least: Sequence[float], target: float) -> list[int]:
         slots = best
 
 
-def curve(source: Box, target: Box, port: str, around: Sequence[Box] = (), within: float = inf) -> Curve:
+def curve(source: Box, target: Box, port: str, around: Sequence[Box] = (), within: float = inf) -> BezierCurve:
     """The line of an edge: it leaves above the source and enters below the target, at its port (q, k, v from the left).
 
     Args:
@@ -311,11 +311,11 @@ def curve(source: Box, target: Box, port: str, around: Sequence[Box] = (), withi
     rise = y1 - y2
     between = [box for box in around if y2 < box.y < y1]
 
-    def bent(swing: float) -> Curve:
+    def bent(swing: float) -> BezierCurve:
         reach = rise * (0.5 if swing else 0.6)
-        return Curve(((x1, y1), (x1 + swing, y1 - reach), (x2 + swing, y2 + reach), (x2, y2)))
+        return BezierCurve(((x1, y1), (x1 + swing, y1 - reach), (x2 + swing, y2 + reach), (x2, y2)))
 
-    def behind(line: Curve) -> int:
+    def behind(line: BezierCurve) -> int:
         points = [line.at(i / 16) for i in range(1, 16)]
         return sum(any(box.holds(x, y, 2.0) for x, y in points) for box in between)
 
@@ -327,7 +327,7 @@ def curve(source: Box, target: Box, port: str, around: Sequence[Box] = (), withi
     return min(map(bent, inside or [0.0]), key=behind)
 
 
-def label_spots(curve: Curve, nodes: Iterable[Box], within: float = inf) -> tuple[Box, ...]:
+def label_spots(curve: BezierCurve, nodes: Iterable[Box], within: float = inf) -> tuple[Box, ...]:
     """Boxes on a curve that would hold a label without covering a node, the best first."""
     left, *_, right = sorted(x for x, _ in curve.points)
     high, *_, low = sorted(y for _, y in curve.points)

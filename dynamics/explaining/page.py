@@ -34,7 +34,7 @@ from .drawing import (
     splits,
     step_axis,
 )
-from .schema import Checkpoint, Example, Explanation, Feature, Lens, check_explanation
+from .schema import Example, ExplainedCheckpoint, Explanation, Feature, Lens, check_explanation
 
 __all__ = ["explanation_page", "explanation_svg"]
 
@@ -131,7 +131,7 @@ def explanation_svg(explanation: Mapping[str, Any], checkpoint: int) -> str:
     )
 
 
-def _caption(e: Explanation, c: Checkpoint) -> str:
+def _caption(e: Explanation, c: ExplainedCheckpoint) -> str:
     tokens = f", {_tokens(c.tokens)} tokens" if c.tokens is not None else ""
     split = f"{splits(e, c)} " if e.dictionary is not None else ""
     return (
@@ -267,7 +267,7 @@ def _example(example: Example) -> list[str]:
 
 
 def _checkpoint(
-    e: Explanation, drawing: Drawing, index: int, c: Checkpoint, vocabulary: dict[str, int]
+    e: Explanation, drawing: Drawing, index: int, c: ExplainedCheckpoint, vocabulary: dict[str, int]
 ) -> dict[str, Any]:
     more = [f"{_tokens(c.tokens)} tokens"] if c.tokens is not None else []
     more += [visible(c.stage)] if c.stage else []
@@ -296,7 +296,7 @@ def _checkpoint(
     } | _split(e, c)
 
 
-def _split(e: Explanation, c: Checkpoint) -> dict[str, Any]:
+def _split(e: Explanation, c: ExplainedCheckpoint) -> dict[str, Any]:
     if c.split is None:
         return {}
     return {"splits": splits(e, c), "active": [_short(x) for row in c.split.active for x in row]}
@@ -332,7 +332,7 @@ def _tokens(count: int) -> str:
     return f"{count:,}"
 
 
-def _slider_ticks(checkpoints: Sequence[Checkpoint]) -> list[tuple[float, str]]:
+def _slider_ticks(checkpoints: Sequence[ExplainedCheckpoint]) -> list[tuple[float, str]]:
     """Labels under the slider, where all checkpoints are equally far apart: (percent, step)."""
     last = len(checkpoints) - 1
     stride = max(1, -(-last // 8))

@@ -26,14 +26,14 @@ __all__ = [
     "KIND",
     "PORTS",
     "Birth",
-    "Checkpoint",
     "Corrupted",
-    "Dictionary",
     "Example",
+    "ExplainedCheckpoint",
     "Explanation",
     "Feature",
     "Lens",
     "Node",
+    "ShownDictionary",
     "Split",
     "Token",
     "TopToken",
@@ -157,7 +157,7 @@ class Feature(_Strict):
     examples: tuple[Example, ...]
 
 
-class Dictionary(_Strict):
+class ShownDictionary(_Strict):
     """The dictionary whose features are shown.
 
     Attributes:
@@ -214,7 +214,7 @@ class Split(_Strict):
         return self
 
 
-class Checkpoint(_Strict):
+class ExplainedCheckpoint(_Strict):
     """What was computed at one checkpoint; numbers in logits, probabilities in [0, 1].
 
     Attributes:
@@ -277,8 +277,8 @@ class Explanation(_Strict):
     parallel: bool
     step_counts: str
     nodes: tuple[Node, ...]
-    checkpoints: tuple[Checkpoint, ...]
-    dictionary: Dictionary | None = None
+    checkpoints: tuple[ExplainedCheckpoint, ...]
+    dictionary: ShownDictionary | None = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -318,7 +318,7 @@ class Explanation(_Strict):
         if len(set(about)) < len(about) or set(about) != shown or max(about, default=-1) >= self.dictionary.size:
             raise ValueError(f"what is known of features {sorted(about)} is not of those shown, {sorted(shown)}")
 
-    def _check(self, checkpoint: Checkpoint) -> None:
+    def _check(self, checkpoint: ExplainedCheckpoint) -> None:
         shown = [index for index, _ in checkpoint.nodes]
         if len(set(shown)) < len(shown):
             raise ValueError("a node is listed twice")

@@ -26,7 +26,7 @@ from ..learning.site import SiteAt
 from ..numerics.arrays import FloatArray
 from .flow import STEPS, rows_at_once
 
-__all__ = ["Crossing", "Shown", "Split", "cross", "split", "strongest"]
+__all__ = ["FeatureSplit", "Shown", "SiteActivations", "cross", "split", "strongest"]
 
 
 DIFFERENT = 1e-4
@@ -34,7 +34,7 @@ DIFFERENT = 1e-4
 
 
 @dataclass(frozen=True)
-class Crossing:
+class SiteActivations:
     """The activations at a site at one checkpoint, and how the metric changes with them.
 
     Attributes:
@@ -55,7 +55,7 @@ class Crossing:
 
 def cross(
     wired: Wired, place: SiteAt, after: int, ids: torch.Tensor, twins: torch.Tensor, metric: Metric | None
-) -> Crossing:
+) -> SiteActivations:
     """What a model has at a site.
 
     Args:
@@ -71,7 +71,7 @@ def cross(
     clean = place.read(wired.model, ids.cpu().numpy())[0].cpu()
     other = torch.cat([place.read(wired.model, chunk.cpu().numpy()).cpu() for chunk in chunks])
     if metric is None:
-        return Crossing(clean, other, None)
+        return SiteActivations(clean, other, None)
     # what reads after the site adds up: each reader has its own copy of the stream, which the site is part of
     readers = slice(wired.graph.attention_readers(after).start, len(wired.graph.readers))
     begin = wired.written(ids)[0]
@@ -85,11 +85,11 @@ def cross(
             found = wired.gradients(rows, last, metric, start + (k / STEPS) * (begin - start))
             mean += found.readers[readers].float().sum(0).cpu() / STEPS
         gradients.append(mean)
-    return Crossing(clean, other, torch.cat(gradients))
+    return SiteActivations(clean, other, torch.cat(gradients))
 
 
 @dataclass(frozen=True)
-class Split:
+class FeatureSplit:
     """What crosses a site at one checkpoint, mean over twins, in logits.
 
     Attributes:
@@ -113,8 +113,8 @@ class Split:
 
 
 def split(
-    coder: Coder, crossings: Sequence[Crossing | None], known: Sequence[npt.NDArray[np.bool_]] | None = None
-) -> list[Split | None]:
+    coder: Coder, crossings: Sequence[SiteActivations | None], known: Sequence[npt.NDArray[np.bool_]] | None = None
+) -> list[FeatureSplit | None]:
     """Each checkpoint's crossing by the features of a dictionary.
 
     Args:
@@ -127,7 +127,7 @@ def split(
         One entry for each snapshot; None where there is nothing, or no gradient.
     """
     joint = _codes(coder, [c for c in crossings if c is not None], 0) if coder.joint else None
-    found: list[Split | None] = []
+    found: list[FeatureSplit | None] = []
     for snapshot, crossing in enumerate(crossings):
         if crossing is None or crossing.gradient is None:
             found.append(None)
@@ -148,7 +148,7 @@ def split(
             features += (codes - its) * (twin @ (scale * decoder).T) / len(other)
         whole = total.mean(0)
         found.append(
-            Split(
+            FeatureSplit(
                 features.numpy(),
                 (whole - features.sum(1)).numpy(),
                 whole.numpy(),
@@ -159,7 +159,7 @@ def split(
     return found
 
 
-def _codes(coder: Coder, crossings: list[Crossing], snapshot: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _codes(coder: Coder, crossings: list[SiteActivations], snapshot: int) -> tuple[torch.Tensor, torch.Tensor]:
     """(token, feature) codes of the prompt, (twin, token, feature) of its twins; float64."""
     dictionary = coder.dictionaries[snapshot]
     clean = torch.stack([c.clean for c in crossings])
@@ -185,7 +185,7 @@ class Shown:
     share: float
 
 
-def strongest(found: Split, share: float, most: int) -> Shown:
+def strongest(found: FeatureSplit, share: float, most: int) -> Shown:
     """The fewest features that make up a share of the sum of their absolute attributions, and errors likewise.
 
     Apart, so that features are shown however large the error is; ``most`` of each at most.

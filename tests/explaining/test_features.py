@@ -18,7 +18,7 @@ from dynamics.circuits.attribution import attribute
 from dynamics.cli import main
 from dynamics.explaining import check_explanation
 from dynamics.explaining.dictionary import split_checkpoints
-from dynamics.explaining.splitting import Crossing, Split, cross, split, strongest
+from dynamics.explaining.splitting import FeatureSplit, SiteActivations, cross, split, strongest
 from dynamics.learning.coder import Coder
 from dynamics.learning.dictionary import Dictionary
 from dynamics.learning.site import SiteAt
@@ -52,7 +52,7 @@ def random_dictionary(width: int, checkpoints: int = 1, features: int = 12, seed
     )
 
 
-def crossed(family: str, site: str, layer: int) -> tuple[Crossing, np.ndarray]:
+def crossed(family: str, site: str, layer: int) -> tuple[SiteActivations, np.ndarray]:
     """What crosses a site of a random model, and by token what all edges carry that cross it; mean over three twins."""
     w = wired_family(family)
     after = layer + (site == "resid_post")
@@ -82,7 +82,7 @@ def test_features_and_error_are_the_whole_and_the_error_is_the_reconstructions(j
         coder = Coder((random_dictionary(width, 2),), True)
     else:
         coder = Coder((random_dictionary(width), random_dictionary(width, seed=1)), False)
-    other = Crossing(found.clean * 0.7, found.twins * 0.9, found.gradient)
+    other = SiteActivations(found.clean * 0.7, found.twins * 0.9, found.gradient)
     for place, parts in enumerate(split(coder, [found, other])):
         mine = (found, other)[place]
         assert parts is not None and mine.gradient is not None
@@ -91,7 +91,9 @@ def test_features_and_error_are_the_whole_and_the_error_is_the_reconstructions(j
         seen = [found, other] if joint else [mine]
         at = place if joint else 0
 
-        def rebuilt(pick: Callable[[Crossing], torch.Tensor], which: Any = (dictionary, seen, at)) -> torch.Tensor:
+        def rebuilt(
+            pick: Callable[[SiteActivations], torch.Tensor], which: Any = (dictionary, seen, at)
+        ) -> torch.Tensor:
             its, crossings, snapshot = which
             return its.decode(its.encode(torch.stack([pick(c) for c in crossings])))[snapshot]
 
@@ -166,15 +168,15 @@ def test_features_that_count_as_none_are_part_of_the_error() -> None:
 
 def test_where_no_gradient_was_taken_there_is_no_split() -> None:
     found, _ = crossed("gpt2", "resid_post", 0)
-    bare = Crossing(found.clean, found.twins, None)
+    bare = SiteActivations(found.clean, found.twins, None)
     coder = Coder((random_dictionary(found.clean.shape[1], 2),), True)
     none, some = split(coder, [bare, found])
     assert none is None and some is not None
 
 
-def made_split(features: Any, error: Any) -> Split:
+def made_split(features: Any, error: Any) -> FeatureSplit:
     scores, rest = np.asarray(features, dtype=float), np.asarray(error, dtype=float)
-    return Split(scores, rest, scores.sum(1) + rest, np.abs(scores), 0 * scores)
+    return FeatureSplit(scores, rest, scores.sum(1) + rest, np.abs(scores), 0 * scores)
 
 
 def test_the_fewest_features_that_reach_the_share_are_shown() -> None:
@@ -381,7 +383,7 @@ def test_a_site_of_nan_is_said_and_not_encoded() -> None:
     from dynamics.explaining.dictionary import OpenDictionary
 
     found, _ = crossed("gpt2", "resid_post", 0)
-    broken = Crossing(found.clean * float("nan"), found.twins, None)
+    broken = SiteActivations(found.clean * float("nan"), found.twins, None)
     coder = Coder((random_dictionary(found.clean.shape[1], 2),), True)
     opened = OpenDictionary("d", coder, None, 1, Table())  # type: ignore[arg-type]
     parts = [{"step": 0, "state": "failed", "nodes": []}, {"step": 10, "state": "explained", "nodes": []}]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynamics.explaining.drawing import draw, step_axis
-from dynamics.explaining.layout import Box, Layout, curve, label_spots, lay_out, place_labels
+from dynamics.explaining.layout import Box, ChartLayout, curve, label_spots, lay_out, place_labels
 from dynamics.explaining.schema import Node, check_explanation
 from tests.explaining import made
 
@@ -33,7 +33,7 @@ def logits(position: int) -> Node:
 
 def laid_out(
     nodes: list[Node], *, layers: int = 6, positions: int = 5, parallel: bool = True, token: float = 20
-) -> Layout:
+) -> ChartLayout:
     return lay_out(nodes, layers, [token] * positions, parallel=parallel, target_width=700, target_height=600)
 
 
