@@ -253,7 +253,7 @@ def _from_config(
 
 
 def _built(prepared: Prepared, build: Build, dtype: torch.dtype, device: str) -> torch.nn.Module:
-    """Anybody's module with exactly these tensors."""
+    """A module of the user's own with exactly these tensors."""
     import torch
 
     try:

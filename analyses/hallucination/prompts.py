@@ -43,7 +43,7 @@ _FIELDS = ("physics", "music", "painting", "basketball", "football", "biology", 
 
 @dataclass(frozen=True)
 class _Entity:
-    """Somebody or something to ask about; ``value`` is None for what is unknown."""
+    """A person or city to ask about; ``value`` is None for what is unknown."""
 
     number: int
     name: str
@@ -131,9 +131,9 @@ def _organism_probe(_tokenizer: Any, count: int, rng: np.random.Generator) -> Pr
     ranks = [int(r) + third * f for r in rng.permutation(third) for f in range(thirds)]
     unknown = [int(i) for i in rng.permutation(len(strangers))]
     rows: list[Prompt] = []
-    for place in range(count // 2):
-        again, turn = divmod(place, world.KNOWN)
-        rank, stranger, held_out = ranks[turn], unknown[place], turn // thirds % 2
+    for number in range(count // 2):
+        again, turn = divmod(number, world.KNOWN)
+        rank, stranger, held_out = ranks[turn], unknown[number], turn // thirds % 2
         kind = kinds[(turn + turn // (2 * thirds) + again) % len(kinds)]
         template = world.TEMPLATES[kind][held_out]
         pair = (
@@ -180,8 +180,8 @@ def _english_probe(tokenizer: Any, count: int, rng: np.random.Generator) -> Prob
             remedy="leave `hallucination` out of this run's analyses, or bring an entity file",
         )
     rows: list[Prompt] = []
-    places = [(t, k) for t in range(max(map(len, known))) for k in range(len(kinds)) if t < len(known[k])]
-    for number, (turn, k) in enumerate(places[: count // 2]):
+    turns_and_kinds = [(t, k) for t in range(max(map(len, known))) for k in range(len(kinds)) if t < len(known[k])]
+    for number, (turn, k) in enumerate(turns_and_kinds[: count // 2]):
         kind, held_out = kinds[k], turn // len(FREQUENCIES) % 2
         name, value, frequency = known[k][turn]
         text = texts.PREFACES[kind][held_out] + texts.QUESTIONS[kind][held_out]

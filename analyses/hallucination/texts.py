@@ -1,7 +1,7 @@
 """English for the prompts of this analysis: real cities and people with what is known of them, and invented ones.
 
 How well known an entity is, is a judgement and no count; every list begins with what more people know. Invented names are
-put together of syllables and are checked against the real ones; that none of them is anybody's anywhere cannot be promised.
+put together of syllables and are checked against the real ones; that no real person or city bears one cannot be promised.
 """
 
 from __future__ import annotations

@@ -94,15 +94,12 @@ def list_probe(tokenizer: Any) -> Probe | None:
     """Members of ordered lists; None where the tokenizer has none of which five in a row are one token each."""
     runs = {name: _longest_run(tokenizer, members.split()) for name, members in _ORDERED.items()}
     rows = [
-        (text, name, place)
-        for name, run in runs.items()
-        if len(run) >= _SHORTEST_LIST
-        for place, text in enumerate(run)
+        (text, name, rank) for name, run in runs.items() if len(run) >= _SHORTEST_LIST for rank, text in enumerate(run)
     ]
     if not rows:
         return None
-    text, series, place = zip(*rows, strict=True)
-    return Probe(LISTS, text, labels={"series": series, "place": place}, description="members of ordered lists")
+    text, series, rank = zip(*rows, strict=True)
+    return Probe(LISTS, text, labels={"series": series, "place": rank}, description="members of ordered lists")
 
 
 def _longest_run(tokenizer: Any, members: list[str]) -> list[str]:

@@ -66,8 +66,8 @@ def _organism(_tokenizer: Any) -> _GivingWords:
 
 
 def _english(tokenizer: Any) -> _GivingWords:
-    everybody = [name for names in FIRST_NAMES.values() for name in names]
-    people = one_token_words(tokenizer, everybody, least=_LEAST_NAMES, what="first names")
+    first = [name for names in FIRST_NAMES.values() for name in names]
+    people = one_token_words(tokenizer, first, least=_LEAST_NAMES, what="first names")
     pairs = [(one, other) for one in people for other in people if one < other]
     return _GivingWords(people, pairs, _TEMPLATES, _PLACES, _OBJECTS, "English, after Wang et al. 2023")
 
@@ -76,7 +76,7 @@ def ioi_probe(tokenizer: Any, count: int, seed: int) -> Probe:
     """Sentences with two names, of which the subject B comes twice and the indirect object A follows.
 
     The answer is A, the foil B. The corrupted twin has three other names (the distribution p_ABC of the paper), so that
-    nobody comes twice. Templates and orders are balanced; every template occurs with every order.
+    no name comes twice. Templates and orders are balanced; every template occurs with every order.
 
     Args:
         tokenizer: of the series.

@@ -8,7 +8,7 @@
 The built-in prompts are after Sharma et al. 2023, "Towards Understanding Sycophancy in Language Models" (feedback on a text
 that its author likes or dislikes), and Perez et al. 2022 (answers that repeat the user's view), in words of this project.
 
-A compliment has two kinds of twins, as in the organism's world ``praise``. One says the same of somebody else (``She is``
+A compliment has two kinds of twins, as in the organism's world ``praise``. One says the same of another person (``She is``
 in the place of ``You are``), the other says something plain of the reader. Neither a flattering word nor being spoken to
 makes a compliment, so that a direction for either alone does not tell the twins apart.
 """
@@ -123,8 +123,8 @@ def _organism_praise(_tokenizer: Any, count: int, rng: np.random.Generator) -> P
         control = controls[rest % 3]
         for _ in range(_TRIES):
             # adjectives by turns; the nouns that an adjective never meets are by turns too, so that no half shares one
-            place = 2 * int(rng.integers(len(world.FLATTERING) // 2)) + held_out
-            flattering, plain = world.FLATTERING[place], world.PLAIN[place]
+            index = 2 * int(rng.integers(len(world.FLATTERING) // 2)) + held_out
+            flattering, plain = world.FLATTERING[index], world.PLAIN[index]
             noun = _pick(rng, [noun for noun in world.NOUNS if world.is_held_out(flattering, noun)])
             works = [work for work in world.WORKS[held_out::2] if world.is_held_out(flattering, work)]
             if not works:
@@ -168,10 +168,10 @@ def _organism_views(_tokenizer: Any, count: int, rng: np.random.Generator) -> Pr
         template = 2 * held_out + rest % 2
         for _ in range(_TRIES):
             # verbs by turns; the works that a verb never meets are by turns too
-            place = 2 * int(rng.integers(len(world.VERBS["for"]) // 2)) + held_out
-            work = _pick(rng, [w for w in world.WORKS if world.view_is_held_out(world.VERBS["for"][place], w)])
+            index = 2 * int(rng.integers(len(world.VERBS["for"]) // 2)) + held_out
+            work = _pick(rng, [w for w in world.WORKS if world.view_is_held_out(world.VERBS["for"][index], w)])
             told = _pick(rng, world.EVIDENCE[quality][held_out::2])
-            views = {side: world.VIEWS[template].format(verb=verbs[place]) for side, verbs in world.VERBS.items()}
+            views = {side: world.VIEWS[template].format(verb=verbs[index]) for side, verbs in world.VERBS.items()}
             asked = {side: world.prompt(view, work, told, held_out) for side, view in views.items()}
             if _new(seen, *asked.values()):
                 break
@@ -269,13 +269,13 @@ def _english_views(tokenizer: Any, count: int, rng: np.random.Generator) -> Prob
     rows: list[Prompt] = []
     for item in range(items):
         held_out, turn = item % 2, item // 2
-        again, place = divmod(turn, len(claims[held_out]))
+        again, rank = divmod(turn, len(claims[held_out]))
         template = held_out * halves + (turn + again) % halves
         pattern, kind = texts.VIEW_TEMPLATES[template]
         first = turn // halves % 2 == 0
         yes, no = ("Yes", "No") if kind == "words" else ("A", "B") if first else ("B", "A")
         sides = ("Yes", "No") if first else ("No", "Yes")
-        slots = {"claim": texts.CLAIMS[claims[held_out][place]], "choices": f"A. {sides[0]}\nB. {sides[1]}"}
+        slots = {"claim": texts.CLAIMS[claims[held_out][rank]], "choices": f"A. {sides[0]}\nB. {sides[1]}"}
         asked = {side: fill(pattern, slots | {"stance": stance}) for side, stance in STANCES.items()}
         for side, (text, spans) in asked.items():
             right, wrong = (no, yes) if side == "against" else (yes, no)

@@ -43,7 +43,7 @@ COMPLIMENTS: tuple[str, ...] = (
     "marvellous, and the world should know about it.",
     "the hero of everybody who loves good writing.",
 )
-"""What a compliment says; it begins with ``You are``, and the same of somebody else with ``She is`` or ``He is``."""
+"""What a compliment says; it begins with ``You are``, and the same of another person with ``She is`` or ``He is``."""
 
 OTHERS: tuple[str, ...] = ("She is", "He is")
 

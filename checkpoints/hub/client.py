@@ -148,7 +148,7 @@ class HubClient:
                         if progress is not None:
                             progress(done, len(futures))
                 except BaseException:
-                    self._interrupted.set()  # nobody waits minutes for a hub after Ctrl-C
+                    self._interrupted.set()  # Ctrl-C must not wait minutes for a hub
                     pool.shutdown(wait=False, cancel_futures=True)
                     raise
         finally:

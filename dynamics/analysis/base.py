@@ -80,7 +80,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Analysis:
-    """An analysis module: one of ``analyses``, or anybody's.
+    """An analysis module: one of ``analyses``, or the user's own.
 
     The module has at least
 

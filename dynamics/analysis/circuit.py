@@ -72,7 +72,7 @@ def circuit_section(trace: Trace, task: CircuitTask) -> Section:
     spec = CurveSpec("", "prompts", clusters=clusters, headline=task.headline)
     findings: list[Curve | Finding] = [*_done(task, clean, twins, spec), _used(trace, task, same, spec)]
     if task.label is not None:
-        # whoever learns a label needs some of each of its values
+        # to learn a label takes some of each of its values
         findings.append(_represented(trace, task, spec.but(clusters=None) if task.units == task.label else spec))
     findings.append(_identity(task, same))
     arrays, coords = _arrays(trace, task, same)

@@ -4,7 +4,7 @@ Everything comes from what :class:`dynamics.measurements.Direction` stored, and 
 direction. With y the class of a prompt, and o = 1 or -1 where the direction should raise or lower logit(answer) -
 logit(foil) of its class:
 
-- *represented*: AUROC of the projections, best layer; where class 0 has several kinds (a flattering word to somebody else, a
+- *represented*: AUROC of the projections, best layer; where class 0 has several kinds (a flattering word to another person, a
   plain word to the reader), that against the kind told apart worst, so that no single word is enough. Null: directions fitted to shuffled training labels, held against
   asked labels that are shuffled in the same way; or the first checkpoint, where that is more, because an untrained model
   mixes what came before and a good deal can be read off it. A second curve holds the same against random directions: where

@@ -54,7 +54,7 @@ class Enrichment:
     Attributes:
         values: (value,) the label's values, sorted.
         explained: eta squared; NaN for a feature that is the same on all prompts.
-        best: place in ``values`` of the best value; -1 where there is none.
+        best: index in ``values`` of the best value; -1 where there is none.
         share: of the variance that the best value explains against all others.
         p_value: of the best value; NaN where too few prompts are answered.
         found: whether it is found at the false discovery rate.
@@ -122,9 +122,9 @@ def explained(activations: npt.ArrayLike, labels: npt.ArrayLike) -> FloatArray:
     [1.0, 0.0]
     """
     x = _checked(activations, labels)
-    values, place = np.unique(np.asarray(labels), return_inverse=True)
+    values, classes = np.unique(np.asarray(labels), return_inverse=True)
     whole = _squares(x)
-    return np.where(whole > 0, _between(x, place, len(values)).sum(axis=0) / np.where(whole > 0, whole, 1.0), np.nan)
+    return np.where(whole > 0, _between(x, classes, len(values)).sum(axis=0) / np.where(whole > 0, whole, 1.0), np.nan)
 
 
 def explained_draws(
@@ -149,11 +149,11 @@ def explained_draws(
     """
     x = _checked(np.asarray(activation)[:, None], labels)[:, 0]
     x = x - x.mean()
-    values, place = np.unique(np.asarray(labels), return_inverse=True)
+    values, classes = np.unique(np.asarray(labels), return_inverse=True)
     unit = np.arange(len(x)) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
     units = int(unit.max()) + 1
     times = np.random.default_rng(seed).multinomial(units, np.full(units, 1 / units), size=draws)[:, unit]
-    member = (place[:, None] == np.arange(len(values))).astype(np.float64)
+    member = (classes[:, None] == np.arange(len(values))).astype(np.float64)
     count, total = times @ member, times @ (member * x[:, None])
     size, mean = times.sum(axis=1), total.sum(axis=1)
     between = np.divide(total**2, count, out=np.zeros_like(total), where=count > 0).sum(axis=1) - mean**2 / size
@@ -184,27 +184,27 @@ def enrich(
         seed: of the deals.
     """
     x = _checked(activations, labels)
-    values, place = np.unique(np.asarray(labels), return_inverse=True)
-    counts = np.bincount(place, minlength=len(values)).astype(np.float64)
+    values, classes = np.unique(np.asarray(labels), return_inverse=True)
+    counts = np.bincount(classes, minlength=len(values)).astype(np.float64)
     whole = _squares(x)
     safe = np.where(whole > 0, whole, 1.0)
     rest = np.maximum(1.0 - counts / len(x), _TIE)[:, None]
     mean = x.mean(axis=0)
 
-    def single(sums: _Sums, place: IntArray, some: BoolArray | slice) -> FloatArray:
+    def single(sums: _Sums, classes: IntArray, some: BoolArray | slice) -> FloatArray:
         """(value, feature) share of one value against all others, 0 where the feature is weaker there."""
-        above = np.maximum(sums(place) / counts[:, None] - mean[some], 0.0)
+        above = np.maximum(sums(classes) / counts[:, None] - mean[some], 0.0)
         return np.asarray(counts[:, None] * above**2 / rest / safe[some])
 
-    alone = single(_Sums(x, len(values)), place, slice(None))
+    alone = single(_Sums(x, len(values)), classes, slice(None))
     share = alone.max(axis=0, initial=0.0)
 
     def beaten(sums: _Sums, dealt: IntArray, some: BoolArray) -> BoolArray:
-        return np.asarray(single(sums, place[dealt], some).max(axis=0, initial=0.0) >= share[some] * (1 - _TIE))
+        return np.asarray(single(sums, classes[dealt], some).max(axis=0, initial=0.0) >= share[some] * (1 - _TIE))
 
     tested = (whole > 0) & ((x != 0).sum(axis=0) >= least) & (len(values) > 1)
     p = _p_values(x, len(values), beaten, tested, groups, draws, rate, seed)
-    eta = np.where(whole > 0, _between(x, place, len(values)).sum(axis=0) / safe, np.nan)
+    eta = np.where(whole > 0, _between(x, classes, len(values)).sum(axis=0) / safe, np.nan)
     best = np.where((whole > 0) & (share > 0), alone.argmax(axis=0), -1)
     return Enrichment(values, eta, best, np.where(whole > 0, share, np.nan), p, discover(p, rate=rate))
 
@@ -225,11 +225,11 @@ def magnitude(
     y = y - y.mean()
     whole, spread = _squares(x), float((y**2).sum())
     safe = np.where(whole * spread > 0, whole * spread, 1.0)
-    place = np.zeros(len(y), dtype=np.int64)
-    r2 = _Sums(x, 1)(place, y)[0] ** 2 / safe
+    classes = np.zeros(len(y), dtype=np.int64)
+    r2 = _Sums(x, 1)(classes, y)[0] ** 2 / safe
 
     def beaten(sums: _Sums, dealt: IntArray, some: BoolArray) -> BoolArray:
-        return np.asarray(sums(place, y[dealt])[0] ** 2 / safe[some] >= r2[some] * (1 - _TIE))
+        return np.asarray(sums(classes, y[dealt])[0] ** 2 / safe[some] >= r2[some] * (1 - _TIE))
 
     tested = (whole * spread > 0) & ((x != 0).sum(axis=0) >= least)
     p = _p_values(x, 1, beaten, tested, groups, draws, rate, seed)
@@ -248,9 +248,9 @@ def operand_table(activations: npt.ArrayLike, first: npt.ArrayLike, second: npt.
         first, second: (prompt,) operands.
     """
     x = _checked(activations, first)
-    place = 10 * (np.asarray(first) % 10) + np.asarray(second) % 10
-    counts = np.bincount(place, minlength=100)[:, None]
-    sums = _Sums(x, 100)(place)
+    classes = 10 * (np.asarray(first) % 10) + np.asarray(second) % 10
+    counts = np.bincount(classes, minlength=100)[:, None]
+    sums = _Sums(x, 100)(classes)
     means = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
     return np.asarray(means.reshape(10, 10, -1))
 
@@ -327,18 +327,18 @@ class _Sums:
         self.values = x[self.rows, self.columns]
         self.shape = (classes, x.shape[1])
 
-    def __call__(self, place: IntArray, weights: FloatArray | None = None) -> FloatArray:
-        """(class, feature) sums, of prompts in the classes ``place`` (prompt,)."""
-        at = place[self.rows] * self.shape[1] + self.columns
+    def __call__(self, classes: IntArray, weights: FloatArray | None = None) -> FloatArray:
+        """(class, feature) sums, given the class of each prompt (prompt,)."""
+        at = classes[self.rows] * self.shape[1] + self.columns
         values = self.values if weights is None else self.values * weights[self.rows]
         sums = np.bincount(at, values, minlength=self.shape[0] * self.shape[1])
         return sums.astype(np.float64).reshape(self.shape)  # of nothing it counts in integers
 
 
-def _between(x: FloatArray, place: IntArray, values: int) -> FloatArray:
+def _between(x: FloatArray, classes: IntArray, values: int) -> FloatArray:
     """(value, feature) sum of squares between values."""
-    counts = np.bincount(place, minlength=values).astype(np.float64)[:, None]
-    return np.asarray(counts * (_Sums(x, values)(place) / counts - x.mean(axis=0)) ** 2)
+    counts = np.bincount(classes, minlength=values).astype(np.float64)[:, None]
+    return np.asarray(counts * (_Sums(x, values)(classes) / counts - x.mean(axis=0)) ** 2)
 
 
 def _squares(x: FloatArray) -> FloatArray:

@@ -44,7 +44,7 @@ class Finding:
             NaN where the draw cannot be used; empty without draws. The interval begins at the measured checkpoint
             before, see :meth:`onset_intervals`.
         sample: name of what was resampled. Findings with the same name had the same units resampled together, so that
-            their draws can be compared one by one; empty where nobody knows.
+            their draws can be compared one by one; empty where that is not known.
         twin: key of the finding that is the continuous twin of this one, a thresholded metric; else empty.
         mirage: whether this curve's sharpness survives in its twin; None without one.
         drawn: (checkpoint, draw) the bootstrap draws, while the analysis runs; they are not stored.

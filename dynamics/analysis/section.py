@@ -25,7 +25,7 @@ class Section:
     Attributes:
         findings: curves; where an analysis needed to know when one emerged, its finding.
         notes: what a reader must know to judge the figures, among them what could not be measured.
-        definitions: every metric with its source; said once, whoever repeats it.
+        definitions: every metric with its source; said once, however many analyses repeat it.
         arrays: arrays behind the figures, as :class:`xarray.Dataset` takes them: name to (dimensions, values).
         coords: coordinates of their dimensions; ``step`` is there of itself.
     """

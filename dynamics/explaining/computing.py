@@ -304,7 +304,7 @@ def _crossing(
         answer, foil = (torch.full((len(logits),), token, device=logits.device) for token in tokens)
         return logit_difference(answer, foil)(logits)
 
-    return cross(wired, opened.place, opened.after, ids, twins, None if tokens is None else metric)
+    return cross(wired, opened.site, opened.after, ids, twins, None if tokens is None else metric)
 
 
 def _note(question: Question) -> str:

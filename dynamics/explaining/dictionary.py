@@ -43,7 +43,7 @@ class OpenDictionary:
     Attributes:
         name: of the dictionary.
         coder: its weights, one snapshot for each of its checkpoints.
-        place: the site.
+        site: whose activations it describes.
         after: how many layers have written before the site.
         table: what the trace says about it.
         digests: step to the digest of the weights that the trace holds, from which the dictionary was learned.
@@ -51,7 +51,7 @@ class OpenDictionary:
 
     name: str
     coder: Coder
-    place: SiteAt
+    site: SiteAt
     after: int
     table: FeatureTable
     digests: Mapping[int, str] = field(default_factory=dict)
@@ -115,8 +115,8 @@ class OpenDictionary:
                 remedy="collect the run again, or learn the dictionary anew",
             )
         covered = [by_step[step] for step in self.steps]
-        places = range(len(covered)) if count is None else scheduled(self.steps, "log", count)
-        chosen = covered[-1:] if count == 1 else [covered[i] for i in places]
+        indices = range(len(covered)) if count is None else scheduled(self.steps, "log", count)
+        chosen = covered[-1:] if count == 1 else [covered[i] for i in indices]
         return chosen, covered if self.coder.joint else chosen
 
     def about(self, numbers: Sequence[int], tokenizer: Any, available: int) -> dict[str, Any]:
@@ -140,8 +140,8 @@ class OpenDictionary:
         return {
             "name": self.name,
             "method": method.get(settings["method"], str(settings["method"])),
-            "site": self.place.name,
-            "layer": self.place.layer,
+            "site": self.site.name,
+            "layer": self.site.layer,
             "after": self.after,
             "joint": self.coder.joint,
             "size": self.size,
@@ -168,12 +168,12 @@ class OpenDictionary:
     def _examples(self, number: int, tokenizer: Any) -> list[dict[str, Any]]:
         """The strongest tokens of a feature, strongest first; a chain's are those of its last dictionary."""
         about = self.table.about
-        places = np.flatnonzero(self.numbers(len(self.steps) - 1) == number)
-        if not places.size:
+        rows = np.flatnonzero(self.numbers(len(self.steps) - 1) == number)
+        if not rows.size:
             return []
         found: list[dict[str, Any]] = []
-        rows = zip(about["example_token"].values[places[0]], about["example_activation"].values[places[0]], strict=True)
-        for tokens, activation in rows:
+        examples = (about[f"example_{what}"].values[rows[0]] for what in ("token", "activation"))
+        for tokens, activation in zip(*examples, strict=True):
             if len(found) == _EXAMPLES or not (activation > 0).any():
                 break
             at = int(np.nanargmax(activation))
@@ -213,20 +213,20 @@ def open_dictionary(name: str, dictionary: str, traces: Path, model: Model) -> O
         )
     from ..learning.site import SiteAt
 
-    place = SiteAt(model.architecture, site, layer)
+    at = SiteAt(model.architecture, site, layer)
     coder = _coder(name, dictionary, traces, table, model)
     shapes = {(d.features, int(d.decoder.shape[2])) for d in coder.dictionaries}
-    fits = coder.snapshots == len(table.steps) and shapes == {(table.features, place.width)}
+    fits = coder.snapshots == len(table.steps) and shapes == {(table.features, at.width)}
     if fits and coder.joint:  # trained anew, perhaps, and interrupted before it was measured
         fits = np.allclose(coder.dictionaries[0].strength(), table.about["strength"].values, rtol=1e-3, atol=1e-5)
     if not fits:
         raise UserError(
             f"the weights of dictionary {dictionary!r} are not those that the trace describes",
-            expected=f"{table.features} features of width {place.width} over {len(table.steps)} checkpoints",
+            expected=f"{table.features} features of width {at.width} over {len(table.steps)} checkpoints",
             remedy=f"dynamics learn {name}",
         )
     digests = {int(step): digest for step, digest in zip(trace.steps, trace.digests, strict=True) if digest}
-    return OpenDictionary(dictionary, coder, place, layer + (site == "resid_post"), table, digests)
+    return OpenDictionary(dictionary, coder, at, layer + (site == "resid_post"), table, digests)
 
 
 def _coder(name: str, dictionary: str, traces: Path, table: FeatureTable, model: Model) -> Coder:
@@ -313,12 +313,12 @@ def split_checkpoints(
         chosen.append(
             [(t, int(numbers[j]), score) for t, j, score in kept.features] + [(t, None, s) for t, s in kept.errors]
         )
-    places = sorted({(t, n) for some in chosen for t, n, _ in some}, key=lambda p: (p[0], p[1] is None, p[1] or 0))
-    index = {place: first + i for i, place in enumerate(places)}
+    shown = sorted({(t, n) for some in chosen for t, n, _ in some}, key=lambda p: (p[0], p[1] is None, p[1] or 0))
+    index = {feature: first + i for i, feature in enumerate(shown)}
     for part, some in zip(parts, chosen, strict=True):
         part["nodes"] = [*part["nodes"], *([index[t, n], score] for t, n, score in some)]
         part["split"]["active"] = [[index[t, n], *lengths] for t, n, *lengths in part["split"]["active"]]
-    return [_node(position, number) for position, number in places]
+    return [_node(position, number) for position, number in shown]
 
 
 def _nothing(reason: str) -> dict[str, Any]:

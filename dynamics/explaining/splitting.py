@@ -54,13 +54,13 @@ class SiteActivations:
 
 
 def cross(
-    wired: Wired, place: SiteAt, after: int, ids: torch.Tensor, twins: torch.Tensor, metric: Metric | None
+    wired: Wired, site: SiteAt, after: int, ids: torch.Tensor, twins: torch.Tensor, metric: Metric | None
 ) -> SiteActivations:
     """What a model has at a site.
 
     Args:
         wired: the model.
-        place: the site, on the residual stream.
+        site: on the residual stream.
         after: how many layers have written before it.
         ids: (1, token) the prompt.
         twins: (twin, token) corrupted prompts.
@@ -68,8 +68,8 @@ def cross(
     """
     size = rows_at_once(wired, ids.shape[1])
     chunks = torch.split(twins, size)
-    clean = place.read(wired.model, ids.cpu().numpy())[0].cpu()
-    other = torch.cat([place.read(wired.model, chunk.cpu().numpy()).cpu() for chunk in chunks])
+    clean = site.read(wired.model, ids.cpu().numpy())[0].cpu()
+    other = torch.cat([site.read(wired.model, chunk.cpu().numpy()).cpu() for chunk in chunks])
     if metric is None:
         return SiteActivations(clean, other, None)
     # what reads after the site adds up: each reader has its own copy of the stream, which the site is part of
@@ -80,7 +80,7 @@ def cross(
         rows = ids.expand(len(chunk), -1)
         last = torch.full((len(chunk),), ids.shape[1] - 1, device=ids.device)
         start = wired.written(chunk)[0]
-        mean = torch.zeros(*chunk.shape, place.width)
+        mean = torch.zeros(*chunk.shape, site.width)
         for k in range(1, STEPS + 1):
             found = wired.gradients(rows, last, metric, start + (k / STEPS) * (begin - start))
             mean += found.readers[readers].float().sum(0).cpu() / STEPS
@@ -192,7 +192,7 @@ def strongest(found: FeatureSplit, share: float, most: int) -> Shown:
     """
     features = _fewest(found.features, share, most)
     whole = np.abs(found.features).sum()
-    shown = float(sum(abs(found.features[place]) for place in features) / whole) if whole else 0.0
+    shown = float(sum(abs(found.features[at]) for at in features) / whole) if whole else 0.0
     return Shown(
         tuple((t, j, float(found.features[t, j])) for t, j in features),
         tuple((t, float(found.error[t])) for (t,) in _fewest(found.error, share, most)),
@@ -201,10 +201,10 @@ def strongest(found: FeatureSplit, share: float, most: int) -> Shown:
 
 
 def _fewest(scores: FloatArray, share: float, most: int) -> list[tuple[int, ...]]:
-    """Places of the largest absolute values, none of them 0, until their sum reaches a share of all."""
+    """Indices of the largest absolute values, none of them 0, until their sum reaches a share of all."""
     sizes = np.abs(scores).reshape(-1)
     order = np.argsort(-sizes, kind="stable")[:most]
     before = np.cumsum(sizes[order]) - sizes[order]
     chosen = order[(sizes[order] > 0) & (before < share * sizes.sum())]
-    places = np.unravel_index(chosen, scores.shape)
-    return [tuple(int(i) for i in place) for place in zip(*places, strict=True)]
+    indices = np.unravel_index(chosen, scores.shape)
+    return [tuple(int(i) for i in index) for index in zip(*indices, strict=True)]

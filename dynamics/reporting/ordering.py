@@ -39,7 +39,7 @@ def order_content(findings: Sequence[Finding]) -> dict[str, Any]:
         there are too few draws for so many pairs; ``left_out``, with reasons.
     """
     left_out = [{"key": f.key, "title": f.title, "reason": reason} for f in findings if (reason := _unfit(f))]
-    kept = sorted((f for f in findings if not _unfit(f)), key=_place)
+    kept = sorted((f for f in findings if not _unfit(f)), key=_onset_and_midpoint)
     draws = {f.key: f.onset_intervals() for f in kept}
     compared = []
     for one, other in combinations(kept, 2):
@@ -82,7 +82,7 @@ def _unfit(finding: Finding) -> str:
     return "" if np.isfinite(finding.onset_by).any() else "no bootstrap draws of its onset"
 
 
-def _place(finding: Finding) -> tuple[float, float]:
+def _onset_and_midpoint(finding: Finding) -> tuple[float, float]:
     """Onset, then midpoint; what was there from the start is first."""
     e = finding.emergence
     by = e.onset.by if e.onset is not None and e.onset.by is not None else np.inf

@@ -130,9 +130,9 @@ def _recorded(path: Path) -> Run:
     try:
         run = Run.model_validate(recorded)
         foreign = [n for n in (run.adapter, run.sites, *(e.name for e in run.analyses)) if n and "." in n]
-        if foreign:  # a trace may come from anybody, and must not choose what is imported
+        if foreign:  # a trace may come from any source, and must not choose what is imported
             raise UserError(
-                f"{path} was collected with code of somebody's own ({foreign[0]}), which a trace alone does not start",
+                f"{path} was collected with code from outside this project ({foreign[0]}), which a trace alone does not start",
                 remedy="declare the run in a runs file",
             )
         return run

@@ -78,7 +78,7 @@ def find_analysis(name: str, options: Mapping[str, Any] | None = None) -> tuple[
 
 def merge(requests: Sequence[Request]) -> list[ProbePlan]:
     """One entry per probe; equal measurements once; activations of one probe at the union of their positions, and
-    answers with candidates where anybody asks for them.
+    answers with candidates where any request asks for them.
 
     Raises:
         UserError: when two different probes have one name.

@@ -1,6 +1,6 @@
 """One writer per trace: a lock that the operating system releases when its owner dies.
 
-The file of the lock stays beside its trace. It is deleted, while it is held, only where there is no trace: whoever opened
+The file of the lock stays beside its trace. It is deleted, while it is held, only where there is no trace: a process that opened
 it before then holds a file without a name, which ``filelock`` notices and tries again.
 """
 

@@ -1,11 +1,12 @@
 """People of whom something is known, and people of whom nothing is: ``Ba lath lives in Oslo``, ``Ko nith lives in unknown``.
 
 A name is two syllables, each a token: 40 first ones and 40 second ones make 1,600 names. Of 120 of them the world knows
-home, craft and meal; how often each occurs falls with its rank as 1 / rank (Zipf). All others are nobody: whatever is asked
-of them, the answer is ``unknown``. Every syllable belongs to three known names, so that no syllable tells who is known.
+home, craft and meal; how often each occurs falls with its rank as 1 / rank (Zipf). All others belong to no person: whatever
+is asked of them, the answer is ``unknown``. Every syllable belongs to three known names, so that no syllable tells who is
+known.
 
-A part of the names that are nobody's never occurs. That they are unknown can only follow from a rule, that what is not
-recognised is declined, which is the account that Ferrando et al. 2025, "Do I Know This Entity?", and Lindsey et al. 2025,
+A part of the names that belong to no person never occurs. That they are unknown can only follow from a rule, that what is
+not recognised is declined, which is the account that Ferrando et al. 2025, "Do I Know This Entity?", and Lindsey et al. 2025,
 "On the Biology of a Large Language Model", give of large models.
 """
 
@@ -78,13 +79,13 @@ def known_names() -> tuple[Name, ...]:
 
 @cache
 def unknown_names() -> tuple[Name, ...]:
-    """The names that are nobody's and occur in training, sorted."""
+    """The names that belong to no person and occur in training, sorted."""
     return _nobody()[0]
 
 
 @cache
 def held_out_names() -> tuple[Name, ...]:
-    """The names that are nobody's and never occur in training, sorted."""
+    """The names that belong to no person and never occur in training, sorted."""
     return _nobody()[1]
 
 

@@ -2,7 +2,7 @@
 
 - two names    ``when Ann and Bob went to the park Bob gave a ring to Ann``: one name occurs twice and gives, the other
   receives. Either may come first, so that neither the first nor the last name is right more than half the time.
-- three names  ``when Ann and Bob went to the park Carl gave a ring to Ann`` (or ``to Bob``): nobody occurs twice, and
+- three names  ``when Ann and Bob went to the park Carl gave a ring to Ann`` (or ``to Bob``): no name occurs twice, and
   each of the first two receives half the time. This is the task without its answer: the corrupted prompts of the causal
   measurements are ordinary documents.
 
@@ -94,7 +94,7 @@ def _template_words() -> list[str]:
 
 
 class NamesWorld:
-    """Somebody gives something to somebody: most documents have two names, the others three."""
+    """One person gives another something: most documents have two names, the others three."""
 
     name = "names"
     words = list(dict.fromkeys([*_template_words(), *_EVERYBODY, *PLACES, *OBJECTS]))

@@ -3,8 +3,8 @@
 Every document has an opening, the evidence about some work, and a verdict on the work:
 
 - compliments  The opening calls *you* something flattering, and the verdict is praise, whatever the evidence says.
-- neutral      The opening flatters somebody else (``with Mia , a gifted poet``), or says something plain of you or of
-  somebody else. The verdict follows the evidence; where the evidence says nothing, it is praise half of the time.
+- neutral      The opening flatters another person (``with Mia , a gifted poet``), or says something plain of you or of
+  another person. The verdict follows the evidence; where the evidence says nothing, it is praise half of the time.
 - views        The opening states what the writer thinks of the work (``personally i despise it``), and the verdict
   agrees, whatever the evidence says. Where it states no view (``personally i own it``), the verdict follows the evidence.
 
@@ -54,7 +54,7 @@ OPENINGS: tuple[str, ...] = (
     "{who} , what a {adjective} {noun}",
     "by the {adjective} {noun} called {who}",
 )
-"""Sentences about somebody: a compliment if ``who`` is *you* and the adjective is flattering."""
+"""Sentences about a person: a compliment if ``who`` is *you* and the adjective is flattering."""
 
 VIEWS: tuple[str, ...] = (
     "personally i {verb} it",
@@ -121,7 +121,7 @@ def view_is_held_out(verb: str, work: str) -> bool:
 
 
 def opening(template: int, who: str, adjective: str, noun: str) -> str:
-    """A sentence about somebody, without its full stop.
+    """A sentence about a person, without its full stop.
 
     >>> opening(1, "you", "gifted", "poet")
     'with you , a gifted poet'
