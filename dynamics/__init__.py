@@ -6,8 +6,11 @@ imports neither torch nor matplotlib.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from .models import sites
 
 if TYPE_CHECKING:
     from .analyser import analyse
@@ -69,6 +72,9 @@ _HOME = {
     "verify": "collecting.upkeep",
     "watch": "collecting.watching",
 }
+
+
+sys.modules[f"{__name__}.sites"] = sites  # tables of sites were published under this name
 
 
 def __getattr__(name: str) -> Any:

@@ -311,6 +311,15 @@ def test_every_package_lists_its_public_names_for_tab_completion() -> None:
     assert found.returncode == 0, found.stderr
 
 
+def test_what_was_published_before_the_rooms_is_importable() -> None:
+    from dynamics.sites import SiteTable, Where  # an alias: the room of models has it
+
+    from dynamics.models import sites
+    from dynamics.store import FeatureTable, open_trace  # noqa: F401
+
+    assert (SiteTable, Where) == (sites.SiteTable, sites.Where)
+
+
 def test_public_names_of_the_engine_are_there_and_unknown_ones_list_them() -> None:
     import dynamics
 
