@@ -123,5 +123,6 @@ def _save(figure: Figure, folder: Path, name: str) -> Mapping[str, str]:
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": "circuit-dynamics"})
     svg = buffer.getvalue()
     (folder / "figures" / f"{name}.svg").write_bytes(svg)
+    figure.set_layout_engine("none")  # it is laid out: doing it again takes as long as drawing
     figure.savefig(folder / "figures" / f"{name}.png", dpi=160)
     return {"name": name, "data": "data:image/svg+xml;base64," + base64.b64encode(svg).decode()}
