@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dynamics.analysis.circuit_figures import circuit_figures
-from dynamics.analysis.figures import COLOURS, curve_grid, heat_maps, new_figure, open_axes, step_axis
+from dynamics.analysis.figures import COLOURS, curve_grid, draw_line, heat_maps, new_figure, training_axes
 
 from .feature_figures import feature_figures
 
@@ -43,7 +43,6 @@ def figures(summary: Summary) -> dict[str, Figure]:
         ("Ones-digit neurons shared by contexts", [("shared", found["shared_neurons"])]),
     ]
     data = summary.data
-    layers = [f"{layer}" for layer in data["layer"].values]
     maps = [
         ("Ones digit, same context", data["ones_by_layer"].values.T),
         ("Ones digit, other contexts", data["ones_across_by_layer"].values.T),
@@ -56,8 +55,8 @@ def figures(summary: Summary) -> dict[str, Figure]:
         "structure": curve_grid(structure),
         "layers": heat_maps(
             maps,
-            data["step"].values.tolist(),
-            rows=layers,
+            data["step"].values,
+            rows=data["layer"].values,
             row_title="layer",
             value_title="accuracy or R²",
             alike=False,
@@ -70,7 +69,7 @@ def figures(summary: Summary) -> dict[str, Figure]:
 def _causal(summary: Summary) -> dict[str, Figure]:
     """Circuits per context and what they share; parts exchanged between contexts."""
     data, found = summary.data, summary.by_key
-    steps = data["step"].values.tolist()
+    steps, rows = data["step"].values, data["source"].values[1:]
     contexts = [k.removesuffix("_done") for k in found if k.endswith("_done")]
     exchanges = [
         (
@@ -82,7 +81,6 @@ def _causal(summary: Summary) -> dict[str, Figure]:
             [("another context", found["exchange_said"]), ("own context", found["exchange_own_said"])],
         ),
     ]
-    rows = [str(s) for s in data["source"].values[1:]]
     donors = (("other", "another context"), ("own", "own context"), ("same", "control: same ones digit"))
     maps = [(f"From {words}", data[f"exchange_{donor}"].values[:, 1:].T) for donor, words in donors]
     streams = [(f"Donor's digit, from {words}", data[f"exchange_{donor}_layers"].values.T) for donor, words in donors]
@@ -109,7 +107,7 @@ def _causal(summary: Summary) -> dict[str, Figure]:
         "exchange_layers": heat_maps(
             streams,
             steps,
-            rows=[str(layer) for layer in data["layer"].values],
+            rows=data["layer"].values,
             row_title="stream after layer",
             value_title="share",
             columns=3,
@@ -129,23 +127,19 @@ def _same_parts(summary: Summary) -> Figure:
     left, right = figure.subplots(1, 2, sharey=True)
 
     def line(axes: Axes, values: np.ndarray, colour: str, label: str, style: str = "-", width: float = 1.6) -> None:
-        seen = np.isfinite(values)
-        axes.plot(steps[seen], values[seen], color=colour, ls=style, lw=width, label=label)
+        draw_line(axes, steps, values, colour, label, ls=style, lw=width, marker="")
 
     line(left, np.array(summary.finding("same_parts").values), COLOURS[0], "mean of pairs of contexts")
     for i, name in enumerate(data["contexts"].values):
         line(left, data["same_parts_by_pair"].values[:, i], COLOURS[i + 1], str(name), width=0.9)
     line(left, data["same_parts_ceiling"].values, "#888888", "two samples of one context", "--")
     line(left, np.array(summary.finding("same_parts").emergence.null_upper), COLOURS[0], "bound of the null", ":")
-    left.set_title("Same parts: edge scores", loc="left")
-    left.set_ylabel("overlap")
+    training_axes(left, steps, "Same parts: edge scores", "overlap")
     for i, name in enumerate(("edges", "nodes")):
         line(right, data[f"same_{name}"].values, COLOURS[i], name)
         line(right, data[f"same_{name}_null"].values, COLOURS[i], f"{name}, 95% of circuits dealt anew", ":")
-    right.set_title("Same parts: smallest circuits (Jaccard)", loc="left")
+    training_axes(right, steps, "Same parts: smallest circuits (Jaccard)")
     for axes in (left, right):
         axes.set_ylim(0, 1.02)
-        step_axis(axes, steps.tolist())
         axes.legend(frameon=False, fontsize=7)
-        open_axes(axes)
     return figure

@@ -58,8 +58,8 @@ def figures(summary: Summary) -> dict[str, Figure]:
                 ("All prompts with a wrong hint", data["represented_by_layer"].values.T),
                 ("Where the hint is said", data["hidden_by_layer"].values.T),
             ],
-            data["step"].values.tolist(),
-            rows=[str(layer) for layer in data["layer"].values],
+            data["step"].values,
+            rows=data["layer"].values,
             row_title="layer",
             value_title="decoding accuracy",
         ),
@@ -97,14 +97,14 @@ def _states(summary: Summary) -> Figure:
         rates, ribbon = grid[0, column], grid[1, column]
         for key, label, colour, style in _RATES:
             values, low, high = (data[f"share_{key}{end}"].values[:, column] for end in ("", "_low", "_high"))
-            draw_line(rates, steps, values, colour, label, band=(low, high), style=style)
+            draw_line(rates, steps, values, colour, label, band=(low, high), ls=style)
         rates.set_ylim(-0.02, 1.02)
         rates.set_title(f"{name.capitalize()} sums", loc="left")
         rates.tick_params(length=3)
         if column == 0:
             rates.set_ylabel("share of sums")
         _ribbon(ribbon, steps, data["state"].values[:, column])
-        step_axis(ribbon, steps.tolist())
+        step_axis(ribbon, steps)
         open_axes(rates)
     handles: list[Any] = [
         Line2D([], [], color=colour, ls=style, lw=1.6, marker="o", ms=3, label=label)
@@ -163,6 +163,6 @@ def _shares(summary: Summary) -> Figure:
         axes.set_ylabel("logits")
         axes.legend(frameon=False, fontsize=8, loc="best")
     for axes in grid.flat:
-        step_axis(axes, steps.tolist(), label=axes in grid[1])
+        step_axis(axes, steps, label=axes in grid[1])
         open_axes(axes)
     return figure

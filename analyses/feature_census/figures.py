@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dynamics.analysis.figures import COLOURS, curve_grid, new_figure, open_axes, step_axis
+from dynamics.analysis.figures import COLOURS, curve_grid, draw_line, grid_of, new_figure, open_axes, training_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,20 +46,14 @@ def _census(data: Any, name: str) -> Figure:
     steps = data["step"].values
 
     def curve(axes: Axes, key: str, colour: str, label: str, style: str = "-") -> None:
-        values = data[f"{name}_{key}"].values
-        seen = np.isfinite(values)
-        axes.plot(steps[seen], values[seen], color=colour, ls=style, lw=1.5, marker="o" if style == "-" else "", ms=2.2, label=label)  # fmt: skip
+        marker = "o" if style == "-" else ""
+        draw_line(axes, steps, data[f"{name}_{key}"].values, colour, label, ls=style, lw=1.5, marker=marker)
 
     panels = ["fit"]
     panels += [panel for panel, key in (("present", "present"), ("events", "born")) if f"{name}_{key}" in data]
     panels += ["change"] if f"{name}_change" in data else []
-    columns = min(2, len(panels))
-    rows = -(-len(panels) // columns)
-    figure = new_figure(4.6 * columns, 2.5 * rows)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat[len(panels) :]:
-        axes.set_visible(False)
-    for axes, panel in zip(grid.flat, panels, strict=False):
+    figure, grid = grid_of(len(panels), 2, 4.6, 2.5)
+    for axes, panel in zip(grid, panels, strict=False):
         if panel == "fit":
             curve(axes, "fvu", COLOURS[0], "variance unexplained")
             if np.isfinite(data[f"{name}_loss_recovered"].values).any():
@@ -86,10 +80,8 @@ def _census(data: Any, name: str) -> Figure:
             curve(axes, "change_bound", _GREY, "bound if each moves at a time of its own", "--")
             axes.set_ylim(bottom=0)
             title = "Turning points"
-        axes.set_title(title, loc="left")
-        step_axis(axes, steps.tolist())
+        training_axes(axes, steps, title)
         axes.legend(frameon=False, fontsize=7.5)
-        open_axes(axes)
     return figure
 
 
@@ -106,9 +98,7 @@ def _effects(data: Any, name: str) -> Figure:
             x, y, e = steps[seen], values[seen, j], 1.96 * np.nan_to_num(errors[seen, j])
             axes.plot(x, y, color=colour, lw=1.5, marker="o", ms=2.2, label=label)
             axes.fill_between(x, y - e, y + e, color=colour, alpha=0.15, lw=0)
-        axes.set_title(title, loc="left")
-        step_axis(axes, steps.tolist())
-        open_axes(axes)
+        training_axes(axes, steps, title)
     figure.legend(
         *panels[0].get_legend_handles_labels(), frameon=False, fontsize=7.5, loc="outside lower center", ncols=3
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dynamics.analysis.direction_figures import direction_figures
-from dynamics.analysis.figures import COLOURS, curve_grid, draw_line, new_figure, open_axes, step_axis
+from dynamics.analysis.figures import COLOURS, curve_grid, draw_line, new_figure, open_axes, training_axes
 
 from .calibration import BINS
 from .knowing import DIRECTIONS
@@ -65,7 +65,7 @@ def _misfires(summary: Summary) -> Figure:
 
     def line(axes: Axes, key: str, colour: str, label: str, style: str = "-") -> None:
         values, low, high = (data[f"{key}{end}"].values for end in ("", "_low", "_high"))
-        draw_line(axes, steps, values, colour, label, band=(low, high), style=style)
+        draw_line(axes, steps, values, colour, label, band=(low, high), ls=style)
 
     for key, colour, label, style in (
         ("right_known", COLOURS[0], "known: answered right", "-"),
@@ -74,17 +74,13 @@ def _misfires(summary: Summary) -> Figure:
         ("confident_unknown", COLOURS[1], "unknown: confident answer (misfire)", "--"),
     ):
         line(left, key, colour, label, style)
-    left.set_title("Answers, declining and misfires", loc="left")
-    left.set_ylabel("share of questions")
+    training_axes(left, steps, "Answers, declining and misfires", "share of questions")
     for name, colour in (("known", COLOURS[0]), ("unknown", COLOURS[2])):
         line(right, f"confidence_{name}", colour, name)
-    right.set_title("Confidence: probability of the first choice", loc="left")
-    right.set_ylabel("mean probability")
+    training_axes(right, steps, "Confidence: probability of the first choice", "mean probability")
     for axes in (left, right):
         axes.set_ylim(-0.02, 1.02)
-        step_axis(axes, steps.tolist())
         axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
-        open_axes(axes)
     return figure
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from dynamics.analysis.figures import COLOURS, curve_grid, heat_maps, new_figure, open_axes, step_axis
+from dynamics.analysis.figures import COLOURS, curve_grid, draw_line, heat_maps, new_figure, training_axes
 
 from .kinds import KINDS
 
@@ -41,7 +41,7 @@ def figures(summary: Summary) -> dict[str, Figure]:
     rows = [f"L{layer}H{head}" for layer in range(data.sizes["layer"]) for head in range(data.sizes["head"])]
     shown = [kind for kind in KINDS if kind.name in data]
     panels = [(kind.title.capitalize(), kind.name) for kind in shown] + [("Entropy of attention", "attention_entropy")]
-    steps = data["step"].values.tolist()
+    steps = data["step"].values
     drawn = {
         "map": _map(summary),
         "counts": _counts(summary),
@@ -76,18 +76,12 @@ def _counts(summary: Summary) -> Figure:
         for kind in KINDS:
             if kind.name not in data:
                 continue
-            values = data[f"{kind.name}_{what}"].values
-            seen = np.isfinite(values)
             style = "-" if kind.group == "attention" else "--"
-            axes.step(
-                steps[seen], values[seen], where="post", ls=style, lw=1.5, color=_COLOURS[kind.name], label=kind.title
-            )
-        step_axis(axes, steps.tolist())
-        axes.set_title(title, loc="left")
-        axes.set_ylabel("heads")
+            look: dict[str, Any] = {"ls": style, "lw": 1.5, "marker": "", "drawstyle": "steps-post"}
+            draw_line(axes, steps, data[f"{kind.name}_{what}"].values, _COLOURS[kind.name], kind.title, **look)
+        training_axes(axes, steps, title, "heads")
         axes.set_ylim(bottom=0)
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-        open_axes(axes)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=8)
     return figure

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from dynamics.analysis.circuit_figures import circuit_figures
-from dynamics.analysis.figures import COLOURS, curve_grid, heat_maps, new_figure, open_axes, step_axis
+from dynamics.analysis.figures import COLOURS, curve_grid, draw_line, heat_maps, new_figure, training_axes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,7 +38,7 @@ def figures(summary: Summary) -> dict[str, Figure]:
         "behaviour": curve_grid(panels),
         "heads": heat_maps(
             maps,
-            data["step"].values.tolist(),
+            data["step"].values,
             rows=rows,
             row_title="head",
             value_title="attention probability",
@@ -55,18 +54,12 @@ def _counts(summary: Summary) -> Figure:
     steps = data["step"].values
     figure = new_figure(4.6, 2.7)
     axes = figure.subplots()
-    for colour, name in zip(COLOURS, ("heads_above_0_3", "heads_above_0_4"), strict=False):
-        values = data[name].values
-        seen = np.isfinite(values)
-        axes.step(steps[seen], values[seen], where="post", color=colour, label=f"score > {name[-3:].replace('_', '.')}")
-    found = data["heads_found"].values
-    seen = np.isfinite(found)
-    label = "above its own control (FDR 5%)"
-    axes.step(steps[seen], found[seen], where="post", color=COLOURS[2], label=label)
-    step_axis(axes, steps.tolist())
-    axes.set_ylabel("prefix-matching heads")
+    names = {"heads_above_0_3": "score > 0.3", "heads_above_0_4": "score > 0.4"}
+    names |= {"heads_found": "above its own control (FDR 5%)"}
+    for colour, (name, label) in zip(COLOURS, names.items(), strict=False):
+        draw_line(axes, steps, data[name].values, colour, label, lw=None, marker="", drawstyle="steps-post")
+    training_axes(axes, steps, metric="prefix-matching heads")
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False, fontsize=8)
-    open_axes(axes)
     return figure

@@ -58,8 +58,8 @@ def figures(summary: Summary) -> dict[str, Figure]:
     figures["sharing"] = curve_grid(sharing)
     figures["layers"] = heat_maps(
         maps,
-        data["step"].values.tolist(),
-        rows=[str(layer) for layer in data["layer"].values],
+        data["step"].values,
+        rows=data["layer"].values,
         row_title="layer",
         value_title="share or cosine",
     )
@@ -79,7 +79,7 @@ def _exchange(summary: Summary) -> dict[str, Figure]:
         ]
 
     common: dict[str, Any] = {"value_title": "share", "columns": 3}
-    steps = data["step"].values.tolist()
+    steps = data["step"].values
     names = (
         ("exchange", "another language, a part at the last token"),
         ("exchange_own", "same language, a part at the last token"),
@@ -93,12 +93,12 @@ def _exchange(summary: Summary) -> dict[str, Figure]:
             ]
         ),
         "exchange_parts": heat_maps(
-            maps("source", "last"), steps, rows=data["source"].values.tolist(), row_title="head or MLP", **common
+            maps("source", "last"), steps, rows=data["source"].values, row_title="head or MLP", **common
         ),
         "exchange_layers": heat_maps(
             [*maps("layer", "last"), *maps("layer", "word")],
             steps,
-            rows=[str(layer) for layer in data["layer"].values],
+            rows=data["layer"].values,
             row_title="stream after layer",
             **common,
         ),

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from dynamics.analysis.direction_figures import direction_figures
-from dynamics.analysis.figures import COLOURS, curve_grid, new_figure, open_axes, step_axis
+from dynamics.analysis.figures import COLOURS, curve_grid, draw_line, new_figure, training_axes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,16 +47,10 @@ def _rates(summary: Summary) -> Figure:
     grid = figure.subplots(1, len(panels), sharey=True)
     for column, (axes, (title, rates, over, words)) in enumerate(zip(grid, panels, strict=True)):
         for i, name in enumerate(data[over].values):
-            values = rates.values[:, i]
-            seen = np.isfinite(values)
             # thinner lines on thicker ones: often several are at the same height
-            axes.plot(steps[seen], values[seen], color=COLOURS[i], lw=3.8 - 1.3 * i, label=words[str(name)])
-        step_axis(axes, steps.tolist())
-        axes.set_title(title, loc="left")
+            draw_line(axes, steps, rates.values[:, i], COLOURS[i], words[str(name)], lw=3.8 - 1.3 * i, marker="")
+        training_axes(axes, steps, title, "share of prompts" if column == 0 else "")
         axes.set_ylim(-0.03, 1.03)
-        if column == 0:
-            axes.set_ylabel("share of prompts")
         if column != 1:
             axes.legend(frameon=False, fontsize=8)
-        open_axes(axes)
     return figure

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .figures import COLOURS, curve_grid, heat_maps, new_figure, open_axes, step_axis
+from .figures import COLOURS, curve_grid, draw_line, heat_maps, new_figure, open_axes, training_axes
 from .fitting import legend_below
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from .section import Summary
@@ -19,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["circuit_figures"]
 
 _GREY = "#888888"
+_THIN: dict[str, Any] = {"lw": 1.4, "ms": 2}
 _ONSETS = (
     ("represented", "Represented"),
     ("used", "Used"),
@@ -35,29 +34,27 @@ def circuit_figures(summary: Summary, part: str = "", title: str = "") -> dict[s
         part: of the task.
         title: put before the panels' titles where an analysis has several circuits.
     """
-    found = {f.key.removeprefix(f"{summary.analysis}."): f for f in summary.findings}
+    found = summary.by_key
     before = f"{title}: " if title else ""
     panels = [(before + words, [(words, found[part + key])]) for key, words in _ONSETS if part + key in found]
     data = summary.data
-    steps = data["step"].values.tolist()
-    sources = [str(s) for s in data["source"].values]
+    steps, sources = data["step"].values, data["source"].values
     maps = [
         (before + "effect of patching (logits)", data[f"{part}source_effect"].values.T),
         (before + "direct effect on the logits", data[f"{part}direct_effect"].values.T),
     ]
+    words: Any = {"row_title": "source", "value_title": "logits"}
     found_figures = {
         f"{part}onsets": curve_grid(panels),
         f"{part}identity": _identity(summary, part, before),
-        f"{part}sources": heat_maps(maps, steps, rows=sources, row_title="source", value_title="logits"),
+        f"{part}sources": heat_maps(maps, steps, rows=sources, **words),
         f"{part}faithfulness": _faithfulness(summary, part, before),
     }
     if f"{part}source_effect_at" in data:
         at = data[f"{part}source_effect_at"]
         positions = data[f"{part}patched_at"].values
         panels_at = [(f"{before}patched at {str(name)!r} alone", at.values[:, i].T) for i, name in enumerate(positions)]
-        found_figures[f"{part}positions"] = heat_maps(
-            panels_at, steps, rows=sources, row_title="source", value_title="logits"
-        )
+        found_figures[f"{part}positions"] = heat_maps(panels_at, steps, rows=sources, **words)
     return found_figures
 
 
@@ -73,23 +70,18 @@ def _identity(summary: Summary, part: str, before: str) -> Figure:
         ("ceiling", "between two samples of prompts", _GREY, "--"),
     )
     for name, label, colour, style in curves:
-        _line(left, steps, data[part + name].values, colour, label, style)
+        draw_line(left, steps, data[part + name].values, colour, label, ls=style, **_THIN)
     upper = np.array(summary.finding(part + "identity").emergence.null_upper)
-    _line(left, steps, upper, COLOURS[0], "bound of the null", ":")
+    draw_line(left, steps, upper, COLOURS[0], "bound of the null", ls=":", **_THIN)
     for index in np.flatnonzero(data[f"{part}turnover"].values == 1):
         left.axvline(steps[index], color=COLOURS[3], lw=1, alpha=0.7, label="turnover")
     left.set_ylim(0, 1)
-    left.set_ylabel("weighted overlap of edges")
-    left.set_title(before + "is it the same circuit?", loc="left")
-    _line(right, steps, data[f"{part}edges"].values, COLOURS[2], "edges of the smallest circuit", "-")
+    draw_line(right, steps, data[f"{part}edges"].values, COLOURS[2], "edges of the smallest circuit", ls="-", **_THIN)
     right.set_yscale("log")
     right.set_ylim(0.8, float(data["size"].values[-1]) * 1.2)
-    right.set_ylabel("edges (dashed: all)")
     right.axhline(float(data["size"].values[-1]), color=_GREY, ls="--", lw=0.9)
-    right.set_title("smallest circuit with faithfulness 0.8", loc="left")
-    for axes in (left, right):
-        step_axis(axes, steps.tolist())
-        open_axes(axes)
+    training_axes(left, steps, before + "is it the same circuit?", "weighted overlap of edges")
+    training_axes(right, steps, "smallest circuit with faithfulness 0.8", "edges (dashed: all)")
     handles, labels = left.get_legend_handles_labels()
     legend_below(figure, list(dict(zip(labels, handles, strict=True)).values()))
     return figure
@@ -109,15 +101,8 @@ def _faithfulness(summary: Summary, part: str, before: str) -> Figure:
         pair, ("faithfulness", "completeness"), ("of the circuit alone", "of the model without it"), strict=True
     ):
         for i, index in enumerate(chosen):
-            axes.plot(
-                sizes,
-                data[part + name].values[index],
-                color=COLOURS[i],
-                lw=1.5,
-                marker="o",
-                ms=2.5,
-                label=f"step {int(data['step'].values[index])}",
-            )
+            label = f"step {int(data['step'].values[index])}"
+            axes.plot(sizes, data[part + name].values[index], "o-", color=COLOURS[i], lw=1.5, ms=2.5, label=label)
         axes.axhline(1, color=_GREY, lw=0.8)
         axes.axhline(0, color=_GREY, lw=0.8)
         axes.set_xscale("log")
@@ -133,10 +118,3 @@ def _faithfulness(summary: Summary, part: str, before: str) -> Figure:
         pair[0].text(0.5, 0.5, "not measurable", transform=pair[0].transAxes, ha="center")
     pair[0].set_ylabel("share of the logit difference")
     return figure
-
-
-def _line(
-    axes: Axes, steps: Sequence[int] | np.ndarray, values: np.ndarray, colour: str, label: str, style: str
-) -> None:
-    seen = np.isfinite(values)
-    axes.plot(np.asarray(steps)[seen], values[seen], color=colour, ls=style, lw=1.4, marker="o", ms=2, label=label)

@@ -46,8 +46,8 @@ def direction_figures(summary: Summary, part: str = "", title: str = "") -> dict
         f"{part}direction": curve_grid(panels),
         f"{part}auroc": heat_maps(
             maps,
-            data["step"].values.tolist(),
-            rows=[str(layer) for layer in data["layer"].values],
+            data["step"].values,
+            rows=data["layer"].values,
             row_title="after layer",
             value_title="AUROC",
             columns=3,
@@ -73,24 +73,24 @@ def _dose(summary: Summary, part: str, before: str) -> Figure:
     last = int(known[-1])
     layer = int(np.nanargmax(data["slope"][last]))
     shown = known[np.unique(np.linspace(0, len(known) - 1, 5).round().astype(int))]
-    size = np.maximum(
-        np.nan_to_num(data["dose_random"][last, layer]), np.nan_to_num(data["dose_shuffled"][last, layer])
-    )
-    x = np.concatenate([strengths, [0.0]])
-    along = np.argsort(x)
-    band = np.concatenate([size, [0.0]])[along]
-    left.fill_between(x[along], -band, band, color=_GREY, alpha=0.2, lw=0, label="random or shuffled, last step (rms)")
+    along = np.argsort([*strengths, 0.0])
+
+    def through_zero(values: np.ndarray) -> np.ndarray:
+        return np.array([*values, 0.0])[along]
+
+    x = through_zero(strengths)
+    band = through_zero(np.nan_to_num(np.fmax(data["dose_random"][last, layer], data["dose_shuffled"][last, layer])))
+    left.fill_between(x, -band, band, color=_GREY, alpha=0.2, lw=0, label="random or shuffled, last step (rms)")
     for colour, index in zip(COLOURS, shown, strict=False):
         dose = data["dose"][index, layer]
-        left.plot(x[along], np.concatenate([dose, [0.0]])[along], color=colour, lw=1.5, label=f"step {steps[index]}")
+        left.plot(x, through_zero(dose), color=colour, lw=1.5, label=f"step {steps[index]}")
         error = np.abs(np.stack([data["dose_low"][index, layer], data["dose_high"][index, layer]]) - dose)
         left.errorbar(strengths, dose, error, fmt="o", ms=3, color=colour, lw=1, capsize=2)
     left.set_title(f"{before}steered after layer {layer}", loc="left")
     for colour, at in zip(COLOURS, range(data["dose"].shape[1]), strict=False):
         dose = data["dose"][last, at]
         if np.isfinite(dose).all():
-            line = np.concatenate([dose, [0.0]])[along]
-            right.plot(x[along], line, "o-", ms=3, color=colour, lw=1.3, label=f"after layer {at}")
+            right.plot(x, through_zero(dose), "o-", ms=3, color=colour, lw=1.3, label=f"after layer {at}")
     right.set_title(f"{before}every layer, step {steps[last]}", loc="left")
     for axes in (left, right):
         axes.axhline(0, color=_GREY, lw=0.6)

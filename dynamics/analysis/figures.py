@@ -26,12 +26,14 @@ __all__ = [
     "curve_grid",
     "draw_curve",
     "draw_line",
+    "grid_of",
     "heat_maps",
     "label_width",
     "new_figure",
     "open_axes",
     "step_axis",
     "timeline",
+    "training_axes",
 ]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
@@ -47,7 +49,19 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout=FittingLayout(width, height))
 
 
-def step_axis(axes: Axes, steps: Sequence[int], *, label: bool = True) -> None:
+def grid_of(panels: int, columns: int, width: float, height: float, more: float = 0.0) -> tuple[Figure, list[Axes]]:
+    """A figure, ``more`` inches higher than its panels of this size, and its axes, at most ``columns`` side by side; those
+    that are left over are not visible."""
+    columns = min(columns, max(1, panels))
+    rows = -(-panels // columns)
+    figure = new_figure(width * columns, height * rows + more)
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in grid[panels:]:
+        axes.set_visible(False)
+    return figure, grid
+
+
+def step_axis(axes: Axes, steps: Sequence[int] | np.ndarray, *, label: bool = True) -> None:
     """Symmetric-log step axis with ticks at 0 and powers of ten."""
     last = max(steps)
     axes.set_xscale("symlog", linthresh=1, linscale=0.35)
@@ -69,8 +83,15 @@ def _short(value: float) -> str:
 
 def open_axes(axes: Axes, *sides: str) -> None:
     """Take the frame off at the top, at the right and at other sides."""
-    for side in ("top", "right", *sides):
-        axes.spines[side].set_visible(False)
+    axes.spines[["top", "right", *sides]].set_visible(False)
+
+
+def training_axes(axes: Axes, steps: Sequence[int] | np.ndarray, title: str = "", metric: str = "") -> None:
+    """What axes over training share: the step axis, a title, what the vertical axis shows, no frame."""
+    step_axis(axes, steps)
+    axes.set_title(title, loc="left")
+    axes.set_ylabel(metric)
+    open_axes(axes)
 
 
 def draw_line(
@@ -81,11 +102,13 @@ def draw_line(
     label: str,
     *,
     band: tuple[np.ndarray, np.ndarray] | None = None,
-    style: Any = "-",
+    **look: Any,
 ) -> None:
-    """A line over training through what was measured, with the band between lower and upper ends."""
+    """A line over training through what was measured, with the band between lower and upper ends; ``look`` is as of
+    :meth:`matplotlib.axes.Axes.plot`."""
     seen = np.isfinite(values)
-    axes.plot(steps[seen], values[seen], color=colour, ls=style, lw=1.6, marker="o", ms=2.2, label=label)
+    drawn: dict[str, Any] = {"lw": 1.6, "marker": "o", "ms": 2.2, **look}
+    axes.plot(steps[seen], values[seen], color=colour, label=label, **drawn)
     if band is not None:
         known = np.isfinite(band).all(0)
         axes.fill_between(steps, *band, where=known.tolist(), color=colour, alpha=0.18, lw=0)
@@ -99,23 +122,15 @@ def _tidy(axes: Axes) -> None:
 def draw_curve(axes: Axes, finding: Finding, colour: str, *, label: str | None = None, alone: bool = True) -> None:
     """One curve with its bootstrap band, its null's mean and upper bound, and the onset interval as a strip."""
     steps = np.array(finding.steps)
-    values = np.array(finding.values)
-    seen = np.isfinite(values)
-    axes.plot(steps[seen], values[seen], color=colour, lw=1.6, marker="o", ms=2.2, label=label or finding.title)
+    draw_line(axes, steps, np.array(finding.values), colour, label or finding.title)
     low, high = np.array(finding.low), np.array(finding.high)
     known = np.isfinite(low) & np.isfinite(high)
     axes.fill_between(steps[known], low[known], high[known], color=colour, alpha=0.18, lw=0)
     upper = np.array(finding.emergence.null_upper)
     bounded = np.isfinite(upper)
     if bounded.any():
-        axes.plot(
-            steps[bounded],
-            upper[bounded],
-            color=_GREY if alone else colour,
-            lw=0.9,
-            ls=(0, (4, 2)),
-            alpha=1 if alone else 0.7,
-        )
+        shade, alpha = (_GREY, 1) if alone else (colour, 0.7)
+        axes.plot(steps[bounded], upper[bounded], color=shade, lw=0.9, ls=(0, (4, 2)), alpha=alpha)
         if alone:
             mean = np.array(finding.null_mean)
             mean = np.where(np.isfinite(mean), mean, upper)
@@ -133,16 +148,11 @@ def curve_grid(panels: Sequence[tuple[str, Sequence[tuple[str, Finding]]]], *, c
             curve's colour.
         columns: panels side by side.
     """
-    columns = min(columns, max(1, len(panels)))
-    rows = -(-len(panels) // columns)
-    figure = new_figure(4.3 * columns, 2.75 * rows)
-    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axes in grid[len(panels) :]:
-        axes.set_visible(False)
+    figure, grid = grid_of(len(panels), columns, 4.3, 2.75)
     for index, (axes, (title, curves)) in enumerate(zip(grid, panels, strict=False)):
         for i, (label, finding) in enumerate(curves):
             draw_curve(axes, finding, COLOURS[i % len(COLOURS)], label=label, alone=len(curves) == 1)
-        step_axis(axes, curves[0][1].steps, label=index >= len(panels) - columns)
+        step_axis(axes, curves[0][1].steps, label=index >= len(panels) - min(columns, len(panels)))
         axes.set_title(title, loc="left", color=_INK)
         axes.set_ylabel(curves[0][1].metric)
         _tidy(axes)
@@ -165,9 +175,9 @@ def _explain(figure: Figure) -> None:
 
 def heat_maps(
     panels: Sequence[tuple[str, np.ndarray]],
-    steps: Sequence[int],
+    steps: Sequence[int] | np.ndarray,
     *,
-    rows: Sequence[str],
+    rows: Sequence[Any] | np.ndarray,
     row_title: str,
     value_title: str,
     alike: bool = True,
@@ -180,28 +190,19 @@ def heat_maps(
 
     Args:
         panels: (title, values) with values (row, checkpoint); NaN is left white.
-        rows: labels of the rows, the first at the bottom.
+        rows: labels of the rows, as text or number, the first at the bottom.
         alike: whether the panels are of one quantity, and so on one colour scale.
     """
-    columns = min(columns, max(1, len(panels)))
-    lines = -(-len(panels) // columns)
+    names = [str(row) for row in rows]
     height = max(1.5, min(0.16 * len(rows), 6.0) + 0.9)  # hundreds of heads become thin rows, not a tall page
-    figure = new_figure((4.6 + label_width(rows, 0.6)) * columns, height * lines + 0.2)
-    grid = list(figure.subplots(lines, columns, squeeze=False).flat)
-    for axes in grid[len(panels) :]:
-        axes.set_visible(False)
+    figure, grid = grid_of(len(panels), columns, 4.6 + label_width(names, 0.6), height, 0.2)
     shared = _colour_range([values for _, values in panels])
     image: Any = None
     for axes, (title, values) in zip(grid, panels, strict=False):
         low, high = shared if alike else _colour_range([values])
+        pixels = np.ma.masked_invalid(values)
         image = axes.imshow(
-            np.ma.masked_invalid(values),
-            aspect="auto",
-            origin="lower",
-            cmap="viridis",
-            vmin=low,
-            vmax=high,
-            interpolation="nearest",
+            pixels, vmin=low, vmax=high, cmap="viridis", aspect="auto", origin="lower", interpolation="nearest"
         )
         axes.set_title(title, loc="left", color=_INK)
         stride = max(1, -(-len(steps) // 9))
@@ -211,7 +212,7 @@ def heat_maps(
         axes.set_xticks(shown, [_short(steps[i]) for i in shown])
         axes.set_xlabel("optimizer step (one column a checkpoint)")
         every = max(1, len(rows) // 12)
-        axes.set_yticks(range(0, len(rows), every), [rows[i] for i in range(0, len(rows), every)])
+        axes.set_yticks(range(0, len(rows), every), names[::every])
         axes.set_ylabel(row_title)
         axes.tick_params(length=2)
         if not alike:
@@ -267,15 +268,8 @@ def timeline(findings: Sequence[Finding]) -> Figure:
             if e.midpoint is not None and e.midpoint >= (e.onset.after or 0):
                 axes.plot([e.midpoint], [row], marker="D", ms=4.5, color="white", mec=_INK, mew=0.9)
             if e.state == "transient":
-                axes.text(
-                    stop * 1.05,
-                    row,
-                    "transient",
-                    va="center",
-                    fontsize=8,
-                    color=_INK,
-                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
-                )
+                box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+                axes.text(stop * 1.05, row, "transient", va="center", fontsize=8, color=_INK, bbox=box)
         elif e.state == "present from start":
             axes.barh(row, last - min(steps), left=min(steps), height=0.16, color=colour, alpha=0.3, lw=0)
             axes.text(0.012, row, "present from start", va="center", fontsize=8, color=_INK, transform=beside)

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from ..emergence import Interval, Onset
-from .figures import COLOURS, label_width, new_figure, step_axis
+from .figures import COLOURS, label_width, new_figure, open_axes, step_axis
 from .findings import Finding
 from .fitting import legend_below
 
@@ -65,8 +65,7 @@ def onsets_by_definition(findings: Sequence[Finding]) -> Figure:
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)
     axes.tick_params(axis="x", colors=_INK, length=3)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
+    open_axes(axes, "left")
     used = {onset.definition for f in findings for onset in f.onsets}
     marks = [
         Line2D([], [], ls="none", marker=mark, ms=5, color=colour, label=name)
@@ -120,8 +119,7 @@ def order_matrix(order: Mapping[str, Any]) -> Figure:
     for pair in order["pairs"]:
         i, j = number[pair["first"]], number[pair["second"]]
         share[i, j], share[j, i] = pair["before"], pair["after"]
-        said = {"before": (2, 1), "after": (1, 2)}.get(pair["order"], (0, 0))
-        kind[i, j], kind[j, i] = said
+        kind[i, j], kind[j, i] = {"before": (2, 1), "after": (1, 2)}.get(pair["order"], (0, 0))
     figure = new_figure(0.42 * n + 3.4 + label_width(titles, 3.2), 0.31 * n + 1.6)
     axes = figure.subplots()
     colours = ListedColormap(["#e3e5e8", "#f6c9a8", "#a9cbe6"])
@@ -140,8 +138,7 @@ def order_matrix(order: Mapping[str, Any]) -> Figure:
     axes.set_yticks(np.arange(-0.5, n), minor=True)
     axes.grid(which="minor", color="white", lw=1.2)
     axes.tick_params(which="minor", length=0)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    open_axes(axes, "left", "bottom")
     legend_below(
         figure,
         [
