@@ -12,12 +12,13 @@ from checkpoints.errors import UserError, nearest
 
 from ..measurements import Measurement
 from ..probes import LAST, Probe
+from .returned import instance_of, instances_of, shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ..store import Trace
-    from .section import Section, Summary
+    from .section import Summary
 
 __all__ = ["Analysis", "AnalysisOptions", "Context", "Reading", "Request"]
 
@@ -59,10 +60,25 @@ class Context:
 
 @dataclass(frozen=True)
 class Request:
-    """One probe and the measurements wanted on it."""
+    """One probe and the measurements wanted on it.
+
+    Raises:
+        UserError: for a probe or measurements of other types.
+    """
 
     probe: Probe
     measurements: tuple[Measurement, ...]
+
+    def __post_init__(self) -> None:
+        instance_of(Probe, self.probe, "`probe` of a Request is", remedy="context.probe(name) is one of the runs file")
+        given: Any = self.measurements
+        fitting = isinstance(given, tuple | list)
+        if not fitting or any(isinstance(m, type) or not hasattr(m, "declare") for m in given):
+            raise UserError(
+                f"`measurements` of the Request of probe {self.probe.name!r} is {shown(given)}",
+                expected="a tuple of measurements",
+                remedy="write them with their brackets and a comma: (da.Answers(),)",
+            )
 
 
 @dataclass(frozen=True)
@@ -128,25 +144,43 @@ class Analysis:
 
     def plan(self, context: Context, options: AnalysisOptions) -> Sequence[Request]:
         """Probes and measurements that it needs."""
-        requests: Sequence[Request] = self.module.plan(context, options)
-        return requests
+        requests = self.module.plan(context, options)
+        remedy = "return [da.Request(probe, (da.Answers(),))]"
+        return instances_of((Request,), requests, f"plan of analysis {self.name!r} returned", remedy=remedy)
 
     def readings(self, context: Context, options: AnalysisOptions) -> Sequence[Reading]:
         """Prompts that it wants to read through the run's dictionaries."""
         wanted = getattr(self.module, "readings", None)
-        return () if wanted is None else wanted(context, options)
+        if wanted is None:
+            return ()
+        what = f"readings of analysis {self.name!r} returned"
+        return instances_of((Reading,), wanted(context, options), what, remedy="return [da.Reading(probe)]")
 
     def summary(self, trace: Trace, options: AnalysisOptions) -> Summary:
         """What it finds in a trace."""
-        section: Section = self.module.summarise(trace, options)
+        from .section import Section
+
+        what = f"summarise of analysis {self.name!r} returned"
+        section = instance_of(Section, self.module.summarise(trace, options), what, remedy="return da.Section([curve])")
         return section.summary(trace, analysis=self.name, title=self.title, question=self.question)
 
     def figures(self, summary: Summary) -> Mapping[str, Figure]:
         """Figure name to figure."""
         if (own := getattr(self.module, "figures", None)) is not None:
-            drawn: Mapping[str, Figure] = own(summary)
-            return drawn
+            return self._drawn(own(summary))
         from .figures import curve_grid
 
         panels = [(f.title, [(f.title, f)]) for f in summary.findings if f.headline]
         return {"curves": curve_grid(panels)} if panels else {}
+
+    def _drawn(self, drawn: Any) -> Mapping[str, Figure]:
+        from matplotlib.figure import Figure
+
+        what, remedy = f"figures of analysis {self.name!r} returned", 'return {"curves": da.curve_grid(panels)}'
+        if not isinstance(drawn, Mapping):
+            raise UserError(f"{what} {shown(drawn)}", expected="a mapping: name to figure", remedy=remedy)
+        for name, figure in drawn.items():
+            if not isinstance(name, str) or not name or "/" in name:  # it names files
+                raise UserError(f"{what} a figure named {shown(name)}", expected="a word", remedy=remedy)
+            instance_of(Figure, figure, f"{what} for {name!r}", remedy=remedy)
+        return drawn

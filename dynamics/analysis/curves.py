@@ -12,9 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from checkpoints.errors import UserError
+
 from ..emergence import Trend, assess, definitions, onset_ends, unit_bootstrap
+from ..names import CHECKPOINT
 from ..numerics.draws import DRAWS, FINE_DRAWS
 from .findings import Finding
+from .returned import array_of, instance_of, shown
 
 if TYPE_CHECKING:
     from ..store import Trace
@@ -53,6 +57,9 @@ class CurveSpec:
             ``clusters`` where it is empty.
         twin: key of the continuous twin of a thresholded metric, in the same analysis, on the same questions.
         reach: level of the definition "first passage", for metrics that the literature dates by one.
+
+    Raises:
+        UserError: for a direction that is neither, or limits that are no pair.
     """
 
     metric: str = "value"
@@ -65,6 +72,20 @@ class CurveSpec:
     sample: str = ""
     twin: str = ""
     reach: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.direction not in ("up", "down"):
+            raise UserError(
+                f"`direction` of a CurveSpec is {shown(self.direction)}",
+                expected="'up' or 'down'",
+                remedy="say which way the curve goes when the circuit forms",
+            )
+        if self.limits is not None and np.shape(self.limits) != (2,):
+            raise UserError(
+                f"`limits` of a CurveSpec is {shown(self.limits)}",
+                expected="None, or two numbers",
+                remedy="give the least and the largest value of the metric, as limits=(0.0, 1.0)",
+            )
 
     def but(self, **changes: Any) -> CurveSpec:
         """The same with some attributes changed.
@@ -86,6 +107,8 @@ class CurveSpec:
 PLAIN = CurveSpec()
 """A mean over prompts that rises."""
 
+_ORDER = "key, title, numbers, null, spec"
+
 
 @dataclass(frozen=True, eq=False)
 class Curve:
@@ -98,6 +121,9 @@ class Curve:
         draws: (checkpoint, draw) bootstrap draws of it, or None; ``spec.sample`` says what they resample.
         null: what it has to beat, (checkpoint, draw).
         spec: how it is to be read.
+
+    Raises:
+        UserError: for a key, a title, a null or a spec of another type.
     """
 
     key: str
@@ -107,19 +133,31 @@ class Curve:
     null: Null
     spec: CurveSpec = PLAIN
 
+    def __post_init__(self) -> None:
+        _refuse_others(self.key, self.title, self.null, self.spec)
+
     def assessed(self, trace: Trace) -> Finding:
-        """When it emerged. The runner asks this of every curve; an analysis only where it needs the answer itself."""
-        steps, values, draws, null, spec = trace.steps, self.values, self.draws, self.null, self.spec
-        about: dict[str, Any] = {"draws": draws, "null": null.draws, "null_name": null.name, "tokens": trace.tokens}
+        """When it emerged. The runner asks this of every curve; an analysis only where it needs the answer itself.
+
+        Raises:
+            UserError: when values, draws or null are no numbers, or do not fit the trace's checkpoints.
+        """
+        steps, spec, null = trace.steps, self.spec, self.null.draws
+        values, draws = self._array("values", self.values, steps), self.draws
+        if draws is not None:
+            draws = self._array("draws", draws, steps, "draw")
+        if null is not None:
+            null = self._array("draws of the null", null, steps, "draw")
+        about: dict[str, Any] = {"draws": draws, "null": null, "null_name": self.null.name, "tokens": trace.tokens}
         about |= {"direction": spec.direction, "limits": spec.limits}
         emergence = assess(steps, values, **about)
         onsets = definitions(steps, values, reach=spec.reach, emergence=emergence, **about)
         low, high, null_mean = (np.full(len(values), np.nan) for _ in range(3))
         if draws is not None and (known := np.isfinite(draws).any(axis=1)).any():
             low[known], high[known] = np.nanquantile(draws[known], [0.025, 0.975], axis=1)
-        if null.draws is not None:
-            known = np.isfinite(null.draws).any(axis=1)
-            null_mean[known] = np.nanmean(null.draws[known], axis=1)
+        if null is not None:
+            known = np.isfinite(null).any(axis=1)
+            null_mean[known] = np.nanmean(null[known], axis=1)
         return Finding(
             key=self.key,
             title=self.title,
@@ -140,6 +178,9 @@ class Curve:
             drawn=draws,
         )
 
+    def _array(self, what: str, given: np.ndarray, steps: np.ndarray, *more: str) -> np.ndarray:
+        return array_of(given, f"{what} of the curve {self.key!r}", (CHECKPOINT, *more), checkpoints=len(steps))
+
 
 def from_units(
     key: str, title: str, units: np.ndarray, null: Null, spec: CurveSpec = PLAIN, *, draws: int = FINE_DRAWS
@@ -151,7 +192,11 @@ def from_units(
         units: (checkpoint, unit) what each unit contributes; NaN where it was not measured.
         null: what it has to beat, (checkpoint, draw).
         draws: number of bootstrap draws.
+
+    Raises:
+        UserError: when ``units`` are no numbers of this shape, or one of the others is of another type.
     """
+    units = _units(key, title, units, null, spec, (CHECKPOINT, "unit"))
     counts = np.isfinite(units).sum(axis=1)
     values = np.full(len(units), np.nan)
     values[counts > 0] = np.nanmean(units[counts > 0], axis=1)
@@ -170,11 +215,48 @@ def best_layer(
         units: (checkpoint, layer, unit) what each unit contributes.
         null: what it has to beat, (checkpoint, layer, draw).
         draws: number of bootstrap draws.
+
+    Raises:
+        UserError: when ``units`` or the null are no numbers of this shape, or one of the others is of another type.
     """
+    units = _units(key, title, units, null, spec, (CHECKPOINT, "layer", "unit"))
+    if null.draws is not None:
+        axes = (CHECKPOINT, "layer", "draw")
+        null = replace(null, draws=array_of(null.draws, f"draws of the null of the curve {key!r}", axes))
     layers = range(units.shape[1])
     drawn = [unit_bootstrap(units[:, layer], draws=draws, clusters=spec.clusters) for layer in layers]
     best = Null(None if null.draws is None else null.draws.max(axis=1), null.name)
     return Curve(key, title, units.mean(-1).max(axis=1), np.max(drawn, axis=0), best, spec)
+
+
+def _units(key: str, title: str, units: np.ndarray, null: Null, spec: CurveSpec, axes: tuple[str, ...]) -> np.ndarray:
+    """The units of a curve as an array, checked, and all else that the curve is made of."""
+    _refuse_others(key, title, null, spec)
+    array = array_of(units, f"units of the curve {key!r}", axes)
+    if 0 in array.shape[1:]:
+        raise UserError(
+            f"units of the curve {key!r}: of shape {array.shape}",
+            expected="at least one unit",
+            remedy="look at the selection of prompts: none is left",
+        )
+    if spec.clusters is not None and np.shape(spec.clusters) != array.shape[-1:]:
+        raise UserError(
+            f"`clusters` of the curve {key!r}: of shape {np.shape(spec.clusters)} for {array.shape[-1]} units",
+            expected="one label per unit",
+            remedy="select the labels as the units were selected",
+        )
+    return array
+
+
+def _refuse_others(key: str, title: str, null: Null, spec: CurveSpec) -> None:
+    """Everything of a curve but its numbers has to be of its type."""
+    parts = ((key, str, "key"), (title, str, "title"), (null, Null, "null"), (spec, CurveSpec, "spec"))
+    for value, kind, name in parts:
+        instance_of(
+            kind, value, f"`{name}` of the curve {key!r} is", remedy=f"look at the order of the arguments: {_ORDER}"
+        )
+    if not key:
+        raise UserError(f"the curve {title!r} has no key", expected="a word, unique in its analysis", remedy="name it")
 
 
 def shuffled_answers(

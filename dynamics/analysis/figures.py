@@ -17,6 +17,8 @@ from matplotlib.patches import Patch
 from matplotlib.textpath import TextPath
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from checkpoints.errors import UserError
+
 from .findings import Finding
 from .fitting import FittingLayout, legend_below
 
@@ -147,7 +149,16 @@ def curve_grid(panels: Sequence[tuple[str, Sequence[tuple[str, Finding]]]], *, c
         panels: (title, curves) with each curve as (label, finding); where there are several, each null has its
             curve's colour.
         columns: panels side by side.
+
+    Raises:
+        UserError: when there are no panels, or one has no curve.
     """
+    if not panels or not all(curves for _, curves in panels):
+        raise UserError(
+            "a figure of curves has no panel, or a panel no curve",
+            expected="(title, [(label, finding), ...]) for each panel",
+            remedy="leave the figure out where there is nothing to draw",
+        )
     figure, grid = grid_of(len(panels), columns, 4.3, 2.75)
     for index, (axes, (title, curves)) in enumerate(zip(grid, panels, strict=False)):
         for i, (label, finding) in enumerate(curves):

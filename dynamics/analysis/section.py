@@ -9,13 +9,18 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from checkpoints.errors import UserError
+
 from ..emergence import Mirage, mirage
 from ..names import CHECKPOINT
 from ..store import Trace
 from .curves import Curve
 from .findings import Definition, Finding
+from .returned import instances_of
 
 __all__ = ["Section", "Summary"]
+
+_SECTION = "write da.Section(findings=[curve], notes=['text'], definitions=[da.Definition('term', 'text')])"
 
 
 @dataclass
@@ -46,8 +51,15 @@ class Section:
         )
 
     def assessed(self, trace: Trace) -> dict[str, Finding]:
-        """Its findings by key; curves are assessed in place, so that it is done once."""
-        found = [finding.assessed(trace) if isinstance(finding, Curve) else finding for finding in self.findings]
+        """Its findings by key; curves are assessed in place, so that it is done once.
+
+        Raises:
+            UserError: when there is something else among them, or the numbers of one do not fit the trace.
+        """
+        given: list[Curve | Finding] = instances_of(
+            (Curve, Finding), self.findings, "`findings` of the section is", remedy=_SECTION
+        )
+        found = [finding.assessed(trace) if isinstance(finding, Curve) else finding for finding in given]
         self.findings = [*found]
         return {finding.key: finding for finding in found}
 
@@ -55,12 +67,17 @@ class Section:
         """The summary of a whole analysis: every curve assessed, keys and names of samples begun with its name.
 
         Raises:
-            ValueError: when two findings have one key, or one names a twin that is not there.
+            UserError: when two findings have one key, one names a twin that is not there, or something in the section
+                is not what belongs there.
         """
         by_key = self.assessed(trace)
         if len(by_key) < len(self.findings):
             twice = sorted(f.key for f in self.findings if by_key[f.key] is not f)
-            raise ValueError(f"analysis {analysis!r} has two findings with the key {twice[0]!r}")
+            raise UserError(
+                f"analysis {analysis!r} has two findings with the key {twice[0]!r}",
+                expected="keys that are unique in the analysis",
+                remedy="give each curve a key of its own",
+            )
 
         def named(key: str) -> str:
             return f"{analysis}.{key}" if key else ""
@@ -70,7 +87,11 @@ class Section:
             survives = finding.mirage
             if finding.twin and survives is None:
                 if finding.twin not in by_key:
-                    raise ValueError(f"{finding.key} names the twin {finding.twin!r}; there are: {', '.join(by_key)}")
+                    raise UserError(
+                        f"the curve {finding.key!r} of analysis {analysis!r} names the twin {finding.twin!r}",
+                        expected=f"the key of another curve in the section; there are: {', '.join(by_key)}",
+                        remedy="add the twin to the section, or leave `twin` out",
+                    )
                 survives = _mirage(finding, by_key[finding.twin])
             named_key, sample, twin = (named(name) for name in (finding.key, finding.sample, finding.twin))
             findings.append(replace(finding, key=named_key, sample=sample, twin=twin, mirage=survives, drawn=None))
@@ -79,10 +100,31 @@ class Section:
             title=title,
             question=question,
             findings=tuple(sorted(findings, key=lambda finding: not finding.headline)),
-            definitions=self.definitions,
-            notes=tuple(self.notes),
-            data=xr.Dataset(self.arrays, coords={"step": (CHECKPOINT, trace.steps), **self.coords}),
+            definitions=tuple(
+                instances_of((Definition,), self.definitions, "`definitions` of the section is", remedy=_SECTION)
+            ),
+            notes=tuple(instances_of((str,), self.notes, "`notes` of the section is", remedy=_SECTION)),
+            data=self._data(trace),
         )
+
+    def _data(self, trace: Trace) -> xr.Dataset:
+        expected = f"name to (dimensions, values); `{CHECKPOINT}` is {len(trace.steps)} long"
+        try:
+            data = xr.Dataset(self.arrays, coords={"step": (CHECKPOINT, trace.steps), **self.coords})
+        except (ValueError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"`arrays` of the section cannot be put together: {error}",
+                expected=expected,
+                remedy="write section.arrays['name'] = (('checkpoint', 'layer'), values)",
+            ) from error
+        for name, array in data.data_vars.items():
+            if array.dtype.kind == "O":
+                raise UserError(
+                    f"the array {name!r} of the section is of type {array.dtype}",
+                    expected=f"numbers; {expected}",
+                    remedy="put names of rows and columns into section.coords",
+                )
+        return data
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -15,9 +15,6 @@ from ..analysis.base import Analysis, AnalysisOptions, Request
 from ..measurements import Activations, Answers, Measurement
 from ..models.importing import import_own
 from ..probes import Probe
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["ProbePlan", "built_in", "find_analysis", "merge"]
 
@@ -59,12 +56,20 @@ def find_analysis(name: str, options: Mapping[str, Any] | None = None) -> tuple[
             remedy=nearest(name, known),
         ) from error
     missing = [part for part in ("TITLE", "plan", "summarise") if not hasattr(module, part)]
+    missing += [f"function {part}" for part in ("plan", "summarise") if not callable(getattr(module, part, print))]
     if missing:
         raise UserError(
             f"the module {dotted} is no analysis: it has no {', '.join(missing)}",
             expected="TITLE, plan and summarise (see dynamics.analysis.Analysis)",
+            remedy=f"write them in {module.__file__}, or name another module",
         )
     analysis = Analysis(name.rpartition(".")[2], module)
+    if not (isinstance(analysis.options, type) and issubclass(analysis.options, AnalysisOptions)):
+        raise UserError(
+            f"`Options` of the module {dotted} is {analysis.options!r}",
+            expected="a class derived from AnalysisOptions, with a field for each option",
+            remedy="class Options(da.AnalysisOptions): prompts: int = 8",
+        )
     try:
         return analysis, analysis.options.model_validate(dict(options or {}))
     except ValidationError as error:

@@ -162,6 +162,7 @@ def plan_run(
                 _tokenized(merge(wanted), model)
         except UserError as error:
             if not entry.optional:
+                error.add_note(f"in analysis {entry.name!r} of run {name!r}")
                 raise
             say(f"analysis {entry.name!r} is left out of {name!r}: {error.observed.splitlines()[0]}")
             continue

@@ -12,7 +12,7 @@ from checkpoints.errors import UserError, nearest
 from checkpoints.paths import StrPath, as_path
 from checkpoints.series import Checkpoint
 
-from ..names import CHECKPOINT
+from ..names import CHECKPOINT, POSITION, PROMPT
 from .declaration import FEATURES, WEIGHTS
 from .writer import check_format, open_group
 
@@ -106,8 +106,16 @@ class Trace:
         )
 
     def label(self, probe: str, name: str) -> np.ndarray:
-        """(prompt,) values of one label; text as Python strings."""
-        values: np.ndarray = self.probe(probe)[name].values
+        """(prompt,) values of one label; text as Python strings.
+
+        Raises:
+            UserError: when the trace has no such probe, or the probe no such label.
+        """
+        dataset = self.probe(probe)
+        if name not in dataset or dataset[name].dims != (PROMPT,):
+            labels = [str(label) for label, values in dataset.coords.items() if values.dims == (PROMPT,)]
+            raise UserError(f"probe {probe!r} in {self.path} has no label {name!r}", remedy=nearest(name, labels))
+        values: np.ndarray = dataset[name].values
         return np.array([str(v) for v in values]) if values.dtype.kind not in "biuf" else values
 
     def values(self, probe: str, variable: str) -> np.ndarray:
@@ -126,10 +134,20 @@ class Trace:
         """
         array = self._variable(probe, variable)
         if position is not None:
-            array = array.sel(position=position)
+            array = self._at(array, position)
         for index in np.flatnonzero(self.complete):
             values: np.ndarray = array.isel({CHECKPOINT: int(index)}).values
             yield int(index), values.astype(np.float32) if values.dtype == np.float16 else values
+
+    def _at(self, array: xr.DataArray, position: str) -> xr.DataArray:
+        stored = [str(name) for name in array[POSITION].values] if POSITION in array.dims else []
+        if position not in stored:
+            raise UserError(
+                f"{array.name} in {self.path} is not stored at the position {position!r}",
+                expected="a position that the measurement asked for",
+                remedy=nearest(position, stored) if stored else "leave the position out",
+            )
+        return array.sel(position=position)
 
     def _variable(self, probe: str, variable: str) -> xr.DataArray:
         dataset = self.probe(probe)

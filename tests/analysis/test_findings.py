@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from checkpoints.errors import UserError
 from dynamics.analysis import (
     Curve,
     CurveSpec,
@@ -131,7 +132,7 @@ def test_the_twin_decides_whether_sharpness_is_the_metrics() -> None:
     assert made.findings[0].mirage.verdict == "does not survive"
     assert made.findings[1].mirage is None
     assert all(f.drawn is None for f in made.findings)  # an analysis that is kept does not keep its draws
-    with pytest.raises(ValueError, match=r"exact names the twin 'rough'; there are: exact"):
+    with pytest.raises(UserError, match=r"'exact' of analysis 'made' names the twin 'rough'[\s\S]*there are: exact"):
         summary(noisy("exact", smooth**30, "rough"))
 
 
@@ -171,7 +172,7 @@ def test_the_runner_supplies_what_every_finding_repeats() -> None:
     assert made.findings[0].steps == tuple(STEPS.tolist())
     assert made.finding("head") is made.findings[0] and list(made.by_key) == ["head", "plain"]
     assert made.data["step"].dims == ("checkpoint",)
-    with pytest.raises(ValueError, match="'made' has two findings with the key 'plain'"):
+    with pytest.raises(UserError, match="'made' has two findings with the key 'plain'"):
         summary(curve("plain"), finding("plain"))
 
 

@@ -236,6 +236,12 @@ def test_unknown_probes_and_variables_suggest_the_nearest(tmp_path: Path) -> Non
         trace.probe("mime")
     with pytest.raises(UserError, match="did you mean 'resid_post'"):
         trace.values("mine", "resid_pots")
+    with pytest.raises(UserError, match=r"'mine' in .* has no label 'txt'[\s\S]*did you mean 'text'"):
+        trace.label("mine", "txt")
+    with pytest.raises(
+        UserError, match=r"resid_post in .* is not stored at the position 'lst'[\s\S]*did you mean 'last'"
+    ):
+        next(trace.each("mine", "resid_post", position="lst"))
 
 
 _LABELS = st.one_of(
