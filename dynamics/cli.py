@@ -52,7 +52,7 @@ def runs(runs: Path | None) -> None:
 @cli.command()
 @click.argument("name", required=False)
 def series(name: str | None) -> None:
-    """List the published series that are known, or describe the one called NAME."""
+    """List the published series, or describe the one called NAME."""
     from .listing import print_catalogue, print_entry
 
     if name is None:
@@ -237,9 +237,9 @@ def status(run: str, runs: Path | None, traces: Path) -> None:
 @_TRACES
 @click.option("--fresh", is_flag=True, help="Read the prompts again even if that was done.")
 def learn(run: str, dictionaries: tuple[str, ...], runs: Path | None, traces: Path, fresh: bool) -> None:
-    """Learn the sparse features of RUN (all its DICTIONARIES unless named), and which of them answer its prompts.
+    """Learn the sparse features of RUN, and which its prompts have.
 
-    Needs the trace and the weights. Kill it at any time; the same command goes on. An organism's run that declares no
+    All its DICTIONARIES, unless some are named. Needs the trace and the weights. Kill it at any time; the same command goes on. An organism's run that declares no
     dictionaries gets one, called main.
     """
     from .learning.learn import learn as function
@@ -257,7 +257,10 @@ def learn(run: str, dictionaries: tuple[str, ...], runs: Path | None, traces: Pa
 @_RUNS
 @_TRACES
 def analyse(run: str, analyses: tuple[str, ...], runs: Path | None, traces: Path) -> None:
-    """Compute curves, findings and emergence of RUN (all its ANALYSES unless named) into the trace."""
+    """Compute the curves of RUN and when they emerged, into its trace.
+
+    All its ANALYSES, unless some are named.
+    """
     from .analyser import analyse as function
 
     results = function(run, analyses, runs=runs, traces=traces, reporter=Reporter())
@@ -274,7 +277,10 @@ def analyse(run: str, analyses: tuple[str, ...], runs: Path | None, traces: Path
 @_TRACES
 @_REPORTS
 def report(run: str, runs: Path | None, traces: Path, reports: Path | None) -> None:
-    """Write the report of RUN (HTML, JSON, figures) and print its emergence table."""
+    """Write the report of RUN and print its table of circuits.
+
+    The report is a page (HTML), the same as JSON, and the figures.
+    """
     from .reporting import print_report
     from .reporting import report as function
 
@@ -304,7 +310,10 @@ def report(run: str, runs: Path | None, traces: Path, reports: Path | None) -> N
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the tokens that are tried.")
 @click.option("--features", metavar="DICTIONARY", help="Show features of this dictionary too, at its checkpoints.")
 def explain(run: str, prompt: str, **options: Any) -> None:
-    """Draw what the model of RUN computes on PROMPT, at every checkpoint, as one page."""
+    """Draw what the model of RUN computes on PROMPT.
+
+    At every checkpoint, as one page.
+    """
     from .explaining import explain as function
     from .explaining import print_explained
 

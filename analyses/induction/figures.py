@@ -59,7 +59,7 @@ def _counts(summary: Summary) -> Figure:
     for colour, (name, label) in zip(COLOURS, names.items(), strict=False):
         draw_line(axes, steps, data[name].values, colour, label, lw=None, marker="", drawstyle="steps-post")
     training_axes(axes, steps, metric="prefix-matching heads")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, max(1.0, axes.get_ylim()[1]))  # an axis of heads, also where there are none
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False, fontsize=8)
     return figure

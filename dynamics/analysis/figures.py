@@ -64,13 +64,15 @@ def grid_of(panels: int, columns: int, width: float, height: float, more: float 
 
 
 def step_axis(axes: Axes, steps: Sequence[int] | np.ndarray, *, label: bool = True) -> None:
-    """Symmetric-log step axis with ticks at 0 and powers of ten."""
+    """Symmetric-log step axis with ticks at 0 and powers of ten; the last step, too, where these are few."""
     last = max(steps)
     axes.set_xscale("symlog", linthresh=1, linscale=0.35)
     powers = [10**k for k in range(int(np.log10(max(last, 1))) + 1)]
     ticks = [0, *powers] if min(steps) == 0 else [p for p in powers if p >= min(steps)]
     if len(ticks) < 2:
         ticks = sorted({min(steps), last})
+    elif len(ticks) < 4 and last >= 3 * ticks[-1]:
+        ticks.append(last)
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
@@ -167,7 +169,10 @@ def curve_grid(panels: Sequence[tuple[str, Sequence[tuple[str, Finding]]]], *, c
         axes.set_title(title, loc="left", color=_INK)
         axes.set_ylabel(curves[0][1].metric)
         _tidy(axes)
-        if len(curves) > 1:
+        if not any(np.isfinite(finding.values).any() for _, finding in curves):
+            axes.set_yticks([])
+            axes.text(0.5, 0.5, "no value at any checkpoint", color=_GREY, ha="center", transform=axes.transAxes)
+        elif len(curves) > 1:
             axes.legend(frameon=False, fontsize=8, loc="best")
     _explain(figure)
     return figure

@@ -17,6 +17,15 @@ from .ordering import order_content
 
 __all__ = ["headlines", "report_content", "row"]
 
+_MODEL: dict[str, tuple[str, ...]] = {
+    "model_type": (),
+    "num_hidden_layers": ("n_layer", "n_layers"),
+    "hidden_size": ("n_embd", "d_model"),
+    "num_attention_heads": ("n_head", "n_heads"),
+    "vocab_size": (),
+}
+"""What the page says of a model: keys of its config, and what other families of models call them."""
+
 FORMAT = 3
 """Of ``report.json``: 2 adds ``order``, and to every finding its onsets by all definitions and its continuous twin; 3 calls
 pairs in order at a ``false_discovery_rate``, where 2 had a ``level`` for each pair alone."""
@@ -171,9 +180,9 @@ def report_content(name: str, trace: Trace, results: Sequence[Result]) -> dict[s
         "problems": problems,
         "problem_texts": _grouped(problems),
         "model": {
-            k: config.get(k)
-            for k in ("model_type", "num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size")
-            if config.get(k) is not None
+            k: value
+            for k, names in _MODEL.items()
+            if (value := next((config[n] for n in (k, *names) if config.get(n) is not None), None)) is not None
         },
         "emergence": [{**row(f), "key": f.key} for f in headlines(results)],
         "order": order_content(headlines(results)),

@@ -13,7 +13,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from dynamics.analysis import CurveSpec, Finding, Null, from_units
-from dynamics.analysis.figures import curve_grid, heat_maps, new_figure, timeline
+from dynamics.analysis.figures import curve_grid, heat_maps, new_figure, step_axis, timeline
 from dynamics.analysis.fitting import legend_below
 from dynamics.analysis.onset_figures import onsets_by_definition, order_matrix
 from tests.analysis.drawn import unreadable
@@ -134,3 +134,19 @@ def test_maps_of_different_quantities_have_colour_scales_of_their_own() -> None:
     assert [image.get_clim() for image in images] == [(0.0, 1.0), (0.1, 0.2), (0.0, 1.0)]
     labels = [axes.get_ylabel() for axes in figure.axes if axes.get_ylabel()]
     assert labels == ["score, 0 to 1", "score, 0.1 to 0.2", "score, 0 to 1"]
+
+
+def test_a_panel_without_values_says_so_instead_of_showing_an_empty_scale(finding: Finding) -> None:
+    nothing = replace(finding, values=(float("nan"),) * STEPS.size)
+    shown, empty = curve_grid([("a", [("a", finding)]), ("b", [("b", nothing)])]).axes
+    assert [text.get_text() for text in empty.texts] == ["no value at any checkpoint"] and not shown.texts
+    assert not empty.get_yticks().size
+
+
+@pytest.mark.parametrize(
+    ("steps", "ticks"), [([0, 2, 4, 8], [0, 1, 8]), ([0, 1, 2], [0, 1]), ([0, 500, 9000], [0, 1, 10, 100, 1000])]
+)
+def test_a_short_training_has_its_last_step_on_the_axis(steps: list[int], ticks: list[int]) -> None:
+    axes = new_figure(3, 2).subplots()
+    step_axis(axes, steps)
+    assert axes.get_xticks().tolist() == ticks

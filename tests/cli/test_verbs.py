@@ -237,3 +237,8 @@ def test_the_module_is_the_command_and_passes_its_exit_code_on(tmp_path: Path) -
     command = [sys.executable, "-W", "error", "-m", "dynamics", "status", "x"]
     found = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert found.returncode == 2 and found.stderr.startswith("error: the runs file runs.yaml cannot be read")
+
+
+def test_the_list_of_verbs_says_each_in_a_whole_line(dynamics: Dynamics) -> None:
+    listed = dynamics("--help").out.partition("Commands:")[2].split("\n")
+    assert len(listed) > 10 and not any(line.endswith("...") for line in listed)

@@ -53,6 +53,8 @@ def test_own_series_of_another_architecture_is_traced(tmp_path: Path) -> None:
     assert prompts.position.values.tolist() == ["last", "operand_b"]
     plain = prompts.answer_logprob.isel(prompt=int(np.flatnonzero(prompts.kind.values == "plain")[0]))
     assert plain.values[-1] > plain.values[0]  # that very sum is what it was trained on
+    page = dynamics.report("mine", traces=tmp_path, reports=tmp_path / "reports").folder / "index.html"
+    assert "of a gpt2 model (2 layers, width 32, 2 heads)." in page.read_text(encoding="utf-8")
 
 
 @pytest.fixture
