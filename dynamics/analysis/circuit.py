@@ -24,7 +24,7 @@ from ..numerics import resampled_counts
 from ..numerics.draws import FINE_DRAWS
 from ..probes import LAST
 from ..store import Trace
-from .circuit_identity import CURVES, Identity, identity
+from .circuit_identity import CURVES, Identity, identity, values_at
 from .curves import Curve, CurveSpec, Null, best_layer, from_units
 from .decoding import decoded_by_layer
 from .findings import Definition, Finding
@@ -130,22 +130,22 @@ def _done(task: CircuitTask, clean: np.ndarray, twins: np.ndarray, spec: CurveSp
     ]
 
 
-def _chance(units: np.ndarray, clusters: Any, draws: int = FINE_DRAWS) -> np.ndarray:
+def _chance(units: np.ndarray, clusters: Any) -> np.ndarray:
     """(checkpoint, draw) means of the units with signs at random, the same signs at every checkpoint.
 
     The units keep their full size: without knowledge, a model's preference on a prompt is as large, and as often right
     as wrong; prompts of one cluster are right or wrong together.
     """
-    signs = random_signs(np.random.default_rng(1), units.shape[1], draws, clusters)
+    signs = random_signs(np.random.default_rng(1), units.shape[1], FINE_DRAWS, clusters)
     return np.asarray(units @ signs.T / units.shape[1])
 
 
-def _resampled(units: np.ndarray, clusters: Any, draws: int = FINE_DRAWS) -> np.ndarray:
+def _resampled(units: np.ndarray, clusters: Any) -> np.ndarray:
     """(checkpoint, draw) means of resampled prompts.
 
     What answers have in advance of foils whatever was asked (larger digits, commoner words) is there after the twins too.
     """
-    counts = resampled_counts(units.shape[1], clusters=clusters, draws=draws, seed=2)
+    counts = resampled_counts(units.shape[1], clusters=clusters, draws=FINE_DRAWS, seed=2)
     return np.asarray(units @ (counts / counts.sum(1, keepdims=True)).T)
 
 
@@ -265,7 +265,7 @@ def _notes(trace: Trace, task: CircuitTask, same: Identity, clean: np.ndarray) -
     faithful, _, found = faithfulness(trace, task)
     sizes = trace.probe(task.probe)["size"].values
     step = int(trace.steps[same.final])
-    order = np.argsort(-np.abs(_final_scores(trace, task, same)[same.kept]))[:6]
+    order = np.argsort(-np.abs(values_at(trace, task.probe, "edge_score", same.final).mean(0)[same.kept]))[:6]
     edges = np.argwhere(same.kept)[order]
     area = _area(faithful, sizes)[same.final]
     notes = [
@@ -299,11 +299,6 @@ def _stable(clean: np.ndarray, index: int) -> str:
     moved = clean[index] - clean[earlier[-1]]
     error = moved.std(ddof=1) / np.sqrt(len(moved))
     return "behaviour changed too" if abs(moved.mean()) > 3 * error else "behaviour stable"
-
-
-def _final_scores(trace: Trace, task: CircuitTask, same: Identity) -> np.ndarray:
-    final = next(values for index, values in trace.each(task.probe, "edge_score") if index == same.final)
-    return np.asarray(final.mean(0))
 
 
 DEFINITIONS = (

@@ -18,7 +18,7 @@ from ..numerics import dealt_anew, jaccard, weighted_overlap
 from ..numerics.draws import COSTLY_DRAWS
 from ..store import Trace
 
-__all__ = ["CURVES", "Identity", "identity"]
+__all__ = ["CURVES", "Identity", "identity", "values_at"]
 
 CURVES = (
     "with_final",
@@ -79,8 +79,8 @@ def identity(trace: Trace, probe: str) -> Identity:
     turnover: list[int] = []
     if final is None:
         return Identity(None, null=null, strength=strength, turnover=(), kept=kept_final, **curves)
-    scores = dict(_at(trace, probe, "edge_score", final))[final]
-    kept_final = np.asarray(dict(_at(trace, probe, "edge_kept", final))[final] == 1)
+    scores = values_at(trace, probe, "edge_score", final)
+    kept_final = np.asarray(values_at(trace, probe, "edge_kept", final) == 1)
     possible = np.isfinite(scores[0])
     dealt = [dealt_anew(np.nan_to_num(half), possible, COSTLY_DRAWS, seed=i) for i, half in enumerate(scores)]
     random = dealt_anew(kept_final, possible, COSTLY_DRAWS, seed=2) > 0
@@ -112,8 +112,9 @@ def identity(trace: Trace, probe: str) -> Identity:
     return Identity(final, null=null, strength=strength, turnover=tuple(turnover), kept=kept_final, **curves)
 
 
-def _at(trace: Trace, probe: str, variable: str, wanted: int) -> list[tuple[int, np.ndarray]]:
-    return [(index, values) for index, values in trace.each(probe, variable) if index == wanted]
+def values_at(trace: Trace, probe: str, variable: str, checkpoint: int) -> np.ndarray:
+    """A variable of a probe at one checkpoint that has it."""
+    return next(values for index, values in trace.each(probe, variable) if index == checkpoint)
 
 
 def _crossed(one: np.ndarray, other: np.ndarray) -> float:

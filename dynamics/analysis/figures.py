@@ -174,11 +174,6 @@ def curve_grid(panels: Sequence[tuple[str, Sequence[tuple[str, Finding]]]], *, c
             axes.text(0.5, 0.5, "no value at any checkpoint", color=_GREY, ha="center", transform=axes.transAxes)
         elif len(curves) > 1:
             axes.legend(frameon=False, fontsize=8, loc="best")
-    _explain(figure)
-    return figure
-
-
-def _explain(figure: Figure) -> None:
     bound = "bound of the null, in the curve's colour where there are several"
     legend_below(
         figure,
@@ -187,6 +182,7 @@ def _explain(figure: Figure) -> None:
             Patch(color=COLOURS[0], alpha=0.25, lw=0, label="onset interval / 95% bootstrap band"),
         ],
     )
+    return figure
 
 
 def heat_maps(
@@ -267,10 +263,11 @@ def timeline(findings: Sequence[Finding]) -> Figure:
     axes = figure.subplots()
     steps = shown[0].steps if shown else (0, 1)
     last = max(steps)
+    analyses = list(dict.fromkeys(f.key.split(".")[0] for f in shown))
     beside = axes.get_yaxis_transform()  # words at the left edge, wherever the steps begin
     for row, finding in enumerate(reversed(shown)):
         e = finding.emergence
-        colour = COLOURS[_analysis_index(finding, shown) % len(COLOURS)]
+        colour = COLOURS[analyses.index(finding.key.split(".")[0]) % len(COLOURS)]
         if e.state in ("emerged", "transient") and e.onset is not None and e.onset.by is not None:
             end = e.loss if e.state == "transient" else e.completion
             stop = end.by if end is not None and end.by is not None else last
@@ -307,8 +304,3 @@ def timeline(findings: Sequence[Finding]) -> Figure:
         ],
     )
     return figure
-
-
-def _analysis_index(finding: Finding, findings: Sequence[Finding]) -> int:
-    names = list(dict.fromkeys(f.key.split(".")[0] for f in findings))
-    return names.index(finding.key.split(".")[0])

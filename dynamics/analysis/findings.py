@@ -97,9 +97,8 @@ class Finding:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Finding:
         """The inverse of :meth:`to_json`."""
-        content = {
-            name: value for name, value in data.items() if name != "definitions_agree"
-        }  # follows from the onsets
+        content = dict(data)
+        content.pop("definitions_agree", None)  # follows from the onsets
         for name in ("values", "low", "high", "null_mean"):
             content[name] = tuple(np.nan if v is None else float(v) for v in content[name])
         content["steps"] = tuple(content["steps"])

@@ -14,16 +14,21 @@ from ..circuits.graph import Source
 from .prompts import Question, token_text
 
 if TYPE_CHECKING:
-    from ..circuits.wired import Wired
+    from ..circuits.wired import Metric, Wired
     from .flow import Flow, NodeAt
 
-__all__ = ["explain_checkpoint", "failed", "guess", "node"]
+__all__ = ["difference_of", "explain_checkpoint", "failed", "guess", "node"]
 
 NOISE = 0.1
 """Logits: a difference between prompt and twin that is smaller is nothing to explain."""
 
 ERRORS = 2.0
 """Standard errors of the twins' mean that the difference must exceed."""
+
+
+def difference_of(answer: int, foil: int) -> Metric:
+    """The metric: logit(answer) - logit(foil)."""
+    return lambda logits: logits[:, answer] - logits[:, foil]
 
 
 def guess(wired: Wired, question: Question, answer: int | None, foil: int | None) -> tuple[int, int]:
@@ -60,15 +65,13 @@ def explain_checkpoint(
     twins = torch.from_numpy(question.twins).to(wired.device)
     last = torch.full((len(twins),), ids.shape[1] - 1, device=wired.device)
 
-    def difference_of(logits: torch.Tensor) -> torch.Tensor:
-        return logits[:, answer] - logits[:, foil]
-
+    metric = difference_of(answer, foil)
     logits = wired.logits(ids, last[:1]).float()
     if not bool(torch.isfinite(logits).all()):
         return failed(checkpoint, "the model's logits are not finite"), None
     probabilities = logits.softmax(-1)[0]
     base = float(logits[0, answer] - logits[0, foil])
-    other = difference_of(wired.logits(twins, last).float()).double().cpu().numpy()
+    other = metric(wired.logits(twins, last).float()).double().cpu().numpy()
     if not np.isfinite(other).all():
         return failed(checkpoint, "the model's logits for the corrupted prompts are not finite"), None
     low = float(other.mean())
@@ -101,7 +104,7 @@ def explain_checkpoint(
     }
     if part["reason"]:
         return part, None
-    flow = find_flow(wired, ids, twins, difference_of, difference=base - low, low=low, share=share)
+    flow = find_flow(wired, ids, twins, metric, difference=base - low, low=low, share=share)
     if not np.isfinite(flow.faithfulness):
         return failed(checkpoint, "the attribution of the model's logits is not finite"), None
     reason = (
@@ -161,14 +164,8 @@ def failed(checkpoint: Checkpoint, reason: str) -> dict[str, Any]:
 def node(sources: Sequence[Source], at: NodeAt) -> dict[str, Any]:
     """A node of the flowchart, as JSON values."""
     source, position = at
-    if source == len(sources):
-        return {"id": f"logits@{position}", "kind": "logits", "layer": None, "head": None, "position": position}
-    about = sources[source]
-    kind = "embed" if about.layer is None else "mlp" if about.head is None else "head"
-    return {
-        "id": f"{about.name}@{position}",
-        "kind": kind,
-        "layer": about.layer,
-        "head": about.head,
-        "position": position,
-    }
+    name, kind, layer, head = "logits", "logits", None, None
+    if source < len(sources):
+        name, layer, head = sources[source].name, sources[source].layer, sources[source].head
+        kind = "embed" if layer is None else "mlp" if head is None else "head"
+    return {"id": f"{name}@{position}", "kind": kind, "layer": layer, "head": head, "position": position}

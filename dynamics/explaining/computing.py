@@ -26,7 +26,7 @@ from ..runs.config import Run
 from ..runs.lookup import requested
 from ..runs.resolve import Model
 from ..store.paths import beside_traces, trace_path
-from .checkpoint import explain_checkpoint, failed, guess, node
+from .checkpoint import difference_of, explain_checkpoint, failed, guess, node
 from .dictionary import OpenDictionary, open_dictionary, split_checkpoints
 from .page import explanation_page, explanation_svg
 from .prompts import Question, ask, token_text
@@ -271,11 +271,7 @@ def _explanation(
         "answer": {"text": token_text(model.tokenizer, answer), "id": answer},
         "foil": {"text": token_text(model.tokenizer, foil), "id": foil},
         "guessed": guessed,
-        "corrupted": {
-            "how": question.how,
-            "texts": list(question.texts),
-            "note": _note(question),
-        },
+        "corrupted": {"how": question.how, "texts": list(question.texts), "note": _note(question)},
         "metric": "logit(answer) - logit(foil)",
         "share": share,
         "layers": graph.layers,
@@ -293,18 +289,13 @@ def _crossing(
     """What a checkpoint has at the dictionary's site; with gradients if ``tokens``, answer and foil, are given."""
     import torch
 
-    from ..circuits.attribution import logit_difference
     from .splitting import cross
 
     ids = torch.from_numpy(question.ids)[None].to(wired.device)
     twins = torch.from_numpy(question.twins).to(wired.device)
 
-    def metric(logits: torch.Tensor) -> torch.Tensor:
-        assert tokens is not None
-        answer, foil = (torch.full((len(logits),), token, device=logits.device) for token in tokens)
-        return logit_difference(answer, foil)(logits)
-
-    return cross(wired, opened.site, opened.after, ids, twins, None if tokens is None else metric)
+    metric = None if tokens is None else difference_of(*tokens)
+    return cross(wired, opened.site, opened.after, ids, twins, metric)
 
 
 def _note(question: Question) -> str:

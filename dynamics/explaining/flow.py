@@ -123,7 +123,9 @@ def find_flow(
             break
         below = count
     ends = {end for edge in kept for end in (edge.source, edge.target)}
-    nodes = {end: _strength(by_token, end, difference, graph) for end in sorted(ends)}
+    # all that a source passes on at a token, kept or not; the logits receive the whole difference
+    logits = len(graph.sources)
+    nodes = {(s, t): difference if s == logits else float(by_token[t, s].sum()) for s, t in sorted(ends)}
     return Flow(tuple(kept), nodes, total, faithful, enough(faithful))
 
 
@@ -161,12 +163,6 @@ def _attributed(
     return by_token, reached
 
 
-def _strength(by_token: np.ndarray, node: NodeAt, difference: float, graph: Graph) -> float:
-    """All that a source passes on at a token, kept or not; the logits receive the whole difference."""
-    source, token = node
-    return difference if source == len(graph.sources) else float(by_token[token, source].sum())
-
-
 def _count(graph: Graph, tokens: int) -> int:
     """Edges of the flowchart of a prompt: keys and values are read by every head at this and every later position."""
     crossing = sum(
@@ -189,10 +185,8 @@ def _strongest(graph: Graph, by_token: np.ndarray, reached: list[np.ndarray], mo
         reached: per layer (position of the head, token, source, kind and head).
         most: how many.
     """
-    found = sorted(
-        _candidates(graph, by_token, reached, most), key=lambda e: (-abs(e.score), e.source, e.target, e.port)
-    )
-    return found[:most]
+    candidates = _candidates(graph, by_token, reached, most)
+    return sorted(candidates, key=lambda e: (-abs(e.score), e.source, e.target, e.port))[:most]
 
 
 def _candidates(graph: Graph, by_token: np.ndarray, reached: list[np.ndarray], most: int) -> Iterator[Edge]:

@@ -38,11 +38,9 @@ from .schema import Example, ExplainedCheckpoint, Explanation, Feature, Lens, ch
 
 __all__ = ["explanation_page", "explanation_svg"]
 
-_SCRIPTS = ("flow.js", "panels.js", "page.js")
-"""Joined in this order into one function, so that they share names with each other and with nothing else."""
-
-_FEATURE_SCRIPTS = ("flow.js", "features.js", "panels.js", "page.js")
-"""The same for pages that show features."""
+_SCRIPTS = ("flow.js", "features.js", "panels.js", "page.js")
+"""Joined in this order into one function, so that they share names with each other and with nothing else; without
+``features.js`` on pages that show none."""
 
 _BEFORE, _AFTER = 26, 12
 """Characters that are shown before and after a token on which a feature fires."""
@@ -63,11 +61,13 @@ def explanation_page(explanation: Mapping[str, Any]) -> str:
     checked = check_explanation(explanation)
     drawing = draw(checked)
     environment = _environment()
-    style = _source(environment, "page.css")
-    if checked.dictionary is not None:
-        style += "\n" + _source(environment, "features.css")
-    scripts = _SCRIPTS if checked.dictionary is None else _FEATURE_SCRIPTS
-    script = '"use strict";\n(() => {\n' + "\n".join(_source(environment, name) for name in scripts) + "\n})();\n"
+
+    def joined(*names: str) -> str:
+        with_features = checked.dictionary is not None
+        return "\n".join(_source(environment, name) for name in names if with_features or "features" not in name)
+
+    style = joined("page.css", "features.css")
+    script = f'"use strict";\n(() => {{\n{joined(*_SCRIPTS)}\n}})();\n'
     return environment.get_template("page.html.j2").render(
         e=checked,
         drawing=drawing,
@@ -167,8 +167,12 @@ def _environment() -> Environment:
         "short_step": short_step,
         "sign": sign_of,
     }
-    environment.globals |= {"stroke_width": _stroke_width, "says": says, "site_in_words": site_in_words}
-    environment.globals |= {"token_size": TOKEN_SIZE}
+    environment.globals |= {
+        "stroke_width": _stroke_width,
+        "says": says,
+        "site_in_words": site_in_words,
+        "token_size": TOKEN_SIZE,
+    }
     return environment
 
 
@@ -215,9 +219,7 @@ def _scale(strongest: float) -> tuple[float, ...]:
 def _payload(e: Explanation, drawing: Drawing) -> dict[str, Any]:
     """What the script needs, as flat as it can be: lists of pairs are written one after the other."""
     vocabulary: dict[str, int] = {}
-    checkpoints = [
-        _checkpoint(e, drawing, index, checkpoint, vocabulary) for index, checkpoint in enumerate(e.checkpoints)
-    ]
+    checkpoints = [_checkpoint(e, drawing, index, c, vocabulary) for index, c in enumerate(e.checkpoints)]
     return {
         "nodes": [[node.name, node.id] for node in drawing.nodes],
         "edges": [[edge.source, edge.target, edge.port, edge.curve.path] for edge in drawing.edges],
@@ -293,13 +295,7 @@ def _checkpoint(
         "edges": [_short(x) for pair in drawing.scores[index] for x in pair],
         "labels": [x for label in drawing.labels[index] for x in (label.edge, label.x, label.y)],
         "lens": _lens(c.lens, vocabulary) if c.lens is not None else None,
-    } | _split(e, c)
-
-
-def _split(e: Explanation, c: ExplainedCheckpoint) -> dict[str, Any]:
-    if c.split is None:
-        return {}
-    return {"splits": splits(e, c), "active": [_short(x) for row in c.split.active for x in row]}
+    } | ({"splits": splits(e, c), "active": [_short(x) for row in c.split.active for x in row]} if c.split else {})
 
 
 def _lens(lens: Lens, vocabulary: dict[str, int]) -> dict[str, list[float | None]]:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Report", "report"]
 
 
+@dataclass(frozen=True)
 class Report:
     """What was written.
 
@@ -39,9 +41,8 @@ class Report:
         content: what ``report.json`` says.
     """
 
-    def __init__(self, folder: Path, content: dict[str, Any]) -> None:
-        self.folder = folder
-        self.content = content
+    folder: Path
+    content: dict[str, Any]
 
 
 def report(

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..analyser import Result
 from ..analysis.findings import Finding
-from ..emergence import Emergence, Interval, Onset
+from ..emergence import Emergence, Onset
 from ..store import Trace
 from ..wording import steps_text
 from .ordering import order_content
@@ -53,7 +53,7 @@ def row(finding: Finding) -> dict[str, Any]:
         "range": str(e.onset_range) if happened and e.onset_range is not None else "–",
         "tokens": _tokens(e) if happened else "–",
         "midpoint": f"{e.midpoint:.0f}" if happened and e.midpoint is not None and "midpoint" not in before else "–",
-        "completion": _interval(e.completion) if happened and "completion" not in before else "–",
+        "completion": str(e.completion or "–") if happened and "completion" not in before else "–",
         "width": f"{e.width_decades:.2f}" if happened and e.width_decades is not None else "–",
         "final": f"{last} ({bound:.2f})" if np.isfinite(bound) else last,
         "metric": finding.metric,
@@ -85,10 +85,6 @@ def _mirage(finding: Finding) -> dict[str, Any] | None:
     if finding.mirage is None or finding.emergence.state not in ("emerged", "transient"):
         return None
     return {name: getattr(finding.mirage, name) for name in ("verdict", "sentence", "width", "twin_width")}
-
-
-def _interval(interval: Interval | None) -> str:
-    return "–" if interval is None else str(interval)
 
 
 def _before_onset(e: Emergence) -> dict[str, str]:
@@ -142,29 +138,20 @@ def report_content(name: str, trace: Trace, results: Sequence[Result]) -> dict[s
     attributes = trace.attributes
     config = attributes.get("model_config", {})
     root = trace.tree.to_dataset()
-    nonfinite = root["nonfinite"].values
-    overflowed = root["overflowed"].values
     problems = [
         {"step": int(s), "status": status, "reason": reason}
         for s, status, reason in zip(trace.steps, trace.status, trace.reasons, strict=True)
         if status in ("failed", "masked")
     ]
-    for index in np.flatnonzero((nonfinite > 0) & trace.complete):
-        problems.append(
-            {
-                "step": int(trace.steps[index]),
-                "status": "complete",
-                "reason": f"the model returned {int(nonfinite[index])} values that are not finite",
-            }
-        )
-    for index in np.flatnonzero((overflowed > 0) & trace.complete):
-        problems.append(
-            {
-                "step": int(trace.steps[index]),
-                "status": "complete",
-                "reason": f"{int(overflowed[index])} activations were too large for float16 and are stored as infinity",
-            }
-        )
+    for name_of_count, words in (
+        ("nonfinite", "the model returned {} values that are not finite"),
+        ("overflowed", "{} activations were too large for float16 and are stored as infinity"),
+    ):
+        counted = root[name_of_count].values
+        problems += [
+            {"step": int(trace.steps[i]), "status": "complete", "reason": words.format(int(counted[i]))}
+            for i in np.flatnonzero((counted > 0) & trace.complete)
+        ]
     return {
         "format": FORMAT,
         "run": name,
