@@ -118,7 +118,7 @@ def _overlap(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def concept_features(
-    answers: np.ndarray, concept: np.ndarray, *, deals: int = _DEALS, seed: int = 0
+    answers: np.ndarray, concept: np.ndarray, *, deals: int = _DEALS
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Which features answer the same words in every language?
 
@@ -126,7 +126,6 @@ def concept_features(
         answers: (language, word, feature).
         concept: (word,) words of one concept are shuffled together; they stand in the same order for every concept.
         deals: of the null; features that beat all of them get as many more as the false discovery rate needs.
-        seed: of them.
 
     Returns:
         (feature,) least correlation of two languages over words, NaN where a language is not answered or always alike;
@@ -146,7 +145,7 @@ def concept_features(
         return np.asarray(np.min([(z[a] * z[b]).sum(axis=0) for a, b in pairs], axis=0))
 
     own = smallest(list(z))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     members = np.stack([np.flatnonzero(concept == c) for c in np.unique(concept)])  # (concept, word of it)
 
     def beaten(some: np.ndarray) -> np.ndarray:

@@ -182,16 +182,13 @@ class Curve:
         return array_of(given, f"{what} of the curve {self.key!r}", (CHECKPOINT, *more), checkpoints=len(steps))
 
 
-def from_units(
-    key: str, title: str, units: np.ndarray, null: Null, spec: CurveSpec = PLAIN, *, draws: int = FINE_DRAWS
-) -> Curve:
+def from_units(key: str, title: str, units: np.ndarray, null: Null, spec: CurveSpec = PLAIN) -> Curve:
     """A curve that is a mean over units (prompts, sums, words).
 
     Args:
         key, title, spec: as for :class:`Curve`.
         units: (checkpoint, unit) what each unit contributes; NaN where it was not measured.
         null: what it has to beat, (checkpoint, draw).
-        draws: number of bootstrap draws.
 
     Raises:
         UserError: when ``units`` are no numbers of this shape, or one of the others is of another type.
@@ -200,12 +197,11 @@ def from_units(
     counts = np.isfinite(units).sum(axis=1)
     values = np.full(len(units), np.nan)
     values[counts > 0] = np.nanmean(units[counts > 0], axis=1)
-    return Curve(key, title, values, unit_bootstrap(units, draws=draws, clusters=spec.clusters), null, spec)
+    draws = unit_bootstrap(units, draws=FINE_DRAWS, clusters=spec.clusters)
+    return Curve(key, title, values, draws, null, spec)
 
 
-def best_layer(
-    key: str, title: str, units: np.ndarray, null: Null, spec: CurveSpec = PLAIN, *, draws: int = DRAWS
-) -> Curve:
+def best_layer(key: str, title: str, units: np.ndarray, null: Null, spec: CurveSpec = PLAIN) -> Curve:
     """A curve of the layer in which a mean over units is largest at each checkpoint.
 
     The largest layer is taken anew of every bootstrap draw and of every null draw, so that choosing it gains nothing.
@@ -214,7 +210,6 @@ def best_layer(
         key, title, spec: as for :class:`Curve`.
         units: (checkpoint, layer, unit) what each unit contributes.
         null: what it has to beat, (checkpoint, layer, draw).
-        draws: number of bootstrap draws.
 
     Raises:
         UserError: when ``units`` or the null are no numbers of this shape, or one of the others is of another type.
@@ -224,7 +219,7 @@ def best_layer(
         axes = (CHECKPOINT, "layer", "draw")
         null = replace(null, draws=array_of(null.draws, f"draws of the null of the curve {key!r}", axes))
     layers = range(units.shape[1])
-    drawn = [unit_bootstrap(units[:, layer], draws=draws, clusters=spec.clusters) for layer in layers]
+    drawn = [unit_bootstrap(units[:, layer], draws=DRAWS, clusters=spec.clusters) for layer in layers]
     best = Null(None if null.draws is None else null.draws.max(axis=1), null.name)
     return Curve(key, title, units.mean(-1).max(axis=1), np.max(drawn, axis=0), best, spec)
 

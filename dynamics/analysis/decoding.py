@@ -16,7 +16,6 @@ def decoded_by_layer(
     probe: str,
     label: str,
     *,
-    site: str = "resid_post",
     position: str = LAST,
     clusters: np.ndarray | None = None,
     shuffles: int = 40,
@@ -24,10 +23,9 @@ def decoded_by_layer(
     """Cross-validated linear classifier of a label of the prompts, as :func:`.best_layer` takes it.
 
     Args:
-        trace: with ``Activations(site, (position,))`` of the probe.
+        trace: with ``Activations("resid_post", (position,))`` of the probe.
         probe: its name.
         label: the label to decode.
-        site: where.
         position: at which named position.
         clusters: (prompt,) labels of prompts that are kept together in a fold; None for every prompt by itself.
         shuffles: of the labels.
@@ -42,7 +40,7 @@ def decoded_by_layer(
     hits = np.full((len(trace.steps), layers, len(labels)), np.nan)
     null = np.full((len(trace.steps), layers, shuffles), np.nan)
     one = np.zeros(len(labels))
-    for index, values in trace.each(probe, site, position=position):
+    for index, values in trace.each(probe, "resid_post", position=position):
         for layer in range(layers):
             right, shuffled = decode_classes(values[:, layer], labels, fold, one, shuffles=shuffles)
             hits[index, layer], null[index, layer] = right[0], shuffled[0].mean(0)

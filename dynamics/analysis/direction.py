@@ -322,7 +322,7 @@ def _another(effect: np.ndarray, rng: np.random.Generator, draws: int) -> np.nda
     return np.asarray(np.einsum("clk,lkd->cld", effect, weights))
 
 
-def arbitrary_effect(trace: Trace, task: DirectionTask, *, draws: int = FINE_DRAWS) -> np.ndarray:
+def arbitrary_effect(trace: Trace, task: DirectionTask) -> np.ndarray:
     """What a change of the stream as long as that between the classes, but in no particular direction, does to answers.
 
     Two kinds of prompt differ in words, which move every logit a little and the same way in all prompts, in a model that
@@ -334,7 +334,7 @@ def arbitrary_effect(trace: Trace, task: DirectionTask, *, draws: int = FINE_DRA
     """
     data = _Asked(trace, task)
     slopes = data.each("steering_slope")[:, -1:, data.of_kind("random", data.names)]
-    return _another(slopes.mean(-1), np.random.default_rng(6), draws)[:, 0]
+    return _another(slopes.mean(-1), np.random.default_rng(6), FINE_DRAWS)[:, 0]
 
 
 def _best(values: np.ndarray) -> np.ndarray:

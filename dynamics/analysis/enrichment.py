@@ -44,6 +44,12 @@ __all__ = [
 ]
 
 
+LEAST_ANSWERED = 5
+"""Features that answer fewer prompts are not tested."""
+
+RATE = 0.05
+"""False discovery rate over the features."""
+
 _TIE = 1e-9
 
 
@@ -133,7 +139,6 @@ def explained_draws(
     *,
     clusters: npt.ArrayLike | None = None,
     draws: int = DRAWS,
-    seed: int = 0,
 ) -> FloatArray:
     """(draw,) eta squared of one feature on resampled clusters of prompts; NaN where a draw is the same everywhere.
 
@@ -143,16 +148,15 @@ def explained_draws(
         activation: (prompt,).
         labels: (prompt,).
         clusters: (prompt,) what is resampled together, in the order of sorted labels, with the counts that
-            :func:`dynamics.emergence.unit_bootstrap` draws from the same seed.
+            :func:`dynamics.emergence.unit_bootstrap` draws.
         draws: how many.
-        seed: of them.
     """
     x = _checked(np.asarray(activation)[:, None], labels)[:, 0]
     x = x - x.mean()
     values, classes = np.unique(np.asarray(labels), return_inverse=True)
     unit = np.arange(len(x)) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
     units = int(unit.max()) + 1
-    times = np.random.default_rng(seed).multinomial(units, np.full(units, 1 / units), size=draws)[:, unit]
+    times = np.random.default_rng(0).multinomial(units, np.full(units, 1 / units), size=draws)[:, unit]
     member = (classes[:, None] == np.arange(len(values))).astype(np.float64)
     count, total = times @ member, times @ (member * x[:, None])
     size, mean = times.sum(axis=1), total.sum(axis=1)
@@ -167,8 +171,7 @@ def enrich(
     *,
     groups: npt.ArrayLike | None = None,
     draws: int = 999,
-    least: int = 5,
-    rate: float = 0.05,
+    least: int = LEAST_ANSWERED,
     seed: int = 0,
 ) -> Enrichment:
     """Which value of a label each feature is for.
@@ -180,7 +183,6 @@ def enrich(
         draws: labels dealt anew, for p values down to 1/1000. Features that beat all of them get as many more as the false discovery rate needs to
             tell so few among so many, so that few finds are not lost for want of draws.
         least: features that answer fewer prompts are not tested.
-        rate: false discovery rate over the features.
         seed: of the deals.
     """
     x = _checked(activations, labels)
@@ -203,22 +205,13 @@ def enrich(
         return np.asarray(single(sums, classes[dealt], some).max(axis=0, initial=0.0) >= share[some] * (1 - _TIE))
 
     tested = (whole > 0) & ((x != 0).sum(axis=0) >= least) & (len(values) > 1)
-    p = _p_values(x, len(values), beaten, tested, groups, draws, rate, seed)
+    p = _p_values(x, len(values), beaten, tested, draws, groups, seed)
     eta = np.where(whole > 0, _between(x, classes, len(values)).sum(axis=0) / safe, np.nan)
     best = np.where((whole > 0) & (share > 0), alone.argmax(axis=0), -1)
-    return Enrichment(values, eta, best, np.where(whole > 0, share, np.nan), p, discover(p, rate=rate))
+    return Enrichment(values, eta, best, np.where(whole > 0, share, np.nan), p, discover(p, rate=RATE))
 
 
-def magnitude(
-    activations: npt.ArrayLike,
-    numbers: npt.ArrayLike,
-    *,
-    groups: npt.ArrayLike | None = None,
-    draws: int = 999,
-    least: int = 5,
-    rate: float = 0.05,
-    seed: int = 0,
-) -> Magnitude:
+def magnitude(activations: npt.ArrayLike, numbers: npt.ArrayLike, *, draws: int = 999) -> Magnitude:
     """How far each feature follows a number; arguments as of :func:`enrich`, with numbers as labels."""
     x = _checked(activations, numbers)
     y = np.asarray(numbers, dtype=np.float64)
@@ -231,13 +224,13 @@ def magnitude(
     def beaten(sums: _Sums, dealt: IntArray, some: BoolArray) -> BoolArray:
         return np.asarray(sums(classes, y[dealt])[0] ** 2 / safe[some] >= r2[some] * (1 - _TIE))
 
-    tested = (whole * spread > 0) & ((x != 0).sum(axis=0) >= least)
-    p = _p_values(x, 1, beaten, tested, groups, draws, rate, seed)
+    tested = (whole * spread > 0) & ((x != 0).sum(axis=0) >= LEAST_ANSWERED)
+    p = _p_values(x, 1, beaten, tested, draws)
     order, ranks = rankdata(y), rankdata(x, axis=0)
     order, ranks = order - order.mean(), ranks - ranks.mean(axis=0)
     size = np.sqrt((order**2).sum() * (ranks**2).sum(axis=0))
     spearman = np.where(size > 0, order @ ranks / np.where(size > 0, size, 1.0), np.nan)
-    return Magnitude(np.where(whole * spread > 0, r2, np.nan), spearman, p, discover(p, rate=rate))
+    return Magnitude(np.where(whole * spread > 0, r2, np.nan), spearman, p, discover(p, rate=RATE))
 
 
 def operand_table(activations: npt.ArrayLike, first: npt.ArrayLike, second: npt.ArrayLike) -> FloatArray:
@@ -351,10 +344,9 @@ def _p_values(
     classes: int,
     beaten: Callable[[_Sums, IntArray, BoolArray], BoolArray],
     tested: BoolArray,
-    groups: npt.ArrayLike | None,
     draws: int,
-    rate: float,
-    seed: int,
+    groups: npt.ArrayLike | None = None,
+    seed: int = 0,
 ) -> FloatArray:
     """(feature,) permutation p values; NaN where not tested.
 
@@ -367,7 +359,7 @@ def _p_values(
         larger[tested] += beaten(sums, next(deals), tested)
     best = tested & (larger == 0)
     if best.any():  # one among hundreds needs a p value of a ten-thousandth
-        more = int(np.ceil(2.0 * tested.sum() / (rate * best.sum()))) - draws
+        more = int(np.ceil(2.0 * tested.sum() / (RATE * best.sum()))) - draws
         sums = _Sums(x[:, best], classes)
         for _ in range(max(0, more)):
             larger[best] += beaten(sums, next(deals), best)

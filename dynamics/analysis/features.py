@@ -157,13 +157,13 @@ class FeatureReader:
             words = f"not shown to be absent before, grows ({first:.0%} of its {'length' if self.kept else 'strength'} at step {self.steps[0]})"
         return words + (f", gone in ({died[0]}, {died[1]}]" if died[1] >= 0 else "")
 
-    def promotes(self, feature: int, count: int = 2) -> list[str]:
-        """The tokens that it makes likelier by itself at the last checkpoint, as the tokenizer writes them; [] if not known."""
+    def promotes(self, feature: int) -> list[str]:
+        """The two tokens that it makes likeliest by itself at the last checkpoint, as the tokenizer writes them; [] if not known."""
         about = self.table.about
         if "logit_token" not in about:
             return []
         text = dict(zip(about["known_token"].values.tolist(), map(str, about["token_text"].values), strict=True))
-        return [text[int(token)] for token in about["logit_token"].values[feature][:count]]
+        return [text[int(token)] for token in about["logit_token"].values[feature][:2]]
 
 
 def feature_readers(trace: Trace, probe: str | None = None) -> list[FeatureReader]:
