@@ -1,16 +1,18 @@
-"""Paths and names as a caller gives them, and the one cache folder in which weights are kept."""
+"""Paths, names and numbers as a caller gives them, and the one cache folder in which weights are kept."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from numbers import Integral, Real
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
 from .errors import UserError
 
-__all__ = ["StrPath", "as_path", "as_text", "as_texts", "cache_folder"]
+__all__ = ["StrPath", "as_number", "as_path", "as_text", "as_texts", "cache_folder"]
 
 StrPath = str | os.PathLike[str]
 """What every public function takes as a path."""
@@ -66,6 +68,25 @@ def as_texts(values: object, what: str) -> tuple[str, ...]:
     if isinstance(values, Sequence) and not isinstance(values, str | bytes):
         return tuple(as_text(value, what) for value in values)
     raise _wrong(values, what, "a list of names", f"[{values!r}]" if isinstance(values, str) else "a list of str")
+
+
+def as_number(value: object, what: str, *, least: float | None = None, whole: bool = True) -> Any:
+    """An argument that is a number; arguments as of :func:`as_path`.
+
+    Args:
+        least: the smallest that is meant.
+        whole: whether it has to be an integer.
+
+    Raises:
+        UserError: when it is something else, or smaller.
+
+    >>> as_number(3, "curves", least=1)
+    3
+    """
+    if isinstance(value, Integral if whole else Real) and (least is None or float(value) >= least):
+        return value
+    number = f"{'a whole number' if whole else 'a number'}{'' if least is None else f', at least {least:g}'}"
+    raise _wrong(value, what, number, number)
 
 
 def _wrong(value: object, what: str, expected: str, remedy: str) -> UserError:

@@ -10,7 +10,7 @@ from checkpoints.errors import CheckpointError, UserError
 from checkpoints.files.tensors import TensorInfo
 from checkpoints.loading import Prepared
 from checkpoints.local import FolderConfig, FolderSeries
-from checkpoints.paths import StrPath, as_path
+from checkpoints.paths import StrPath, as_number, as_path
 from checkpoints.series import Checkpoint, Series, WeightFile
 
 from ..progress import Reporter
@@ -104,6 +104,11 @@ def watch(
         UserError: when the run is no local series, or its request is wrong.
     """
     folder = None if folder is None else as_path(folder, "folder").resolve()
+    as_number(poll, "poll", least=0, whole=False)
+    if until is not None:
+        as_number(until, "until")
+    if patience is not None:
+        as_number(patience, "patience", least=0, whole=False)
     if name is None and folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         name = str(folder)

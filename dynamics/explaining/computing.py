@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from checkpoints.ahead import ReadAhead
 from checkpoints.errors import CheckpointError, StoppedError, UserError
 from checkpoints.hub.cache import without_cache_path
-from checkpoints.paths import StrPath, as_path, as_text
+from checkpoints.paths import StrPath, as_number, as_path, as_text
 from checkpoints.series import Checkpoint, Series
 
 from ..circuits.graph import graph_of
@@ -103,10 +103,17 @@ def explain(
     for what in [what for what, text in texts.items() if text is not None]:
         as_text(texts[what], what)
     folder = None if reports is None else as_path(reports, "reports")
-    if not 0 < share <= 1:
-        raise UserError(f"the share is {share}", expected="more than 0, at most 1")
-    if checkpoints is not None and checkpoints < 1:
-        raise UserError(f"{checkpoints} checkpoints were asked for", expected="at least 1")
+    if not 0 < as_number(share, "share", whole=False) <= 1:
+        raise UserError(f"the share is {share}", expected="more than 0, at most 1", remedy="0.8 is usual")
+    if checkpoints is not None and as_number(checkpoints, "checkpoints") < 1:
+        raise UserError(
+            f"{checkpoints} checkpoints were asked for",
+            expected="at least 1",
+            remedy="leave it out for all of the trace",
+        )
+    if figure_step is not None:
+        as_number(figure_step, "figure_step")
+    as_number(seed, "seed", least=0)
     name, run, traces = requested(name, run, runs=runs, traces=traces)
     series, model = open_weights(name, run, trace_path(traces, name), reporter)
     graph_of(model.architecture.shape)  # a model that cannot be explained is refused whatever it is asked

@@ -68,7 +68,7 @@ def ask(
         UserError: for an empty prompt, an unknown or unfitting token, an answer that equals its foil.
     """
     if not prompt.strip():
-        raise UserError("the prompt is empty", expected="a text to be continued")
+        raise UserError("the prompt is empty", expected="a text to be continued", remedy='give one: "36+59="')
     for what, text in (("prompt", prompt), ("answer", answer), ("foil", foil), ("corrupted twin", corrupted)):
         if text is not None and any("\ud800" <= character <= "\udfff" for character in text):
             raise UserError(f"the {what} {text!r} is no text: it holds half characters", expected="valid UTF-8")

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from checkpoints.paths import as_number
+
 __all__ = ["log_steps", "scheduled"]
 
 
@@ -40,7 +42,12 @@ def log_steps(last: int, count: int = 20) -> list[int]:
 
     >>> log_steps(1000, 7)
     [0, 2, 9, 31, 99, 315, 1000]
+
+    Raises:
+        UserError: when one of them is no whole number, or below 0.
     """
+    as_number(last, "last", least=0)
+    as_number(count, "count", least=0)
     if last < 1 or count < 2:
         return [0, last][: max(1, min(count, last + 1))]
     return sorted({round(10**x - 1) for x in np.linspace(0, np.log10(last + 1), count)})

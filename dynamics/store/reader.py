@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from checkpoints.errors import UserError, nearest
-from checkpoints.paths import StrPath, as_path
+from checkpoints.paths import StrPath, as_path, as_text
 from checkpoints.series import Checkpoint
 
 from ..names import CHECKPOINT, POSITION, PROMPT
@@ -92,7 +92,7 @@ class Trace:
         Raises:
             UserError: when the trace has no such probe.
         """
-        if name not in self.probes:
+        if as_text(name, "probe") not in self.probes:
             raise UserError(f"{self.path} has no probe {name!r}", remedy=nearest(name, self.probes))
         return self.tree[name].to_dataset()
 
@@ -112,7 +112,7 @@ class Trace:
             UserError: when the trace has no such probe, or the probe no such label.
         """
         dataset = self.probe(probe)
-        if name not in dataset or dataset[name].dims != (PROMPT,):
+        if as_text(name, "label") not in dataset or dataset[name].dims != (PROMPT,):
             labels = [str(label) for label, values in dataset.coords.items() if values.dims == (PROMPT,)]
             raise UserError(f"probe {probe!r} in {self.path} has no label {name!r}", remedy=nearest(name, labels))
         values: np.ndarray = dataset[name].values
@@ -151,7 +151,7 @@ class Trace:
 
     def _variable(self, probe: str, variable: str) -> xr.DataArray:
         dataset = self.probe(probe)
-        if variable not in dataset:
+        if as_text(variable, "variable") not in dataset:
             raise UserError(
                 f"probe {probe!r} in {self.path} has no variable {variable!r}",
                 remedy=nearest(variable, map(str, dataset.data_vars)),

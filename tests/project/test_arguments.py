@@ -11,6 +11,7 @@ import pytest
 import dynamics
 from checkpoints import FolderSeries, UserError
 from checkpoints.paths import as_path
+from tests.store.declared import declare, fill
 
 PUBLIC = {name: getattr(dynamics, name) for name in dynamics.__all__} | {"FolderSeries": FolderSeries}
 KINDS = ("StrPath", "str", "Sequence[str]")
@@ -87,3 +88,38 @@ def test_what_is_no_run_is_refused_with_the_way_to_change_one() -> None:
     with pytest.raises(UserError, match=r"`run` is .*, of type dict") as caught:
         dynamics.collect("mine", run={})  # type: ignore[arg-type]
     assert "dynamics.find_run(name)" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("function", "given"),
+    [
+        ("explain", {"name": "mine", "prompt": "a", "share": "x"}),
+        ("explain", {"name": "mine", "prompt": "a", "checkpoints": "x"}),
+        ("explain", {"name": "mine", "prompt": "a", "figure_step": "x"}),
+        ("explain", {"name": "mine", "prompt": "a", "seed": -1}),
+        ("watch", {"name": "mine", "poll": -1.0}),
+        ("watch", {"name": "mine", "poll": "x"}),
+        ("watch", {"name": "mine", "until": "x"}),
+        ("watch", {"name": "mine", "patience": "x"}),
+        ("validate", {"curves": 0}),
+        ("validate", {"organisms": "x"}),
+        ("log_steps", {"last": None}),
+        ("log_steps", {"last": 10, "count": 2.5}),
+    ],
+)
+def test_what_is_no_number_is_named_with_what_was_expected(
+    function: str, given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=f"`{list(given)[-1]}` is ") as caught:
+        PUBLIC[function](**given)
+    assert caught.value.observed and caught.value.expected and caught.value.remedy
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_trace_is_asked_by_names(tmp_path: Path) -> None:
+    fill(tmp_path / "t.zarr", declare())
+    trace = dynamics.Trace(tmp_path / "t.zarr")
+    for ask in (lambda: trace.probe(3), lambda: trace.values("mine", None), lambda: trace.label("mine", ["a"])):  # type: ignore
+        with pytest.raises(UserError, match="expected: a text"):
+            ask()
