@@ -73,8 +73,6 @@ def live(
     *,
     null: Callable[[IntArray], FloatArray],
     independent: bool,
-    rate: float = 0.05,
-    level: float = 0.95,
 ) -> Lives:
     """Births and deaths of strength curves.
 
@@ -86,8 +84,6 @@ def live(
             as absent.
         independent: whether the errors of one curve at different checkpoints are; if not, nothing is gained from averaging
             over checkpoints.
-        rate: false discovery rate over the curves.
-        level: of the bound over checkpoints.
     """
     curves, checkpoints = strength.shape
     state = np.full(curves, CODES.index("not measurable"), dtype=np.int64)
@@ -103,16 +99,15 @@ def live(
         strength[known],
         null=lambda piece: null(known[piece]),
         errors=errors[known],
-        level=level,
     )
     state[known] = many.state
     p_value[known] = np.where(many.state == CODES.index("not measurable"), np.nan, many.p_value)
-    found[known] = discover(p_value[known], rate=rate)
+    found[known] = discover(p_value[known])
     there = found[known] & np.isin(many.state, [CODES.index(s) for s in ("emerged", "present from start", "transient")])
     begins, ends = there & (many.before >= 0), there & (many.after >= 0)
     born[known[begins]] = np.stack([many.before, many.start], axis=1)[begins]
     died[known[ends]] = np.stack([many.stop, many.after], axis=1)[ends]
-    _keep_shown(born, died, strength, errors, rate, independent)
+    _keep_shown(born, died, strength, errors, independent)
     present[known[there]] = _between(born, died, checkpoints)[known[there]]
     return Lives(state, found, born, died, present, p_value)
 
@@ -124,9 +119,7 @@ def _between(born: IntArray, died: IntArray, checkpoints: int) -> BoolArray:
     return np.asarray(begun & (at <= np.where(died[:, 1] >= 0, died[:, 0], checkpoints)[:, None]))
 
 
-def _keep_shown(
-    born: IntArray, died: IntArray, strength: FloatArray, errors: FloatArray, rate: float, independent: bool
-) -> None:
+def _keep_shown(born: IntArray, died: IntArray, strength: FloatArray, errors: FloatArray, independent: bool) -> None:
     """Take back births and deaths before (after) which the feature is not shown to be below :data:`HALF` of its mean."""
     checkpoints = strength.shape[1]
     at = np.arange(checkpoints)
@@ -143,6 +136,6 @@ def _keep_shown(
             squared = np.where(part, errors[rows] ** 2, 0.0).sum(axis=1) / size
             variance += weight**2 * squared / (size if independent else 1)
         p.append(norm.sf(difference / np.sqrt(np.maximum(variance, 1e-300))))
-    shown = discover(np.concatenate(p), rate=rate)
+    shown = discover(np.concatenate(p))
     for (table, rows), kept in zip(sides, np.split(shown, [len(p[0])]), strict=True):
         table[rows[~kept]] = NONE

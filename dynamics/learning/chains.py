@@ -160,35 +160,20 @@ def moves(chained: Chain, directions: Sequence[npt.NDArray[np.floating]]) -> Flo
     return found
 
 
-def follow_chain(
-    steps: npt.ArrayLike,
-    strength: FloatArray,
-    errors: FloatArray,
-    *,
-    floor: float = FLOOR,
-    rate: float = 0.05,
-    level: float = 0.95,
-    draws: int = FINE_DRAWS,
-    seed: int = 0,
-) -> Lives:
+def follow_chain(steps: npt.ArrayLike, strength: FloatArray, errors: FloatArray) -> Lives:
     """Births and deaths of tracks.
 
     Args:
         steps: (checkpoint,) optimizer steps, increasing.
         strength: (track, checkpoint) mean activations of :func:`along`.
         errors: (track, checkpoint) their standard errors, in the same way.
-        floor: share of its largest strength that counts as absence.
-        rate: false discovery rate over the tracks.
-        level: of the bound over checkpoints.
-        draws: of the null of each track.
-        seed: of them.
     """
     values = np.asarray(strength, dtype=np.float64)
     spread = np.where(np.isnan(values), 0.0, np.asarray(errors, dtype=np.float64))
     peak = np.nan_to_num(values).max(axis=1)
-    noise = np.random.default_rng(seed).standard_normal((values.shape[1], draws))
+    noise = np.random.default_rng(0).standard_normal((values.shape[1], FINE_DRAWS))
 
     def null(some: IntArray) -> FloatArray:
-        return np.asarray(floor * peak[some, None, None] + spread[some, :, None] * noise)
+        return np.asarray(FLOOR * peak[some, None, None] + spread[some, :, None] * noise)
 
-    return live(steps, values, spread, null=null, independent=False, rate=rate, level=level)
+    return live(steps, values, spread, null=null, independent=False)

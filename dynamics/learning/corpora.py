@@ -147,20 +147,14 @@ def prompt_rows(
             rows.append([])
 
 
-def organism_rows(config: Any, count: int, *, first_step: int | None = None) -> npt.NDArray[np.int64]:
-    """(row, token) rows of an organism's worlds as its training data has them, but of steps that it was not trained on.
-
-    Args:
-        config: ``checkpoints.organism.OrganismConfig``.
-        count: rows.
-        first_step: number of the first batch; the one after the last of training by default, when every world has
-            entered.
+def organism_rows(config: Any, count: int) -> npt.NDArray[np.int64]:
+    """(row, token) rows of an organism's worlds as its training data has them, but of the steps after the last of training,
+    when every world has entered.
     """
     from checkpoints.organism.curriculum import batch
 
-    step = config.steps if first_step is None else first_step
     wanted = -(-count // config.batch)
-    return np.concatenate([batch(config, step + number) for number in range(wanted)])[:count]
+    return np.concatenate([batch(config, config.steps + number) for number in range(wanted)])[:count]
 
 
 def separator(tokenizer: Any) -> int | None:

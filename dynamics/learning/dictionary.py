@@ -97,9 +97,9 @@ class Dictionary:
         """(feature, checkpoint) decoder norms, in units of the checkpoint's root mean square length."""
         return np.asarray(self.decoder.norm(dim=2).cpu().numpy().astype(np.float64))
 
-    def directions(self, checkpoint: int = 0) -> npt.NDArray[np.float32]:
-        """(feature, d_model) decoder vectors of one checkpoint."""
-        return np.asarray(self.decoder[:, checkpoint].cpu().numpy())
+    def directions(self) -> npt.NDArray[np.float32]:
+        """(feature, d_model) decoder vectors of the first checkpoint."""
+        return np.asarray(self.decoder[:, 0].cpu().numpy())
 
     def scaled(self, batch: Any) -> torch.Tensor:
         """(token, checkpoint, d_model) centred and scaled activations of a batch (checkpoint, token, d_model).

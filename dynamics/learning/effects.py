@@ -80,8 +80,6 @@ def measure_effects(
     cuts: Sequence[slice],
     codes: Callable[[int], csr_array],
     decoder: Decoder,
-    *,
-    seed: int = 0,
 ) -> Effects:
     """Activations and effects of all features on rows of text.
 
@@ -93,11 +91,10 @@ def measure_effects(
         cuts: the rows of one pass, in order.
         codes: from the number of a cut to its activations (row x (token - skip), feature).
         decoder: what they stand for at this checkpoint.
-        seed: of the groups of features.
     """
     features, wide = len(decoder.vectors), rows.shape[1] - skip
     activation, effect = RowMeans(features, wide), RowMeans(features, wide - 1)
-    rng, seen = np.random.default_rng(seed), np.zeros(features, dtype=np.int64)
+    rng, seen = np.random.default_rng(0), np.zeros(features, dtype=np.int64)
     loss, rebuilt = 0.0, []
     for number, cut in enumerate(cuts):
         ids, code = rows[cut], codes(number)

@@ -16,6 +16,10 @@ from .site import SiteAt
 __all__ = ["Examples", "LogitEffect", "logit_effect", "top_examples"]
 
 BEFORE, AFTER = 12, 3
+EXAMPLES = 6
+"""Tokens shown of every feature, of as many rows."""
+ENDS = 5
+"""Tokens shown of those that a feature promotes most, and of those that it suppresses most."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Examples:
     activation: npt.NDArray[np.float16]
 
 
-def top_examples(coder: Coder, held: Held, count: int = 6) -> Examples:
+def top_examples(coder: Coder, held: Held) -> Examples:
     """Tokens of different rows on which each feature fires most; call it before the activations are used up.
 
     Codes of a separate coder are those of the last checkpoint.
@@ -50,7 +54,7 @@ def top_examples(coder: Coder, held: Held, count: int = 6) -> Examples:
             better = value > best[:, row]
             best[better, row] = value[better]
             where[better, row] = (some.start + mine[index[better]]).to(torch.int32)
-    count = min(count, rows)
+    count = min(EXAMPLES, rows)
     top = best.topk(count, dim=1)
     chosen = where.gather(1, top.indices)
     strongest = torch.where(top.values > 0, chosen, -1).numpy()
@@ -89,16 +93,13 @@ class LogitEffect:
 STREAM = ("embed", "resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 
 
-def logit_effect(
-    model: Any, site: SiteAt, directions: torch.Tensor, count: int = 5, vocab: int | None = None
-) -> LogitEffect | None:
+def logit_effect(model: Any, site: SiteAt, directions: torch.Tensor, *, vocab: int) -> LogitEffect | None:
     """Directions through the final norm's gain and the unembedding (direct logit attribution without the norm's scale).
 
     Args:
         model: the last checkpoint's.
         site: the site; None is returned unless it is on the residual stream.
         directions: (feature, d_model) in the model's own units.
-        count: tokens at either end.
         vocab: ids below this are tokens (an embedding may have more rows).
     """
     head = getattr(model, "get_output_embeddings", lambda: None)()
@@ -113,7 +114,7 @@ def logit_effect(
         if getattr(norm, "weight", None) is not None:
             d = d * norm.weight.float()
         unembedding = head.weight.float()[:vocab]
-        count = min(count, len(unembedding) // 2)
+        count = min(ENDS, len(unembedding) // 2)
         tokens, effect = [], []
         for some in torch.split(d, 256):
             logits = some @ unembedding.T

@@ -17,7 +17,7 @@ whose score is beyond chance. Chance is how near the *nearest* of all features w
   that a feature is compared with those of similar frequency (within a factor of two, or the 32 nearest).
 
 A p value is the share of these as large, (1 + k)/(1 + n). The false discovery rate over the features is held at
-``rate`` (Benjamini and Hochberg 1995); a feature without a partner counts with p = 1, so that choosing the best pairs
+:data:`RATE` (Benjamini and Hochberg 1995); a feature without a partner counts with p = 1, so that choosing the best pairs
 first makes nothing significant. Shuffling tokens one by one treats neighbouring tokens as independent: on text with
 long repeats take one token per document.
 
@@ -58,6 +58,13 @@ than chance; two partners are equally near; it has no direction or never fires."
 
 TIE = 1e-5
 """Scores that differ by less are equal: the rounding of 32-bit products over thousands of dimensions."""
+
+RATE = 0.05
+"""False discovery rate over the features."""
+
+SHUFFLES = 10
+"""How many times the tokens are shuffled. The null of a feature has this many draws for each feature of similar frequency,
+so that few shuffles give many draws."""
 
 FEWEST = 32
 """Features in a group of similar frequency, where there are as many: the null of a group must have enough draws."""
@@ -110,7 +117,6 @@ def match_decoders(
     *,
     method: Method = "mutual",
     null: Literal["covariance", "rotation"] = "covariance",
-    rate: float = 0.05,
     draws: int = 2000,
     block: int = BLOCK,
     seed: int = 0,
@@ -122,7 +128,6 @@ def match_decoders(
         other: (feature, d_model) of the other dictionary, which may have another number of features.
         method: see the module's docstring.
         null: what chance is.
-        rate: false discovery rate.
         draws: of the null. The smallest p value is 1/(1 + draws): where few of many features match, take more.
         block: features at a time.
         seed: of the null's draws.
@@ -139,7 +144,7 @@ def match_decoders(
             vectors = _mixtures(own, draws, rng, block)
         nearest, _, _ = scan_scores(CosineScores(vectors, theirs), block=block)
         drawn.append(_Chance.pooled(nearest.score, len(own)))
-    return _match(scores, drawn[0], drawn[1], method, rate, block)
+    return _match(scores, drawn[0], drawn[1], method, block)
 
 
 def match_activations(
@@ -147,8 +152,6 @@ def match_activations(
     other: Any,
     *,
     method: Method = "mutual",
-    rate: float = 0.05,
-    shuffles: int = 10,
     block: int = BLOCK,
     seed: int = 0,
 ) -> Matches:
@@ -157,9 +160,7 @@ def match_activations(
     Args:
         one: (token, feature) activations, a scipy sparse array or a plain one.
         other: (token, feature) of the other dictionary on the same tokens.
-        method, rate, block, seed: as of :func:`match_decoders`.
-        shuffles: how many times the tokens are shuffled. The null of a feature has this many draws for each feature
-            of similar frequency, so that few shuffles give many draws.
+        method, block, seed: as of :func:`match_decoders`.
 
     Raises:
         ValueError: shapes do not fit.
@@ -171,12 +172,12 @@ def match_activations(
     rng = np.random.default_rng(seed)
     rows, columns = [], []
     by_row = left.tocsr()
-    for _ in range(shuffles):
+    for _ in range(SHUFFLES):
         shuffled = csc_array(by_row[rng.permutation(left.shape[0])])
         for_row, for_column, _ = scan_scores(CorrelationScores(shuffled, right), block=block)
         rows.append(for_row.score)
         columns.append(for_column.score)
-    return _match(scores, _Chance.by_frequency(rows, left), _Chance.by_frequency(columns, right), method, rate, block)
+    return _match(scores, _Chance.by_frequency(rows, left), _Chance.by_frequency(columns, right), method, block)
 
 
 @dataclass(frozen=True)
@@ -215,20 +216,20 @@ class _Chance:
             result[mine] = (1.0 + larger) / (1.0 + draws.size)
         return result
 
-    def least(self, rate: float) -> float:
-        """A score below which no feature has a p value of ``rate`` or less."""
+    def least(self) -> float:
+        """A score below which no feature has a p value of :data:`RATE` or less."""
         smallest = np.inf
         for draws in self.draws:
-            allowed = int(np.floor(rate * (1.0 + draws.size) + 1e-9)) - 1  # draws that may be as large
+            allowed = int(np.floor(RATE * (1.0 + draws.size) + 1e-9)) - 1  # draws that may be as large
             if allowed >= 0:
                 smallest = min(smallest, float(draws[draws.size - allowed - 1]) if allowed < draws.size else -1.0)
         return smallest
 
 
-def _match(scores: ScoreBlocks, rows: _Chance, columns: _Chance, method: Method, rate: float, block: int) -> Matches:
+def _match(scores: ScoreBlocks, rows: _Chance, columns: _Chance, method: Method, block: int) -> Matches:
     if method not in ("mutual", "assignment"):
         raise ValueError(f"method is {method!r}; expected 'mutual' or 'assignment'")
-    least = max(rows.least(rate), columns.least(rate))
+    least = max(rows.least(), columns.least())
     above = least if method == "assignment" else None
     for_row, for_column, pairs = scan_scores(scores, above=above, block=block)
     tied_rows, tied_columns = _tied(for_row), _tied(for_column)
@@ -244,12 +245,12 @@ def _match(scores: ScoreBlocks, rows: _Chance, columns: _Chance, method: Method,
         ambiguous_rows = tied_rows | _of_a_tie(for_row, for_column, tied_columns)
         ambiguous_columns = tied_columns | _of_a_tie(for_column, for_row, tied_rows)
     else:
-        possible = p_of(pairs.rows, pairs.columns, pairs.scores) <= rate
+        possible = p_of(pairs.rows, pairs.columns, pairs.scores) <= RATE
         pairs = ScoredPairs(pairs.rows[possible], pairs.columns[possible], pairs.scores[possible])
         left, right, score, ambiguous_rows, ambiguous_columns = _assigned(pairs, scores.shape, least)
     p = p_of(left, right, score)
     alive = max(int((for_row.index >= 0).sum()), int((for_column.index >= 0).sum()))
-    found = discover(np.r_[p, np.ones(alive - p.size)], rate=rate)[: p.size]
+    found = discover(np.r_[p, np.ones(alive - p.size)], rate=RATE)[: p.size]
     cut = float(p[found].max()) if found.any() else 0.0
     left, right, score = left[found], right[found], score[found]
     height, width = scores.shape
@@ -257,8 +258,8 @@ def _match(scores: ScoreBlocks, rows: _Chance, columns: _Chance, method: Method,
     partner[left], back[right] = right, left
     matched = np.full(height, np.nan)
     matched[left] = score
-    one = _side(for_row, partner, ambiguous_rows, tied_rows, rows.p, rate)
-    other = _side(for_column, back, ambiguous_columns, tied_columns, columns.p, rate)
+    one = _side(for_row, partner, ambiguous_rows, tied_rows, rows.p)
+    other = _side(for_column, back, ambiguous_columns, tied_columns, columns.p)
     return Matches(one, other, matched, cut)
 
 
@@ -280,12 +281,11 @@ def _side(
     ambiguous: npt.NDArray[np.bool_],
     tied: npt.NDArray[np.bool_],
     p_of: Callable[[IntArray, npt.NDArray[np.floating]], FloatArray],
-    rate: float,
 ) -> Side:
     dead = nearest.index < 0
     p = p_of(np.arange(partner.size), nearest.score)
     status = np.select(
-        [dead, partner >= 0, ~discover(p, rate=rate), ambiguous],
+        [dead, partner >= 0, ~discover(p, rate=RATE), ambiguous],
         [STATUS.index("dead"), STATUS.index("matched"), STATUS.index("below null"), STATUS.index("tie")],
         STATUS.index("not mutual"),
     ).astype(np.int64)

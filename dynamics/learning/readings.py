@@ -1,7 +1,7 @@
 """Prompts at every checkpoint, at one site: what dictionaries answer to. Nothing is written to disk.
 
 All prompts are read in one pass over the checkpoints, so that each is loaded once; where their activations do not fit
-into ``memory``, they are read in blocks, with a pass for each.
+into :data:`MEMORY`, they are read in blocks, with a pass for each.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .site import SiteAt
 __all__ = ["Block", "Installed", "OnCheckpoint", "installed", "read_probes"]
 
 MEMORY = 2**30
-"""Bytes of activations that are held at a time."""
+"""Bytes of activations that are held at a time (at least one prompt's)."""
 
 Installed = Iterator[tuple[int, torch.nn.Module]]
 
@@ -79,9 +79,8 @@ def read_probes(
     site: SiteAt,
     probes: Sequence[tuple[TokenizedProbe, tuple[str, ...]]],
     *,
-    memory: int = MEMORY,
-    batch_tokens: int = 8192,
-    progress: OnCheckpoint | None = None,
+    batch_tokens: int,
+    progress: OnCheckpoint,
 ) -> Iterator[Block]:
     """Activations of prompts at named positions.
 
@@ -91,7 +90,6 @@ def read_probes(
         resident: the model that takes them.
         site: the site.
         probes: each with the names of its positions.
-        memory: bytes of activations held at a time (at least one prompt's).
         batch_tokens: tokens in a forward pass.
         progress: called with (checkpoints done, checkpoints in all) in every pass.
     """
@@ -102,7 +100,7 @@ def read_probes(
         held, stop = 0, start
         while stop < len(waiting):
             held += each * len(probes[waiting[stop][0]][1])
-            if held > memory and stop > start:
+            if held > MEMORY and stop > start:
                 break
             stop += 1
         some = waiting[start:stop]

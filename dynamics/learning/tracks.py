@@ -47,11 +47,6 @@ def follow(
     variance: npt.ArrayLike,
     error: npt.ArrayLike,
     dimensions: npt.ArrayLike,
-    floor: float = FLOOR,
-    rate: float = 0.05,
-    level: float = 0.95,
-    draws: int = FINE_DRAWS,
-    seed: int = 0,
 ) -> Tracks:
     """Birth, death and drift of the features of a crosscoder.
 
@@ -61,11 +56,6 @@ def follow(
         variance: (feature,) variance of its coefficients (``Dictionary.variance``); NaN where it was not fitted.
         error: (checkpoint,) mean squared length of the reconstruction's error (``Fit.error``).
         dimensions: (checkpoint,) effective dimensions of the error (``Fit.dimensions``).
-        floor: share of its largest strength that counts as absence.
-        rate: false discovery rate over the features.
-        level: of the bound over checkpoints.
-        draws: of the null of each feature.
-        seed: of them.
 
     Raises:
         ValueError: shapes do not fit.
@@ -82,17 +72,17 @@ def follow(
     peak = strength.max(axis=1)
     effective = np.maximum(effective, 1.0)
     noise = np.sqrt(spread[:, None] * rest)  # (feature, checkpoint) length of the decoder's sampling error
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     # squared length of a Gaussian vector of so many dimensions, over its mean; and along the decoder
-    squared = rng.chisquare(effective[:, None], size=(checkpoints, draws)) / effective[:, None]
-    along = rng.standard_normal((checkpoints, draws)) / np.sqrt(effective)[:, None]
+    squared = rng.chisquare(effective[:, None], size=(checkpoints, FINE_DRAWS)) / effective[:, None]
+    along = rng.standard_normal((checkpoints, FINE_DRAWS)) / np.sqrt(effective)[:, None]
 
     def null(some: IntArray) -> FloatArray:
-        weak, around = floor * peak[some, None, None], noise[some, :, None]
+        weak, around = FLOOR * peak[some, None, None], noise[some, :, None]
         return np.asarray(np.sqrt(np.maximum(weak**2 + 2 * weak * around * along + around**2 * squared, 0.0)))
 
     scatter = noise / np.sqrt(effective)
-    lives = live(steps, strength, scatter, null=null, independent=True, rate=rate, level=level)
+    lives = live(steps, strength, scatter, null=null, independent=True)
     both = lives.present[:, 1:] & lives.present[:, :-1]
     lengths = strength[:, 1:] * strength[:, :-1]
     products = np.einsum("fcd,fcd->fc", vectors[:, 1:], vectors[:, :-1])
@@ -180,9 +170,7 @@ class Turning:
     at: IntArray
 
 
-def turning_points(
-    change: npt.NDArray[np.floating], *, level: float = 0.95, draws: int = 1000, seed: int = 0
-) -> Turning:
+def turning_points(change: npt.NDArray[np.floating], *, draws: int = 1000, seed: int = 0) -> Turning:
     """Transitions at which the features change together.
 
     The null shifts every feature's changes by a random number of transitions, around the end: each changes as much and
@@ -190,7 +178,6 @@ def turning_points(
 
     Args:
         change: (feature, transition), NaN where not known.
-        level: of the bound.
         draws: of the null; each is one number per transition, so that many cost little.
         seed: of them.
 
@@ -213,5 +200,5 @@ def turning_points(
         null[:, draw] = filled[rows, shifted].sum(axis=0) / np.maximum(count, 1)
     count = finite.sum(axis=0)
     mean = np.where(count > 0, filled.sum(axis=0) / np.maximum(count, 1), np.nan)
-    upper = simultaneous_bound(null, level).upper
+    upper = simultaneous_bound(null).upper
     return Turning(mean, upper, np.flatnonzero(mean > upper))

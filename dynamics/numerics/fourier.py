@@ -19,12 +19,10 @@ MAGNITUDE = (100,)
 """Within 10-99 a period of 100 is order, not periodicity: any smooth map of the number fits it."""
 
 
-def fourier_basis(numbers: np.ndarray, periods: tuple[int, ...] = PERIODS, *, linear: bool = True) -> np.ndarray:
+def fourier_basis(numbers: np.ndarray, periods: tuple[int, ...] = PERIODS) -> np.ndarray:
     """(number, feature): constant, n, and cos/sin(2 pi n / T) for every period T (the sine of period 2 vanishes)."""
     n = np.asarray(numbers, dtype=np.float64)
-    columns = [np.ones_like(n)]
-    if linear:
-        columns.append((n - n.mean()) / max(float(n.std()), 1e-12))
+    columns = [np.ones_like(n), (n - n.mean()) / max(float(n.std()), 1e-12)]
     for period in periods:
         columns.append(np.cos(2 * np.pi * n / period))
         if period != 2:

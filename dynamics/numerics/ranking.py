@@ -12,9 +12,8 @@ import numpy.typing as npt
 from scipy.stats import rankdata
 
 from .arrays import FloatArray
-from .draws import DRAWS
 
-__all__ = ["auroc", "auroc_draws", "resampled_counts", "shuffled_labels", "weighted_auroc"]
+__all__ = ["auroc", "resampled_counts", "shuffled_labels", "weighted_auroc"]
 
 
 def auroc(scores: npt.ArrayLike, positive: npt.ArrayLike) -> FloatArray:
@@ -41,34 +40,6 @@ def auroc(scores: npt.ArrayLike, positive: npt.ArrayLike) -> FloatArray:
     return np.asarray(area[..., 0] if one.ndim == 1 else area)
 
 
-def auroc_draws(
-    scores: npt.ArrayLike,
-    positive: npt.ArrayLike,
-    *,
-    clusters: npt.ArrayLike | None = None,
-    draws: int = DRAWS,
-    share: float = 1.0,
-    seed: int = 0,
-) -> FloatArray:
-    """(..., draw) AUROC of resampled prompts, or of resampled clusters of prompts.
-
-    Args:
-        scores: (..., prompt).
-        positive: (prompt,) members of class 1.
-        clusters: (prompt,) labels; whole clusters are resampled, in the order of their sorted labels, with the counts
-            that :func:`dynamics.emergence.unit_bootstrap` draws from the same seed: draws of both are paired.
-        draws: number of draws.
-        share: of the clusters, how many each draw holds.
-        seed: of the resampling.
-
-    Returns:
-        NaN where a score is not finite or a draw holds only one class.
-    """
-    one = np.asarray(positive, dtype=bool)
-    counts = resampled_counts(one.size, clusters=clusters, draws=draws, share=share, seed=seed)
-    return weighted_auroc(scores, counts * one, counts * ~one)
-
-
 def weighted_auroc(scores: npt.ArrayLike, up: npt.ArrayLike, down: npt.ArrayLike) -> FloatArray:
     """AUROC of weighted prompts.
 
@@ -93,9 +64,18 @@ def weighted_auroc(scores: npt.ArrayLike, up: npt.ArrayLike, down: npt.ArrayLike
 
 
 def resampled_counts(
-    prompts: int, *, clusters: npt.ArrayLike | None = None, draws: int = DRAWS, share: float = 1.0, seed: int = 0
+    prompts: int, *, clusters: npt.ArrayLike | None, draws: int, share: float = 1.0, seed: int = 0
 ) -> FloatArray:
-    """(draw, prompt) how often each prompt is in a bootstrap draw; arguments as of :func:`auroc_draws`."""
+    """(draw, prompt) how often each prompt is in a bootstrap draw.
+
+    Args:
+        prompts: how many.
+        clusters: (prompt,) labels; whole clusters are resampled, in the order of their sorted labels, with the counts
+            that :func:`dynamics.emergence.unit_bootstrap` draws from the same seed: draws of both are paired.
+        draws: number of draws.
+        share: of the clusters, how many each draw holds.
+        seed: of the resampling.
+    """
     unit = np.arange(prompts) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
     units = int(unit.max()) + 1
     size = max(1, round(share * units))

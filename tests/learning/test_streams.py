@@ -84,7 +84,7 @@ def test_a_crosscoder_trains_on_a_stream_and_nothing_is_written(series: FolderSe
     )
     files = set(Path(series.origin).rglob("*"))
     dictionary = train_dictionary(stream, TrainConfig(features=48, k=6, steps=40, resample=15))
-    held = stream_of(series, organism_rows(TINY, 8, first_step=500), StreamConfig("resid_post", 1, batch=96, rows=8))
+    held = stream_of(series, organism_rows(TINY, 32)[24:], StreamConfig("resid_post", 1, batch=96, rows=8))
     fit = evaluate(dictionary, [batch for _, batch in zip(range(2), held.batches(), strict=False)])
     assert fit.fvu.shape == (len(series.checkpoints),) and (fit.fvu < 0.9).all()
     assert seen == [(n + 1, len(series.checkpoints)) for n in range(len(series.checkpoints))]

@@ -17,7 +17,7 @@ from checkpoints.errors import UserError
 from dynamics.emergence import unit_bootstrap
 from dynamics.measurements import Direction
 from dynamics.models.architecture import architecture
-from dynamics.numerics import auroc, auroc_draws, shuffled_labels
+from dynamics.numerics import auroc, resampled_counts, shuffled_labels, weighted_auroc
 from dynamics.probes import LAST, Probe, TokenizedProbe
 from tests.circuits.handmade import LENGTH, NOW, WORDS, Toy, described, induction_toy
 from tests.models.families import CONFIGS, VOCAB
@@ -333,13 +333,14 @@ def test_auroc_is_that_of_mann_whitney_with_ties(seed: int, levels: int) -> None
 def test_auroc_of_one_class_or_of_broken_scores_is_missing() -> None:
     assert np.isnan(auroc([1.0, 2.0], [True, True]))
     assert np.isnan(auroc([np.nan, 2.0], [True, False]))
-    assert np.isnan(auroc_draws([np.nan, 2.0], [True, False], draws=3)).all()
+    assert np.isnan(weighted_auroc([np.nan, 2.0], [[1, 0]] * 3, [[0, 1]] * 3)).all()
 
 
 def test_draws_of_auroc_are_those_of_resampled_prompts_by_brute_force() -> None:
     rng = np.random.default_rng(0)
     scores, one, clusters = rng.normal(size=24), np.tile([True, False], 12), np.repeat(np.arange(12), 2)
-    found = auroc_draws(scores, one, clusters=clusters, draws=20, seed=3)
+    drawn = resampled_counts(24, clusters=clusters, draws=20, seed=3)
+    found = weighted_auroc(scores, drawn * one, drawn * ~one)
     counts = np.random.default_rng(3).multinomial(12, np.full(12, 1 / 12), size=20)
     for draw, times in enumerate(counts):
         rows = np.repeat(np.arange(24), times[clusters])

@@ -238,7 +238,6 @@ def test_the_basis_is_the_sines_and_cosines_that_it_names() -> None:
     np.testing.assert_allclose(basis, np.stack(expected, axis=1), atol=1e-9)
     assert fourier_basis(NUMBERS).shape == (90, 2 + 2 * len(PERIODS) - 1)
     assert np.linalg.matrix_rank(fourier_basis(NUMBERS)) == 9
-    assert fourier_basis(NUMBERS, linear=False).shape[1] == 8
 
 
 def test_planted_fourier_features_are_explained_completely() -> None:
