@@ -19,8 +19,8 @@ import numpy as np
 from dynamics.analysis import Curve, CurveSpec, Definition, Null, Section, Trace, best_layer, sign_flip_null
 from dynamics.analysis.circuit import CircuitTask, circuit_section
 from dynamics.emergence import shuffled_match_null
-from dynamics.numerics import dealt_anew, jaccard, weighted_overlap
 from dynamics.numerics.draws import COSTLY_DRAWS
+from dynamics.numerics.overlap import dealt_anew, jaccard, weighted_overlap
 
 from .pairs import CONTEXTS, DONORS, EXCHANGE, pair_probe_name
 

@@ -20,8 +20,9 @@ from dynamics.analysis import (
     shuffled_answers,
 )
 from dynamics.emergence import shuffled_match_null
-from dynamics.numerics import MAGNITUDE, decode_classes, decode_number, folds_of, fourier_r2, relabelled_digits
+from dynamics.numerics.decoding import decode_classes, decode_number, folds_of
 from dynamics.numerics.draws import DRAWS
+from dynamics.numerics.fourier import MAGNITUDE, fourier_r2, relabelled_digits
 
 from .causal import causal_section
 from .features import feature_section

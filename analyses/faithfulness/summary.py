@@ -21,7 +21,7 @@ from dynamics.analysis import (
     sign_flip_null,
 )
 from dynamics.emergence import shuffled_match_null, unit_bootstrap
-from dynamics.numerics import decode_classes, folds_of
+from dynamics.numerics.decoding import decode_classes, folds_of
 from dynamics.numerics.draws import FINE_DRAWS
 
 from .prompts import HINTS

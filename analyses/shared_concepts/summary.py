@@ -20,8 +20,8 @@ from dynamics.analysis import (
     shuffled_answers,
 )
 from dynamics.emergence import shuffled_match_null
-from dynamics.numerics import centred_cosines, concept_margins, nearest_other
 from dynamics.numerics.draws import DRAWS
+from dynamics.numerics.similarity import centred_cosines, concept_margins, nearest_other
 
 from .causal import exchanged
 from .features import feature_section

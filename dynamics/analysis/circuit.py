@@ -20,8 +20,8 @@ import numpy as np
 from ..emergence import sign_flip_null
 from ..emergence.bootstrap import random_signs
 from ..measurements.circuit import discovery_half
-from ..numerics import resampled_counts
 from ..numerics.draws import FINE_DRAWS
+from ..numerics.ranking import resampled_counts
 from ..probes import LAST
 from ..store import Trace
 from .circuit_identity import CURVES, Identity, identity, values_at

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..numerics import dealt_anew, jaccard, weighted_overlap
 from ..numerics.draws import COSTLY_DRAWS
+from ..numerics.overlap import dealt_anew, jaccard, weighted_overlap
 from ..store import Trace
 
 __all__ = ["CURVES", "Identity", "identity", "values_at"]

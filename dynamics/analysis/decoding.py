@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..numerics import decode_classes, folds_of
+from ..numerics.decoding import decode_classes, folds_of
 from ..probes import LAST
 from ..store import Trace
 

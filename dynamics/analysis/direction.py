@@ -32,8 +32,8 @@ from typing import Any
 import numpy as np
 
 from ..emergence import unit_bootstrap
-from ..numerics import resampled_counts, shuffled_labels, weighted_auroc
 from ..numerics.draws import DRAWS, FINE_DRAWS
+from ..numerics.ranking import resampled_counts, shuffled_labels, weighted_auroc
 from ..store import Trace
 from ..wording import plural
 from .curves import Curve, CurveSpec, Null

@@ -77,7 +77,7 @@ class Coder:
             return Codes(np.concatenate([i for i, _ in parts]), np.concatenate([a for _, a in parts], axis=1))
         index, activation = [], []
         for snapshot, dictionary in enumerate(self.dictionaries):
-            one = [_top(*_contributions(dictionary, batch[snapshot : snapshot + 1]), ranks) for batch in batches]
+            one = [_top(dictionary, batch[snapshot : snapshot + 1], ranks) for batch in batches]
             index.append(np.concatenate([i for i, _ in one]))
             activation.append(np.concatenate([a for _, a in one]))
         return Codes(np.stack(index), np.stack(activation))
@@ -137,15 +137,12 @@ class Decoder:
         return np.asarray(codes @ self.vectors + self.offset, dtype=np.float32)
 
 
-def _contributions(dictionary: Dictionary, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(token, feature) codes, and the same times the decoders' length over all checkpoints."""
+def _top(
+    dictionary: Dictionary, batch: torch.Tensor, ranks: int
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    """(token, rank) index and length of the largest contributions: codes times decoders' length over all checkpoints."""
     with torch.no_grad():
-        codes = dictionary.encode(batch)
-        return codes, codes * dictionary.decoder.flatten(1).norm(dim=1)
-
-
-def _top(_codes: torch.Tensor, size: torch.Tensor, ranks: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-    """(token, rank) index and length of the largest contributions."""
+        size = dictionary.encode(batch) * dictionary.decoder.flatten(1).norm(dim=1)
     top = size.topk(min(ranks, size.shape[1]), dim=1)
     index = torch.where(top.values > 0, top.indices, -1)
     return index.cpu().numpy().astype(np.int32), top.values.cpu().numpy().astype(np.float32)
@@ -155,9 +152,8 @@ def _joint(
     dictionary: Dictionary, batch: torch.Tensor, ranks: int
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
     """(token, rank) index and (snapshot, token, rank) fitted lengths."""
-    codes, size = _contributions(dictionary, batch)
-    index, _ = _top(codes, size, ranks)
-    support = torch.from_numpy(index).to(codes.device).long()
+    index, _ = _top(dictionary, batch, ranks)
+    support = torch.from_numpy(index).to(dictionary.decoder.device).long()
     there = support >= 0
     directions = torch.nn.functional.normalize(dictionary.decoder, dim=2)
     rest = dictionary.scaled(batch) - dictionary.offset

@@ -31,12 +31,15 @@ import torch
 
 from checkpoints.errors import StoppedError, UserError
 
-from .dictionary import Dictionary, Stream, sparse_codes, write_tensors
+from .dictionary import FORMAT, Dictionary, Stream, read_description, sparse_codes, write_tensors
 
 __all__ = ["TrainConfig", "Trainer", "gradient"]
 
-FORMAT = 1
 ADAM = (0.9, 0.999)
+FIRST = 2
+"""Batches from which mean and scale of every checkpoint are taken, and the decoders' start."""
+RESAMPLED = 0.5
+"""Dead features start anew during this share of the steps."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,6 @@ class TrainConfig:
         steps: batches.
         learning_rate: peak of Adam's; a twentieth of the steps warm up, the last third decays to 0.
         resample: batches after which a feature that never fired counts as dead.
-        resample_share: dead features start anew during this share of the steps.
-        first: batches from which mean and scale of every checkpoint are taken, and the decoders' start.
         seed: of what is random.
     """
 
@@ -59,14 +60,12 @@ class TrainConfig:
     steps: int
     learning_rate: float = 2e-3
     resample: int = 100
-    resample_share: float = 0.5
-    first: int = 2
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not (self.features >= 1 and 0 < self.k <= self.features and self.steps >= 1 and self.first >= 1):
+        if not (self.features >= 1 and 0 < self.k <= self.features and self.steps >= 1):
             raise UserError(
-                f"{self.features} features, k {self.k}, {self.steps} steps, {self.first} first batches",
+                f"{self.features} features, k {self.k}, {self.steps} steps",
                 expected="at least one each, and k above 0 and at most the number of features",
             )
 
@@ -116,7 +115,7 @@ class Trainer:
         first = []
         for number, batch in enumerate(stream.batches()):
             first.append(torch.as_tensor(batch, dtype=torch.float32, device=device))
-            if number + 1 >= config.first:
+            if number + 1 >= FIRST:
                 break
         if not first:
             raise UserError("the stream has no batch", expected="activations (checkpoint, token, d_model)")
@@ -146,19 +145,18 @@ class Trainer:
             weights = {name: getattr(like, name).clone() for name in _TRAINED}
         return cls(config, weights | {"mean": mean, "scale": scale})
 
-    def run(self, stream: Stream, *, until: int | None = None, progress: Callable[[int, int, float], None] | None = None) -> None:  # fmt: skip
-        """Train up to step ``until`` (default: all), from the stream's batch of the same number.
+    def run(self, stream: Stream, *, progress: Callable[[int, int, float], None] | None = None) -> None:
+        """Train to the end, from the stream's batch of the same number as the step.
 
         Args:
             stream: the one that it was started with.
-            until: stop there.
             progress: called after every batch with (steps done, steps in all, loss).
 
         Raises:
             UserError: when the stream ends before.
             StoppedError: when the loss is not finite.
         """
-        last = self.config.steps if until is None else min(until, self.config.steps)
+        last = self.config.steps
         if self.step >= last:
             return
         for batch in stream.batches(self.step):
@@ -169,7 +167,7 @@ class Trainer:
                     remedy="lower the learning rate, or check the activations",
                 )
             if progress is not None:
-                progress(self.step, self.config.steps, self.losses[-1])
+                progress(self.step, last, self.losses[-1])
             if self.step >= last:
                 return
         raise UserError(f"the stream ended after {self.step} batches", expected=f"{last} batches")
@@ -194,9 +192,7 @@ class Trainer:
         tensors = {**self.weights, "since": self._since}
         for name, (first, second) in self._moments.items():
             tensors |= {f"first.{name}": first, f"second.{name}": second}
-        write_tensors(
-            {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, folder / "training.safetensors"
-        )
+        write_tensors(tensors, folder / "training.safetensors")
         about = {
             "format": FORMAT,
             "config": asdict(self.config),
@@ -216,12 +212,7 @@ class Trainer:
         """
         from safetensors.torch import load_file
 
-        file = folder / "training.json"
-        if not file.is_file():
-            raise UserError(f"there is no training in {folder}", expected="training.json and training.safetensors")
-        about = json.loads(file.read_text(encoding="utf-8"))
-        if about.get("format") != FORMAT:
-            raise UserError(f"{file} has format {about.get('format')!r}", expected=f"format {FORMAT}")
+        about = read_description(folder, "training")
         tensors = load_file(folder / "training.safetensors", device=device)
         trainer = cls(TrainConfig(**about["config"]), {name: tensors[name] for name in (*_TRAINED, "mean", "scale")})
         trainer._moments = {name: (tensors[f"first.{name}"], tensors[f"second.{name}"]) for name in _TRAINED}
@@ -250,7 +241,7 @@ class Trainer:
         self._since += 1
         self._since[(codes > 0).any(dim=0)] = 0
         due = self.step % self.config.resample == 0
-        if due and self.step <= self.config.resample_share * self.config.steps:
+        if due and self.step <= RESAMPLED * self.config.steps:
             self._resample(rest)
 
     def _resample(self, rest: torch.Tensor) -> None:

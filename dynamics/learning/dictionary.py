@@ -31,7 +31,9 @@ from checkpoints.errors import UserError
 
 from ..numerics.arrays import FloatArray
 
-__all__ = ["Dictionary", "Fit", "Stream", "evaluate", "refit", "sparse_codes", "write_tensors"]
+__all__ = [
+    "FORMAT", "Dictionary", "Fit", "Stream", "evaluate", "read_description", "refit", "sparse_codes", "write_tensors",
+]  # fmt: skip
 
 FORMAT = 1
 
@@ -138,9 +140,7 @@ class Dictionary:
     def save(self, folder: Path) -> None:
         """Write ``dictionary.safetensors`` and, last, ``dictionary.json``."""
         folder.mkdir(parents=True, exist_ok=True)
-        write_tensors(
-            {name: getattr(self, name).contiguous().cpu() for name in _TENSORS}, folder / "dictionary.safetensors"
-        )
+        write_tensors({name: getattr(self, name) for name in _TENSORS}, folder / "dictionary.safetensors")
         about = {
             "format": FORMAT,
             "features": self.features,
@@ -159,14 +159,7 @@ class Dictionary:
         """
         from safetensors.torch import load_file
 
-        file = folder / "dictionary.json"
-        if not file.is_file():
-            raise UserError(
-                f"there is no dictionary in {folder}", expected="dictionary.json and dictionary.safetensors"
-            )
-        about = json.loads(file.read_text(encoding="utf-8"))
-        if about.get("format") != FORMAT:
-            raise UserError(f"{file} has format {about.get('format')!r}", expected=f"format {FORMAT}")
+        about = read_description(folder, "dictionary")
         tensors = load_file(folder / "dictionary.safetensors", device=device)
         wide = (about["features"], about["checkpoints"], about["d_model"])
         shapes = {"encoder": wide, "decoder": wide, "bias": wide[:1], "scale": wide[1:2]}
@@ -296,6 +289,21 @@ def refit(dictionary: Dictionary, batches: Iterable[Any]) -> Dictionary:
         )
 
 
+def read_description(folder: Path, kind: str) -> dict[str, Any]:
+    """What the JSON file beside the tensors of a dictionary or a training says.
+
+    Raises:
+        UserError: when there is none, or it has another format.
+    """
+    file = folder / f"{kind}.json"
+    if not file.is_file():
+        raise UserError(f"there is no {kind} in {folder}", expected=f"{kind}.json and {kind}.safetensors")
+    about: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    if about.get("format") != FORMAT:
+        raise UserError(f"{file} has format {about.get('format')!r}", expected=f"format {FORMAT}")
+    return about
+
+
 def write_tensors(tensors: dict[str, torch.Tensor], file: Path) -> None:
     """Write a safetensors file.
 
@@ -306,7 +314,7 @@ def write_tensors(tensors: dict[str, torch.Tensor], file: Path) -> None:
     from safetensors.torch import save_file
 
     try:
-        save_file(tensors, file)
+        save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, file)
     except SafetensorError as error:
         raise OSError(errno.ENOSPC, str(error), str(file)) from error
 

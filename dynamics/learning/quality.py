@@ -135,12 +135,8 @@ def measure(
 
         decoder = coder.decoder(number)
         found = measure_effects(model, site, held.rows, held.skip, [rows for rows, _ in pieces], codes, decoder)
-        said[:, number, : len(decoder.vectors)] = (
-            found.activation,
-            found.activation_error,
-            found.effect,
-            found.effect_error,
-        )
+        each = found.activation, found.activation_error, found.effect, found.effect_error
+        said[:, number, : len(decoder.vectors)] = each
         rebuilt = torch.from_numpy(found.rebuilt)
         losses[0, number] = found.loss
         losses[1, number] = _loss(model, site, held, rebuilt, batch_tokens)

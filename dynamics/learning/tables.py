@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ..emergence.lives import Lives
 from ..emergence.runs import CODES
 from ..probes import TokenizedProbe
 from ..runs.dictionaries import DictionaryConfig
@@ -73,7 +74,6 @@ def about_dictionary(
     }
     arrays["dead"] = ("snapshot", _dead(quality, len(steps)), {"long_name": "share of features that never fired"})
     known = np.unique(examples.tokens[examples.tokens >= 0])
-    names = [str(t) for t in tokenizer.convert_ids_to_tokens(known.tolist())] if len(known) else []
     arrays["example_token"] = (("feature", "example", "window"), examples.tokens)
     arrays["example_activation"] = (("feature", "example", "window"), examples.activation)
     final = coder.dictionaries[-1]
@@ -82,9 +82,9 @@ def about_dictionary(
         effect = logit_effect(model, site, final.decoder[:, -1] * final.scale[-1], vocab=len(tokenizer))
     if effect is not None:
         known = np.union1d(known, effect.tokens)
-        names = [str(t) for t in tokenizer.convert_ids_to_tokens(known.tolist())]
         arrays["logit_token"] = (("feature", "logit_rank"), effect.tokens)
         arrays["logit_effect"] = (("feature", "logit_rank"), effect.effect)
+    names = [str(t) for t in tokenizer.convert_ids_to_tokens(known.tolist())] if len(known) else []
     arrays["token_text"] = ("known_token", np.array(names, dtype=np.dtypes.StringDType()))
     wide = ("snapshot", "feature")
     arrays["effect"] = (wide, quality.effect.astype(np.float32), _EFFECT)
@@ -113,6 +113,7 @@ _EFFECT = {
 _ACTIVATION = {
     "long_name": "mean length of the feature's part on held-out text, in root mean square lengths of the activation"
 }
+_PART = {"long_name": "length of the feature's part, in root mean square lengths of the activation"}
 _ERROR = {"long_name": "standard error over rows of text"}
 
 
@@ -132,11 +133,7 @@ def _joint(steps: list[int], coder: Coder, quality: Quality) -> dict[str, Any]:
         "strength": (("feature", "snapshot"), dictionary.strength().astype(np.float32), {"long_name": "decoder norm"}),
         "strength_error": (("feature", "snapshot"), tracks.error.astype(np.float32), {"long_name": "sampling error of the decoder norm"}),
         "frequency": ("feature", fit.frequency, {"long_name": "share of held-out tokens on which it fires"}),
-        "state": ("feature", np.array(CODES, dtype=np.dtypes.StringDType())[tracks.state]),
-        "found": ("feature", tracks.found),
-        "born": (("feature", "bound"), _steps_at(steps, tracks.born), {"long_name": "absent at the first step, present at the second"}),
-        "died": (("feature", "bound"), _steps_at(steps, tracks.died), {"long_name": "present at the first step, absent at the second"}),
-        "p_value": ("feature", tracks.p_value),
+        **_life("", "feature", steps, tracks),
         "present": (("feature", "snapshot"), tracks.present),
         "drift": (("feature", "transition"), tracks.drift.astype(np.float32), {"long_name": "cosine of neighbouring decoders"}),
         "parted_features": (("parting", "pair"), parted.features),
@@ -164,25 +161,29 @@ def _chain(
     steps: list[int], coder: Coder, config: DictionaryConfig, quality: Quality, correlated: list[Matches]
 ) -> dict[str, Any]:
     directions = [d.directions() for d in coder.dictionaries]
-    arrays: dict[str, Any] = {}
     matches = [match_decoders(a, b, seed=config.seed) for a, b in pairwise(directions)]
     chained = chain(matches)
-    wide = ("transition", "feature")
-    arrays["matched"] = (wide, np.stack([m.other.partner for m in matches]), {"long_name": "mutual nearest at the snapshot before, by cosine of decoders; -1 for none"})  # fmt: skip
-    arrays["matched_status"] = (wide, np.stack([m.other.status for m in matches]))
-    arrays["matched_score"] = (wide, np.stack([m.other.nearest_score for m in matches]).astype(np.float32))
-    arrays["matched_p_value"] = (wide, np.stack([m.other.p_value for m in matches]).astype(np.float32))
+    arrays = _matched("matched", "cosine of decoders", matches)
     arrays["track"] = (("snapshot", "feature"), np.stack(chained.track), {"long_name": "number of the track; -1 dead"})
     arrays["track_first"] = ("track_number", chained.first)
     arrays["track_last"] = ("track_number", chained.last)
     arrays["split_event"] = (("split", "event_part"), chained.splits)
     arrays["merge_event"] = (("merge", "event_part"), chained.merges)
-    arrays["correlated"] = (wide, np.stack([m.other.partner for m in correlated]), {"long_name": "mutual nearest at the snapshot before, by correlation of activations; -1 for none"})  # fmt: skip
-    arrays["correlated_status"] = (wide, np.stack([m.other.status for m in correlated]))
-    arrays["correlated_score"] = (wide, np.stack([m.other.nearest_score for m in correlated]).astype(np.float32))
-    arrays["correlated_p_value"] = (wide, np.stack([m.other.p_value for m in correlated]).astype(np.float32))
+    arrays |= _matched("correlated", "correlation of activations", correlated)
     arrays |= _turning(moves(chained, directions))
     return arrays | _lives(steps, chained, quality, continued(chained, correlated))
+
+
+def _matched(name: str, by: str, matches: list[Matches]) -> dict[str, Any]:
+    """Each feature's partner at the snapshot before, and what is known of the match."""
+    wide, sides = ("transition", "feature"), [match.other for match in matches]
+    words = {"long_name": f"mutual nearest at the snapshot before, by {by}; -1 for none"}
+    return {
+        name: (wide, np.stack([side.partner for side in sides]), words),
+        f"{name}_status": (wide, np.stack([side.status for side in sides])),
+        f"{name}_score": (wide, np.stack([side.nearest_score for side in sides]).astype(np.float32)),
+        f"{name}_p_value": (wide, np.stack([side.p_value for side in sides]).astype(np.float32)),
+    }
 
 
 def _lives(steps: list[int], chained: Chain, quality: Quality, unknown: np.ndarray) -> dict[str, Any]:
@@ -199,11 +200,18 @@ def _lives(steps: list[int], chained: Chain, quality: Quality, unknown: np.ndarr
         "track_effect": (wide, effect.astype(np.float32), _EFFECT),
         "track_effect_error": (wide, effect_error.astype(np.float32), _ERROR),
         "track_continued": (("track_number", "end"), unknown, {"long_name": "whether another feature had its tokens before it, and has them after it"}),
-        "track_state": ("track_number", np.array(CODES, dtype=np.dtypes.StringDType())[lives.state]),
-        "track_found": ("track_number", lives.found),
-        "track_born": (("track_number", "bound"), _steps_at(steps, lives.born), {"long_name": "absent at the first step, present at the second"}),
-        "track_died": (("track_number", "bound"), _steps_at(steps, lives.died), {"long_name": "present at the first step, absent at the second"}),
-        "track_p_value": ("track_number", lives.p_value),
+        **_life("track_", "track_number", steps, lives),
+    }  # fmt: skip
+
+
+def _life(prefix: str, dim: str, steps: list[int], lives: Lives) -> dict[str, Any]:
+    """State, birth and death of features or tracks."""
+    return {
+        f"{prefix}state": (dim, np.array(CODES, dtype=np.dtypes.StringDType())[lives.state]),
+        f"{prefix}found": (dim, lives.found),
+        f"{prefix}born": ((dim, "bound"), _steps_at(steps, lives.born), {"long_name": "absent at the first step, present at the second"}),
+        f"{prefix}died": ((dim, "bound"), _steps_at(steps, lives.died), {"long_name": "present at the first step, absent at the second"}),
+        f"{prefix}p_value": (dim, lives.p_value),
     }  # fmt: skip
 
 
@@ -234,12 +242,8 @@ def about_probe(
     for probe, positions in readings:
         size = (len(probe.ids), len(positions), ranks)
         across = (coder.snapshots, *size)
-        tables.append(
-            {
-                "index": np.full(size if joint else across, -1, dtype=np.int32),
-                "activation": np.zeros(across, dtype=np.float32),
-            }
-        )
+        index = np.full(size if joint else across, -1, dtype=np.int32)
+        tables.append({"index": index, "activation": np.zeros(across, dtype=np.float32)})
     for block in read_probes(
         material.series,
         material.checkpoints,
@@ -252,28 +256,17 @@ def about_probe(
         codes: Codes = coder.codes(block.activations, ranks)
         table = tables[block.probe]
         shape = (len(block.prompts), len(block.positions), ranks)
-        if joint:
-            table["index"][block.prompts] = codes.index.reshape(shape)
-        else:
-            table["index"][:, block.prompts] = codes.index.reshape(-1, *shape)
-        table["activation"][:, block.prompts] = codes.activation.reshape(-1, *shape)
+        for name, values in (("index", codes.index), ("activation", codes.activation)):
+            table[name][..., block.prompts, :, :] = values.reshape(*values.shape[:-2], *shape)
     result = {}
     steps = [c.step for c in material.checkpoints]
     for (probe, positions), table in zip(readings, tables, strict=True):
-        dims = ("prompt", "position", "rank")
+        dims = ("snapshot", "prompt", "position", "rank")
         labels = {name: ("prompt", list(values)) for name, values in probe.probe.labels.items()}
         result[probe.probe.name] = xr.Dataset(
             {
-                "index": (
-                    dims if joint else ("snapshot", *dims),
-                    table["index"],
-                    {"long_name": "features that answer"},
-                ),
-                "activation": (
-                    ("snapshot", *dims),
-                    table["activation"],
-                    {"long_name": "length of the feature's part, in root mean square lengths of the activation"},
-                ),
+                "index": (dims[joint:], table["index"], {"long_name": "features that answer"}),
+                "activation": (dims, table["activation"], _PART),
             },
             coords={
                 "snapshot": ("snapshot", steps),
@@ -297,16 +290,14 @@ def say_what(name: str, about: xr.Dataset) -> list[str]:
             else "loss recovered: nothing to recover"
         )
     ]
-    if "found" in about:
-        births, deaths = (int((about[n].values[:, 1] >= 0).sum()) for n in ("born", "died"))
+    for prefix in ("", "track_"):
+        if f"{prefix}found" not in about:
+            continue
+        births, deaths = (int((about[prefix + n].values[:, 1] >= 0).sum()) for n in ("born", "died"))
+        found, lived = int(about[f"{prefix}found"].values.sum()), f"{births} are born during training, {deaths} die"
         lines.append(
-            f"{name}: {int(about['found'].values.sum())} features are beyond their null; {births} are born during training, "
-            f"{deaths} die; {about['dead'].values[-1]:.1%} never fire"
-        )
-    if "track_born" in about:
-        births, deaths = (int((about[n].values[:, 1] >= 0).sum()) for n in ("track_born", "track_died"))
-        lines.append(
-            f"{name}: {about.sizes['track_number']} tracks, {int(about['track_found'].values.sum())} of them beyond their "
-            f"null; {births} are born during training, {deaths} die"
+            f"{name}: {about.sizes['track_number']} tracks, {found} of them beyond their null; {lived}"
+            if prefix
+            else f"{name}: {found} features are beyond their null; {lived}; {about['dead'].values[-1]:.1%} never fire"
         )
     return lines

@@ -26,6 +26,9 @@ from ..emergence.lives import FLOOR, Lives, live
 
 __all__ = ["Partings", "Tracks", "Turning", "changes", "follow", "partings", "turning_points"]
 
+SHIFTS = 1000
+"""Draws of the null of turning points; each is one number per transition, so that many cost little."""
+
 
 @dataclass(frozen=True)
 class Tracks(Lives):
@@ -170,7 +173,7 @@ class Turning:
     at: IntArray
 
 
-def turning_points(change: npt.NDArray[np.floating], *, draws: int = 1000, seed: int = 0) -> Turning:
+def turning_points(change: npt.NDArray[np.floating]) -> Turning:
     """Transitions at which the features change together.
 
     The null shifts every feature's changes by a random number of transitions, around the end: each changes as much and
@@ -178,8 +181,6 @@ def turning_points(change: npt.NDArray[np.floating], *, draws: int = 1000, seed:
 
     Args:
         change: (feature, transition), NaN where not known.
-        draws: of the null; each is one number per transition, so that many cost little.
-        seed: of them.
 
     Raises:
         ValueError: when nothing is known.
@@ -190,11 +191,11 @@ def turning_points(change: npt.NDArray[np.floating], *, draws: int = 1000, seed:
         raise ValueError(f"changes have shape {np.shape(change)}; expected (feature, transition) with finite values")
     finite = np.isfinite(values)
     filled = np.where(finite, values, 0.0)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     features, transitions = values.shape
-    null = np.empty((transitions, draws))
+    null = np.empty((transitions, SHIFTS))
     rows, columns = np.arange(features)[:, None], np.arange(transitions)
-    for draw in range(draws):
+    for draw in range(SHIFTS):
         shifted = (columns + rng.integers(transitions, size=(features, 1))) % transitions
         count = finite[rows, shifted].sum(axis=0)
         null[:, draw] = filled[rows, shifted].sum(axis=0) / np.maximum(count, 1)

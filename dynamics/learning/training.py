@@ -107,7 +107,7 @@ def stored(folder: Path, key: str) -> Coder | None:
     said = about(folder)
     if said.get("key") != key or not said.get("finished"):
         return None
-    return _load(folder, said)
+    return Coder(tuple(Dictionary.load(folder / name) for name in said["folders"]), bool(said["joint"]))
 
 
 def make(folder: Path, key: str, config: DictionaryConfig, material: Material, progress: OnBatch) -> Coder:
@@ -228,7 +228,3 @@ def _say(folder: Path, content: dict[str, Any]) -> None:
     partial = folder / "about.json.partial"
     partial.write_text(json.dumps(content), encoding="utf-8")
     partial.replace(folder / "about.json")
-
-
-def _load(folder: Path, said: dict[str, Any]) -> Coder:
-    return Coder(tuple(Dictionary.load(folder / name) for name in said["folders"]), bool(said["joint"]))

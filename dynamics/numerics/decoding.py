@@ -23,17 +23,15 @@ def folds_of(units: np.ndarray, folds: int = 5, seed: int = 0) -> np.ndarray:
     _, inverse = np.unique(units, return_inverse=True)
     count = int(inverse.max()) + 1
     order = np.random.default_rng(seed).permutation(count) % folds
-    result: np.ndarray = order[inverse]
-    return result
+    return np.asarray(order[inverse])
 
 
 @np.errstate(invalid="ignore")  # infinities of a broken model become NaN
 def _fit_predict(x: np.ndarray, y: np.ndarray, train: np.ndarray, test: np.ndarray) -> np.ndarray:
     """(test prompt, target) ridge predictions; NaN where the fit is impossible."""
     mean, scale = x[train].mean(0), x[train].std(0)
-    scale = np.where(
-        scale > 1e-6 * max(1e-30, float(scale.max(initial=0.0))), scale, np.inf
-    )  # dead units carry nothing
+    # dead units carry nothing
+    scale = np.where(scale > 1e-6 * max(1e-30, float(scale.max(initial=0.0))), scale, np.inf)
     a = (x[train] - mean) / scale
     dual = len(train) < a.shape[1]  # the smaller of the two equivalent systems
     gram = a @ a.T if dual else a.T @ a
@@ -45,8 +43,7 @@ def _fit_predict(x: np.ndarray, y: np.ndarray, train: np.ndarray, test: np.ndarr
     except (LinAlgError, ValueError):  # a model that returned NaN or infinity
         return np.full((len(test), y.shape[1]), np.nan)
     b = (x[test] - mean) / scale
-    predicted: np.ndarray = (b @ a.T if dual else b) @ solved + offset
-    return predicted
+    return np.asarray((b @ a.T if dual else b) @ solved + offset)
 
 
 def decode_classes(

@@ -18,8 +18,7 @@ def centred_cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     NaN for a word that does not differ from that mean, or is not finite.
     """
     a, b = _directions(a), _directions(b)
-    cosines: np.ndarray = a @ b.T
-    return cosines
+    return np.asarray(a @ b.T)
 
 
 def _directions(x: np.ndarray) -> np.ndarray:
@@ -29,8 +28,7 @@ def _directions(x: np.ndarray) -> np.ndarray:
         centred = x - x.mean(0)
         length = np.linalg.norm(centred, axis=1, keepdims=True)
         least = 1e-6 * np.linalg.norm(x, axis=1, keepdims=True)  # what float32 cannot hold
-        directions: np.ndarray = centred / np.where(length > least, length, np.nan)
-    return directions
+        return np.asarray(centred / np.where(length > least, length, np.nan))
 
 
 def nearest_other(cosines: np.ndarray) -> np.ndarray:
@@ -47,5 +45,4 @@ def concept_margins(cosines: np.ndarray) -> np.ndarray:
     """
     n = len(cosines)
     same = np.diagonal(cosines)
-    margins: np.ndarray = same - (cosines.sum(1) - same) / (n - 1)
-    return margins
+    return np.asarray(same - (cosines.sum(1) - same) / (n - 1))

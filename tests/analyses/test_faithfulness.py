@@ -20,7 +20,7 @@ from checkpoints.organism import build_tokenizer
 from dynamics.analysis import Analysis, Context, Summary
 from dynamics.emergence import unit_bootstrap
 from dynamics.measurements import TokenAttribution, donor_label
-from dynamics.numerics import decode_classes
+from dynamics.numerics.decoding import decode_classes
 from dynamics.probes import Probe, tokenize
 from tests.analyses.behaviours import MadeTrace
 

@@ -15,7 +15,7 @@ from dynamics.analysis.direction import DirectionTask, direction_measured, direc
 from dynamics.analysis.direction_figures import direction_figures
 from dynamics.measurements import Direction
 from dynamics.models.architecture import ModelShape
-from dynamics.numerics import resampled_counts, weighted_auroc
+from dynamics.numerics.ranking import resampled_counts, weighted_auroc
 from dynamics.probes import LAST, Probe, TokenizedProbe
 from dynamics.store import Group, Trace, TraceDeclaration, TraceWriter
 

@@ -82,7 +82,13 @@ def test_a_resumed_training_is_the_uninterrupted_one(tmp_path: Path) -> None:
     whole = Trainer.start(QUICK, stream)
     whole.run(stream)
     part = Trainer.start(QUICK, stream)
-    part.run(stream, until=25)
+
+    def stop(done: int, _total: int, _loss: float) -> None:
+        if done == 25:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        part.run(stream, progress=stop)
     part.save(tmp_path)
     again = Trainer.load(tmp_path)
     assert again.step == 25

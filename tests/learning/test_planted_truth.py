@@ -148,7 +148,7 @@ def test_most_of_the_variance_is_explained_and_the_code_is_as_sparse_as_planted(
 
 def test_a_dictionary_in_which_nothing_happens_has_no_turning_point(recovered: list[Recovered]) -> None:
     rng = np.random.default_rng(0)
-    wrong = sum(turning_points(rng.exponential(size=(60, 12)), draws=300, seed=s).at.size > 0 for s in range(40))
+    wrong = sum(turning_points(rng.exponential(size=(60, 12))).at.size > 0 for _ in range(40))
     assert wrong <= 6
     together = changes(recovered[0].dictionary.decoder.numpy())
     together[:, 4] += 0.5

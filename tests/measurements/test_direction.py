@@ -17,7 +17,7 @@ from checkpoints.errors import UserError
 from dynamics.emergence import unit_bootstrap
 from dynamics.measurements import Direction
 from dynamics.models.architecture import architecture
-from dynamics.numerics import auroc, resampled_counts, shuffled_labels, weighted_auroc
+from dynamics.numerics.ranking import auroc, resampled_counts, shuffled_labels, weighted_auroc
 from dynamics.probes import LAST, Probe, TokenizedProbe
 from tests.circuits.handmade import LENGTH, NOW, WORDS, Toy, described, induction_toy
 from tests.models.families import CONFIGS, VOCAB

@@ -8,19 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ortho_group
 
-from dynamics.numerics import (
-    PERIODS,
-    centred_cosines,
-    concept_margins,
-    decode_classes,
-    decode_number,
-    folds_of,
-    fourier_basis,
-    fourier_r2,
-    nearest_other,
-    relabelled_digits,
-)
-from dynamics.numerics.decoding import RIDGE
+from dynamics.numerics.decoding import RIDGE, decode_classes, decode_number, folds_of
+from dynamics.numerics.fourier import PERIODS, fourier_basis, fourier_r2, relabelled_digits
+from dynamics.numerics.similarity import centred_cosines, concept_margins, nearest_other
 
 NUMBERS = np.arange(10, 100)
 
