@@ -51,18 +51,18 @@ PLANTED = {"addition": "accuracy"}
 class Options(AnalysisOptions):
     """Options of this analysis."""
 
-    per_context: int = Field(120, ge=20, description="SumPrompts in each of the three contexts.")
+    per_context: int = Field(120, ge=20, description="Sums in each of the three contexts.")
     seed: int = Field(0, ge=0, description="Chooses the sums.")
     permutations: int = Field(20, ge=19, description="Shuffled labels behind the shared-neurons null.")
     top: float = Field(0.02, gt=0, lt=0.5, description="Share of all neurons that counts as most selective.")
-    pairs_per_context: int = Field(32, ge=8, description="SumPrompts with twins in each context, for its circuit.")
+    pairs_per_context: int = Field(32, ge=8, description="Sums with twins in each context, for its circuit.")
     exchanged: int = Field(
-        12, ge=4, description="SumPrompts that are asked in every context, to exchange parts between them."
+        12, ge=4, description="Sums that are asked in every context, to exchange parts between them."
     )
 
 
 def plan(context: Context, options: Options) -> Sequence[Request]:
-    """SumPrompts with answers, activations where the answer is predicted, neurons' selectivity; numbers with activations."""
+    """Sums with answers, activations where the answer is predicted, neurons' selectivity; numbers with activations."""
     sums = sums_for(context.tokenizer)
     selectivity = Selectivity(
         "ones", "context", ("digit", sums.digits[-1]), permutations=options.permutations, top=options.top

@@ -16,6 +16,7 @@ from checkpoints.errors import UserError
 from checkpoints.organism.worlds import addition as world
 from dynamics.measurements import donor_label, target_label
 from dynamics.probes import Label, Probe
+from dynamics.probes.drawing import Prompt, to_probe
 
 from .prompts import SumPrompts
 
@@ -46,25 +47,13 @@ def pair_probes(sums: SumPrompts, per_context: int, seed: int) -> list[Probe]:
     probes = []
     for number, context in enumerate(CONTEXTS):
         mine = triples[number :: len(CONTEXTS)]
-        right = [sums.last(a, b, context) for a, b, _ in mine]
-        twins = [sums.last(a, twin, context) for a, _, twin in mine]
-        labels: dict[str, tuple[Label, ...]] = {
-            "operand_a": tuple(a for a, _, _ in mine),
-            "operand_b": tuple(b for _, b, _ in mine),
-            "operand_twin": tuple(twin for _, _, twin in mine),
-            "ones": tuple((a + b) % 10 for a, b, _ in mine),
-        }
-        probes.append(
-            Probe(
-                pair_probe_name(context),
-                tuple(text for text, _ in right),
-                answer=tuple(answer for _, answer in right),
-                foil=tuple(answer for _, answer in twins),
-                corrupted=tuple(text for text, _ in twins),
-                labels=labels,
-                description=f"sums in context {context}; in the twin the second operand ends in another digit",
-            )
-        )
+        rows = []
+        for a, b, twin in mine:
+            (text, right), (corrupted, wrong) = sums.last(a, b, context), sums.last(a, twin, context)
+            labels = {"operand_a": a, "operand_b": b, "operand_twin": twin, "ones": (a + b) % 10}
+            rows.append(Prompt(text, right, wrong, corrupted, labels))
+        description = f"sums in context {context}; in the twin the second operand ends in another digit"
+        probes.append(to_probe(pair_probe_name(context), rows, description))
     return probes
 
 
@@ -81,29 +70,18 @@ def exchange_probe(sums: SumPrompts, count: int, seed: int) -> Probe:
     outcome = np.array([(a + b) % sums.modulus for a, b in chosen])
     rows = [(item, context) for item in range(len(chosen)) for context in CONTEXTS]
     number = {row: i for i, row in enumerate(rows)}
-    found: dict[str, list[Label]] = {f(d): [] for d in DONORS for f in (donor_label, target_label)}
+    prompts = []
     for item, context in rows:
         others = [c for c in CONTEXTS if c != context]
         elsewhere = others[(item + CONTEXTS.index(context)) % len(others)]  # each in turn
         moved = int(rng.choice(np.flatnonzero(outcome != outcome[item])))
         alike = int(rng.choice(np.setdiff1d(np.flatnonzero(outcome == outcome[item]), [item])))
         donors = {"own": number[moved, context], "other": number[moved, elsewhere], "same": number[alike, elsewhere]}
+        labels: dict[str, Label] = {"context": context, "pair": item, "ones": sum(chosen[item]) % 10}
         for donor, who in donors.items():
-            found[donor_label(donor)].append(who)
-            found[target_label(donor)].append(number[moved, context])
-    prompts = [sums.last(*chosen[item], context) for item, context in rows]
-    labels: dict[str, tuple[Label, ...]] = {
-        "context": tuple(context for _, context in rows),
-        "pair": tuple(item for item, _ in rows),
-        "ones": tuple(sum(chosen[item]) % 10 for item, _ in rows),
-    }
-    return Probe(
-        EXCHANGE,
-        tuple(text for text, _ in prompts),
-        answer=tuple(answer for _, answer in prompts),
-        labels=labels | {k: tuple(v) for k, v in found.items()},
-        description="sums in every context, with donors of another ones digit and of the same",
-    )
+            labels |= {donor_label(donor): who, target_label(donor): number[moved, context]}
+        prompts.append(Prompt(*sums.last(*chosen[item], context), labels=labels))
+    return to_probe(EXCHANGE, prompts, "sums in every context, with donors of another ones digit and of the same")
 
 
 def _triples(sums: SumPrompts, count: int, rng: np.random.Generator) -> list[Triple]:

@@ -14,7 +14,8 @@ import numpy as np
 
 from checkpoints.errors import UserError
 from checkpoints.organism.worlds import addition as world
-from dynamics.probes import Label, Mark, Probe, single_token
+from dynamics.probes import Label, Probe, single_token
+from dynamics.probes.drawing import Prompt, to_probe
 from dynamics.probes.sources import choose_source
 
 __all__ = [
@@ -50,7 +51,6 @@ class SumPrompts:
     """How sums are asked in a language.
 
     Attributes:
-        about: what a probe's description says of its sums.
         ask: operands, context and digit to the sum up to that digit, and the right answer.
         digits: what is asked for, one after the other; the last decides (``ones``, or the whole ``sum``).
         modulus: the last answer is the sum modulo this.
@@ -114,37 +114,25 @@ def sum_probe(tokenizer: Any, sums: SumPrompts, per_context: int, seed: int) -> 
     rng = np.random.default_rng(seed)
     contexts = list(world.CONTEXTS)
     pairs = _pairs(sums, per_context * len(contexts), rng)
-    text: list[str] = []
-    answer: list[str] = []
-    labels: dict[str, list[Label]] = {
-        k: [] for k in ("context", "digit", "operand_a", "operand_b", "total", "ones", "pair")
-    }
-    for number, (a, b) in enumerate(pairs):
-        context = contexts[number % len(contexts)]
-        for digit in sums.digits:
-            prompt, right = sums.ask(a, b, context, digit)
-            text.append(prompt)
-            answer.append(right)
-            row: tuple[Label, ...] = (context, digit, a, b, a + b, (a + b) % 10, number)
-            for key, value in zip(labels, row, strict=True):
-                labels[key].append(value)
     if single_token(tokenizer, sums.example) is None:
         raise UserError(
             "the built-in sums need a tokenizer in which a two-digit number is one token",
             expected="a tokenizer like Pythia's, or the organism's",
             remedy="leave `addition` out of this run's analyses",
         )
-    return Probe(
-        name=SUMS,
-        text=tuple(text),
-        answer=tuple(answer),
-        labels={k: tuple(v) for k, v in labels.items()},
-        description=sums.about,
-    )
+    rows = [
+        Prompt(
+            *sums.ask(a, b, context, digit), labels={"context": context, "digit": digit, **_sum(a, b), "pair": number}
+        )
+        for number, (a, b) in enumerate(pairs)
+        for context in [contexts[number % len(contexts)]]
+        for digit in sums.digits
+    ]
+    return to_probe(SUMS, rows, sums.about)
 
 
-def ones_probe(sums: SumPrompts, each: int = 3, seed: int = 0) -> Probe:
-    """Every pair of ones digits in every context, each with ``each`` pairs of tens digits of its own.
+def ones_probe(sums: SumPrompts, seed: int = 0) -> Probe:
+    """Every pair of ones digits in every context, each with three pairs of tens digits of its own.
 
     Labels: ``context``, ``operand_a``, ``operand_b``, ``total``, ``ones`` (last digit of the sum). Sums that training held
     out and others are mixed: this asks what answers to operands, not whether sums are known.
@@ -154,7 +142,7 @@ def ones_probe(sums: SumPrompts, each: int = 3, seed: int = 0) -> Probe:
     for context in world.CONTEXTS:
         for i, j in np.ndindex(10, 10):
             tens = [(s, t) for s in range(1, 9) for t in range(1, 9) if 10 * (s + t) + i + j <= sums.most]
-            chosen = rng.permutation(len(tens))[:each]
+            chosen = rng.permutation(len(tens))[:3]
             rows += [(context, 10 * tens[c][0] + i, 10 * tens[c][1] + j) for c in chosen]
     return _operands(ONES, rows, sums, "every pair of ones digits in three contexts")
 
@@ -166,31 +154,18 @@ def grid_probe(sums: SumPrompts) -> Probe:
 
 
 def _operands(name: str, rows: list[tuple[str, int, int]], sums: SumPrompts, description: str) -> Probe:
-    return Probe(
-        name,
-        tuple(sums.last(a, b, context)[0] for context, a, b in rows),
-        labels={
-            "context": tuple(context for context, _, _ in rows),
-            "operand_a": tuple(a for _, a, _ in rows),
-            "operand_b": tuple(b for _, _, b in rows),
-            "total": tuple(a + b for _, a, b in rows),
-            "ones": tuple((a + b) % 10 for _, a, b in rows),
-        },
-        description=description,
-    )
+    prompts = [Prompt(sums.last(a, b, context)[0], labels={"context": context, **_sum(a, b)}) for context, a, b in rows]
+    return to_probe(name, prompts, description)
+
+
+def _sum(a: int, b: int) -> dict[str, Label]:
+    return {"operand_a": a, "operand_b": b, "total": a + b, "ones": (a + b) % 10}
 
 
 def number_probe() -> Probe:
     """Every number from 10 to 99 as a first operand; position ``number`` is its last token."""
-    numbers = tuple(range(10, 100))
-    marks: tuple[Mark, ...] = tuple((0, 2) for _ in numbers)
-    return Probe(
-        name=NUMBERS,
-        text=tuple(f"{n}+" for n in numbers),
-        labels={"number": numbers},
-        positions={"number": marks},
-        description="the numbers 10 to 99 as first operands",
-    )
+    rows = [Prompt(f"{n}+", labels={"number": n}, positions={"number": (0, 2)}) for n in range(10, 100)]
+    return to_probe(NUMBERS, rows, "the numbers 10 to 99 as first operands")
 
 
 def _pairs(sums: SumPrompts, count: int, rng: np.random.Generator) -> list[tuple[int, int]]:

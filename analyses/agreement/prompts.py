@@ -54,17 +54,12 @@ _LEAST_NOUNS = 10
 
 @dataclass(frozen=True)
 class _AgreementWords:
-    """What the sentences are made of.
+    """Nouns and verbs in the singular and plural, templates with an attractor and without, and what ``about`` says of them.
 
     Attributes:
-        nouns: singular and plural of each.
-        verbs: likewise.
         openings: first word of the sentences of each verb; empty where the templates have none.
-        attracted: templates with an attractor.
-        simple: templates without.
         is_asked: whether a noun is a subject behind an opening.
         meets: whether training has a noun as a subject with that attractor.
-        about: what the description says.
     """
 
     nouns: Sequence[tuple[str, str]]

@@ -40,14 +40,11 @@ _LEAST_NAMES = 6
 
 @dataclass(frozen=True)
 class _PronounWords:
-    """What the sentences are made of.
+    """Names by gender, templates, and what ``about`` says of them.
 
     Attributes:
-        names: those of each gender.
-        templates: with a slot for the name, and maybe others.
         is_asked: whether a name is asked about in a template.
         fillers: what the other slots of a template may hold beside a name; nothing where there are none.
-        about: what the description says.
     """
 
     names: Mapping[str, Sequence[str]]

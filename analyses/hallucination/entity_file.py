@@ -100,7 +100,6 @@ def _prompt(
         text=text,
         answer=f" {row['answer'] if row['known'] else _DECLINE}",
         foil=f" {foil}",
-        corrupted=None,
         labels={
             "known": row["known"],
             "frequency": row["frequency"],

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from dynamics.probes import Mark, Probe
+from dynamics.probes import Probe
+from dynamics.probes.drawing import Prompt, to_probe
 from dynamics.probes.sources import PlainWords
 
 from .prompts import REMEDY
@@ -33,8 +34,7 @@ def pair_probe(words: PlainWords, prompts: int, period: int, seed: int) -> Probe
     rng = np.random.default_rng(seed + 1)
     shuffled = [pool[i] for i in rng.permutation(len(pool))]
     firsts, rest = shuffled[:_PREVIOUS], shuffled[_PREVIOUS:]
-    text, answer, foil, corrupted, previous = [], [], [], [], []
-    marks: list[Mark] = []
+    rows = []
     firsts = firsts[: min(_PREVIOUS, period - 2)]  # short sequences need room for B and the foil
     at = len(firsts) - 1
     for _ in range(prompts):
@@ -44,19 +44,15 @@ def pair_probe(words: PlainWords, prompts: int, period: int, seed: int) -> Probe
         twin = [*drawn[:at], other, *drawn[at + 1 :]]
         again = drawn[: at + 1]
         wrong = others[int(rng.integers(1, len(others)))]
-        text.append(words.joined([*drawn, *again]))
-        corrupted.append(words.joined([*twin, *again]))
-        answer.append(words.space + drawn[at + 1])
-        foil.append(words.space + wrong)
-        previous.append(drawn[at].strip())
-        marks.append((len(words.joined(drawn[: at + 1])), len(words.joined(drawn[: at + 2]))))
-    return Probe(
-        PAIRS,
-        tuple(text),
-        answer=tuple(answer),
-        foil=tuple(foil),
-        corrupted=tuple(corrupted),
-        labels={"previous": tuple(previous)},
-        positions={"successor": tuple(marks)},
-        description="random words, the first of them again; in the twin the repeated word's first occurrence is another",
-    )
+        rows.append(
+            Prompt(
+                words.joined([*drawn, *again]),
+                words.space + drawn[at + 1],
+                words.space + wrong,
+                words.joined([*twin, *again]),
+                {"previous": drawn[at].strip()},
+                {"successor": (len(words.joined(again)), len(words.joined(drawn[: at + 2])))},
+            )
+        )
+    description = "random words, the first of them again; in the twin the repeated word's first occurrence is another"
+    return to_probe(PAIRS, rows, description)

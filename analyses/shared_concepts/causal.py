@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from checkpoints.organism.worlds import concepts as world
 from dynamics.analysis import (
     LAST,
     CurveSpec,
@@ -29,9 +30,10 @@ from dynamics.analysis import (
 )
 from dynamics.emergence import shuffled_match_null
 from dynamics.measurements import donor_label, target_label
-from dynamics.probes import Label, Mark, single_token
+from dynamics.probes import Label, single_token
+from dynamics.probes.drawing import Prompt, to_probe
 
-from .prompts import LANGUAGES, antonym_of, antonym_prompts, concepts_of
+from .prompts import LANGUAGES, antonym_of, antonym_prompts
 
 __all__ = ["DONORS", "EXCHANGE", "POSITIONS", "exchange_probe", "exchanged"]
 
@@ -53,7 +55,7 @@ def exchange_probe(tokenizer: Any, concepts: int = _CONCEPTS, seed: int = 0) -> 
     rng, asked = np.random.default_rng(seed), antonym_prompts(tokenizer)
     languages = list(LANGUAGES)
     usable: dict[int, list[int]] = {}
-    for concept in range(concepts_of(languages[0])):
+    for concept in range(len(world.PAIRS[languages[0]])):
         sides = [
             side
             for side in (0, 1)
@@ -68,33 +70,19 @@ def exchange_probe(tokenizer: Any, concepts: int = _CONCEPTS, seed: int = 0) -> 
     ]
     rows = [(item, name) for item in range(len(chosen)) for name in languages]
     number = {row: i for i, row in enumerate(rows)}
-    labels: dict[str, list[Label]] = {f(d): [] for d in DONORS for f in (donor_label, target_label)}
-    text: list[str] = []
-    marks: list[Mark] = []
+    prompts = []
     for item, name in rows:
         others = [other for other in languages if other != name]
         elsewhere = others[(item + languages.index(name)) % len(others)]  # each in turn
         moved = int(rng.choice([i for i in range(len(chosen)) if i != item]))
         donors = {"own": number[moved, name], "other": number[moved, elsewhere], "same": number[item, elsewhere]}
+        concept, side = chosen[item]
+        labels: dict[str, Label] = {"language": name, "concept": concept, "side": side}
         for donor, who in donors.items():
-            labels[donor_label(donor)].append(who)
-            labels[target_label(donor)].append(number[moved, name])
-        question, span = asked.ask(name, *chosen[item])
-        text.append(question)
-        marks.append(span)
-    about: dict[str, list[Label]] = {
-        "language": [name for _, name in rows],
-        "concept": [chosen[item][0] for item, _ in rows],
-        "side": [chosen[item][1] for item, _ in rows],
-    }
-    return Probe(
-        EXCHANGE,
-        tuple(text),
-        answer=tuple(antonym_of(name, *chosen[item]) for item, name in rows),
-        labels={k: tuple(v) for k, v in (about | labels).items()},
-        positions={"word": tuple(marks)},
-        description="antonym questions in three languages, with donors in another language",
-    )
+            labels |= {donor_label(donor): who, target_label(donor): number[moved, name]}
+        question, span = asked.ask(name, concept, side)
+        prompts.append(Prompt(question, antonym_of(name, concept, side), labels=labels, positions={"word": span}))
+    return to_probe(EXCHANGE, prompts, "antonym questions in three languages, with donors in another language")
 
 
 def exchanged(trace: Trace) -> Section:

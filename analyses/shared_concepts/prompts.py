@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from checkpoints.organism.worlds import concepts as world
-from dynamics.probes import Label, Mark, Probe, single_token
+from dynamics.probes import Label, Probe, single_token
+from dynamics.probes.drawing import Prompt, to_probe
 from dynamics.probes.sources import choose_source
 
 __all__ = [
@@ -19,7 +20,6 @@ __all__ = [
     "antonym_of",
     "antonym_probe",
     "antonym_prompts",
-    "concepts_of",
     "word_probe",
 ]
 
@@ -76,25 +76,23 @@ def antonym_probe(tokenizer: Any) -> Probe:
     ``split`` (see :class:`AntonymPrompts`).
     """
     asked = antonym_prompts(tokenizer)
-    text: list[str] = []
-    answer: list[str] = []
-    labels: dict[str, list[Label]] = {k: [] for k in ("language", "concept", "side", "template", "split")}
-    for language, concept, side, template in _cases():
-        opposite = antonym_of(language, concept, side)
-        if single_token(tokenizer, opposite) is None:
-            continue
-        text.append(asked.ask(language, concept, side, template)[0])
-        answer.append(opposite)
-        row: tuple[Label, ...] = (language, concept, side, template, asked.split(language, concept))
-        for key, value in zip(labels, row, strict=True):
-            labels[key].append(value)
-    return Probe(
-        name=ANTONYMS,
-        text=tuple(text),
-        answer=tuple(answer),
-        labels={k: tuple(v) for k, v in labels.items()},
-        description="antonyms asked within one language",
-    )
+    rows = [
+        Prompt(
+            asked.ask(language, concept, side, template)[0],
+            opposite,
+            labels={
+                "language": language,
+                "concept": concept,
+                "side": side,
+                "template": template,
+                "split": asked.split(language, concept),
+            },
+        )
+        for language, concept, side in _words()
+        if single_token(tokenizer, opposite := antonym_of(language, concept, side)) is not None
+        for template in (0, 1)
+    ]
+    return to_probe(ANTONYMS, rows, "antonyms asked within one language")
 
 
 def word_probe(asked: AntonymPrompts) -> Probe:
@@ -102,30 +100,12 @@ def word_probe(asked: AntonymPrompts) -> Probe:
 
     Labels: ``language``, ``concept``, ``side``. Words stand in the same order in every language.
     """
-    text: list[str] = []
-    marks: list[Mark] = []
-    labels: dict[str, list[Label]] = {k: [] for k in ("language", "concept", "side")}
-    for language, concept, side, template in _cases():
-        if template != 0:
-            continue
+    rows = []
+    for language, concept, side in _words():
         question, span = asked.ask(language, concept, side)
-        text.append(question)
-        marks.append(span)
-        row: tuple[Label, ...] = (language, concept, side)
-        for key, value in zip(labels, row, strict=True):
-            labels[key].append(value)
-    return Probe(
-        name=WORDS,
-        text=tuple(text),
-        labels={k: tuple(v) for k, v in labels.items()},
-        positions={"word": tuple(marks)},
-        description="the same concepts in three languages, each in an antonym question",
-    )
-
-
-def concepts_of(language: str) -> int:
-    """How many concepts there are."""
-    return len(world.PAIRS[language])
+        labels: dict[str, Label] = {"language": language, "concept": concept, "side": side}
+        rows.append(Prompt(question, labels=labels, positions={"word": span}))
+    return to_probe(WORDS, rows, "the same concepts in three languages, each in an antonym question")
 
 
 def antonym_of(language: str, concept: int, side: int) -> str:
@@ -137,11 +117,5 @@ def antonym_of(language: str, concept: int, side: int) -> str:
     return f" {world.PAIRS[language][concept][1 - side]}"
 
 
-def _cases() -> list[tuple[str, int, int, int]]:
-    return [
-        (language, concept, side, template)
-        for language in world.LANGUAGES
-        for concept in range(len(world.PAIRS[language]))
-        for side in (0, 1)
-        for template in (0, 1)
-    ]
+def _words() -> list[tuple[str, int, int]]:
+    return [(name, concept, side) for name in LANGUAGES for concept in range(len(world.PAIRS[name])) for side in (0, 1)]

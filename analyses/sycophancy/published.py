@@ -65,7 +65,6 @@ def published_probe(tokenizer: Any, file: Path) -> Probe:
                 text=record[_QUESTION].rstrip() + opening,
                 answer=answer if opening else f" {answer}",
                 foil=foil if opening else f" {foil}",
-                corrupted=None,
                 labels={"line": number, "letter": answer},
             )
         )

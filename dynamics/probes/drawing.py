@@ -23,9 +23,9 @@ class Prompt:
     """One prompt of a probe; the fields are those of :class:`dynamics.probes.Probe`."""
 
     text: str
-    answer: str
-    foil: str
-    corrupted: str | None
+    answer: str | None = None
+    foil: str | None = None
+    corrupted: str | None = None
     labels: Mapping[str, Label] = field(default_factory=dict)
     positions: Mapping[str, Mark] = field(default_factory=dict)
 
@@ -82,14 +82,18 @@ def draw_probe(name: str, draw: Callable[[int], Prompt], count: int, description
 
 
 def to_probe(name: str, rows: Sequence[Prompt], description: str) -> Probe:
-    """The probe of these prompts, in their order; it has corrupted twins if every prompt has one."""
-    twins = tuple(row.corrupted for row in rows if row.corrupted is not None)
+    """The probe of these prompts, in their order; it has answers, foils and corrupted twins if every prompt has one."""
+
+    def column(values: Sequence[str | None]) -> tuple[str, ...] | None:
+        known = tuple(value for value in values if value is not None)
+        return known if len(known) == len(rows) else None
+
     return Probe(
         name=name,
         text=tuple(row.text for row in rows),
-        answer=tuple(row.answer for row in rows),
-        foil=tuple(row.foil for row in rows),
-        corrupted=twins if len(twins) == len(rows) else None,
+        answer=column([row.answer for row in rows]),
+        foil=column([row.foil for row in rows]),
+        corrupted=column([row.corrupted for row in rows]),
         labels={key: tuple(row.labels[key] for row in rows) for key in rows[0].labels} if rows else {},
         positions={key: tuple(row.positions[key] for row in rows) for key in rows[0].positions} if rows else {},
         description=description,
