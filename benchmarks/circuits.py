@@ -39,7 +39,6 @@ from checkpoints.ahead import ReadAhead
 from checkpoints.organism.worlds import addition as world
 from checkpoints.series import Checkpoint, Series
 from dynamics.circuits.attribution import attribute, logit_difference
-from dynamics.circuits.patching import edge_effects
 from dynamics.circuits.wired import Metric, Wired
 from dynamics.collecting.opening import resident_for
 from dynamics.explaining.checkpoint import explain_checkpoint
@@ -114,9 +113,13 @@ def scores_along(wired: Wired, task: Task, points: list[float]) -> np.ndarray:
 def correlations(wired: Wired, task: Task, rounds: tuple[int, ...]) -> None:
     """Print Spearman's correlation for each rule and number of steps."""
     graph = wired.graph
-    edges = [(int(s), int(r)) for s, r in np.argwhere(graph.edges)]
+    base, twin = task.metric(wired.logits(task.ids, task.last).float()), wired.written(task.twins)
     exact = np.zeros(graph.edges.shape)
-    exact[graph.edges] = edge_effects(wired, task.ids, task.twins, task.last, task.metric, edges).mean(0)
+    for source, reader in np.argwhere(graph.edges):  # each edge alone is cut
+        cut = torch.zeros(graph.edges.shape)
+        cut[source, reader] = 1
+        without = task.metric(wired.patched(task.ids, task.last, twin, cut).float())
+        exact[source, reader] = (base - without).mean()
     sizes = np.abs(exact[graph.edges])
     print(
         f"  exact effects (logits): median {np.median(sizes):.4f}, ninth decile {np.quantile(sizes, 0.9):.4f}, "

@@ -1,39 +1,16 @@
-"""Activation patching, exactly: the metric with single edges or whole sources taken from another run.
+"""Activation patching, exactly: the metric with whole sources taken from another run.
 
-An edge's effect is what the metric loses when the edge alone is cut, so that its reader sees the twin's source. A
-source's effect is what it loses when the source is cut from all its readers; what follows is computed anew (the total
-effect). ``denoise`` runs the twin instead and puts in what the prompt's run wrote (Heimersheim and Nanda 2024).
+A source's effect is what the metric loses when the source is cut from all its readers, so that they see the twin's; what
+follows is computed anew (the total effect). ``denoise`` runs the twin instead and puts in what the prompt's run wrote (Heimersheim and Nanda 2024).
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 
 from .wired import Metric, Wired
 
-__all__ = ["edge_effects", "source_effects"]
-
-
-def edge_effects(
-    wired: Wired,
-    ids: torch.Tensor,
-    corrupted: torch.Tensor,
-    positions: torch.Tensor,
-    metric: Metric,
-    edges: Sequence[tuple[int, int]],
-) -> torch.Tensor:
-    """(row, edge) what the metric loses when each edge (source, reader) alone is cut."""
-    other = wired.written(corrupted)
-    base = metric(wired.logits(ids, positions).float())
-    size = (len(wired.graph.sources), len(wired.graph.readers))
-    effects = []
-    for source, reader in edges:
-        cut = torch.zeros(size, device=ids.device)
-        cut[source, reader] = 1
-        effects.append(base - metric(wired.patched(ids, positions, other, cut).float()))
-    return torch.stack(effects, dim=1)
+__all__ = ["source_effects"]
 
 
 def source_effects(

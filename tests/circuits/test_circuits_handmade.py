@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from dynamics.circuits.attribution import attribute, direct_logits, logit_difference
-from dynamics.circuits.patching import edge_effects, source_effects
+from dynamics.circuits.patching import source_effects
 from dynamics.circuits.wired import Wired
 from dynamics.measurements import Circuit, SourceEffects
 from dynamics.measurements.circuit import discovery_half
 from dynamics.probes import LAST, Probe, TokenizedProbe
 
+from .exact import edge_effects
 from .handmade import LENGTH, WORDS, Toy, described, induction_toy, lookup_toy
 
 

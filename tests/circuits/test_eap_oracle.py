@@ -21,9 +21,9 @@ from transformers import AutoTokenizer
 from checkpoints.organism import build_tokenizer
 from dynamics.circuits.attribution import attribute, direct_logits, logit_difference
 from dynamics.circuits.graph import Graph, Reader, Source
-from dynamics.circuits.patching import edge_effects
 from dynamics.circuits.wired import Wired
 from dynamics.models.architecture import architecture
+from tests.circuits.exact import edge_effects
 from tests.models.families import CONFIGS, model_of
 
 bridge = pytest.importorskip("transformer_lens.model_bridge", reason="TransformerLens is not installed")
