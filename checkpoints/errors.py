@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["CheckpointError", "StoppedError", "UserError", "nearest"]
+__all__ = ["CheckpointError", "StoppedError", "UserError", "nearest", "shown"]
 
 
 _MANY = 30
@@ -68,3 +68,13 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if len(known) > _MANY:
         return ""
     return f"known: {', '.join(known)}" if known else "none is declared"
+
+
+def shown(value: object) -> str:
+    """A value for a message, long ones cut, with its type.
+
+    >>> shown(None)
+    'None (NoneType)'
+    """
+    text = " ".join(repr(value).split())
+    return f"{text if len(text) < 60 else text[:56] + ' ...'} ({type(value).__name__})"

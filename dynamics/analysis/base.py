@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from checkpoints.errors import UserError, nearest
+from checkpoints.errors import UserError, nearest, shown
 
 from ..measurements import Measurement
 from ..probes import LAST, Probe
-from .returned import instance_of, instances_of, shown
+from .returned import instance_of, instances_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from checkpoints.errors import UserError
+from checkpoints.errors import UserError, shown
 
 from ..emergence import Trend, assess, definitions, onset_ends, unit_bootstrap
 from ..names import CHECKPOINT
 from ..numerics.draws import DRAWS, FINE_DRAWS
 from .findings import Finding
-from .returned import array_of, instance_of, shown
+from .returned import array_of, instance_of
 
 if TYPE_CHECKING:
     from ..store import Trace

@@ -11,21 +11,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from checkpoints.errors import UserError
+from checkpoints.errors import UserError, shown
 
-__all__ = ["array_of", "instance_of", "instances_of", "shown"]
+__all__ = ["array_of", "instance_of", "instances_of"]
 
 T = TypeVar("T")
-
-
-def shown(value: object) -> str:
-    """A value for a message, long ones cut, with its type.
-
-    >>> shown(None)
-    'None (NoneType)'
-    """
-    text = " ".join(repr(value).split())
-    return f"{text if len(text) < 60 else text[:56] + ' ...'} ({type(value).__name__})"
 
 
 def instance_of(kind: type[T], value: object, what: str, *, remedy: str = "") -> T:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from checkpoints.errors import UserError
+from checkpoints.errors import UserError, shown
 
 from ..names import DIMENSIONS
 
@@ -79,7 +79,7 @@ class Probe:
             given = getattr(self, name)
             if not isinstance(given, Mapping):
                 raise UserError(
-                    f"probe {self.name!r}: {name!r} is {_shown(given)}",
+                    f"probe {self.name!r}: {name!r} is {shown(given)}",
                     expected=f"a mapping: the {name[:-1]}'s name to one entry per prompt",
                 )
             for key in given:  # a label is a coordinate in the trace, a position one value of a coordinate
@@ -108,7 +108,7 @@ class Probe:
         """The values as a tuple of plain Python values, if they are a list of the right ones, as long as the prompts."""
         if not isinstance(values, tuple | list | np.ndarray):
             raise UserError(
-                f"probe {self.name!r}: {column} is {_shown(values)}",
+                f"probe {self.name!r}: {column} is {shown(values)}",
                 expected="a tuple with one entry per prompt",
                 remedy=f"for one prompt: ({values!r},)" if is_value(values) else "",
             )
@@ -117,7 +117,7 @@ class Probe:
         wrong = [i for i, value in enumerate(plain) if not is_value(value)]
         if wrong:
             raise UserError(
-                f"probe {self.name!r}: {column} of prompt {wrong[0]} is {_shown(plain[wrong[0]])}", expected=words
+                f"probe {self.name!r}: {column} of prompt {wrong[0]} is {shown(plain[wrong[0]])}", expected=words
             )
         if column != "'text'" and len(plain) != len(self.text):
             raise UserError(
@@ -125,11 +125,6 @@ class Probe:
                 expected="one entry per prompt",
             )
         return plain
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return f"{text if len(text) < 40 else text[:36] + ' ...'} ({type(value).__name__})"
 
 
 def _is_text(value: object) -> bool:
