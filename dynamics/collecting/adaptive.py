@@ -42,12 +42,10 @@ class Wanted:
 
     Attributes:
         index: in the series.
-        bits: what it is expected to tell, over all curves.
         reasons: keys of the headline curves whose onset it narrows, the most important first.
     """
 
     index: int
-    bits: float
     reasons: tuple[str, ...]
 
 
@@ -84,16 +82,13 @@ def next_checkpoints(
     findings: Sequence[Finding],
     visited: Collection[int],
     usable: Collection[int],
-    *,
-    most: int = PER_ROUND,
 ) -> list[Wanted]:
-    """The checkpoints of the next round, the most telling first; none when every onset is as narrow as it can be.
+    """The :data:`PER_ROUND` checkpoints of the next round, the most telling first; none when every onset is as narrow as it can be.
 
     Args:
         findings: headline curves.
         visited: indices that were visited, whatever came of it.
         usable: indices that may be visited.
-        most: no more than this many.
     """
     left = sorted(set(usable) - set(visited))
     likely: dict[int, dict[str, float]] = {}
@@ -109,7 +104,4 @@ def next_checkpoints(
             middle[finding.key] = middle.get(finding.key, 0.0) + weight * float(np.log2(len(inside) + 1))
     bits = likely or possible
     ranked = sorted(bits.items(), key=lambda item: (-sum(item[1].values()), item[0]))
-    return [
-        Wanted(index, sum(gains.values()), tuple(sorted(gains, key=lambda key: -gains[key])))
-        for index, gains in ranked[:most]
-    ]
+    return [Wanted(index, tuple(sorted(gains, key=lambda key: -gains[key]))) for index, gains in ranked[:PER_ROUND]]

@@ -10,7 +10,7 @@
   exactly its null.
 - :func:`sign_flip_null`: the sign-flip null of paired differences (Fisher 1935).
 
-All are deterministic in ``seed``.
+All are deterministic.
 """
 
 from __future__ import annotations
@@ -72,7 +72,6 @@ def shuffled_match_null(
     groups: npt.ArrayLike | None = None,
     questions: npt.ArrayLike | None = None,
     draws: int = DRAWS,
-    seed: int = 0,
 ) -> FloatArray:
     """The accuracy of the same predictions under shuffled answers: the permutation null of accuracy.
 
@@ -86,7 +85,6 @@ def shuffled_match_null(
             dealt one answer by every shuffle. Without this, units that are answered alike would make the null too
             narrow.
         draws: number of shuffles.
-        seed: of the shuffles.
 
     Returns:
         (checkpoint, draw) accuracies in [0, 1]; NaN where a checkpoint has no prediction.
@@ -110,7 +108,7 @@ def shuffled_match_null(
     if (truth[first][question] != truth).any() or (strata[first][question] != strata).any():
         raise ValueError("a question has two answers or is in two groups; expected one of each")
     truth, labels, units = truth[first], strata[first], len(first)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     # Sorting random keys within groups lines up random members of each group with its members in order.
     order = np.lexsort((rng.random((draws, units)), np.broadcast_to(labels, (draws, units))), axis=-1)
     shuffled = np.empty((draws, units), dtype=truth.dtype)
@@ -136,8 +134,6 @@ def sign_flip_null(
     *,
     direction: Trend = "up",
     clusters: npt.ArrayLike | None = None,
-    draws: int = FINE_DRAWS,
-    seed: int = 1,
 ) -> FloatArray:
     """(checkpoint, draw) null of paired differences: their deviations from the mean, with random signs.
 
@@ -152,10 +148,10 @@ def sign_flip_null(
         direction: of the curve.
         clusters: (unit,) labels; units of one cluster have one sign, because they err together.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(1)
 
     def noise(of: FloatArray) -> FloatArray:
-        signs = random_signs(rng, of.shape[1], draws, clusters)
+        signs = random_signs(rng, of.shape[1], FINE_DRAWS, clusters)
         return np.asarray((of - of.mean(axis=1, keepdims=True)) @ signs.T / of.shape[1])
 
     null = noise(units)

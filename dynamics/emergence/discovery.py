@@ -28,6 +28,9 @@ from dynamics.numerics.arrays import BoolArray, IntArray
 
 __all__ = ["count_onset", "discover", "found_since"]
 
+_DRAWS = 1000
+"""Bootstrap draws over units, for an interval; each is a sort of integers, so that many cost little."""
+
 
 def discover(p: npt.ArrayLike, *, rate: float = 0.05, method: Literal["bh", "by"] = "bh") -> BoolArray:
     """Which curves are found at a false discovery rate of at most ``rate``.
@@ -54,7 +57,6 @@ def found_since(
     *,
     null: npt.ArrayLike | Callable[[slice], npt.ArrayLike],
     rate: float = 0.05,
-    method: Literal["bh", "by"] = "bh",
     chunk: int = 1000,
 ) -> IntArray:
     """(unit,) number of the checkpoint from which each unit stays above its own null, for units that are found.
@@ -66,13 +68,11 @@ def found_since(
         units: (unit, checkpoint) the curve of each.
         null, chunk: as of :func:`assess_many`: (checkpoint, null_draw) for all, or a callback to
             (unit, checkpoint, null_draw).
-        rate, method: of :func:`discover`.
+        rate: of :func:`discover`.
     """
     many = assess_many(steps, units, null=null, chunk=chunk)
     lasting = np.isin(many.state, [CODES.index("emerged"), CODES.index("present from start")])
-    found = discover(
-        np.where(many.state == CODES.index("not measurable"), np.nan, many.p_value), rate=rate, method=method
-    )
+    found = discover(np.where(many.state == CODES.index("not measurable"), np.nan, many.p_value), rate=rate)
     return np.asarray(np.where(lasting & found, many.start, units.shape[1]))
 
 
@@ -83,8 +83,6 @@ def count_onset(
     share: float = 0.5,
     of: Literal["found", "all"] = "found",
     tokens: npt.ArrayLike | None = None,
-    draws: int = 1000,
-    seed: int = 0,
 ) -> Onset:
     """When a share of the units (heads, features) had risen above their own nulls for good.
 
@@ -94,8 +92,6 @@ def count_onset(
         share: of the units that has to be above.
         of: a share of the units that are ever ``found``, or of ``all``.
         tokens: (checkpoint,) tokens seen.
-        draws: bootstrap draws over units, for the interval; each is a sort of integers, so that many cost little.
-        seed: of them.
 
     Returns:
         The onset, with a 95% percentile interval over resampled units. Units that are lost again do not count.
@@ -115,7 +111,7 @@ def count_onset(
         return Interval(None if before < 0 else int(at[before]), int(at[by]) if by < at.size else None)
 
     first = int(onset(begun[None])[0])
-    resampled = onset(begun[np.random.default_rng(seed).integers(0, begun.size, size=(draws, begun.size))])
+    resampled = onset(begun[np.random.default_rng(0).integers(0, begun.size, size=(_DRAWS, begun.size))])
     low, high = (int(np.quantile(resampled, q, method="closest_observation")) for q in (0.025, 0.975))
     between = interval(first - 1, first)
     state: State = "not emerged" if first >= at.size else "present from start" if first == 0 else "emerged"

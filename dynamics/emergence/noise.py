@@ -64,7 +64,7 @@ class Noise:
         return np.asarray(np.sqrt(np.maximum(variance, floor)))
 
 
-def noise_of(values: FloatArray, draws: FloatArray | None, *, seed: int = 0) -> Noise:
+def noise_of(values: FloatArray, draws: FloatArray | None) -> Noise:
     """The noise of a curve from its bootstrap draws.
 
     Args:
@@ -72,9 +72,8 @@ def noise_of(values: FloatArray, draws: FloatArray | None, *, seed: int = 0) -> 
         draws: (checkpoint, draw) its bootstrap draws; columns with NaN are left out. None, or fewer than 20 usable
             draws: independent Gaussian noise of one size, estimated from second differences of the curve (Gasser,
             Sroka and Jennen-Steinmetz 1986), by their median, which does not see a few large steps.
-        seed: of what is made here.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     checkpoints = values.size
     usable = None if draws is None else draws[:, np.isfinite(draws).all(axis=0)]
     if usable is None or usable.shape[1] < 20:

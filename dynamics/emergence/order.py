@@ -195,10 +195,8 @@ def in_order(pairs: Sequence[OnsetOrder], *, rate: float = 0.05) -> list[Orderin
     return [side if found else "cannot be ordered" for side, found in zip(sides, discover(p, rate=rate), strict=True)]
 
 
-def simultaneous_bands(
-    values: npt.ArrayLike, draws: npt.ArrayLike, *, level: float = 0.95
-) -> tuple[FloatArray, FloatArray]:
-    """Bands that hold all curves at all checkpoints together with probability ``level``.
+def simultaneous_bands(values: npt.ArrayLike, draws: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """Bands that hold all curves at all checkpoints together with a probability of 95%.
 
     The critical value is the quantile of the largest studentised deviation over curves and checkpoints (max-T: Westfall
     and Young 1993), in the draws about their own mean.
@@ -206,7 +204,6 @@ def simultaneous_bands(
     Args:
         values: (curve, checkpoint).
         draws: (curve, checkpoint, draw), resampled with the same indices where units are shared.
-        level: joint.
 
     Returns:
         Lower and upper band, (curve, checkpoint) each; NaN where there are no draws.
@@ -220,6 +217,6 @@ def simultaneous_bands(
     error = away.std(axis=2, ddof=1)
     ratio = np.abs(away) / np.where(error > 0, error, np.inf)[..., None]
     largest = np.sort(np.where(np.isfinite(ratio), ratio, 0.0).max(axis=(0, 1)))
-    rank = min(int(np.ceil(level * (largest.size + 1) - 1e-9)), largest.size)
+    rank = min(int(np.ceil(0.95 * (largest.size + 1) - 1e-9)), largest.size)
     z = float(largest[rank - 1])
     return np.asarray(v - z * error), np.asarray(v + z * error)

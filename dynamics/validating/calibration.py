@@ -20,7 +20,6 @@ import numpy as np
 
 from dynamics.emergence.bound import simultaneous_bound
 from dynamics.emergence.definitions import NAMES, definitions
-from dynamics.numerics.draws import DRAWS
 from dynamics.validating.synthetic import Case, Scenario, make
 
 __all__ = ["Calibration", "coverage", "table"]
@@ -59,13 +58,12 @@ class Calibration:
     width: float
 
 
-def coverage(scenario: Scenario, *, curves: int = 200, draws: int = DRAWS, seed: int = 0) -> tuple[Calibration, ...]:
+def coverage(scenario: Scenario, *, curves: int = 200, seed: int = 0) -> tuple[Calibration, ...]:
     """Calibration of the four definitions in one scenario.
 
     Args:
         scenario: what is planted.
         curves: repetitions.
-        draws: bootstrap and null draws of each.
         seed: of all of it.
     """
     rng = np.random.default_rng(seed)
@@ -76,7 +74,7 @@ def coverage(scenario: Scenario, *, curves: int = 200, draws: int = DRAWS, seed:
     widths: dict[str, list[float]] = {name: [] for name in names}
     missed: dict[str, list[int]] = {name: [] for name in names}
     for _ in range(curves):
-        case = make(scenario, rng, draws=draws)
+        case = make(scenario, rng)
         truth = case.truth | _excess_truth(case)
         onsets = definitions(case.steps, case.values, draws=case.draws, null=case.null, null_name="chance")
         for name, onset in onsets.items():

@@ -144,7 +144,7 @@ def test_rounds_are_visited_until_the_budget_is_spent(
     from dynamics.collecting.adaptive import Wanted
 
     def planted(findings: list[Finding], visited: list[int], usable: list[int]) -> list[Wanted]:
-        return [Wanted(i, 1.0, ("induction.planted",)) for i in usable if i not in visited][:1]
+        return [Wanted(i, ("induction.planted",)) for i in usable if i not in visited][:1]
 
     monkeypatch.setattr(module, "next_checkpoints", planted)
     done = dynamics.collect("spent", run=run(tiny_series, budget=5), traces=tmp_path)
