@@ -77,4 +77,4 @@ def shown(value: object) -> str:
     'None (NoneType)'
     """
     text = " ".join(repr(value).split())
-    return f"{text if len(text) < 60 else text[:56] + ' ...'} ({type(value).__name__})"
+    return f"{text if len(text) < 40 else text[:36] + ' ...'} ({type(value).__name__})"
