@@ -16,6 +16,7 @@ from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 from checkpoints.organism import OrganismConfig
+from dynamics.analysis.fitting import FittingLayout
 
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
@@ -26,6 +27,9 @@ TINY = OrganismConfig(steps=12, checkpoints=6, layers=2, d_model=32, heads=2, ba
 # A test's time says how busy the machine is, not whether the test holds.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
+
+
+LAID_OUT = FittingLayout.execute
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -51,6 +55,20 @@ def _own_cache(_shared: Path) -> Iterator[None]:
         patch.setenv("DYNAMICS_CACHE", str(_shared / "cache"))
         patch.setenv("HF_HUB_OFFLINE", "1")
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _plain_layout() -> Iterator[None]:
+    """Figures are drawn without being laid out, which takes longer than all else, where no test looks at them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FittingLayout, "execute", lambda self, fig: None)
+        yield
+
+
+@pytest.fixture
+def laid_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are laid out as for a user."""
+    monkeypatch.setattr(FittingLayout, "execute", LAID_OUT)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -128,6 +128,7 @@ def test_every_finding_has_a_null_and_survives_json(summaries: dict[str, Summary
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("laid_out")
 def test_a_report_is_made_again_from_stored_results_without_weights(english: tuple[Path, Run], tmp_path: Path) -> None:
     folder, run = english
     first = dynamics.report("english", run=run, traces=folder, reports=tmp_path / "a")

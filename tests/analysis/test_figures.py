@@ -18,6 +18,7 @@ from dynamics.analysis.fitting import legend_below
 from dynamics.analysis.onset_figures import onsets_by_definition, order_matrix
 from tests.analysis.drawn import unreadable
 
+pytestmark = pytest.mark.usefixtures("laid_out")
 STEPS = np.array([0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000])
 SHORT, LONG = (
     "circuit",

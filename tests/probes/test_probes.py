@@ -18,7 +18,7 @@ from checkpoints.organism import build_tokenizer, speaks
 from dynamics.analysis.base import Context, Request
 from dynamics.measurements import Answers, Intervention
 from dynamics.probes import Probe, TokenizedProbe, read_probe, single_token, tokenize
-from dynamics.runs.plan import merge
+from dynamics.runs.plan import find_analysis, merge
 
 PLAN = {"addition": addition, "induction": induction, "shared_concepts": shared_concepts}
 
@@ -208,8 +208,8 @@ def test_the_built_in_probes_fit_the_organism_and_the_real_pythia_tokenizer(
 ) -> None:
     assert speaks(organism) and not speaks(pythia)
     for who, context in contexts(organism, pythia):
-        module: Any = PLAN[name]
-        requests = module.plan(context, module.Options())
+        analysis, options = find_analysis(name)
+        requests = analysis.plan(context, options)
         assert requests
         for request in requests:
             found = tokenize(request.probe, context.tokenizer, vocab=len(context.tokenizer))

@@ -20,6 +20,7 @@ from dynamics.reporting.ordering import order_content
 from dynamics.reporting.terminal import print_report
 from dynamics.validating.synthetic import schedule
 
+pytestmark = pytest.mark.usefixtures("laid_out")
 STEPS = schedule("log", 40, np.random.default_rng(0))
 X = np.log10(STEPS + 1.0)
 UNITS = 150
