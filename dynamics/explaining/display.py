@@ -95,15 +95,15 @@ def text_width(text: str, size: float) -> float:
     return size * (0.62 * (len(text) - wide) + 1.05 * wide)
 
 
-def number(value: float | None, *, sign: bool = False) -> str:
-    """A number with two decimals; a dash where there is none.
+def number(value: float | None, digits: int = 2, *, sign: bool = False) -> str:
+    """A number with ``digits`` decimals (templates ask for three); a dash where there is none.
 
     >>> number(-0.314), number(2, sign=True), number(None), number(-0.001)
     ('−0.31', '+2.00', '–', '0.00')
     """
     if value is None:
         return "–"
-    text = f"{abs(value):.2f}"
+    text = f"{abs(value):.{digits}f}"
     if not float(text):
         return text
     return ("−" if value < 0 else "+" if sign else "") + text

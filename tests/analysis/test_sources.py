@@ -18,7 +18,7 @@ def test_everything_that_a_built_in_analysis_imports_is_among_its_files() -> Non
         "analyses.feature_census.census",
         "dynamics.emergence.lives",  # was left out when the list was kept by hand
         "dynamics.analysis.features",
-        "dynamics.numerics.overlap",
+        "dynamics.numerics.ranking",
         "dynamics.store.reader",
         "checkpoints.errors",
     }
