@@ -38,8 +38,15 @@ def test_every_key_of_a_dictionary_is_in_the_reference_as_it_is(tables: ModuleTy
 
 def test_every_model_of_a_runs_file_is_on_its_page() -> None:
     page = (ROOT / "docs/reference/runs-file.md").read_text(encoding="utf-8")
-    for model in ("Run", "AnalysisEntry", "ProbeEntry", "FolderConfig", "HubConfig", "OrganismConfig", "Entry"):
+    for model in ("Run", "AnalysisEntry", "ProbeEntry", "FolderConfig", "HubConfig", "OrganismConfig", "WorldEntry"):
         assert re.search(rf"\{{fields\}} [\w.]+:{model}\n", page), model
+
+
+def test_every_name_that_the_pages_have_tables_made_of_is_there(tables: ModuleType) -> None:
+    pages = "\n".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs").rglob("*.md"))
+    names = set(re.findall(r"^```\{[a-z]+\} ([a-z_.]+:[A-Za-z]+)$", pages, re.MULTILINE))
+    assert len(names) > 9
+    assert all(tables.found(name) for name in names)
 
 
 def test_every_family_is_listed_with_its_sites_and_wiring(tables: ModuleType) -> None:
