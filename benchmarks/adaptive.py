@@ -35,7 +35,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 import dynamics
-import dynamics.analysis.findings
+import dynamics.analysis.curves
 from checkpoints.organism import OrganismConfig, WorldEntry
 from dynamics.analysis.findings import Finding
 from dynamics.collecting.adaptive import next_checkpoints
@@ -117,18 +117,18 @@ def holds(mine: Finding, every: Finding) -> bool:
 @contextmanager
 def other_draws(seed: int) -> Iterator[None]:
     """Every null is judged by a sample, with replacement, of its draws."""
-    rng, assess = np.random.default_rng(seed), dynamics.analysis.findings.assess
+    rng, assess = np.random.default_rng(seed), dynamics.analysis.curves.assess
 
     def resampled(steps: Any, values: Any, *, null: Any, **rest: Any) -> Any:
         if null is not None:
             null = np.asarray(null)[:, rng.integers(np.shape(null)[1], size=np.shape(null)[1])]
         return assess(steps, values, null=null, **rest)
 
-    dynamics.analysis.findings.assess = resampled
+    dynamics.analysis.curves.assess = resampled
     try:
         yield
     finally:
-        dynamics.analysis.findings.assess = assess
+        dynamics.analysis.curves.assess = assess
 
 
 def collected(options: argparse.Namespace) -> Path:
