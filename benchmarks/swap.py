@@ -72,7 +72,7 @@ def compare(dtype: torch.dtype, where: Path, rounds: int) -> None:
 
     ways: dict[str, Callable[[Path], Any]] = {
         "from_pretrained": build,
-        "swap": lambda folder: resident.install(prepare(folder, digest="known")),
+        "swap": lambda folder: resident.install(prepare(folder, digest="known", mapped=True)),
         "swap and hash": lambda folder: resident.install(prepare(folder)),
     }
     times: dict[str, list[float]] = {name: [] for name in ways}

@@ -60,15 +60,17 @@ class Prepared:
     native: bool = True
 
 
-def prepare(folder: Path, *, digest: str = "") -> Prepared:
+def prepare(folder: Path, *, digest: str = "", mapped: bool = False) -> Prepared:
     """Read one checkpoint into CPU memory; safe to run in a thread while another checkpoint computes.
 
     Args:
         folder: in transformers' own format.
         digest: sha256 of its weight files as ``weights_digest`` gives it, where it is already known.
+        mapped: whether its files are ours alone, so that they may be mapped; others are read, and the digest is of
+            the bytes that were read.
     """
-    tensors = read_tensors(folder)
-    return Prepared(folder, tensors, digest or weights_digest(folder), stored_dtype(tensors))
+    tensors, found = read_tensors(folder, mapped=mapped)
+    return Prepared(folder, tensors, digest or found or weights_digest(folder), stored_dtype(tensors))
 
 
 def stored_dtype(tensors: Mapping[str, torch.Tensor]) -> str:

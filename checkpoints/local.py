@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from .errors import CheckpointError, UserError
+from .files.owned import files_state
 from .layouts import LAYOUTS, LayoutOptions, choose
 from .paths import StrPath, as_path, cache_folder
 from .series import Checkpoint, Series, SeriesConfig, WeightFile, ordered
@@ -93,7 +94,8 @@ class FolderSeries(Series):
         ]
         self.checkpoints = ordered(checkpoints, where=str(config.path))
         # a file that says its step itself may be overwritten with the next one while the series is visited
-        self._listed = {c.revision: _state(self.fetch(c)) for c in self.checkpoints}
+        single = [c.revision for c in self.checkpoints if (self._root / c.revision).is_file()]
+        self._listed = {revision: files_state([self._root / revision]) for revision in single}
 
     @property
     def tokenizer_folder(self) -> Path:
@@ -152,11 +154,17 @@ class FolderSeries(Series):
         Raises:
             CheckpointError: when they cannot be read, would run code, or do not fit.
         """
-        prepared = self._layout.read(fetched, self._options)
-        listed = self._listed.get(fetched.relative_to(self._root).as_posix())
-        if listed is not None and _state(fetched) != listed:
+        try:
+            before = files_state(self._layout.files(fetched))
+            prepared = self._layout.read(fetched, self._options)
+            after = files_state(self._layout.files(fetched))
+        except OSError as error:
+            raise CheckpointError(f"{fetched} cannot be read: {error.strerror or error}") from error
+        listed = self._listed.get(fetched.relative_to(self._root).as_posix(), before)
+        if not before == after == listed:
+            since = "it was listed: it may be of another step by now" if before != listed else "reading it began"
             raise CheckpointError(
-                f"{fetched} was written again since it was listed: it may be of another step by now",
+                f"{fetched} was written again since {since}",
                 expected="checkpoints that stay as they are",
                 remedy="run the same command again",
             )
@@ -169,14 +177,6 @@ class FolderSeries(Series):
             CheckpointError: when the files cannot be read, or would run code.
         """
         return self._layout.header(self.fetch(checkpoint))
-
-
-def _state(path: Path) -> tuple[int, int] | None:
-    """Size and time of change of a checkpoint that is a file of its own; None for a folder or a part of a file."""
-    if not path.is_file():
-        return None
-    about = path.stat()
-    return about.st_size, about.st_mtime_ns
 
 
 def _kept(config: str) -> Path:

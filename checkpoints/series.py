@@ -216,8 +216,8 @@ class Series(ABC):
     def state(self, checkpoint: Checkpoint, files: tuple[WeightFile, ...] | None = None) -> tuple[str, ...] | None:
         """What changes when the content of a checkpoint's files does, without reading them; None where nothing says it.
 
-        Of files on this disk: where they are, and size and time of change of each, because checksums would cost as much
-        as reading them.
+        Of files on this disk: where they are, and size and times of each, because checksums would cost as much as reading
+        them. The time of change is among them, as copying sets back that of modification.
 
         Args:
             checkpoint: of the series.
@@ -230,7 +230,11 @@ class Series(ABC):
             about = [(f.name, (folder / f.name).stat()) for f in listed]
         except (CheckpointError, OSError):
             return None
-        return (str(path), *(f"{name} {s.st_size} {s.st_mtime_ns}" for name, s in about)) if about else None
+        return (
+            (str(path), *(f"{name} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns}" for name, s in about))
+            if about
+            else None
+        )
 
 
 def ordered(checkpoints: list[Checkpoint], *, where: str) -> tuple[Checkpoint, ...]:

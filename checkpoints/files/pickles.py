@@ -11,9 +11,9 @@ import re
 from collections.abc import Mapping
 from functools import partial
 from types import FunctionType
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
-__all__ = ["Inert", "RefusedName", "SafeUnpickler"]
+__all__ = ["Inert", "RefusedName", "SafeUnpickler", "Storage"]
 
 _DTYPE = re.compile(r"torch\.(bool|bfloat16|(?:u?int|q?u?int|float|complex)\d\w*)")
 
@@ -49,6 +49,13 @@ class Inert:
 
     def extend(self, values: Any) -> None:
         """What a list of a class of its own would be filled with."""
+
+
+class Storage(NamedTuple):
+    """The memory of one or several tensors, which lies outside of the pickle under this key."""
+
+    dtype: str
+    key: str
 
 
 class RefusedName(pickle.UnpicklingError):
@@ -88,9 +95,9 @@ class SafeUnpickler(pickle.Unpickler):
             return name
         raise RefusedName(full)
 
-    def persistent_load(self, pid: Any) -> Any:
-        """What a storage is referred to by: the dtype that the name of its class stands for."""
-        kind, dtype, *_ = pid
+    def persistent_load(self, pid: Any) -> Storage:
+        """What a storage is referred to by; its dtype is what the name of its class stands for."""
+        kind, dtype, key, *_ = pid
         if kind != "storage" or not isinstance(dtype, str):
             raise pickle.UnpicklingError(f"a reference to a {kind!r}, which no weight file has")
-        return dtype
+        return Storage(dtype, str(key))

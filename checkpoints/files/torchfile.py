@@ -1,5 +1,8 @@
 """Files that ``torch.save`` wrote: what is in them (without torch, without their tensors), and reading a part of them.
 
+Tensors are read into memory of their own, and of a large file only those that are wanted: mapped files may be overwritten
+(:mod:`.owned`), and torch itself reads optimizers too.
+
 What else a training script puts beside its weights (numpy numbers, ``argparse.Namespace``, paths) is passed over
 without being made; a name beyond those is refused, because making the object might run code.
 """
@@ -17,13 +20,23 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from ..errors import CheckpointError
-from .pickles import Inert, RefusedName, SafeUnpickler
+from .owned import files_state, fill
+from .pickles import Inert, RefusedName, SafeUnpickler, Storage
 from .tensors import TensorInfo, refused, unreadable
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["KeptFile", "contents", "load", "plain_names", "state_dict_at", "tensors_at", "tensors_digest"]
+__all__ = [
+    "KeptFile",
+    "contents",
+    "load",
+    "placed_tensors",
+    "plain_names",
+    "state_dict_at",
+    "tensors_at",
+    "tensors_digest",
+]
 
 T = TypeVar("T")
 
@@ -56,12 +69,29 @@ _UNCOMMON = (
 """Kinds of tensors that no weights here are of."""
 
 
-def _tensor(storage: str, _offset: int, size: Sequence[int], *_: Any) -> TensorInfo:
-    return TensorInfo(tuple(size), storage)
+class _Placed(TensorInfo):
+    """A tensor and where in the file it is: key of its storage, offset in it and strides, in elements."""
+
+    place: tuple[str, int, tuple[int, ...]]
 
 
-def _tensor_of_new_dtype(_storage: str, _offset: int, size: Sequence[int], *rest: Any) -> TensorInfo:
-    return TensorInfo(tuple(size), rest[3])  # stride, requires_grad, hooks, dtype
+def _tensor(storage: Storage, offset: int, size: Sequence[int], stride: Sequence[int], *_: Any) -> TensorInfo:
+    return _tensor_of_new_dtype(storage, offset, size, stride, False, None, storage.dtype)
+
+
+def _tensor_of_new_dtype(
+    storage: Storage,
+    offset: int,
+    size: Sequence[int],
+    stride: Sequence[int],
+    _grad: Any,
+    _hooks: Any,
+    dtype: str,
+    *_: Any,
+) -> TensorInfo:
+    made = _Placed(tuple(size), dtype)
+    made.place = (storage.key, offset, tuple(stride))
+    return made
 
 
 def _parameter(tensor: TensorInfo, *_: Any) -> TensorInfo:
@@ -131,16 +161,20 @@ def _contents(stream: IO[bytes]) -> Any:
     zipped = stream.read(4) == _ZIP
     stream.seek(start)
     if zipped:
-        with zipfile.ZipFile(stream) as archive:
-            name = next((n for n in archive.namelist() if n.count("/") == 1 and n.endswith("/data.pkl")), None)
-            if name is None:
-                raise ValueError("it is an archive of something else")
-            with archive.open(name) as part:
-                return SafeUnpickler(part, _NAMES).load()
+        with zipfile.ZipFile(stream) as archive, archive.open(f"{_top(archive)}/data.pkl") as part:
+            return SafeUnpickler(part, _NAMES).load()
     magic, _version, _system = (SafeUnpickler(stream, _NAMES).load() for _ in range(3))
     if magic != _MAGIC:
         raise ValueError("it is a pickle, but torch.save did not write it")
     return SafeUnpickler(stream, _NAMES).load()
+
+
+def _top(archive: zipfile.ZipFile) -> str:
+    """The folder in which everything is."""
+    for name in archive.namelist():
+        if name.count("/") == 1 and name.endswith("/data.pkl"):
+            return name.removesuffix("/data.pkl")
+    raise ValueError("it is an archive of something else")
 
 
 def _is_zip(file: Path) -> bool:
@@ -153,7 +187,7 @@ _ALONE = threading.Lock()
 
 
 def load(file: Path | IO[bytes], *, named: Path) -> Any:
-    """All of a file, its tensors mapped from disk where the format allows; for data that :func:`contents` has read.
+    """All of a file, as torch reads it; for data that :func:`contents` has read.
 
     Raises:
         CheckpointError: when torch cannot read it, or refuses to.
@@ -161,14 +195,75 @@ def load(file: Path | IO[bytes], *, named: Path) -> Any:
     import torch
 
     try:
-        zipped = isinstance(file, Path) and _is_zip(file)
         with _ALONE, warnings.catch_warnings(), torch.serialization.safe_globals([(Inert, n) for n in _PASSED_OVER]):
             warnings.simplefilter("ignore")  # of uncommon pickle protocols: what torch cannot read is an error
-            return torch.load(file, map_location="cpu", weights_only=True, mmap=zipped)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError) as error:
         # before what matters, torch advises to load the file without any safety
         reason = str(error).rpartition("WeightsUnpickler error:")[2].strip()
         raise unreadable(named, ValueError(reason)) from error
+
+
+def placed_tensors(file: Path, infos: Mapping[str, TensorInfo], keys: Sequence[Any] = ()) -> dict[str, torch.Tensor]:
+    """Some of the tensors that :func:`contents` shows, in memory of their own; the others are not read.
+
+    Tensors that share all of their memory in the file share it here.
+
+    Args:
+        file: the file.
+        infos: name to what ``contents`` has in the place of the tensor.
+        keys: the keys to the state dict that they are in.
+
+    Raises:
+        CheckpointError: when the file cannot be read.
+    """
+    try:
+        if not _is_zip(file):  # torch before 1.6, which has to read everything
+            loaded = state_dict_at(load(file, named=file), keys)
+            own = {name: tensor.detach() for name, tensor in loaded.items() if name in infos}
+            return {name: own[name] if _whole(own[name]) else own[name].clone() for name in infos}
+        with file.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+            return _from_archive(archive, infos)
+    except CheckpointError:
+        raise
+    except Exception as error:  # of a damaged archive anything may be wrong
+        raise unreadable(file, error) from error
+
+
+def _from_archive(archive: zipfile.ZipFile, infos: Mapping[str, TensorInfo]) -> dict[str, torch.Tensor]:
+    import torch
+
+    top = _top(archive)
+    if f"{top}/byteorder" in archive.namelist() and archive.read(f"{top}/byteorder") != b"little":
+        raise ValueError("its numbers are in another byte order than this machine's")
+    sharing: dict[str, dict[tuple[Any, ...], list[str]]] = {}
+    for name, info in infos.items():
+        if not isinstance(info, _Placed):
+            raise ValueError(f"{name!r} is no plain tensor")
+        key, offset, stride = info.place
+        sharing.setdefault(key, {}).setdefault((info.dtype, offset, info.shape, stride), []).append(name)
+    found: dict[str, torch.Tensor] = {}
+    for key, views in sharing.items():
+        entry = archive.getinfo(f"{top}/data/{key}")
+        if entry.compress_type != zipfile.ZIP_STORED:
+            raise ValueError("its tensors are compressed")
+        raw = torch.empty(entry.file_size, dtype=torch.uint8)
+        with archive.open(entry) as part:
+            fill(raw, part)
+        for (dtype, offset, shape, stride), names in views.items():
+            view = torch.as_strided(raw.view(getattr(torch, dtype)), shape, stride, offset)
+            if view.nbytes > max(raw.nbytes, _EXPANDED):
+                raise ValueError(f"{names[0]!r} of {view.nbytes} bytes is made of {raw.nbytes} bytes")
+            found |= dict.fromkeys(names, view if _whole(view) else view.clone())
+    return {name: found[name] for name in infos}
+
+
+_EXPANDED = 1 << 26
+"""Bytes that a tensor may have whose elements repeat in memory: a few numbers could stand for more than there is room for."""
+
+
+def _whole(tensor: torch.Tensor) -> bool:
+    return tensor.untyped_storage().nbytes() == tensor.nbytes
 
 
 def state_dict_at(content: Any, keys: Sequence[Any]) -> dict[str, Any]:
@@ -183,29 +278,29 @@ def state_dict_at(content: Any, keys: Sequence[Any]) -> dict[str, Any]:
 
 
 class KeptFile:
-    """The last file that was loaded, kept mapped as long as it is not written again.
+    """What the last file holds, kept as long as it is not written again.
 
     Reading the index of a long list of state dicts takes longer than reading one of its elements.
     """
 
     def __init__(self) -> None:
-        self._key: tuple[Path, int, int] | None = None
+        self._state: Any = None
         self._content: Any = None
 
-    def load(self, file: Path) -> Any:
-        """What :func:`load` gives; only a zip can be mapped."""
-        status = file.stat()
-        key = (file, status.st_size, status.st_mtime_ns)
-        if not _is_zip(file) or key == self._key:
-            return self._content if key == self._key else load(file, named=file)
-        self._key = self._content = None  # not both in memory
-        self._content = load(file, named=file)
-        self._key = key
+    def contents(self, file: Path) -> Any:
+        """What :func:`contents` gives."""
+        try:
+            state = files_state([file])
+        except OSError as error:
+            raise unreadable(file, error) from error
+        if state != self._state:
+            self._content = contents(file)
+            self._state = state
         return self._content
 
 
 def tensors_at(
-    file: Path, keys: Sequence[Any], *, only: Collection[str] | None = None, kept: KeptFile | None = None
+    file: Path, keys: Sequence[Any], *, only: Collection[str] | None = None, content: Any = None
 ) -> dict[str, torch.Tensor]:
     """The tensors at a key path that :func:`contents` shows, in memory of their own; the others are not read.
 
@@ -213,22 +308,16 @@ def tensors_at(
         file: the file.
         keys: the keys to the state dict.
         only: names of the tensors that are wanted; None for all.
-        kept: keeps the file for other state dicts in it.
+        content: what :func:`contents` gave, where it was called before.
 
     Raises:
         CheckpointError: when the file cannot be read.
     """
-    loaded = load(file, named=file) if kept is None else kept.load(file)
-    copies: dict[tuple[Any, ...], torch.Tensor] = {}
-    result = {}
-    for name, tensor in plain_names(state_dict_at(loaded, keys), file).items():
-        if only is not None and name not in only:
-            continue
-        tied = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
-        if tied not in copies:
-            copies[tied] = tensor.detach().clone()
-        result[name] = copies[tied]
-    return result
+    held = state_dict_at(contents(file) if content is None else content, keys)
+    stored = plain_names({name: name for name in held}, file)
+    wanted = {name: own for name, own in stored.items() if only is None or name in only}
+    found = placed_tensors(file, {own: held[own] for own in wanted.values()}, keys)
+    return {name: found[own] for name, own in wanted.items()}
 
 
 def plain_names(tensors: Mapping[str, T], file: Path) -> dict[str, T]:

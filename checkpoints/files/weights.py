@@ -1,18 +1,21 @@
 """Weight files of one checkpoint folder: which there are, what is in them, their digest, and reading them safely.
 
-safetensors files are memory-mapped; ``.bin`` files are pickles, and one that would run code is refused.
+Files are read into memory of their own, unless the caller knows that nobody else writes to them (:mod:`.owned`); ``.bin``
+files are pickles, and one that would run code is refused.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import CheckpointError
+from .owned import read_header, read_safetensors
 from .tensors import TensorInfo, unreadable
+from .torchfile import contents, placed_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +30,8 @@ __all__ = [
     "weights_digest",
 ]
 
+
+T = TypeVar("T")
 
 IGNORED = re.compile(
     r"(^|\.)((attn|attention)\.(bias|masked_bias)|rotary_emb\.inv_freq|rotary_emb\.(cos|sin)_cached|position_ids)$"
@@ -56,47 +61,75 @@ def weights_digest(folder: Path) -> str:
 
 def files_digest(files: Iterable[Path]) -> str:
     """sha256 of one file, or of the list of sha256 (one a line) of several, in the order given."""
-    digests = []
-    for file in files:
-        with file.open("rb") as stream:
-            digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
+    return _together([_sha256(file) for file in files])
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _together(digests: list[str]) -> str:
     return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def header(folder: Path) -> dict[str, TensorInfo]:
-    """Name, shape and dtype of every stored tensor, without reading the tensors."""
+    """Name, shape and dtype of every stored tensor, without reading the tensors.
+
+    Raises:
+        CheckpointError: when the files are not whole, or would run code.
+    """
     result: dict[str, TensorInfo] = {}
     for file in _existing(folder):
-        if file.suffix == ".safetensors":
-            from safetensors import SafetensorError, safe_open
-
-            try:
-                with safe_open(file, framework="pt") as opened:
-                    for key in opened.keys():  # noqa: SIM118 (not a mapping)
-                        part = opened.get_slice(key)
-                        result[key] = TensorInfo(tuple(part.get_shape()), part.get_dtype())
-            except (SafetensorError, OSError) as error:
-                raise unreadable(file, error) from error
-        else:
-            result |= {key: info for key, info in _contents(file).items() if isinstance(info, TensorInfo)}
+        found = read_header(file) if file.suffix == ".safetensors" else _contents(file)
+        _add(result, found, file)
     return result
 
 
-def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    """Every stored tensor in CPU memory, under its stored name and in its stored dtype."""
+def read_tensors(folder: Path, *, mapped: bool = False) -> tuple[dict[str, torch.Tensor], str]:
+    """Every stored tensor in CPU memory, under its stored name and in its stored dtype; and :func:`weights_digest`.
+
+    Args:
+        folder: of the checkpoint.
+        mapped: whether safetensors are mapped from disk, which costs nothing until they are used, and no digest is
+            made: for files that are ours alone, and were verified.
+
+    Raises:
+        CheckpointError: when the files are not whole, or would run code.
+    """
     result: dict[str, torch.Tensor] = {}
+    digests = []
     for file in _existing(folder):
-        if file.suffix == ".safetensors":
-            from safetensors import SafetensorError
-            from safetensors.torch import load_file
-
-            try:
-                result |= load_file(file)
-            except (SafetensorError, OSError) as error:
-                raise unreadable(file, error) from error
+        if file.suffix != ".safetensors":
+            found = placed_tensors(file, _contents(file))
+            digests += [] if mapped else [_sha256(file)]
+        elif mapped:
+            found = _map(file)
         else:
-            result |= _load_bin(file)
-    return result
+            found, digest = read_safetensors(file)
+            digests.append(digest)
+        _add(result, found, file)
+    return result, _together(digests) if digests else ""
+
+
+def _map(file: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    try:
+        found: dict[str, torch.Tensor] = load_file(file)
+        return found
+    except Exception as error:  # whatever a damaged header may hold
+        raise unreadable(file, error) from error
+
+
+def _add(result: dict[str, T], found: Mapping[str, T], file: Path) -> None:
+    if twice := sorted(result.keys() & found.keys()):
+        raise CheckpointError(
+            f"{file.parent} holds {len(twice)} tensor(s) twice, such as {twice[0]!r}, which is in {file.name} too",
+            expected="each tensor in one file",
+            remedy="move the files of the other save away",
+        )
+    result.update(found)
 
 
 def _existing(folder: Path) -> list[Path]:
@@ -108,22 +141,11 @@ def _existing(folder: Path) -> list[Path]:
     return files
 
 
-def _load_bin(file: Path) -> dict[str, torch.Tensor]:
-    import torch
-
-    from .torchfile import load
-
-    _contents(file)  # says what it refuses, before torch sees it
-    return {key: value for key, value in load(file, named=file).items() if isinstance(value, torch.Tensor)}
-
-
-def _contents(file: Path) -> dict[str, Any]:
-    from .torchfile import contents
-
+def _contents(file: Path) -> dict[str, TensorInfo]:
     found = contents(file)
     if not isinstance(found, dict):
         raise CheckpointError(
             f"{file} cannot be read as weights: it holds a {type(found).__name__}",
             expected="a state dict: tensors by name",
         )
-    return found
+    return {key: info for key, info in found.items() if isinstance(info, TensorInfo)}

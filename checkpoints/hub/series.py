@@ -146,7 +146,7 @@ class HubSeries(Series):
         return self._repository(checkpoint).provide(checkpoint.revision, files, keep=self._config.keep, use=True)
 
     def read(self, fetched: Path) -> Prepared:
-        """Read what :meth:`fetch` returned into memory.
+        """Read what :meth:`fetch` returned into memory; mapped, for nothing but this cache writes to these files.
 
         Raises:
             CheckpointError: when it cannot be read as weights.
@@ -156,9 +156,9 @@ class HubSeries(Series):
         digests = checksums(fetched)
         known = [digests[name] or "" for name in weight_names(digests)]  # verified when they came: not read twice
         if not known or not all(known):
-            return prepare(fetched)
+            return prepare(fetched, mapped=True)
         together = hashlib.sha256("\n".join(known).encode()).hexdigest()
-        return prepare(fetched, digest=known[0] if len(known) == 1 else together)
+        return prepare(fetched, digest=known[0] if len(known) == 1 else together, mapped=True)
 
     def state(self, checkpoint: Checkpoint, files: tuple[WeightFile, ...] | None = None) -> tuple[str, ...] | None:
         """The checksums of its weight files; None where there are none, or one has none.

@@ -80,9 +80,9 @@ def config(path: Path, options: LayoutOptions) -> PretrainedConfig | None:
 
 def read(path: Path, options: LayoutOptions) -> Prepared:
     """The tensors of the model, as GPT-NeoX's or Llama's."""
-    file, _, keys = _opened(path)
+    file, content, keys = _opened(path)
     architecture = config(path, options)
-    tensors = convert(tensors_at(file, keys), architecture, path)
+    tensors = convert(tensors_at(file, keys, content=content), architecture, path)
     return converted(path, tensors, files_digest([file]), architecture)
 
 

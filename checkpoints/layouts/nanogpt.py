@@ -86,7 +86,7 @@ def config(path: Path, options: LayoutOptions) -> PretrainedConfig | None:
 def read(path: Path, options: LayoutOptions) -> Prepared:
     """The tensors under ``model``, as GPT-2's."""
     content = _contents(path)
-    tensors = _without_masks(tensors_at(path, ["model"]))
+    tensors = _without_masks(tensors_at(path, ["model"], content=content))
     unknown = [name for name in tensors if not _NAME.match(name)]
     if unknown:
         raise unknown_tensors(path, unknown, "nanoGPT")

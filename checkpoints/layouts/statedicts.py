@@ -74,7 +74,8 @@ def config(path: Path, options: LayoutOptions) -> PretrainedConfig | None:
 def read(path: Path, options: LayoutOptions) -> Prepared:
     """The tensors of this state dict, under their own names."""
     file, index = _split(path)
-    tensors = tensors_at(file, _key_path(file, contents(file), index), kept=options.kept if index else None)
+    content = options.kept.contents(file) if index else contents(file)
+    tensors = tensors_at(file, _key_path(file, content, index), content=content)
     digest = tensors_digest(tensors) if index else files_digest([file])
     return converted(path, tensors, digest, given_config(options))
 

@@ -229,7 +229,7 @@ def test_a_resident_model_without_a_checkpoint_says_so() -> None:
 @pytest.mark.parametrize("stored", ["safetensors", "bin"])
 def test_a_header_lists_every_stored_tensor_with_its_shape(tmp_path: Path, stored: str) -> None:
     folder = saved(tmp_path / "step1", stored=stored)
-    tensors = read_tensors(folder)
+    tensors, _ = read_tensors(folder)
     found = header(folder)
     assert {name: info.shape for name, info in found.items()} == {k: tuple(v.shape) for k, v in tensors.items()}
     assert {info.dtype for info in found.values()} == ({"F32"} if stored == "safetensors" else {"float32"})
