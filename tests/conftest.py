@@ -83,6 +83,7 @@ def _one_thread() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch, threadpool_limits(1):
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             patch.setenv(name, "1")  # for the processes that tests start
+        patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)  # each would compile the project anew
         yield
     torch.set_num_threads(before)
 

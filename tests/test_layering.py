@@ -68,13 +68,18 @@ def dotted(file: Path) -> str:
 MODULES = {dotted(file): file for file in FILES}
 
 
+@cache  # every test here reads all of them
+def parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
 @cache
 def imports(module: str) -> set[str]:
     """Absolute names of every module that this module imports anywhere, also inside functions and for types."""
     file = MODULES[module]
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
     found: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(file)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -167,7 +172,7 @@ def test_the_engine_names_no_analysis() -> None:
     names -= {"faithfulness"}  # circuits have one too: a standard word for another thing
     for module, file in MODULES.items():
         if module.startswith("dynamics"):
-            code = ast.parse(file.read_text(encoding="utf-8"))
+            code = parsed(file)
             docs = {id(n.body[0].value) for n in ast.walk(code) if isinstance(n, ast.Module | ast.FunctionDef | ast.ClassDef) and n.body and isinstance(n.body[0], ast.Expr)}  # fmt: skip
             for node in ast.walk(code):
                 if isinstance(node, ast.Constant) and node.value in names and id(node) not in docs:
@@ -179,7 +184,7 @@ def test_the_engine_asks_a_series_what_it_can_do_and_never_of_which_kind_it_is()
         f"{module} line {node.lineno}"
         for module, file in MODULES.items()
         if module.startswith("dynamics")
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        for node in ast.walk(parsed(file))
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "isinstance" and "Series" in ast.unparse(node)
     ]
     assert asked == []
@@ -199,7 +204,7 @@ def test_every_module_declares_its_public_names_correctly() -> None:
 
 def check_public_names(module: str) -> None:
     loaded = import_module(module) if not module.endswith("__main__") else None
-    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    tree = parsed(MODULES[module])
     declared = [
         ast.literal_eval(node.value)
         for node in tree.body
@@ -234,7 +239,7 @@ def test_modules_stay_under_four_hundred_lines_and_say_what_they_are_for() -> No
     for module, file in MODULES.items():
         text = file.read_text(encoding="utf-8")
         assert len(text.splitlines()) < 400, module
-        assert ast.get_docstring(ast.parse(text)), module
+        assert ast.get_docstring(parsed(file)), module
         assert "from __future__ import annotations" in text or not text.count("def "), module
 
 
@@ -242,7 +247,7 @@ def test_no_two_classes_share_a_name() -> None:
     """Except ``Options``, the name by which every analysis declares the options that it takes."""
     homes: dict[str, list[str]] = {}
     for module, file in MODULES.items():
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(file)):
             if isinstance(node, ast.ClassDef) and not (module.startswith("analyses.") and node.name == "Options"):
                 homes.setdefault(node.name, []).append(module)
     assert {name: found for name, found in homes.items() if len(found) > 1} == {}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
 
@@ -39,7 +40,9 @@ def imported_files(modules: Iterable[str]) -> Mapping[str, Path]:
         file = _file(name) if top in own or top in _OURS or _beside(top, folders) else None
         if file is not None:
             found[name] = file
-            todo += [*_imports(name, file), name.rpartition(".")[0] or name]  # a package is run before what is in it
+            package = name.rpartition(".")[0]
+            names = _imports(file.read_bytes(), name if file.name == "__init__.py" else package)
+            todo += [*names, package or name]  # a package is run before what is in it
     return found
 
 
@@ -56,25 +59,29 @@ def _file(name: str) -> Path | None:
     return Path(spec.origin) if spec is not None and spec.origin and spec.origin.endswith(".py") else None
 
 
-def _imports(name: str, file: Path) -> Iterator[str]:
-    """Names that a file imports when it runs; of ``from a import b`` both a and a.b, as b may be a module."""
-    package = name if file.name == "__init__.py" else name.rpartition(".")[0]
-    todo: list[ast.AST] = [ast.parse(file.read_bytes())]
+@lru_cache(maxsize=1024)
+def _imports(source: bytes, package: str) -> tuple[str, ...]:
+    """Names that a module of this package imports when it runs; of ``from a import b`` both a and a.b, as b may be a module.
+
+    Kept, because analyses share most of what they import, and parsing it takes longer than a small summary.
+    """
+    names: list[str] = []
+    todo: list[ast.AST] = [ast.parse(source)]
     while todo:
         node = todo.pop()
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             todo += node.orelse
         elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
                 base = resolve_name("." * node.level + base, package)
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
         else:
             todo += [
                 child
                 for child in ast.iter_child_nodes(node)
                 if isinstance(child, ast.stmt | ast.ExceptHandler | ast.match_case)
             ]
+    return tuple(names)
