@@ -30,6 +30,8 @@ from tests.analyses.feature_traces import STEPS, add_dictionary, made_trace
 ONES, GRID, WORDS = ones_probe(SUMS), grid_probe(SUMS), word_probe(QUESTIONS)
 FEATURES = 12
 BORN = 3
+OTHERS = [pytest.param(method, marks=pytest.mark.slow) for method in ("chain", "published")]
+"""Kinds of dictionaries that the fast tests leave out: they differ in what is read, not in what is computed."""
 """Place of the checkpoint at which planted features are there."""
 
 
@@ -74,7 +76,7 @@ def shared(trace: Trace) -> Summary:
     return concepts.feature_section(trace).summary(trace, analysis="shared_concepts", title="", question="")
 
 
-@pytest.mark.parametrize("method", ["crosscoder", "published", "chain"])
+@pytest.mark.parametrize("method", ["crosscoder", *OTHERS])
 def test_a_planted_lookup_feature_is_found_since_its_birth(tmp_path: Path, method: str) -> None:
     trace = adding(tmp_path, method)
     found = added(trace)
@@ -131,7 +133,7 @@ def speaking(folder: Path, planted: bool = True, method: str = "crosscoder") -> 
     return add_dictionary(made_trace(folder), "made", {"words": (WORDS, answers)}, strength, method=method, born=born)
 
 
-@pytest.mark.parametrize("method", ["crosscoder", "chain"])
+@pytest.mark.parametrize("method", ["crosscoder", OTHERS[0]])
 def test_planted_concept_features_are_found_in_all_languages_since_their_birth(tmp_path: Path, method: str) -> None:
     trace = speaking(tmp_path, method=method)
     found = shared(trace)
@@ -197,7 +199,7 @@ def test_the_census_counts_births_turning_points_and_labels(tmp_path: Path) -> N
         figure.canvas.draw()
 
 
-@pytest.mark.parametrize("method", ["chain", "published"])
+@pytest.mark.parametrize("method", OTHERS)
 def test_the_census_of_other_dictionaries(tmp_path: Path, method: str) -> None:
     summary = summarise(adding(tmp_path, method), Options(draws=99, gallery=2))
     text = "\n".join(summary.notes)
@@ -217,7 +219,7 @@ def test_the_census_of_other_dictionaries(tmp_path: Path, method: str) -> None:
         figure.canvas.draw()
 
 
-@pytest.mark.parametrize("method", ["crosscoder", "chain", "published"])
+@pytest.mark.parametrize("method", ["crosscoder", *OTHERS])
 def test_what_an_older_version_learned_is_reported_without_effects(tmp_path: Path, method: str) -> None:
     x = noise(len(ONES.text), 1)
     x[:, :, 0] = 2.0 * (labels(ONES, "ones") == 5)
