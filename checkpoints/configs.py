@@ -3,36 +3,80 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from codecs import BOM_UTF8
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from .errors import CheckpointError
+from .errors import CheckpointError, first_line, shown
+from .foreign import read_json, read_text
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PretrainedConfig
 
-__all__ = ["architecture_of", "auto_class", "first_line", "quiet", "read_config"]
+__all__ = ["architecture_of", "auto_class", "model_class", "quiet", "read_config"]
+
+
+_REMEDY = "save or copy it again, or name another one as `series.config` in the runs file"
+
+_LARGEST = {
+    10_000: ("num_hidden_layers", "num_layers", "n_layer", "n_layers"),
+    2**16: ("num_attention_heads", "num_key_value_heads", "n_head", "n_heads"),
+    2**24: ("hidden_size", "intermediate_size", "head_dim", "d_model", "n_embd", "n_inner"),
+    2**28: ("vocab_size",),
+    2**40: ("max_position_embeddings", "n_positions", "n_ctx"),
+}
+"""Sizes that no model has, but a damaged config may: lists and layers would be made for hours to find that out."""
 
 
 def read_config(folder: Path) -> PretrainedConfig:
     """The model config in a checkpoint's folder.
 
     Raises:
-        CheckpointError: when it is missing or of an unknown architecture.
+        CheckpointError: when it is missing, of an unknown architecture, or of sizes that no model has.
     """
     from transformers import AutoConfig
 
     try:
-        with quiet():
+        content = read_json(folder / "config.json", dict)
+        _require_sizes(content)
+        with quiet(), _without_mark(folder) as place:
             # False, because None asks on the terminal whether the checkpoint's own code may run
-            return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            return AutoConfig.from_pretrained(place, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # whatever a file may hold: null, a number, sizes that are words
         raise CheckpointError(
             f"the config in {folder} cannot be used: {first_line(error)}",
             expected="a config.json of an architecture that transformers knows",
+            remedy=_REMEDY,
         ) from error
+
+
+def _require_sizes(content: dict[str, Any]) -> None:
+    for most, names in _LARGEST.items():
+        for name in names:
+            value = content.get(name)
+            if value is not None and (type(value) is not int or not 0 < value <= most):
+                raise ValueError(f"{name} is {shown(value)}, not a number from 1 to {most:,}")
+    for below in content.values():
+        if isinstance(below, dict):
+            _require_sizes(below)
+
+
+@contextmanager
+def _without_mark(folder: Path) -> Iterator[Path]:
+    """The folder, or one with the same config without a byte-order mark, which transformers does not read."""
+    file = folder / "config.json"
+    with file.open("rb") as stream:
+        marked = stream.read(len(BOM_UTF8)) == BOM_UTF8
+    if not marked:
+        yield folder
+        return
+    with TemporaryDirectory() as other:
+        (Path(other) / file.name).write_text(read_text(file), encoding="utf-8")
+        yield Path(other)
 
 
 def architecture_of(config: PretrainedConfig) -> dict[str, Any]:
@@ -49,10 +93,37 @@ def auto_class(config: PretrainedConfig) -> Any:
     return transformers.AutoModelForMaskedLM if masked else transformers.AutoModelForCausalLM
 
 
-def first_line(error: Exception) -> str:
-    """The first line of another library's exception; its type too where that is a word or nothing."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines and " " in lines[0] else f"{type(error).__name__} {lines[0] if lines else ''}".rstrip()
+_AT_MOST, _SMALL = 4, 10**8
+"""How many times the numbers in its files a model may have (tied weights and masks are in none), and how many any memory holds."""
+
+
+def model_class(config: PretrainedConfig, folder: Path, tensors: Mapping[str, torch.Tensor]) -> Any:
+    """The class of the model that a config describes, which it costs no memory to find out.
+
+    Raises:
+        CheckpointError: when it cannot be built, or is larger than these tensors by far: building it would fill the memory.
+    """
+    import torch
+
+    layers, held = getattr(config, "num_hidden_layers", 0), sum(t.numel() for t in tensors.values())
+    fault = f"{layers:,} layers, and its files hold {len(tensors):,} tensors" if layers > len(tensors) else ""
+    if not fault:
+        try:
+            with quiet(), torch.device("meta"):
+                model = auto_class(config).from_config(config, trust_remote_code=False)
+        except Exception as error:  # a config may hold anything, and transformers then raises anything
+            raise CheckpointError(
+                f"{folder} cannot be loaded: {first_line(error)}", expected="the config of a model", remedy=_REMEDY
+            ) from error
+        size = sum(t.numel() for t in (*model.parameters(), *model.buffers()))
+        fault = f"{size:,} numbers, and its files hold {held:,}" if size > _AT_MOST * held + _SMALL else ""
+    if fault:
+        raise CheckpointError(
+            f"the config in {folder} describes a model of {fault}",
+            expected="the config that these weights were saved with",
+            remedy=_REMEDY,
+        )
+    return type(model)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["CheckpointError", "StoppedError", "UserError", "nearest", "shown"]
+__all__ = ["CheckpointError", "StoppedError", "UserError", "first_line", "nearest", "short", "shown"]
 
 
 _MANY = 30
@@ -53,6 +53,16 @@ class StoppedError(UserError):
     exit_code = 1
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of another library's exception; its type too where that is a word or nothing.
+
+    >>> first_line(KeyError("steps")), first_line(ValueError("month must be in 1..12"))
+    ("KeyError 'steps'", 'month must be in 1..12')
+    """
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines and " " in lines[0] else f"{type(error).__name__} {lines[0] if lines else ''}".rstrip()
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """The remedy text for a mistyped ``word``: the nearest known ones, else all of them.
 
@@ -68,6 +78,15 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if len(known) > _MANY:
         return ""
     return f"known: {', '.join(known)}" if known else "none is declared"
+
+
+def short(text: str, most: int = 300) -> str:
+    """A text for a message, the middle of a long one left out.
+
+    >>> short("a" * 9, 6)
+    'aaa ... aaa'
+    """
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-(most // 2) :]}"
 
 
 def shown(value: object) -> str:

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .configs import architecture_of, auto_class, first_line, quiet, read_config
-from .errors import CheckpointError
+from .configs import architecture_of, model_class, quiet, read_config
+from .errors import CheckpointError, first_line
 from .files.tensors import TensorInfo
 from .files.weights import IGNORED, read_tensors, weights_digest
 
@@ -34,6 +34,8 @@ __all__ = [
     "prepare",
     "stored_dtype",
 ]
+
+_REMEDY = "save or copy this checkpoint again, or leave its step out with `exclude` in the runs file"
 
 _RENAMED = ((re.compile(r"^embed_out\."), "lm_head."),)
 
@@ -159,10 +161,11 @@ class ResidentModel:
         dtype = getattr(torch, self._dtype)
         if self._build is not None:
             self._model = _built(prepared, self._build, dtype, self._device)
-        elif prepared.native and config is not None:
-            self._model = _from_tensors(prepared, config, dtype, self._device)
         else:
-            self._model = _from_config(prepared, config, dtype, self._device)
+            assert config is not None
+            kind = model_class(config, prepared.folder, prepared.tensors)
+            build = _from_tensors if prepared.native else _from_config
+            self._model = build(kind, prepared, config, dtype, self._device)
         self._config = identity
         self._names = _proved_names(self._model, prepared.tensors)
         self.rebuilt += 1
@@ -199,7 +202,9 @@ class ResidentModel:
                 state[target].copy_(prepared.tensors[source])
 
 
-def _from_tensors(prepared: Prepared, config: PretrainedConfig, dtype: torch.dtype, device: str) -> PreTrainedModel:
+def _from_tensors(
+    kind: Any, prepared: Prepared, config: PretrainedConfig, dtype: torch.dtype, device: str
+) -> PreTrainedModel:
     """What transformers makes of these tensors, which it may rename and fuse.
 
     It is given the tensors and not the folder, whose shard index may name other files than those that were verified.
@@ -209,11 +214,7 @@ def _from_tensors(prepared: Prepared, config: PretrainedConfig, dtype: torch.dty
     folder = prepared.folder
     with quiet():
         try:
-            with torch.device(
-                "meta"
-            ):  # the auto classes take no tensors; which class it is costs no memory to find out
-                kind = type(auto_class(config).from_config(config, trust_remote_code=False))
-            model, info = kind.from_pretrained(
+            model, info = kind.from_pretrained(  # the auto classes take no tensors
                 None,
                 config=config,
                 state_dict=dict(prepared.tensors),
@@ -225,7 +226,11 @@ def _from_tensors(prepared: Prepared, config: PretrainedConfig, dtype: torch.dty
         except torch.OutOfMemoryError:  # the machine's fault, not the checkpoint's
             raise
         except Exception as error:  # a config may hold anything, and transformers then raises anything
-            raise CheckpointError(f"{folder} cannot be loaded: {first_line(error)}") from error
+            raise CheckpointError(
+                f"{folder} cannot be loaded: {first_line(error)}",
+                expected="weights and a config that fit each other",
+                remedy=_REMEDY,
+            ) from error
     missing = sorted(info["missing_keys"])
     unexpected = sorted(k for k in info["unexpected_keys"] if not IGNORED.search(k))
     wrong = sorted(entry[0] if isinstance(entry, tuple) else str(entry) for entry in info["mismatched_keys"])
@@ -235,21 +240,22 @@ def _from_tensors(prepared: Prepared, config: PretrainedConfig, dtype: torch.dty
 
 
 def _from_config(
-    prepared: Prepared, config: PretrainedConfig | None, dtype: torch.dtype, device: str
+    kind: Any, prepared: Prepared, config: PretrainedConfig, dtype: torch.dtype, device: str
 ) -> PreTrainedModel:
     """The architecture of ``config`` with exactly these tensors, which some other layout was converted to."""
     import torch
 
-    assert config is not None
     with quiet():
         try:
-            model = auto_class(config).from_config(
-                config, dtype=dtype, attn_implementation="eager", trust_remote_code=False
-            )
+            model = kind._from_config(config, dtype=dtype, attn_implementation="eager")
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            raise CheckpointError(f"{prepared.folder} cannot be loaded: {first_line(error)}") from error
+            raise CheckpointError(
+                f"{prepared.folder} cannot be loaded: {first_line(error)}",
+                expected="weights and a config that fit each other",
+                remedy=_REMEDY,
+            ) from error
     _fill(model, prepared)
     return model.to(device).eval()
 
@@ -266,9 +272,20 @@ def _built(prepared: Prepared, build: Build, dtype: torch.dtype, device: str) ->
         raise CheckpointError(
             f"the adapter cannot build a module for {prepared.folder}: {type(error).__name__}: {error}",
             expected="a torch.nn.Module with these tensors",
+            remedy="mend `build` of the adapter",
         ) from error
     if not isinstance(model, torch.nn.Module):
-        raise CheckpointError(f"the adapter built a {type(model).__name__}", expected="a torch.nn.Module")
+        raise CheckpointError(
+            f"the adapter built a {type(model).__name__}",
+            expected="a torch.nn.Module",
+            remedy="return one from `build` of the adapter",
+        )
+    if next(model.parameters(), None) is None:
+        raise CheckpointError(
+            "the adapter built a module without parameters",
+            expected="weights that are parameters: what is measured of them would be nothing",
+            remedy="make what is trained a torch.nn.Parameter, not a buffer",
+        )
     model = model.to(dtype)
     _fill(model, prepared)
     return model.to(device).eval()
@@ -317,7 +334,7 @@ def _incomplete(folder: Path, missing: list[str], unexpected: list[str], wrong: 
     return CheckpointError(
         f"{folder} does not fit its config: tensors {'; '.join(parts)}",
         expected="every tensor of the architecture once, and no other; nothing is ever initialised silently",
-        remedy="save or copy this checkpoint again, or leave its step out with `exclude` in the runs file",
+        remedy=_REMEDY,
     )
 
 

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from .errors import CheckpointError, UserError
 from .files.owned import files_state
 from .layouts import LAYOUTS, LayoutOptions, choose
-from .paths import StrPath, as_path, cache_folder
+from .paths import StrPath, as_path, beside, cache_folder, require_path
 from .series import Checkpoint, Series, SeriesConfig, WeightFile, ordered
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class FolderConfig(SeriesConfig):
     def anchored(self, base: Path) -> Self:
         """See the base class; of the folder, the tokenizer and the config."""
         paths = {key: getattr(self, key) for key in ("path", "tokenizer", "config")}
-        return self.model_copy(update={k: base / path.expanduser() for k, path in paths.items() if path is not None})
+        return self.model_copy(update={k: beside(base, path) for k, path in paths.items() if path is not None})
 
 
 class FolderSeries(Series):
@@ -72,6 +72,9 @@ class FolderSeries(Series):
         self.name, self.origin = name or config.path.name, str(config.path)
         self._config = config
         self._options = LayoutOptions(config.config, config.steps, config.every)
+        for path in (config.path, config.config, config.tokenizer):
+            if path is not None:
+                require_path(path)
         if not config.path.exists():
             raise UserError(
                 f"there is no folder or file {config.path}",

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
-from .errors import UserError
+from .errors import UserError, short
 
-__all__ = ["StrPath", "as_number", "as_path", "as_text", "as_texts", "cache_folder"]
+__all__ = [
+    "StrPath",
+    "absolute",
+    "as_flag",
+    "as_number",
+    "as_path",
+    "as_text",
+    "as_texts",
+    "beside",
+    "cache_folder",
+    "require_path",
+]
 
 StrPath = str | os.PathLike[str]
 """What every public function takes as a path."""
@@ -24,7 +36,50 @@ def cache_folder() -> Path:
     Weights are kept there and never in a folder of the project.
     """
     named = os.environ.get("DYNAMICS_CACHE")
-    return Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("circuit-dynamics"))
+    return beside(Path(), named) if named else Path(platformdirs.user_cache_dir("circuit-dynamics"))
+
+
+def require_path(path: Path) -> None:
+    """Refuse what no file system takes as a path; whether anything is there does not matter.
+
+    Raises:
+        UserError: for a name that is too long or no text, a zero byte, links in a circle, the home folder of nobody.
+    """
+    try:
+        str(path).encode()
+        path.expanduser().stat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"{short(str(path))!r} cannot be a path: {getattr(error, 'strerror', None) or error}",
+            expected="the path of a file or folder",
+            remedy="correct it; relative paths in a runs file are relative to that file",
+        ) from error
+
+
+def beside(base: Path, path: StrPath) -> Path:
+    """A path as a file in folder ``base`` says it: relative to that folder, ``~`` is home.
+
+    Raises:
+        UserError: as :func:`require_path`.
+
+    >>> beside(Path("a"), "b").as_posix()
+    'a/b'
+    """
+    require_path(Path(path))
+    whole = base / Path(path).expanduser()
+    require_path(whole)
+    return whole
+
+
+def absolute(path: StrPath) -> Path:
+    """A path with ``~`` and links resolved.
+
+    Raises:
+        UserError: as :func:`require_path`.
+    """
+    return beside(Path(), path).resolve()
 
 
 def as_path(value: object, what: str) -> Path:
@@ -35,12 +90,13 @@ def as_path(value: object, what: str) -> Path:
         what: its name, for the message.
 
     Raises:
-        UserError: when it is no path.
+        UserError: when it is no path, or :func:`require_path` refuses it.
 
     >>> as_path("traces", "traces").name
     'traces'
     """
     if isinstance(value, str | os.PathLike) and isinstance(path := os.fspath(value), str):
+        require_path(Path(path))
         return Path(path)
     raise _wrong(value, what, "a path", "a str or a pathlib.Path")
 
@@ -52,7 +108,9 @@ def as_text(value: object, what: str) -> str:
         UserError: when it is something else.
     """
     if isinstance(value, str):
-        return value
+        with suppress(UnicodeEncodeError):  # bytes of a command line that are no text, halves of surrogate pairs
+            value.encode()
+            return value
     raise _wrong(value, what, "a text", "a str")
 
 
@@ -70,26 +128,44 @@ def as_texts(values: object, what: str) -> tuple[str, ...]:
     raise _wrong(values, what, "a list of names", f"[{values!r}]" if isinstance(values, str) else "a list of str")
 
 
-def as_number(value: object, what: str, *, least: float | None = None, whole: bool = True) -> Any:
+def as_flag(value: object, what: str) -> bool:
+    """An argument that is true or false; arguments as of :func:`as_path`.
+
+    Raises:
+        UserError: when it is something else: a text such as "no" would count as true.
+    """
+    if isinstance(value, bool):
+        return value
+    raise _wrong(value, what, "True or False", "True or False")
+
+
+def as_number(
+    value: object, what: str, *, least: float | None = None, most: float | None = None, whole: bool = True
+) -> Any:
     """An argument that is a number; arguments as of :func:`as_path`.
 
     Args:
         least: the smallest that is meant.
+        most: the largest.
         whole: whether it has to be an integer.
 
     Raises:
-        UserError: when it is something else, or smaller.
+        UserError: when it is something else, beyond these, or NaN.
 
     >>> as_number(3, "curves", least=1)
     3
     """
-    if isinstance(value, Integral if whole else Real) and (least is None or float(value) >= least):
+    fits = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+    if fits and value == value and (least is None or value >= least) and (most is None or value <= most):  # type: ignore[operator]
         return value
-    number = f"{'a whole number' if whole else 'a number'}{'' if least is None else f', at least {least:g}'}"
+    bounds = [f"at {which} {bound:g}" for which, bound in (("least", least), ("most", most)) if bound is not None]
+    number = ", ".join(["a whole number" if whole else "a number", *bounds])
     raise _wrong(value, what, number, number)
 
 
 def _wrong(value: object, what: str, expected: str, remedy: str) -> UserError:
     return UserError(
-        f"`{what}` is {value!r}, of type {type(value).__name__}", expected=expected, remedy=f"give {remedy} as `{what}`"
+        f"`{what}` is {short(repr(value))}, of type {type(value).__name__}",
+        expected=expected,
+        remedy=f"give {remedy} as `{what}`",
     )

@@ -13,7 +13,7 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from checkpoints.errors import UserError, nearest
-from checkpoints.paths import StrPath, as_texts
+from checkpoints.paths import StrPath, as_flag, as_texts
 
 from .analysis.base import Analysis, AnalysisOptions
 from .analysis.section import Summary
@@ -62,7 +62,7 @@ def analyse(
         UserError: for an unknown analysis, or a trace that is missing or empty.
     """
     reporter = reporter or Reporter(quiet=True)
-    analyses = as_texts(analyses, "analyses")
+    analyses, fresh = as_texts(analyses, "analyses"), as_flag(fresh, "fresh")
     name, run, traces = requested(name, run, runs=runs, traces=traces)
     entries = {entry.name: entry for entry in run.analyses}
     for unknown in [asked for asked in analyses if asked not in entries]:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from click.core import ParameterSource
 from rich.console import Console
 
-from checkpoints.errors import UserError
-from checkpoints.paths import cache_folder
+from checkpoints.errors import StoppedError, UserError
+from checkpoints.paths import absolute
 
-from .progress import Reporter
-from .runs.config import Run
+from .progress import Reporter, give_up_output, make_writable
 from .wording import duration, grouped, steps_text
 
 __all__ = ["cli", "main"]
@@ -111,6 +110,7 @@ def collect(
     RUN is a run of the runs file, a published series (`dynamics series`), or the path of a folder of checkpoints.
     """
     from .collecting.rounds import collect as function
+    from .listing import print_estimate
     from .runs.lookup import find_run
 
     if run is None and watch is None:
@@ -119,13 +119,15 @@ def collect(
     wanted = [a.strip() for a in analyses.split(",") if a.strip()] if analyses else []
     if run is None:
         assert watch is not None
-        watch.mkdir(parents=True, exist_ok=True)
-        run = str(watch.resolve())
+        run = str(absolute(watch))
+        Path(run).mkdir(parents=True, exist_ok=True)
     name, declared = find_run(run, runs=runs, traces=traces, analyses=wanted)
     changed = {k: v for k, v in (("device", device), ("schedule", schedule)) if v is not None}
     declared = declared.model_copy(update=changed | ({"include_masked": True} if include_masked else {}))
     if dry_run:
-        _dry_run(name, declared, traces)
+        from .collecting.estimating import estimate
+
+        print_estimate(name, declared, estimate(name, run=declared, traces=traces, reporter=Reporter()))
         return
     if watch is not None:
         from .collecting.watching import watch as follow
@@ -171,35 +173,6 @@ def _require_watch(watch: Path | None, dry_run: bool) -> None:
             "--dry-run and --watch together",
             expected="one of the two: what a training job will still write cannot be known",
         )
-
-
-def _dry_run(name: str, run: Run, traces: Path) -> None:
-    from .collecting.estimating import ASSUMED_BANDWIDTH, estimate
-
-    guess = estimate(name, run=run, traces=traces, reporter=Reporter())
-    if guess.to_train:
-        click.echo(f"{name}: the organism has to be trained first, {guess.to_train} optimizer steps")
-    most = "" if guess.first is None else "at most "
-    click.echo(
-        f"{name}: {most}{guess.checkpoints} of {guess.of} checkpoints, {guess.todo} still to do, {guess.prompts} prompts each"
-    )
-    if guess.first is not None:
-        click.echo(
-            f"  {guess.first} first, then round by round those that narrow onsets: sizes and times are the most that it can take"
-        )
-    for steps, reason in grouped(guess.masked):
-        click.echo(f"  {steps} masked: {reason}")
-    local = "" if guess.download_bytes else " (the weights are local)"
-    click.echo(f"download: {guess.download_bytes / 1e9:.3g} GB{local}; trace: {guess.trace_bytes / 1e9:.3g} GB")
-    if guess.seconds is None:
-        click.echo(f"time for collecting: unknown ({guess.basis or 'there is no checkpoint to time yet'})")
-    else:
-        click.echo(f"time for collecting: {duration(guess.seconds)} ({guess.basis})")
-    if run.series.kind == "hub":
-        click.echo(f"what the hub lists, its config and tokenizer are kept in {cache_folder() / 'hub'}")
-    if guess.download_bytes:
-        rate = f"{ASSUMED_BANDWIDTH / 1e6:.0f} MB/s"
-        click.echo(f"time for downloading: {duration(guess.download_seconds)} at {rate}, while the model computes")
 
 
 @cli.command()
@@ -377,19 +350,47 @@ def validate(curves: int, organisms: int, quick: bool, traces: Path, output: Pat
 
 def main(arguments: list[str] | None = None) -> Any:
     """Entry point: exit code 0 done, 1 some checkpoints failed, 2 wrong request, 130 interrupted."""
+    make_writable()
     errors = Console(stderr=True, highlight=False)
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)  # analyses and site tables of the user's own; last, so that they hide nothing
+
+    def say(error: UserError) -> NoReturn:
+        errors.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+
     try:
-        return cli.main(args=arguments, prog_name="dynamics", standalone_mode=False)
+        if (here := str(Path.cwd())) not in sys.path:
+            sys.path.append(here)  # analyses and site tables of the user's own; last, so that they hide nothing
+        try:
+            return cli.main(args=arguments, prog_name="dynamics", standalone_mode=False)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # at the end of the process nobody could say what is wrong with it
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(2)
     except UserError as error:
-        errors.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
-        sys.exit(error.exit_code)
+        say(error)
+    except OSError as error:  # what no verb expected of the machine: whose file it is, or that it is the output
+        if error.filename is None:
+            give_up_output()
+        where = "what this command says cannot be written" if error.filename is None else str(error.filename)
+        say(
+            StoppedError(
+                f"{where}: {error.strerror or error}",
+                expected="files, folders and an output that can be used",
+                remedy="make room or allow it, then run the same command again; what is complete stays",
+            )
+        )
+    except MemoryError:
+        say(
+            StoppedError(
+                "the memory is full",
+                expected="a machine that holds the model and one checkpoint's measurements",
+                remedy="close other programs, or make `batch_tokens` smaller; the same command goes on",
+            )
+        )
     except (KeyboardInterrupt, click.Abort):
         errors.print("\ninterrupted; what is complete stays. Run the same command again to go on.", style="yellow")
         sys.exit(130)

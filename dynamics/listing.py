@@ -1,4 +1,4 @@
-"""What the command line says about series and audits."""
+"""What the command line says about series, audits and what a collection would take."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from rich.console import Console
 from rich.table import Table
 
 from checkpoints.catalogue import Entry, catalogue, find_entry
+from checkpoints.paths import cache_folder
 
-from .wording import steps_text
+from .wording import duration, grouped, steps_text
 
 if TYPE_CHECKING:
     from .auditing.audit import Audit
+    from .collecting.estimating import Estimate
+    from .runs.config import Run
 
-__all__ = ["print_audit", "print_catalogue", "print_entry"]
+__all__ = ["print_audit", "print_catalogue", "print_entry", "print_estimate"]
 
 
 def print_catalogue() -> None:
@@ -123,3 +126,32 @@ def print_audit(audit: Audit, *, table: bool = False) -> None:
         Console(highlight=False).print(lines)
     if not any(f.mask for f in audit.findings) and not audit.unreadable:
         click.echo("no checkpoint contradicts its label")
+
+
+def print_estimate(name: str, run: Run, guess: Estimate) -> None:
+    """How much a collection would visit, download and take."""
+    from .collecting.estimating import ASSUMED_BANDWIDTH
+
+    if guess.to_train:
+        click.echo(f"{name}: the organism has to be trained first, {guess.to_train} optimizer steps")
+    most = "" if guess.first is None else "at most "
+    click.echo(
+        f"{name}: {most}{guess.checkpoints} of {guess.of} checkpoints, {guess.todo} still to do, {guess.prompts} prompts each"
+    )
+    if guess.first is not None:
+        click.echo(
+            f"  {guess.first} first, then round by round those that narrow onsets: sizes and times are the most that it can take"
+        )
+    for steps, reason in grouped(guess.masked):
+        click.echo(f"  {steps} masked: {reason}")
+    local = "" if guess.download_bytes else " (the weights are local)"
+    click.echo(f"download: {guess.download_bytes / 1e9:.3g} GB{local}; trace: {guess.trace_bytes / 1e9:.3g} GB")
+    if guess.seconds is None:
+        click.echo(f"time for collecting: unknown ({guess.basis or 'there is no checkpoint to time yet'})")
+    else:
+        click.echo(f"time for collecting: {duration(guess.seconds)} ({guess.basis})")
+    if run.series.kind == "hub":
+        click.echo(f"what the hub lists, its config and tokenizer are kept in {cache_folder() / 'hub'}")
+    if guess.download_bytes:
+        rate = f"{ASSUMED_BANDWIDTH / 1e6:.0f} MB/s"
+        click.echo(f"time for downloading: {duration(guess.download_seconds)} at {rate}, while the model computes")

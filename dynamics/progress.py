@@ -1,15 +1,68 @@
-"""Telling the user what is being done: bars on a terminal, plain lines elsewhere."""
+"""Telling the user what is being done: bars on a terminal, plain lines elsewhere; and output that any stream can take."""
 
 from __future__ import annotations
 
+import codecs
+import os
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-__all__ = ["Reporter"]
+__all__ = ["Reporter", "give_up_output", "make_writable"]
+
+_SPELLED = {
+    "–": "-",
+    "−": "-",
+    "·": "-",
+    "≤": "<=",
+    "≥": ">=",
+    "±": "+/-",
+    "×": "x",
+    "→": "->",
+    "…": "...",
+    "“": '"',
+    "”": '"',
+    "’": "'",
+    "␣": "_",
+    "∅": "''",
+}
+"""Signs of this program's own in ASCII; any other is written as its number."""
+
+
+def _spell_out(error: UnicodeError) -> tuple[str, int]:
+    """
+    >>> "1–2 ≤ 日".encode("ascii", "dynamics-spelled")
+    b'1-2 <= \\\\u65e5'
+    """
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    piece = error.object[error.start : error.end]
+    plain = (_SPELLED.get(sign) or sign.encode("ascii", "backslashreplace").decode() for sign in piece)
+    return "".join(plain), error.end
+
+
+codecs.register_error("dynamics-spelled", _spell_out)
+
+
+def make_writable() -> None:
+    """Let standard output and error take any text, whatever their encoding: ASCII, Latin-1, a log of a batch job.
+
+    Lines of tables are rich's affair, which draws them in ASCII where the encoding is no UTF.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="dynamics-spelled")
+
+
+def give_up_output() -> None:
+    """Nothing more can be written to standard output (its disk is full): what is left of it goes nowhere."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Reporter:

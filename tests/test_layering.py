@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("analyses", "checkpoints", "dynamics")
 ORDER = [
     "checkpoints.errors",
+    "checkpoints.foreign",
     "checkpoints.paths",
     "checkpoints.files",
     "checkpoints.catalogue",

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from pathlib import Path
 from typing import Any
 
 from checkpoints.errors import UserError, nearest
+from checkpoints.foreign import json_lines, read_text
 from dynamics.probes import Probe, single_token
 from dynamics.probes.drawing import Prompt, to_probe
 
@@ -115,39 +115,39 @@ def _prompt(
 def _records(file: Path) -> list[tuple[int, dict[str, Any]]]:
     """(number, record) of every line of JSONL, or row of CSV below the header."""
     try:
-        content = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
+        content = read_text(file)
+    except (OSError, ValueError) as error:
         raise UserError(
-            f"the entity file {file} is not UTF-8: {error.reason} at byte {error.start}", remedy="save it as UTF-8"
-        ) from error
-    except OSError as error:
-        raise UserError(
-            f"the entity file {file} cannot be read: {error.strerror or error}",
+            f"the entity file {file} cannot be read: {getattr(error, 'strerror', None) or error}",
+            expected="a file in UTF-8",
             remedy="a path that begins with ./ is relative to the runs file, others to where the command runs",
         ) from error
     if file.suffix == ".csv":
         reader = csv.DictReader(io.StringIO(content))
-        if missing := [column for column in COLUMNS if column not in (reader.fieldnames or ())]:
-            raise UserError(
-                f"{file}: the first line names no column {missing[0]!r}",
-                expected=f"a header line with {', '.join(COLUMNS)}",
-            )
-        return [(i, dict(row)) for i, row in enumerate(reader, 1)]
-    if file.suffix != ".jsonl":
-        raise UserError(f"the entity file {file.name} has an unknown ending", expected=".jsonl or .csv")
-    rows = []
-    for number, line in enumerate(content.split("\n"), 1):
-        if not line.strip():
-            continue
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
+            if missing := [column for column in COLUMNS if column not in (reader.fieldnames or ())]:
+                raise UserError(
+                    f"{file}: the first line names no column {missing[0]!r}",
+                    expected=f"a header line with {', '.join(COLUMNS)}",
+                    remedy="write one",
+                )
+            return [(i, dict(row)) for i, row in enumerate(reader, 1)]
+        except csv.Error as error:
             raise UserError(
-                f"{file}: record {number} is not JSON: {error.msg}", expected="one JSON object a line"
+                f"{file}: line {reader.line_num} is not CSV: {error}",
+                expected="a row a line, values with commas in quotes",
+                remedy="correct the line",
             ) from error
-        if not isinstance(record, dict):
-            raise UserError(f"{file}: record {number} is no JSON object", expected="one JSON object a line")
-        rows.append((number, record))
+    if file.suffix != ".jsonl":
+        raise UserError(
+            f"the entity file {file.name} has an unknown ending",
+            expected=".jsonl or .csv",
+            remedy="rename the file after what it holds",
+        )
+    rows, problems = json_lines(content)
+    problems += [f"line {number} holds a {type(row).__name__}" for number, row in rows if not isinstance(row, dict)]
+    if problems:
+        raise UserError(f"{file}: {problems[0]}", expected="one JSON object a line", remedy="correct the line")
     return rows
 
 

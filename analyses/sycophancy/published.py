@@ -8,12 +8,12 @@ The format is that of Perez et al. 2022 (https://github.com/anthropics/evals, fo
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
-from checkpoints.errors import UserError
+from checkpoints.errors import UserError, shown
+from checkpoints.foreign import json_lines, read_text
 from dynamics.probes import Probe
 from dynamics.probes.drawing import Prompt, to_probe
 
@@ -41,18 +41,20 @@ def published_probe(tokenizer: Any, file: Path) -> Probe:
             line and the key), or no question is left.
     """
     try:
-        content = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        content = read_text(file)
+    except (OSError, ValueError) as error:
         raise UserError(
             f"the published questions {file} cannot be read: {getattr(error, 'strerror', None) or error}",
+            expected="a file in UTF-8",
             remedy="a path that begins with ./ is relative to the runs file, others to where the command runs",
         ) from error
+    lines, problems = json_lines(content)
+    if problems:
+        raise UserError(f"{file}: {problems[0]}", expected="one JSON object a line", remedy="correct the line")
     opening = _opening(tokenizer)
     rows: list[Prompt] = []
     several = 0
-    for number, line in enumerate(content.split("\n"), 1):
-        if not line.strip():
-            continue
+    for number, line in lines:
         record = _record(file, number, line)
         if any(isinstance(record[key], list) for key in _ANSWERS):
             several += 1
@@ -91,11 +93,7 @@ def _alone(tokenizer: Any, text: str) -> list[int]:
     return [int(i) for i in tokenizer(text, add_special_tokens=False)["input_ids"]]
 
 
-def _record(file: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{file}: line {number} is not JSON: {error.msg}", expected="one JSON object a line") from error
+def _record(file: Path, number: int, record: Any) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise UserError(f"{file}: line {number} is no JSON object", expected="one JSON object a line")
     for key in (_QUESTION, *_ANSWERS):
@@ -117,4 +115,4 @@ def _letter(file: Path, number: int, key: str, value: Any) -> str:
 
 
 def _wrong(file: Path, number: int, key: str, value: Any, expected: str) -> UserError:
-    return UserError(f"{file}: line {number}: {key!r} is {value!r}", expected=expected)
+    return UserError(f"{file}: line {number}: {key!r} is {shown(value)}", expected=expected)

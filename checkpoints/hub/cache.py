@@ -34,6 +34,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ..errors import StoppedError, UserError
+from ..foreign import read_json
 from ..paths import cache_folder
 from .files import HubFile, is_commit, is_repository
 
@@ -195,7 +196,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 def _read(file: Path) -> Any:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return read_json(file)
     except (OSError, ValueError):
         return None
 

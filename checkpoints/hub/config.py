@@ -9,6 +9,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ..catalogue.entry import Entry
+from ..paths import beside
 from ..series import SeriesConfig
 from .files import is_repository
 
@@ -82,7 +83,7 @@ class HubConfig(SeriesConfig):
         """See the base class; of a tokenizer that begins like a path."""
         if self.tokenizer is None or not self.tokenizer.startswith((".", "~")):
             return self
-        return self.model_copy(update={"tokenizer": str(base / Path(self.tokenizer).expanduser())})
+        return self.model_copy(update={"tokenizer": str(beside(base, self.tokenizer))})
 
     def entry(self) -> Entry:
         """What is known about the series: the catalogue's entry with this config's changes, or one made of the config.

@@ -6,13 +6,13 @@ pickles and are never opened.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..configs import read_config
 from ..files import weights
 from ..files.tensors import TensorInfo
+from ..foreign import read_json
 from ..loading import Prepared, prepare
 from .base import FoundCheckpoint, LayoutOptions, converted, given_config, step_folders
 
@@ -58,8 +58,8 @@ def read(path: Path, options: LayoutOptions) -> Prepared:
 
 def _tokens(folder: Path) -> int | None:
     try:
-        content = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+        content = read_json(folder / "trainer_state.json", dict)
     except (OSError, ValueError):  # none, or truncated: what it would have said is unknown
         return None
-    seen = content.get("num_input_tokens_seen") if isinstance(content, dict) else None
-    return seen if isinstance(seen, int) and seen > 0 else None
+    seen = content.get("num_input_tokens_seen")
+    return seen if type(seen) is int and 0 < seen < 2**63 else None

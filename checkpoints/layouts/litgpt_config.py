@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-import yaml
-
 from ..errors import CheckpointError
+from ..foreign import parse_yaml, read_text, require_plain
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -66,8 +65,9 @@ def model_config(folder: Path, *, tied: bool) -> PretrainedConfig:
 def _read(folder: Path) -> dict[str, Any]:
     """The file, with litgpt's defaults for what an older version did not write."""
     try:
-        said = yaml.safe_load((folder / _FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        said = parse_yaml(read_text(folder / _FILE))
+        require_plain(said)
+    except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{folder / _FILE} cannot be read: {(str(error).splitlines() or [''])[0]}",
             expected="the file that litgpt writes beside lit_model.pth",

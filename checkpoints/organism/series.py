@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from ..foreign import read_json
 from ..local import FolderConfig, FolderSeries
 from .curriculum import OrganismConfig, schedule
 from .train import Progress, organism_folder, saved_steps, train
@@ -41,5 +41,5 @@ def read_truth(folder: Path) -> dict[str, Any] | None:
     file = folder / "truth.json"
     if not file.is_file():
         return None
-    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    content: dict[str, Any] = read_json(file, dict)
     return content

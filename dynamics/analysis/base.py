@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from checkpoints.errors import UserError, nearest, shown
 
 from ..measurements import Measurement
+from ..models.importing import own_code
 from ..probes import LAST, Probe
 from .returned import instance_of, instances_of
 
@@ -144,7 +146,8 @@ class Analysis:
 
     def plan(self, context: Context, options: AnalysisOptions) -> Sequence[Request]:
         """Probes and measurements that it needs."""
-        requests = self.module.plan(context, options)
+        with self._own("plan"):
+            requests = self.module.plan(context, options)
         remedy = "return [da.Request(probe, (da.Answers(),))]"
         return instances_of((Request,), requests, f"plan of analysis {self.name!r} returned", remedy=remedy)
 
@@ -154,24 +157,33 @@ class Analysis:
         if wanted is None:
             return ()
         what = f"readings of analysis {self.name!r} returned"
-        return instances_of((Reading,), wanted(context, options), what, remedy="return [da.Reading(probe)]")
+        with self._own("readings"):
+            readings = wanted(context, options)
+        return instances_of((Reading,), readings, what, remedy="return [da.Reading(probe)]")
 
     def summary(self, trace: Trace, options: AnalysisOptions) -> Summary:
         """What it finds in a trace."""
         from .section import Section
 
         what = f"summarise of analysis {self.name!r} returned"
-        section = instance_of(Section, self.module.summarise(trace, options), what, remedy="return da.Section([curve])")
+        with self._own("summarise"):
+            summarised = self.module.summarise(trace, options)
+        section = instance_of(Section, summarised, what, remedy="return da.Section([curve])")
         return section.summary(trace, analysis=self.name, title=self.title, question=self.question)
 
     def figures(self, summary: Summary) -> Mapping[str, Figure]:
         """Figure name to figure."""
         if (own := getattr(self.module, "figures", None)) is not None:
-            return self._drawn(own(summary))
+            with self._own("figures"):
+                drawn = own(summary)
+            return self._drawn(drawn)
         from .figures import curve_grid
 
         panels = [(f.title, [(f.title, f)]) for f in summary.findings if f.headline]
         return {"curves": curve_grid(panels)} if panels else {}
+
+    def _own(self, function: str) -> AbstractContextManager[None]:
+        return own_code(f"{function} of analysis {self.name!r}", self.module.__name__)
 
     def _drawn(self, drawn: Any) -> Mapping[str, Figure]:
         from matplotlib.figure import Figure

@@ -13,7 +13,7 @@ from checkpoints.ahead import ReadAhead
 from checkpoints.audit import AuditFinding, neighbours, sketch
 from checkpoints.errors import CheckpointError, UserError
 from checkpoints.hub.cache import without_cache_path
-from checkpoints.paths import StrPath
+from checkpoints.paths import StrPath, as_flag
 from checkpoints.series import Checkpoint, Series, WeightFile
 from checkpoints.sources import open_series, steps_to_train
 
@@ -79,6 +79,7 @@ def audit(
         UserError: when there is no such series.
     """
     reporter = reporter or Reporter(quiet=True)
+    weights = as_flag(weights, "weights")
     name, run, traces = requested(name, run, runs=runs, traces=traces)
     if not run.series.stored:
         raise UserError(f"run {name!r} was collected while it trained: there are no checkpoints to audit")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from checkpoints.paths import StrPath
+from checkpoints.paths import StrPath, as_flag
 
 from ..analyser import analyse
 from ..progress import Reporter
@@ -58,6 +58,7 @@ def collect(
         StoppedError: when the disk is full or memory is short; run it again after making room.
     """
     reporter = reporter or Reporter(quiet=True)
+    keep_going = as_flag(keep_going, "keep_going")
     name, run, traces = requested(name, run, runs=runs, traces=traces, analyses=analyses)
     if run.schedule != "adaptive" or only is not None:
         return collect_once(name, run, traces=traces, keep_going=keep_going, only=only, reporter=reporter)

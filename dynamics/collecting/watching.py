@@ -10,7 +10,7 @@ from checkpoints.errors import CheckpointError, UserError
 from checkpoints.files.tensors import TensorInfo
 from checkpoints.loading import Prepared
 from checkpoints.local import FolderConfig, FolderSeries
-from checkpoints.paths import StrPath, as_number, as_path
+from checkpoints.paths import StrPath, absolute, as_number, as_path
 from checkpoints.series import Checkpoint, Series, WeightFile
 
 from ..progress import Reporter
@@ -103,8 +103,8 @@ def watch(
     Raises:
         UserError: when the run is no local series, or its request is wrong.
     """
-    folder = None if folder is None else as_path(folder, "folder").resolve()
-    as_number(poll, "poll", least=0, whole=False)
+    folder = None if folder is None else absolute(as_path(folder, "folder"))
+    as_number(poll, "poll", least=0, most=1e6, whole=False)
     if until is not None:
         as_number(until, "until")
     if patience is not None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from checkpoints.ahead import ReadAhead
 from checkpoints.errors import CheckpointError, StoppedError, UserError
 from checkpoints.hub.cache import without_cache_path
-from checkpoints.paths import StrPath, as_number, as_path, as_text
+from checkpoints.paths import StrPath, as_flag, as_number, as_path, as_text
 from checkpoints.series import Checkpoint, Series
 
 from ..circuits.graph import graph_of
@@ -99,6 +99,7 @@ def explain(
 
     reporter = reporter or Reporter(quiet=True)
     as_text(prompt, "prompt")
+    as_flag(random_tokens, "random_tokens")
     texts = {"answer": answer, "foil": foil, "corrupted": corrupted, "features": features}
     for what in [what for what, text in texts.items() if text is not None]:
         as_text(texts[what], what)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from checkpoints.errors import UserError
+from checkpoints.foreign import read_json
 from checkpoints.series import Checkpoint
 
 from ..runs.resolve import Model
@@ -247,8 +247,7 @@ def _coder(name: str, dictionary: str, traces: Path, table: FeatureTable, model:
         return Coder((found.dictionary,) * len(table.steps), False)
     folder = traces / f"{name}.dictionaries" / dictionary
     try:
-        about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
-        coder = stored(folder, about["key"])
+        coder = stored(folder, read_json(folder / "about.json", dict)["key"])
     except (OSError, ValueError, KeyError):
         coder = None
     if coder is None:

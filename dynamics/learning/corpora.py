@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from checkpoints.errors import UserError, nearest
+from checkpoints.errors import UserError, first_line, nearest
+from checkpoints.foreign import read_text
 from checkpoints.paths import cache_folder
 
 __all__ = ["dataset_rows", "organism_rows", "prompt_rows", "separator", "text_rows"]
@@ -39,9 +40,13 @@ def text_rows(file: Path, tokenizer: Any, *, context: int, most: int | None = No
         UserError: when the file cannot be read, or is too short for one row.
     """
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"the corpus {file} cannot be read: {error}", expected="a text file in UTF-8") from error
+        text = read_text(file)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"the corpus {file} cannot be read: {getattr(error, 'strerror', None) or error}",
+            expected="a text file in UTF-8",
+            remedy="correct `corpus.file`; relative paths are relative to the runs file",
+        ) from error
     pieces = ([text[start : start + _PIECE]] for start in range(0, len(text), _PIECE))
     return _cut(_tokens(pieces, tokenizer, None), str(file), context, most)
 
@@ -98,10 +103,10 @@ def dataset_rows(
         raise
     # a library of many back ends raises whatever they raise: missing, private, no such split, no connection, not JSON
     except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(
-            f"the dataset {name!r} cannot be read: {lines[0]}",
+            f"the dataset {name!r} cannot be read: {first_line(error)}",
             expected=f"a dataset on the hub, or a local folder, with a split {split!r}",
+            remedy="correct `corpus`; a local path begins with ./, ../, ~ or /",
         ) from error
 
 
@@ -172,7 +177,11 @@ def _local(name: str) -> tuple[str, str | None]:
     if not path.is_file():
         return name, None
     if path.suffix not in kinds:
-        raise UserError(f"the dataset {name!r} is a file of no known kind", expected=", ".join(sorted(kinds)))
+        raise UserError(
+            f"the dataset {name!r} is a file of no known kind",
+            expected=", ".join(sorted(kinds)),
+            remedy="rename the file after what it holds",
+        )
     return kinds[path.suffix], str(path)
 
 
@@ -190,6 +199,7 @@ def _texts(rows: Iterable[dict[str, Any]], name: str, column: str) -> Iterator[s
             raise UserError(
                 f"column {column!r} of the dataset {name!r} holds {type(text).__name__}, not text",
                 expected="a column of texts",
+                remedy="name the column that holds the text as `column`",
             )
         if text:
             yield text
@@ -211,5 +221,9 @@ def _cut(documents: Iterable[list[int]], name: str, context: int, most: int | No
             break
     rows = len(ids) // context
     if not rows:
-        raise UserError(f"the corpus {name} has {len(ids)} tokens", expected=f"at least {context}, for one row")
+        raise UserError(
+            f"the corpus {name} has {len(ids)} tokens",
+            expected=f"at least {context}, for one row",
+            remedy="give it more text, or the dictionary a smaller `context`",
+        )
     return np.array(ids[: rows * context], dtype=np.int64).reshape(rows, context)[:most]

@@ -29,7 +29,7 @@ from pathlib import Path
 
 import torch
 
-from checkpoints.errors import StoppedError, UserError
+from checkpoints.errors import StoppedError, UserError, first_line
 
 from .dictionary import FORMAT, Dictionary, Stream, read_description, sparse_codes, write_tensors
 
@@ -213,12 +213,20 @@ class Trainer:
         from safetensors.torch import load_file
 
         about = read_description(folder, "training")
-        tensors = load_file(folder / "training.safetensors", device=device)
-        trainer = cls(TrainConfig(**about["config"]), {name: tensors[name] for name in (*_TRAINED, "mean", "scale")})
-        trainer._moments = {name: (tensors[f"first.{name}"], tensors[f"second.{name}"]) for name in _TRAINED}
-        trainer._since = tensors["since"]
-        trainer.step, trainer.cut, trainer.resampled = about["step"], about["cut"], about["resampled"]
-        trainer.losses = about["losses"]
+        try:
+            tensors = load_file(folder / "training.safetensors", device=device)
+            weights = {name: tensors[name] for name in (*_TRAINED, "mean", "scale")}
+            trainer = cls(TrainConfig(**about["config"]), weights)
+            trainer._moments = {name: (tensors[f"first.{name}"], tensors[f"second.{name}"]) for name in _TRAINED}
+            trainer._since = tensors["since"]
+            trainer.step, trainer.cut, trainer.resampled = (about[name] for name in ("step", "cut", "resampled"))
+            trainer.losses = list(about["losses"])
+        except Exception as error:  # of another version, or damaged: settings and tensors may be any
+            raise UserError(
+                f"the training in {folder} cannot be gone on with: {first_line(error)}",
+                expected="one that this version of the program began",
+                remedy="delete that folder: this dictionary is then trained from the beginning",
+            ) from error
         return trainer
 
     def _learn(self, z: torch.Tensor) -> None:

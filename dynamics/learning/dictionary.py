@@ -27,7 +27,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from checkpoints.errors import UserError
+from checkpoints.errors import UserError, first_line, short
+from checkpoints.foreign import read_json
 
 from ..numerics.arrays import FloatArray
 
@@ -160,13 +161,24 @@ class Dictionary:
         from safetensors.torch import load_file
 
         about = read_description(folder, "dictionary")
-        tensors = load_file(folder / "dictionary.safetensors", device=device)
-        wide = (about["features"], about["checkpoints"], about["d_model"])
+        try:
+            tensors = load_file(folder / "dictionary.safetensors", device=device)
+        except Exception as error:
+            raise UserError(
+                f"{folder / 'dictionary.safetensors'} cannot be read: {first_line(error)}",
+                expected="the tensors of a dictionary",
+                remedy=f"delete {folder}: it is then made anew",
+            ) from error
+        wide = tuple(about.get(size) for size in ("features", "checkpoints", "d_model"))
         shapes = {"encoder": wide, "decoder": wide, "bias": wide[:1], "scale": wide[1:2]}
         shapes |= {"threshold": wide[:1], "variance": wide[:1], "offset": wide[1:], "mean": wide[1:]}
         found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         if found != shapes:
-            raise UserError(f"{folder / 'dictionary.safetensors'} has tensors {found}", expected=str(shapes))
+            raise UserError(
+                f"{folder / 'dictionary.safetensors'} has tensors {found}",
+                expected=str(shapes),
+                remedy=f"delete {folder}: it is then made anew",
+            )
         return cls(**tensors, k=about.get("k"))
 
 
@@ -297,10 +309,21 @@ def read_description(folder: Path, kind: str) -> dict[str, Any]:
     """
     file = folder / f"{kind}.json"
     if not file.is_file():
-        raise UserError(f"there is no {kind} in {folder}", expected=f"{kind}.json and {kind}.safetensors")
-    about: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        raise UserError(
+            f"there is no {kind} in {folder}",
+            expected=f"{kind}.json and {kind}.safetensors",
+            remedy="name the folder of one",
+        )
+    try:
+        about: dict[str, Any] = read_json(file, dict)
+    except (OSError, ValueError) as error:
+        about = {"format": f"that cannot be read ({error})"}
     if about.get("format") != FORMAT:
-        raise UserError(f"{file} has format {about.get('format')!r}", expected=f"format {FORMAT}")
+        raise UserError(
+            f"{file} has format {short(str(about.get('format')))}",
+            expected=f"format {FORMAT}",
+            remedy=f"delete {folder}: it is then made anew",
+        )
     return about
 
 

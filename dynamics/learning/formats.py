@@ -16,7 +16,6 @@ those that normalise every token by itself.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import Any
 import torch
 
 from checkpoints.errors import UserError
+from checkpoints.foreign import read_json
 
 from .dictionary import Dictionary
 
@@ -122,11 +122,11 @@ class _Tensors:
 
 def _config(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content: dict[str, Any] = read_json(file, dict)
     except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read: {error}", expected="JSON") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{file} holds a {type(content).__name__}", expected="a mapping")
+        raise UserError(
+            f"{file} cannot be read: {error}", expected="a mapping in JSON", remedy="download or copy it again"
+        ) from error
     return content
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from checkpoints.errors import CheckpointError, StoppedError, UserError, nearest
 from checkpoints.organism import OrganismConfig
-from checkpoints.paths import StrPath, as_texts
+from checkpoints.paths import StrPath, as_flag, as_texts
 
 from ..analysis.base import Context, Reading
 from ..collecting.revisiting import chosen_checkpoints, open_weights
@@ -107,7 +107,7 @@ def learn(
         StoppedError: when a checkpoint cannot be had, or activations are not finite.
     """
     reporter = reporter or Reporter(quiet=True)
-    dictionaries = as_texts(dictionaries, "dictionaries")
+    dictionaries, fresh = as_texts(dictionaries, "dictionaries"), as_flag(fresh, "fresh")
     name, run, traces = requested(name, run, runs=runs, traces=traces)
     declared = dict(run.dictionaries)
     if not declared and isinstance(run.series, OrganismConfig):

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from checkpoints.foreign import read_json
 from checkpoints.loading import ResidentModel
 from checkpoints.series import Checkpoint, Series
 
@@ -218,7 +219,7 @@ def _refit_batches(tokens: int, batch: int) -> int:
 def about(folder: Path) -> dict[str, Any]:
     """What a folder of dictionaries says of itself; nothing where it says nothing."""
     try:
-        found: dict[str, Any] = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+        found: dict[str, Any] = read_json(folder / "about.json", dict)
         return found
     except (OSError, ValueError):
         return {}

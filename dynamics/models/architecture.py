@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from checkpoints.errors import UserError
 
-from .importing import import_named
+from .importing import import_named, own_code
 from .sites import SiteTable, site_table
 
 if TYPE_CHECKING:
@@ -133,6 +133,7 @@ def find_adapter(dotted: str) -> Adapter:
         raise UserError(
             f"`adapter: {dotted}` is no adapter: it has no {', '.join(missing)}",
             expected="sites, shape, build and tokenizer (see dynamics.models.architecture.Adapter)",
+            remedy="write them, or name the object that has them",
         )
     return cast(Adapter, adapter)
 
@@ -140,13 +141,17 @@ def find_adapter(dotted: str) -> Adapter:
 def adapted(adapter: Adapter, tensors: Mapping[str, torch.Tensor]) -> Architecture:
     """The architecture that an adapter describes, for the state dict of one checkpoint."""
 
+    module = type(adapter).__module__
+
     def plain(model: Any, ids: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = (own or _call)(model, ids)
-        return logits[:, keep]
+        with own_code("`logits` of the adapter", module):
+            logits: torch.Tensor = (own or _call)(model, ids)
+            return logits[:, keep]
 
     own = getattr(adapter, "logits", None)
-    wiring = adapter.sites.wiring
-    shape = replace(adapter.shape(tensors), parallel=wiring.parallel if wiring else None)
+    with own_code("`sites` and `shape` of the adapter", module):
+        wiring = adapter.sites.wiring
+        shape = replace(adapter.shape(tensors), parallel=wiring.parallel if wiring else None)
     return Architecture(shape, adapter.sites, plain, whole=True)
 
 

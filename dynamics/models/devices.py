@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from checkpoints.errors import UserError
+from checkpoints.errors import UserError, first_line, short
 
 __all__ = ["usable_device"]
 
@@ -18,9 +18,11 @@ def usable_device(wanted: str) -> str:
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=wanted)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        torch.ones(1, device=wanted).item()  # one that holds no numbers (meta) is no device to measure on
+    except Exception as error:  # each back end has its own
         raise UserError(
-            f"device {wanted!r} cannot be used: {str(error).splitlines()[0]}", expected="cpu, cuda, cuda:N or mps"
+            f"device {short(wanted)!r} cannot be used: {first_line(error)}",
+            expected="cpu, cuda, cuda:N or mps",
+            remedy="correct `device` of the run, or --device; auto takes a GPU if there is one",
         ) from error
     return wanted

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module, invalidate_caches
 from pathlib import Path
 from types import ModuleType
@@ -10,9 +13,13 @@ from typing import Any
 
 from checkpoints.errors import UserError
 
-__all__ = ["import_beside", "import_named", "import_own"]
+__all__ = ["import_beside", "import_named", "import_own", "own_code"]
 
 _OURS = ("analyses", "checkpoints", "dynamics")
+_ROOT = Path(__file__).parents[2]
+_LINES = 12
+"""Frames of a user's code that are shown."""
+
 _beside: list[str] = []
 """Folders of runs files, as they stand in ``sys.path`` after everything that is installed; the last one first."""
 
@@ -36,6 +43,40 @@ def import_beside(folder: Path) -> None:
     invalidate_caches()
 
 
+@contextmanager
+def own_code(what: str, module: str | None) -> Iterator[None]:
+    """Around a call of code that a user wrote: what it raises is a mistake in that code, and is said with its lines.
+
+    The lines are always shown, because they are what its author needs, and the work before them may have taken hours; those
+    of this program above them are left out. An exception in code of this project stays as it is: that is our bug.
+
+    Args:
+        what: the call, for the message, e.g. ``"summarise of analysis 'mine'"``.
+        module: the module that the code is in, where it is known.
+
+    Raises:
+        UserError: for whatever the code raised, but for errors that already say what is wrong.
+    """
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
+        if (module or "").partition(".")[0] in _OURS:
+            raise
+        frames = traceback.extract_tb(error.__traceback__)[1:]
+        fault = UserError(
+            f"{what} raised {type(error).__name__}: {error}",
+            expected="code that runs through: it is not this program's",
+            remedy="mend it at the last of these lines that is yours",
+        )
+        inside = [frame for frame in frames if not Path(frame.filename).is_relative_to(_ROOT / "dynamics")]
+        own = frames[frames.index(inside[0]) :] if inside else frames
+        for line in "".join(traceback.format_list(own[-_LINES:])).rstrip().splitlines():
+            fault.add_note(line)
+        raise fault from error
+
+
 def import_own(dotted: str, what: str) -> ModuleType:
     """Import a module that a user named.
 
@@ -57,6 +98,7 @@ def import_own(dotted: str, what: str) -> ModuleType:
             raise
         raise UserError(
             f"{what}: the module {dotted} is there and cannot be imported: {type(error).__name__}: {error}",
+            expected="a module that python imports",
             remedy="mend the module, or install what it imports",
         ) from error
 
@@ -78,4 +120,5 @@ def import_named(dotted: str, key: str) -> Any:
         raise UserError(
             f"`{key}: {dotted}` cannot be imported: {error}",
             expected="module:NAME or package.module:NAME, of a module beside the runs file or an installed one",
+            remedy=f"correct `{key}` of the run",
         ) from error

@@ -8,14 +8,13 @@ JSONL has one prompt a line; YAML has a list of the same records, or a mapping w
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from checkpoints.errors import UserError, nearest
+from checkpoints.errors import UserError, nearest, short
+from checkpoints.foreign import json_lines, parse_yaml, read_text
 from checkpoints.paths import StrPath, as_path
 
 from .types import Label, Mark, Probe
@@ -38,16 +37,6 @@ class PromptRecord(BaseModel):
         default_factory=dict, description="Position name to a piece of the text, or a character span."
     )
 
-    @field_validator("text", "answer", "foil", "corrupted")
-    @classmethod
-    def _is_text(cls, value: str | None) -> str | None:
-        if value is not None:
-            try:
-                value.encode("utf-8")
-            except UnicodeEncodeError as error:
-                raise ValueError("holds half of a surrogate pair, which is no text") from error
-        return value
-
 
 def read_probe(name: str, file: StrPath) -> Probe:
     """Read a probe file.
@@ -56,59 +45,62 @@ def read_probe(name: str, file: StrPath) -> Probe:
         UserError: when the file is missing, not readable, or any record is wrong (all wrong lines are listed).
     """
     file = as_path(file, "file")
+    if file.suffix not in (".jsonl", ".yaml", ".yml"):
+        raise UserError(
+            f"probe {name!r}: {short(file.name)} has an unknown ending",
+            expected=".jsonl, .yaml or .yml",
+            remedy="rename the file after what it holds",
+        )
     try:
-        content = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        content = read_text(file)
+    except (OSError, ValueError) as error:
         raise UserError(
             f"probe {name!r}: {file} cannot be read: {getattr(error, 'strerror', None) or error}",
+            expected="a file of prompts in UTF-8",
             remedy="relative paths are relative to the runs file",
         ) from error
     description = ""
     if file.suffix == ".jsonl":
-        rows = _json_lines(name, file, content)
-    elif file.suffix in (".yaml", ".yml"):
+        rows, problems = json_lines(content)
+        if problems:
+            raise _mistakes(name, file, problems, "one JSON object a line")
+    else:
         try:
-            loaded = yaml.safe_load(content)
-        except yaml.YAMLError as error:
-            raise UserError(f"probe {name!r}: {file} is not YAML: {error}") from error
+            loaded = parse_yaml(content)
+        except ValueError as error:
+            raise UserError(
+                f"probe {name!r}: {file} {str(error).removeprefix('it ')}",
+                expected="a list of prompts, or `prompts:` with a list",
+                remedy="correct the file there",
+            ) from error
         if isinstance(loaded, dict):
-            unknown = set(loaded) - {"description", "prompts"}
+            unknown = set(map(str, loaded)) - {"description", "prompts"}
             if unknown:
-                key = sorted(map(str, unknown))[0]
+                key = sorted(unknown)[0]
                 raise UserError(
                     f"probe {name!r}: {file} has an unknown key {key!r}",
+                    expected="description and prompts",
                     remedy=nearest(key, ["description", "prompts"]),
                 )
-            description = str(loaded.get("description", ""))
+            description = loaded.get("description", "")
             loaded = loaded.get("prompts")
         if not isinstance(loaded, list):
             raise UserError(
-                f"probe {name!r}: {file} holds no list of prompts", expected="a list, or `prompts:` with a list"
+                f"probe {name!r}: {file} holds no list of prompts",
+                expected="a list, or `prompts:` with a list",
+                remedy='begin each prompt with "- text: "',
             )
         rows = list(enumerate(loaded, 1))
-    else:
-        raise UserError(f"probe {name!r}: {file.name} has an unknown ending", expected=".jsonl, .yaml or .yml")
     return _to_probe(name, file, rows, description)
 
 
-def _json_lines(name: str, file: Path, content: str) -> list[tuple[int, Any]]:
-    rows, problems = [], []
-    for number, line in enumerate(content.split("\n"), 1):  # a prompt may hold what else counts as the end of a line
-        if line.strip():
-            try:
-                rows.append((number, json.loads(line)))
-            except json.JSONDecodeError as error:
-                problems.append(f"line {number} is not JSON: {error.msg}")
-    if problems:
-        raise UserError(
-            f"probe {name!r}: {file} has {_count(problems)}:\n    " + "\n    ".join(problems[:8]),
-            expected="one JSON object a line",
-        )
-    return rows
-
-
-def _count(problems: list[str]) -> str:
-    return "1 mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
+def _mistakes(name: str, file: Path, problems: list[str], expected: str) -> UserError:
+    count = "1 mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
+    return UserError(
+        f"probe {name!r}: {file} has {count}:\n    " + "\n    ".join(problems[:8]),
+        expected=expected,
+        remedy="correct these lines" if file.suffix == ".jsonl" else "correct these records",
+    )
 
 
 def _to_probe(name: str, file: Path, rows: list[tuple[int, Any]], description: str) -> Probe:
@@ -127,10 +119,7 @@ def _to_probe(name: str, file: Path, rows: list[tuple[int, Any]], description: s
                 )
                 problems.append(f"record {number}: {where}: {problem['msg']}{hint}")
     if problems:
-        raise UserError(
-            f"probe {name!r}: {file} has {_count(problems)}:\n    " + "\n    ".join(problems[:8]),
-            expected=f"records with {', '.join(PromptRecord.model_fields)}",
-        )
+        raise _mistakes(name, file, problems, f"records with {', '.join(PromptRecord.model_fields)}")
 
     def column(field: str) -> tuple[str, ...] | None:
         values = [getattr(record, field) for record in records]
@@ -140,6 +129,7 @@ def _to_probe(name: str, file: Path, rows: list[tuple[int, Any]], description: s
             raise UserError(
                 f"probe {name!r}: {file}: {field!r} is missing in record {values.index(None) + 1}",
                 expected=f"{field!r} in every record or in none",
+                remedy="fill it in, or move these records to a probe of their own",
             )
         return tuple(values)
 
@@ -151,6 +141,7 @@ def _to_probe(name: str, file: Path, rows: list[tuple[int, Any]], description: s
                 raise UserError(
                     f"probe {name!r}: {file}: record {lacking[0]} has no {field[:-1]} {key!r}",
                     expected=f"every record has the same {field}",
+                    remedy=f"give it the {field[:-1]}, or take that out of the others",
                 )
         return {key: tuple(getattr(record, field)[key] for record in records) for key in names}
 

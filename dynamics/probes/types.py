@@ -65,10 +65,24 @@ class Probe:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.isidentifier():
-            raise UserError(f"{self.name!r} cannot name a probe", expected="letters, digits and underscores")
+            raise UserError(
+                f"{self.name!r} cannot name a probe",
+                expected="letters, digits and underscores, no digit first",
+                remedy="rename it: it names a group of the trace",
+            )
+        if not _is_text(self.description):
+            raise UserError(
+                f"`description` of probe {self.name!r} is a {type(self.description).__name__}",
+                expected="a sentence in words that can be written (no halves of surrogate pairs)",
+                remedy="say what the prompts are for, or leave it out",
+            )
         object.__setattr__(self, "text", self._column("'text'", self.text, _is_text, "text"))
         if not self.text:
-            raise UserError(f"probe {self.name!r} has no prompts", expected="at least one prompt")
+            raise UserError(
+                f"probe {self.name!r} has no prompts",
+                expected="at least one prompt",
+                remedy="add one, or leave the probe out",
+            )
         for name in ("answer", "foil", "corrupted"):
             if (values := getattr(self, name)) is not None:
                 object.__setattr__(self, name, self._column(repr(name), values, _is_text, "text"))
@@ -81,12 +95,14 @@ class Probe:
                 raise UserError(
                     f"probe {self.name!r}: {name!r} is {shown(given)}",
                     expected=f"a mapping: the {name[:-1]}'s name to one entry per prompt",
+                    remedy=f'{name}={{"name": ({"..., " * min(3, len(self.text))})}}',
                 )
             for key in given:  # a label is a coordinate in the trace, a position one value of a coordinate
-                if not isinstance(key, str) or (name == "labels" and not key.isidentifier()):
+                if not _is_text(key) or (name == "labels" and not key.isidentifier()):
                     raise UserError(
                         f"probe {self.name!r}: {key!r} cannot name a {name[:-1]}",
-                        expected="letters, digits and underscores",
+                        expected="letters, digits and underscores, no digit first",
+                        remedy="rename it: it names a coordinate of the trace",
                     )
             columns = {k: self._column(f"{name[:-1]} {k!r}", v, is_value, words) for k, v in given.items()}
             object.__setattr__(self, name, columns)
@@ -94,11 +110,14 @@ class Probe:
         if reserved:
             raise UserError(
                 f"probe {self.name!r}: label {sorted(reserved)[0]!r} is a name that the trace uses itself",
+                expected="a name of your own",
                 remedy="rename the label",
             )
         if LAST in self.positions:
             raise UserError(
-                f"probe {self.name!r} defines the position 'last'", expected="'last' is always the final token"
+                f"probe {self.name!r} defines the position 'last'",
+                expected="positions of your own: 'last' is always the final token",
+                remedy="rename it, or leave it out",
             )
 
     def __len__(self) -> int:
@@ -110,31 +129,43 @@ class Probe:
             raise UserError(
                 f"probe {self.name!r}: {column} is {shown(values)}",
                 expected="a tuple with one entry per prompt",
-                remedy=f"for one prompt: ({values!r},)" if is_value(values) else "",
+                remedy=f"for one prompt: ({values!r},)"
+                if is_value(values)
+                else "write the values in brackets, by commas",
             )
         plain = tuple(values.tolist() if isinstance(values, np.ndarray) else values)
         plain = tuple(tuple(v) if isinstance(v, list) else v.item() if isinstance(v, np.generic) else v for v in plain)
         wrong = [i for i, value in enumerate(plain) if not is_value(value)]
         if wrong:
             raise UserError(
-                f"probe {self.name!r}: {column} of prompt {wrong[0]} is {shown(plain[wrong[0]])}", expected=words
+                f"probe {self.name!r}: {column} of prompt {wrong[0]} is {shown(plain[wrong[0]])}",
+                expected=f"{words}{', no half of a surrogate pair' if isinstance(plain[wrong[0]], str) else ''}",
+                remedy="correct it, or leave this prompt out",
             )
         if column != "'text'" and len(plain) != len(self.text):
             raise UserError(
                 f"probe {self.name!r}: {column} has {len(plain)} entries for {len(self.text)} prompts",
                 expected="one entry per prompt",
+                remedy="add those that are missing, or take out those too many",
             )
         return plain
 
 
 def _is_text(value: object) -> bool:
-    return isinstance(value, str)
+    """Whether a value is text that can be written, in a trace or anywhere."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_label(value: object) -> bool:
-    return isinstance(value, str | int | float)
+    return _is_text(value) or isinstance(value, int | float)
 
 
 def _is_mark(value: object) -> bool:
     pair = isinstance(value, tuple) and len(value) == 2 and all(isinstance(v, int) for v in value)
-    return pair or isinstance(value, str)
+    return pair or _is_text(value)

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from checkpoints.errors import UserError, nearest
+from checkpoints.errors import UserError, nearest, short
+from checkpoints.foreign import parse_yaml, read_text, require_plain
 from checkpoints.hub import HubConfig
 from checkpoints.local import FolderConfig
 from checkpoints.organism.curriculum import OrganismConfig
-from checkpoints.paths import StrPath, as_path, as_text
+from checkpoints.paths import StrPath, absolute, as_path, as_text, beside
 from checkpoints.series import SeriesConfig
 
 from ..models.importing import import_beside
@@ -33,6 +33,8 @@ __all__ = [
 
 DEFAULT_RUNS_FILE = Path("runs.yaml")
 """In the current folder."""
+
+_EXPECTED = "a mapping from run name to run"
 
 
 class AnalysisEntry(BaseModel):
@@ -186,7 +188,11 @@ def check_name(name: str) -> None:
     """
     as_text(name, "name")
     if "/" in name or "\\" in name or name.startswith(".") or not name.strip():
-        raise UserError(f"{name!r} cannot name a run", expected="a name that is also a file's name, such as my-run")
+        raise UserError(
+            f"{short(name)!r} cannot name a run",
+            expected="a name that is also a file's name, such as my-run",
+            remedy="rename it",
+        )
 
 
 def run_names(file: StrPath | None = None) -> list[str]:
@@ -214,37 +220,38 @@ def load_run(name: str, file: StrPath | None = None) -> Run:
     return _parse(name, content[name], file)
 
 
-class _NoTwice(yaml.SafeLoader):
-    """YAML in which a key that occurs twice is an error: of two runs of one name, one would silently not exist."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.MarkedYAMLError(problem="a key is not a word", problem_mark=key.start_mark)
-            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
-                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} occurs twice", problem_mark=key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
 def _read(file: StrPath | None) -> tuple[Path, Mapping[str, Any]]:
     file = DEFAULT_RUNS_FILE if file is None else as_path(file, "file")
     try:
-        content = yaml.load(file.read_text(encoding="utf-8"), _NoTwice)
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(file)
+    except (OSError, ValueError) as error:
         raise UserError(
             f"the runs file {file} cannot be read: {getattr(error, 'strerror', None) or error}",
+            expected="a YAML file in UTF-8",
             remedy="run the command where runs.yaml is, or name the file with --runs",
         ) from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{file} is not YAML: {error}") from error
+    try:
+        content = parse_yaml(text)
+        require_plain(content)
+    except ValueError as error:
+        said = str(error)
+        raise UserError(
+            f"{file} {said.removeprefix('it ')}" if said.startswith("it ") else f"{file}: {said}",
+            expected=_EXPECTED,
+            remedy="correct the file there",
+        ) from error
     if not isinstance(content, dict):
-        raise UserError(f"{file} holds a {type(content).__name__}", expected="a mapping from run name to run")
+        raise UserError(
+            f"{file} holds a {type(content).__name__}",
+            expected=_EXPECTED,
+            remedy="begin the file with the name of a run, and write what it is indented below",
+        )
     odd = [name for name in content if isinstance(name, bool)]
     if odd:
         raise UserError(
-            f"{file} names a run {odd[0]}: YAML reads on, off, yes and no so", remedy='write the name in quotes: "on"'
+            f"{file} names a run {odd[0]}: YAML reads on, off, yes and no so",
+            expected="names that are words",
+            remedy='write the name in quotes: "on"',
         )
     return file, {str(name): body for name, body in content.items()}
 
@@ -253,33 +260,43 @@ def _parse(name: str, body: Any, file: Path) -> Run:
     check_name(name)
     if not isinstance(body, dict):
         raise UserError(
-            f"run {name!r} in {file} is a {type(body).__name__}", expected="a mapping with `series` and `analyses`"
+            f"run {name!r} in {file} is a {type(body).__name__}",
+            expected="a mapping with `series` and `analyses`",
+            remedy="mine: {series: {kind: folder, path: ./checkpoints}, analyses: [induction]}",
         )
     try:
         run = Run.model_validate(body)
     except ValidationError as error:
         lines = [_explain(problem, body) for problem in error.errors()]
-        raise UserError(f"run {name!r} in {file} has {len(lines)} mistake(s):\n    " + "\n    ".join(lines)) from error
-    base = file.resolve().parent
+        raise UserError(
+            f"run {name!r} in {file} has {len(lines)} mistake(s):\n    " + "\n    ".join(lines),
+            expected="the keys and values of a run",
+            remedy="correct them; the reference lists every key (docs/reference/runs-file.md)",
+        ) from error
+    base = absolute(file).parent
     import_beside(base)
-    changes: dict[str, Any] = {
-        "probes": {
-            key: entry.model_copy(update={"file": base / entry.file.expanduser()}) for key, entry in run.probes.items()
-        }
+    try:
+        return run.model_copy(update=_whole_paths(run, base))
+    except UserError as error:
+        error.add_note(f"in run {name!r} of {file}")
+        raise
+
+
+def _whole_paths(run: Run, base: Path) -> dict[str, Any]:
+    """The parts of a run that hold paths, with those made absolute."""
+    options = [{key: _relative(value, base) for key, value in entry.options.items()} for entry in run.analyses]
+    return {
+        "probes": {key: e.model_copy(update={"file": beside(base, e.file)}) for key, e in run.probes.items()},
+        "analyses": tuple(e.model_copy(update={"options": o}) for e, o in zip(run.analyses, options, strict=True)),
+        "dictionaries": {key: _anchored(entry, base) for key, entry in run.dictionaries.items()},
+        "series": run.series.anchored(base),
     }
-    changes["analyses"] = tuple(
-        entry.model_copy(update={"options": {key: _relative(value, base) for key, value in entry.options.items()}})
-        for entry in run.analyses
-    )
-    changes["dictionaries"] = {key: _anchored(entry, base) for key, entry in run.dictionaries.items()}
-    changes["series"] = run.series.anchored(base)
-    return run.model_copy(update=changes)
 
 
 def _relative(value: Any, base: Path) -> Any:
     """An option that is a path because it begins like one, made absolute."""
     if isinstance(value, str) and value.startswith(("./", "../", "~/")):
-        return str(base / Path(value).expanduser())
+        return str(beside(base, value))
     return value
 
 
@@ -287,11 +304,11 @@ def _anchored(entry: DictionaryConfig, base: Path) -> DictionaryConfig:
     """A dictionary with its relative paths absolute; a name without a separator in front is one of the hub."""
     changes: dict[str, Any] = {}
     if entry.place is not None and entry.place.startswith((".", "~", "/")):
-        changes["place"] = str(base / Path(entry.place).expanduser())
+        changes["place"] = str(beside(base, entry.place))
     if isinstance(entry.corpus, TextCorpus):
-        changes["corpus"] = entry.corpus.model_copy(update={"file": base / entry.corpus.file.expanduser()})
+        changes["corpus"] = entry.corpus.model_copy(update={"file": beside(base, entry.corpus.file)})
     if isinstance(entry.corpus, DatasetCorpus) and entry.corpus.name.startswith((".", "~", "/")):
-        changes["corpus"] = entry.corpus.model_copy(update={"name": str(base / Path(entry.corpus.name).expanduser())})
+        changes["corpus"] = entry.corpus.model_copy(update={"name": str(beside(base, entry.corpus.name))})
     return entry.model_copy(update=changes)
 
 

@@ -13,7 +13,7 @@ from checkpoints.catalogue import catalogue
 from checkpoints.errors import UserError, nearest
 from checkpoints.hub import HubConfig
 from checkpoints.local import FolderConfig
-from checkpoints.paths import StrPath, as_path, as_text, as_texts
+from checkpoints.paths import StrPath, absolute, as_path, as_text, as_texts, require_path
 
 from ..store import Trace
 from ..store.paths import trace_path
@@ -42,6 +42,7 @@ def find_run(
         UserError: when the name means nothing, or the runs file is wrong.
     """
     name, traces, analyses = as_text(name, "name"), as_path(traces, "traces"), as_texts(analyses, "analyses")
+    require_path(Path(name))
     runs = None if runs is None else as_path(runs, "runs")
     declared = _declared(runs)
     if name in declared:
@@ -50,9 +51,13 @@ def find_run(
         AnalysisEntry(name=a, optional=True) for a in built_in()
     )
     if _is_path(name):
-        path = Path(name).expanduser().resolve()
+        path = absolute(name)
         if not path.exists():
-            raise UserError(f"there is nothing at {name}", expected="a folder of checkpoints, or the name of a run")
+            raise UserError(
+                f"there is nothing at {name}",
+                expected="a folder of checkpoints, or the name of a run",
+                remedy="correct the path; it is relative to where the command runs",
+            )
         return trace_name(name), Run(series=FolderConfig(path=path), analyses=entries)
     if name in catalogue():
         return name, Run(series=HubConfig(name=name), analyses=entries)
@@ -110,7 +115,7 @@ def trace_name(name: str) -> str:
     """What the trace of a name on the command line is called: the name, or the last part of a path."""
     if not _is_path(name):
         return name
-    path = Path(name).expanduser().resolve()
+    path = absolute(name)
     return path.stem if path.is_file() else path.name
 
 

@@ -21,6 +21,7 @@ from checkpoints.tokenizing import load_tokenizer
 from ..analysis.base import Context, Request
 from ..measurements import Activations, Answers, Measurement
 from ..models.architecture import Adapter, Architecture, adapted, architecture, find_adapter
+from ..models.importing import own_code
 from ..probes import TokenizedProbe, read_probe, tokenize
 from ..probes.types import LAST
 from ..store import WEIGHTS, Group, TraceDeclaration
@@ -217,8 +218,14 @@ def _model(series: Series, run: Run, adapter: Adapter | None) -> Model:
         finally:
             series.release(checkpoint)
         found = adapted(adapter, tensors)
-        return Model(adapter.tokenizer(), found, {"adapter": run.adapter, "shape": asdict(found.shape)}, adapter)
-    raise UserError(f"no checkpoint of {series.origin} can be read", expected="at least one whole state dict")
+        with own_code("`tokenizer` of the adapter", type(adapter).__module__):
+            tokenizer = adapter.tokenizer()
+        return Model(tokenizer, found, {"adapter": run.adapter, "shape": asdict(found.shape)}, adapter)
+    raise UserError(
+        f"no checkpoint of {series.origin} can be read",
+        expected="at least one whole state dict",
+        remedy="save or copy them again",
+    )
 
 
 def _own_probes(name: str, run: Run, files: Mapping[str, Any]) -> list[Request]:

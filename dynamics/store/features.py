@@ -19,8 +19,10 @@ import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from checkpoints.errors import UserError, nearest
+from checkpoints.foreign import parse_json
 from checkpoints.paths import StrPath
 
+from .attributes import check_dictionary
 from .create import consolidate, put_coordinate
 from .declaration import FEATURES
 from .reader import Trace
@@ -85,6 +87,14 @@ def dictionaries_in(trace: Trace) -> list[str]:
     return sorted(trace.tree[FEATURES].children) if FEATURES in trace.tree.children else []
 
 
+def _settings(text: Any) -> Any:
+    """What the attribute of a dictionary holds; None where it is no JSON."""
+    try:
+        return parse_json(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+
+
 class FeatureTable:
     """One dictionary's features in a trace; needs no torch.
 
@@ -118,7 +128,8 @@ class FeatureTable:
         self.name = name
         self._node = trace.tree[FEATURES][name]
         self.about: xr.Dataset = self._node.to_dataset()
-        self.settings: dict[str, Any] = json.loads(self.about.attrs["dictionary"])
+        self.settings: dict[str, Any] = _settings(self.about.attrs.get("dictionary"))
+        check_dictionary(self.settings, trace.path, name)
         self.steps: np.ndarray = self.about["snapshot"].values
 
     @property

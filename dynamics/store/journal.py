@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from checkpoints.foreign import json_lines
+
 __all__ = ["journal_file", "read_journal", "write_journal"]
 
 
@@ -27,15 +29,25 @@ def write_journal(trace: Path, event: str, **content: Any) -> None:
 
 
 def read_journal(trace: Path) -> list[dict[str, Any]]:
-    """Every event; a line cut off by a killed process is skipped."""
-    events = []
+    """Every event; what is none (a line that a killed process cut off, another's writing) is skipped.
+
+    Of a ``complete`` checkpoint ``seconds`` is a number; of a ``round`` ``purposes`` is a mapping from steps to texts.
+    """
     try:
-        lines = journal_file(trace).read_text(encoding="utf-8").splitlines()
+        rows, _ = json_lines(journal_file(trace).read_bytes().decode("utf-8", "replace"))
     except OSError:
         return []
-    for line in lines:
-        try:
-            events.append(json.loads(line))
-        except ValueError:
-            continue
-    return events
+    return [row for _, row in rows if isinstance(row, dict) and _whole(row)]
+
+
+def _whole(event: dict[str, Any]) -> bool:
+    if event.get("event") == "complete":
+        seconds = event.get("seconds")
+        return isinstance(seconds, int | float) and 0 <= seconds < 1e9
+    if event.get("event") == "round":
+        purposes = event.get("purposes")
+        return isinstance(purposes, dict) and all(
+            step.isdecimal() and isinstance(keys, list) and all(isinstance(key, str) for key in keys)
+            for step, keys in purposes.items()
+        )
+    return True

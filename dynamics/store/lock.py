@@ -16,6 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from checkpoints.errors import UserError
+from checkpoints.foreign import read_json
 
 __all__ = ["writer_lock"]
 
@@ -58,7 +59,7 @@ def writer_lock(trace: Path) -> Iterator[None]:
 
 def _describe(owner: Path) -> str:
     try:
-        content = json.loads(owner.read_text(encoding="utf-8"))
+        content = read_json(owner, dict)
     except (OSError, ValueError):
         return ""
     return f" (process {content.get('pid')} on {content.get('host')})"

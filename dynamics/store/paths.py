@@ -34,8 +34,16 @@ def open_run_trace(name: str, traces: Path) -> Trace:
     """
     path = trace_path(traces, name)
     if not path.exists():
-        raise UserError(f"run {name!r} has no trace in {traces}", remedy=f"dynamics collect {name}")
+        raise UserError(
+            f"run {name!r} has no trace in {traces}",
+            expected=f"{path.name} there",
+            remedy=f"dynamics collect {name}, or name the folder of traces with --traces",
+        )
     trace = Trace(path)
     if not trace.complete.any():
-        raise UserError(f"no checkpoint of {path} is complete", remedy=f"dynamics collect {name} (it says what fails)")
+        raise UserError(
+            f"no checkpoint of {path} is complete",
+            expected="at least one",
+            remedy=f"dynamics collect {name} (it says what fails)",
+        )
     return trace

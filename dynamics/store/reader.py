@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from checkpoints.errors import UserError, nearest
+from checkpoints.errors import UserError, first_line, nearest
 from checkpoints.paths import StrPath, as_path, as_text
 from checkpoints.series import Checkpoint
 
@@ -39,12 +40,30 @@ def open_trace(path: StrPath, *, chunks: Any = None) -> xr.DataTree:
     """
     path = as_path(path, "path")
     check_format(dict(open_group(path, mode="r").attrs), path)
-    tree = xr.open_datatree(path, engine="zarr", chunks=chunks)
-    return tree.map_over_datasets(_index_by_step)
+    try:
+        tree = xr.open_datatree(path, engine="zarr", chunks=chunks)
+        return tree.map_over_datasets(_index_by_step)
+    except Exception as error:  # the metadata of its arrays and groups may hold any JSON, too
+        raise _damaged(path, f"its metadata are damaged: {first_line(error)}") from error
 
 
 def _index_by_step(dataset: xr.Dataset) -> xr.Dataset:
     return dataset.set_xindex("step") if "step" in dataset.coords and "step" not in dataset.xindexes else dataset
+
+
+_ROOT = ("step", "tokens", "stage", "revision", "label", "status", "reason", "weights_digest")
+"""Arrays that every trace has, one entry per checkpoint."""
+
+_MOST = 10_000_000
+"""More checkpoints than this no training had: metadata that say so are damaged, and would be read for hours."""
+
+
+def _damaged(path: Path, what: str) -> UserError:
+    return UserError(
+        f"{path} cannot be read: {what}",
+        expected="the files as `dynamics collect` wrote them",
+        remedy="restore them from a copy, or move the trace away and collect the run anew",
+    )
 
 
 class Trace:
@@ -58,11 +77,17 @@ class Trace:
     def __init__(self, path: StrPath) -> None:
         self.path = as_path(path, "path")
         self.tree = open_trace(self.path)
+        root = self.tree.to_dataset()
+        lacking = [name for name in _ROOT if name not in root or root[name].dims != (CHECKPOINT,)]
+        if lacking or root.sizes[CHECKPOINT] > _MOST or root["step"].dtype.kind not in "iu":
+            raise _damaged(
+                self.path, f"its root array {lacking[0] if lacking else 'step'!r} is missing or of another form"
+            )
         try:
-            root = self.tree.to_dataset().load()
-        except (RuntimeError, ValueError, OSError) as error:
+            root = root.load()
+        except Exception as error:  # whatever reading a damaged chunk raises
             raise UserError(
-                f"a root array of {self.path} is damaged: {str(error).splitlines()[0]}",
+                f"a root array of {self.path} is damaged: {first_line(error)}",
                 expected="readable chunks in status, reason, weights_digest, ...",
                 remedy="delete the damaged file under status/c/: that checkpoint is then measured again",
             ) from error
@@ -93,7 +118,11 @@ class Trace:
             UserError: when the trace has no such probe.
         """
         if as_text(name, "probe") not in self.probes:
-            raise UserError(f"{self.path} has no probe {name!r}", remedy=nearest(name, self.probes))
+            raise UserError(
+                f"{self.path} has no probe {name!r}",
+                expected=f"one of {', '.join(self.probes)}" if self.probes else "a run with analyses or `probes`",
+                remedy=nearest(name, self.probes),
+            )
         return self.tree[name].to_dataset()
 
     def checkpoints(self) -> tuple[Checkpoint, ...]:
@@ -114,7 +143,11 @@ class Trace:
         dataset = self.probe(probe)
         if as_text(name, "label") not in dataset or dataset[name].dims != (PROMPT,):
             labels = [str(label) for label, values in dataset.coords.items() if values.dims == (PROMPT,)]
-            raise UserError(f"probe {probe!r} in {self.path} has no label {name!r}", remedy=nearest(name, labels))
+            raise UserError(
+                f"probe {probe!r} in {self.path} has no label {name!r}",
+                expected="a label that its prompts were given",
+                remedy=nearest(name, labels),
+            )
         values: np.ndarray = dataset[name].values
         return np.array([str(v) for v in values]) if values.dtype.kind not in "biuf" else values
 
@@ -154,6 +187,7 @@ class Trace:
         if as_text(variable, "variable") not in dataset:
             raise UserError(
                 f"probe {probe!r} in {self.path} has no variable {variable!r}",
+                expected="one that was measured on it",
                 remedy=nearest(variable, map(str, dataset.data_vars)),
             )
         return dataset[variable]

@@ -11,9 +11,10 @@ from typing import Any, cast
 import numpy as np
 import zarr
 
-from checkpoints.errors import UserError
+from checkpoints.errors import UserError, first_line, short, shown
 
 from ..names import Status
+from .attributes import check_attributes
 from .create import create_trace, grow_trace, put_attributes
 from .declaration import FORMAT, FORMAT_VERSION, WEIGHTS, TraceDeclaration
 
@@ -50,24 +51,25 @@ def delete_slab(variable: Path, index: int) -> None:
 
 
 def check_format(attributes: Mapping[str, Any], path: Path) -> None:
-    """Refuse what is no trace, and a trace of a newer version.
+    """Refuse what is no trace, a trace of a newer version, and one whose attributes were damaged.
 
     Raises:
-        UserError: with the version found and the versions that this program reads.
+        UserError: with the version found and the versions that this program reads, or the attribute.
     """
     if attributes.get("format") != FORMAT:
         raise UserError(
-            f"{path} is not a trace: its attribute `format` is {attributes.get('format')!r}",
+            f"{path} is not a trace: its attribute `format` is {shown(attributes.get('format'))}",
             expected=f"{FORMAT!r}",
             remedy="give the path of a folder that `dynamics collect` wrote",
         )
     version = attributes.get("format_version")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
+    if type(version) is not int or not 0 < version <= FORMAT_VERSION:
         raise UserError(
-            f"{path} has trace format version {version}",
+            f"{path} has trace format version {short(str(version))}",
             expected=f"version {FORMAT_VERSION} or older",
             remedy="install a newer circuit-dynamics",
         )
+    check_attributes(attributes, path)
 
 
 class TraceWriter:
@@ -231,8 +233,12 @@ def open_group(path: Path, *, mode: Any) -> zarr.Group:
     """
     try:
         return zarr.open_group(path, mode=mode, zarr_format=3)
-    except (FileNotFoundError, FileExistsError, NotADirectoryError, KeyError, ValueError) as error:
+    except Exception as error:  # zarr.json may hold any JSON, or none
+        there = path.is_dir()
         raise UserError(
-            f"{path} is not a trace: {str(error).splitlines()[0] if str(error) else 'no Zarr group'}",
+            f"{path} is not a trace: {first_line(error) if there else 'there is no such folder'}",
             expected="a folder that `dynamics collect` wrote",
+            remedy="restore its zarr.json, or collect the run anew under another name"
+            if there
+            else "correct the path, or collect the run: dynamics collect NAME",
         ) from error

@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 from checkpoints.organism import OrganismConfig
 from checkpoints.organism.curriculum import QUICK_WORLDS, WorldEntry
 from checkpoints.organism.worlds import task_names
-from checkpoints.paths import StrPath, as_number, as_path
+from checkpoints.paths import StrPath, as_flag, as_number, as_path
 
 from ..analyser import analyse
 from ..collecting.rounds import collect
@@ -137,7 +137,7 @@ def validate(
     traces = as_path(traces, "traces")
     as_number(curves, "curves", least=1)
     as_number(organisms, "organisms", least=0)
-    if quick:
+    if as_flag(quick, "quick"):
         curves, organisms, discovery = 40, 0, 2000
         scenarios = suite((40,), kinds=("sigmoid",))[:2] + suite((40,), kinds=("none",))[:2]
     wanted = suite(checkpoints) if scenarios is None else scenarios

@@ -239,8 +239,8 @@ def test_mistakes_in_an_entity_file_are_named_with_record_and_column(
     ("name", "content", "message"),
     [
         ("mine.txt", "x", "unknown ending"),
-        ("mine.jsonl", "{", "record 1 is not JSON"),
-        ("mine.jsonl", "[]", "record 1 is no JSON object"),
+        ("mine.jsonl", "{", "line 1 is not JSON"),
+        ("mine.jsonl", "[]", "line 1 holds a list"),
         ("mine.jsonl", json.dumps(ENTITIES[0]), "1 known and 0 unknown entities"),
         ("mine.csv", "entity,answer\nLyon,France", "names no column 'question'"),
         ("mine.csv", "", "names no column 'entity'"),
