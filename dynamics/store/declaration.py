@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from checkpoints.errors import UserError
+from checkpoints.errors import UserError, short
 from checkpoints.series import Checkpoint
 
 from ..names import DIMENSIONS, LAYER, POSITION, PROMPT
@@ -131,6 +131,15 @@ class TraceDeclaration:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     bfloat16: bool = False
     layout: Literal["local", "sharded"] = "local"
+
+    def __post_init__(self) -> None:
+        for checkpoint in self.checkpoints:
+            if not 0 <= checkpoint.step < 2**63:
+                raise UserError(
+                    f"the step of {short(checkpoint.label or checkpoint.revision)!r} is {short(str(checkpoint.step), 40)}",
+                    expected="an optimizer step from 0 to 2^63 - 1, which is what a trace can hold",
+                    remedy="name this checkpoint after its step, or move it away",
+                )
 
     def dtype(self, variable: Variable) -> str:
         """numpy name of the dtype in which a variable is stored."""
