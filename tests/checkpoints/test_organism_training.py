@@ -188,6 +188,7 @@ def test_training_interrupted_between_two_remembered_states_ends_with_the_same_b
     assert weights(train("small", SMALL)) == uninterrupted
 
 
+@pytest.mark.slow
 def test_training_killed_by_the_system_ends_with_the_same_bits(
     tmp_path: Path, uninterrupted: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:

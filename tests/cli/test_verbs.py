@@ -143,7 +143,7 @@ def test_status_tells_pending_failed_masked_and_time_left(dynamics: Dynamics, co
     assert "step 2: truncated" in said.out and "step 3: left out" in said.out and "s a checkpoint" in said.out
 
 
-@pytest.mark.parametrize("layout", ["local", "sharded"])
+@pytest.mark.parametrize("layout", ["local", pytest.param("sharded", marks=pytest.mark.slow)])
 def test_verify_finds_what_is_damaged_and_repair_restores_the_same_bytes(
     dynamics: Dynamics, project: Path, layout: str
 ) -> None:

@@ -260,6 +260,7 @@ def written() -> tuple[Path, dict[str, Any]]:
 ASKED = ("explain", "mine", SUM)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dictionary", ["cross", "chained"])
 def test_a_run_is_explained_with_its_features(project: Callable[..., Said], dictionary: str) -> None:
     code, out, err = project(*ASKED, "--features", dictionary)
@@ -284,6 +285,7 @@ def test_a_run_is_explained_with_its_features(project: Callable[..., Said], dict
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_without_features_nothing_is_added(project: Callable[..., Said]) -> None:
     assert project(*ASKED, "--checkpoints", "2")[0] == 0
     folder, content = written()
@@ -292,6 +294,7 @@ def test_without_features_nothing_is_added(project: Callable[..., Said]) -> None
     assert "splits" not in (folder / "index.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_fewer_checkpoints_than_the_dictionarys_have_the_same_features(project: Callable[..., Said]) -> None:
     assert project(*ASKED, "--features", "cross")[0] == 0
     folder, whole = written()
@@ -303,6 +306,7 @@ def test_fewer_checkpoints_than_the_dictionarys_have_the_same_features(project: 
         assert one["checkpoints"][0]["split"][name] == pytest.approx(whole["checkpoints"][-1]["split"][name])
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_cannot_be_read_takes_the_crosscoders_features_and_spares_the_chains(
     project: Callable[..., Said],
 ) -> None:
@@ -327,6 +331,7 @@ def test_a_checkpoint_that_cannot_be_read_takes_the_crosscoders_features_and_spa
         shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 def test_other_weights_than_the_dictionarys_are_refused(project: Callable[..., Said]) -> None:
     from safetensors.torch import load_file, save_file
 
@@ -339,6 +344,7 @@ def test_other_weights_than_the_dictionarys_are_refused(project: Callable[..., S
     assert project(*ASKED)[0] == 0  # without features whatever is there is explained
 
 
+@pytest.mark.slow
 def test_dictionaries_that_do_not_fit_are_refused(project: Callable[..., Said]) -> None:
     def refused(dictionary: str, *parts: str) -> None:
         code, out, err = project(*ASKED, "--features", dictionary)

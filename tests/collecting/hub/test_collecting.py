@@ -156,6 +156,7 @@ def test_a_dry_run_downloads_no_weights(hub: Hub, tmp_path: Path) -> None:
     assert not hub.asked(".safetensors")
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_nothing_that_the_next_one_does_not_clear(hub: Hub, tmp_path: Path) -> None:
     published(hub, tmp_path)
     code = (
