@@ -23,6 +23,7 @@ __all__ = [
     "as_texts",
     "beside",
     "cache_folder",
+    "replace_text",
     "require_path",
 ]
 
@@ -80,6 +81,17 @@ def absolute(path: StrPath) -> Path:
         UserError: as :func:`require_path`.
     """
     return beside(Path(), path).resolve()
+
+
+def replace_text(file: Path, text: str) -> None:
+    """Write a file in one move: whoever reads it, or writes it after a crash, finds the old text or the new one.
+
+    Raises:
+        OSError: when it cannot be written; the old text stays.
+    """
+    partial = file.with_name(file.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, file)
 
 
 def as_path(value: object, what: str) -> Path:

@@ -5,24 +5,27 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xarray as xr
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from checkpoints.errors import UserError
+from checkpoints.paths import replace_text
 from checkpoints.series import Checkpoint
 
 from ..names import CHECKPOINT
 from .declaration import FORMAT, FORMAT_VERSION, TraceDeclaration, chunk_shape
+from .derived import aside, consolidate
 from .variable import Variable
 
-__all__ = ["consolidate", "create_trace", "grow_trace", "put_attributes", "put_coordinate"]
+__all__ = ["create_trace", "grow_trace", "put_attributes", "put_coordinate", "put_dataset"]
 
+_DERIVED_CHUNK_BYTES = 2**22
 _COORDINATE_CHUNK = 1024
 """Entries in one chunk of a coordinate along checkpoints: a chunk may be larger than its array, which then can grow."""
 
@@ -35,7 +38,7 @@ def create_trace(path: Path, declaration: TraceDeclaration) -> None:
     Raises:
         UserError: when the folder cannot be written.
     """
-    partial = path.with_name(path.name + ".partial")
+    partial = aside(path)
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -147,9 +150,7 @@ def put_attributes(path: Path, changed: Mapping[str, Any]) -> None:
     file = path / "zarr.json"
     content = json.loads(file.read_text(encoding="utf-8"))
     content["attributes"].update(json.loads(json.dumps(changed, default=str)))
-    partial = file.with_name("zarr.json.partial")
-    partial.write_text(json.dumps(content), encoding="utf-8")
-    os.replace(partial, file)
+    replace_text(file, json.dumps(content))
 
 
 def _create_variable(node: zarr.Group, variable: Variable, declaration: TraceDeclaration, checkpoints: int) -> None:
@@ -217,13 +218,30 @@ def put_coordinate(
     _whole(stored)[:] = array
 
 
+def put_dataset(node: zarr.Group, dataset: xr.Dataset, attributes: Mapping[str, Any]) -> None:
+    """Write a dataset into a group: chunked along the first dimension, so that a part of it can be read alone."""
+    coords = {str(name): array for name, array in dataset.coords.items() if array.ndim == 1}
+    for name, array in coords.items():
+        put_coordinate(node, name, str(array.dims[0]), array.values.tolist())
+    for key, array in dataset.data_vars.items():
+        values = np.asarray(array.values)
+        if values.dtype.kind in "TUO":
+            values = values.astype(object)
+        first = max(1, _DERIVED_CHUNK_BYTES // max(1, values[:1].nbytes)) if values.ndim else 1
+        stored = node.create_array(
+            str(key),
+            shape=values.shape,
+            chunks=tuple(max(1, n) for n in (*(min(first, n) for n in values.shape[:1]), *values.shape[1:])),
+            dtype="string" if values.dtype.kind == "O" else values.dtype,
+            fill_value=np.nan if values.dtype.kind == "f" else -1 if values.dtype.kind == "i" else None,
+            dimension_names=[str(d) for d in array.dims],
+            compressors=[ZstdCodec(level=1), Crc32cCodec()],
+            attributes={k: str(v) for k, v in array.attrs.items()},
+        )
+        _whole(stored)[...] = values
+    node.attrs.update({"coordinates": " ".join(coords), **attributes})
+
+
 def _whole(array: zarr.Array[Any]) -> zarr.Array[Any]:
     """The same array, of which every chunk is written, so that one that is missing shows."""
     return array.with_config({"write_empty_chunks": True})
-
-
-def consolidate(path: Path) -> None:
-    """(Re)write the consolidated metadata; zarr's remark that version 3 does not specify it yet is not for users."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        zarr.consolidate_metadata(str(path))

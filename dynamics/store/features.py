@@ -1,14 +1,12 @@
 """Features beside the raw slabs: ``features/<dictionary>`` and, for each probe read through it, a group in that.
 
-Written whole and put in place in one move; chunked along the first dimension, so that one checkpoint's, or some features',
-values can be read alone. Dimensions: docs/trace-format.md.
+Chunked along the first dimension, so that one checkpoint's, or some features', values can be read alone. Dimensions: docs/trace-format.md.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,20 +14,18 @@ from typing import Any
 import numpy as np
 import xarray as xr
 import zarr
-from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from checkpoints.errors import UserError, nearest
 from checkpoints.foreign import parse_json
 from checkpoints.paths import StrPath
 
 from .attributes import check_dictionary
-from .create import consolidate, put_coordinate
+from .create import put_dataset
 from .declaration import FEATURES
+from .derived import put_derived, whole
 from .reader import Trace
 
 __all__ = ["FeatureTable", "dictionaries_in", "write_features"]
-
-_CHUNK_BYTES = 2**22
 
 
 def write_features(
@@ -44,47 +40,19 @@ def write_features(
         probes: arrays of each probe that was read through it.
         settings: kept as the attribute ``dictionary`` (JSON).
     """
-    folder = trace / FEATURES
-    final, partial, old = folder / name, folder / f".{name}.partial", folder / f".{name}.old"
-    zarr.open_group(trace, mode="r+", use_consolidated=False).require_group(FEATURES)
-    for left in (partial, old):
-        shutil.rmtree(left, ignore_errors=True)
-    root = zarr.open_group(partial, mode="w", zarr_format=3)
-    _fill(root, about, {"dictionary": json.dumps(dict(settings), ensure_ascii=False)})
-    for probe, dataset in probes.items():
-        _fill(root.create_group(probe), dataset, {})
-    if final.exists():
-        os.replace(final, old)
-    os.replace(partial, final)
-    shutil.rmtree(old, ignore_errors=True)
-    consolidate(trace)
 
+    def fill(group: zarr.Group) -> None:
+        put_dataset(group, about, {"dictionary": json.dumps(dict(settings), ensure_ascii=False)})
+        for probe, dataset in probes.items():
+            put_dataset(group.create_group(probe), dataset, {})
 
-def _fill(node: zarr.Group, dataset: xr.Dataset, attributes: Mapping[str, Any]) -> None:
-    for name, array in dataset.coords.items():
-        put_coordinate(node, str(name), str(array.dims[0]), array.values.tolist())
-    for name, array in dataset.data_vars.items():
-        values = np.asarray(array.values)
-        rest = max(1, values[:1].nbytes)
-        first = max(1, min(values.shape[0], _CHUNK_BYTES // rest)) if values.ndim else 1
-        stored = node.create_array(
-            str(name),
-            shape=values.shape,
-            chunks=(first, *(max(1, n) for n in values.shape[1:])),
-            dtype="string" if values.dtype.kind in "TUO" else values.dtype,
-            fill_value=np.nan if values.dtype.kind == "f" else -1 if values.dtype.kind == "i" else None,
-            dimension_names=[str(d) for d in array.dims],
-            compressors=[ZstdCodec(level=1), Crc32cCodec()],
-            attributes={k: str(v) for k, v in array.attrs.items()},
-        )
-        stored = stored.with_config({"write_empty_chunks": True})  # so that a chunk that is missing shows
-        stored[...] = values.astype(object) if values.dtype.kind in "TUO" else values
-    node.attrs.update({"coordinates": " ".join(map(str, dataset.coords)), **attributes})
+    put_derived(trace, f"{FEATURES}/{name}", fill)
 
 
 def dictionaries_in(trace: Trace) -> list[str]:
     """The dictionaries whose features a trace holds."""
-    return sorted(trace.tree[FEATURES].children) if FEATURES in trace.tree.children else []
+    there = sorted(trace.tree[FEATURES].children) if FEATURES in trace.tree.children else []
+    return [name for name in there if whole(trace.path, f"{FEATURES}/{name}")]
 
 
 def _settings(text: Any) -> Any:

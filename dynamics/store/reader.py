@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from checkpoints.paths import StrPath, as_path, as_text
 from checkpoints.series import Checkpoint
 
 from ..names import CHECKPOINT, POSITION, PROMPT
-from .declaration import FEATURES, WEIGHTS
+from .declaration import WEIGHTS
+from .derived import DERIVED
 from .writer import check_format, open_group
 
 __all__ = ["Trace", "open_trace"]
@@ -41,10 +43,27 @@ def open_trace(path: StrPath, *, chunks: Any = None) -> xr.DataTree:
     path = as_path(path, "path")
     check_format(dict(open_group(path, mode="r").attrs), path)
     try:
-        tree = xr.open_datatree(path, engine="zarr", chunks=chunks)
-        return tree.map_over_datasets(_index_by_step)
+        return _opened(path, chunks)
     except Exception as error:  # the metadata of its arrays and groups may hold any JSON, too
         raise _damaged(path, f"its metadata are damaged: {first_line(error)}") from error
+
+
+def _opened(path: Path, chunks: Any) -> xr.DataTree:
+    measured: dict[str, xr.Dataset] = {}
+    derived: dict[str, dict[str, Any]] = {}
+    for name, store in xr.backends.ZarrStore.open_store(path, group="/", consolidated=None).items():
+        parts = name.strip("/").split("/")
+        if parts[0] not in DERIVED:
+            measured[name] = _index_by_step(xr.open_dataset(store, chunks=chunks))
+        elif len(parts) > 1:
+            derived.setdefault("/".join(parts[:2]), {})["/".join(parts[2:]) or "/"] = store
+    tree = xr.DataTree.from_dict(measured)
+    for place, stores in derived.items():
+        if (path / place / "zarr.json").is_file():
+            with suppress(Exception):  # whatever is wrong with what is derived, it counts as absent
+                opened = {name: _index_by_step(xr.open_dataset(store, chunks=chunks)) for name, store in stores.items()}
+                tree[place] = xr.DataTree.from_dict(opened)
+    return tree
 
 
 def _index_by_step(dataset: xr.Dataset) -> xr.Dataset:
@@ -109,7 +128,7 @@ class Trace:
     @property
     def probes(self) -> list[str]:
         """The probes that were collected."""
-        return [name for name in self.tree.children if name not in ("results", FEATURES, WEIGHTS)]
+        return [name for name in self.tree.children if name not in (*DERIVED, WEIGHTS)]
 
     def probe(self, name: str) -> xr.Dataset:
         """One probe's group, lazily.

@@ -17,6 +17,7 @@ from ..names import Status
 from .attributes import check_attributes
 from .create import create_trace, grow_trace, put_attributes
 from .declaration import FORMAT, FORMAT_VERSION, WEIGHTS, TraceDeclaration
+from .derived import sweep_derived
 
 __all__ = ["TraceWriter", "check_format", "delete_slab", "open_group", "remark", "slab_files"]
 
@@ -211,7 +212,11 @@ class TraceWriter:
 
     def _sweep(self) -> None:
         for orphan in self.path.rglob("*.partial"):
-            orphan.unlink(missing_ok=True)
+            if orphan.is_file():
+                orphan.unlink()
+            else:  # an older version of this program wrote features there
+                shutil.rmtree(orphan, ignore_errors=True)
+        sweep_derived(self.path)
 
 
 def _other_analyses(attributes: Mapping[str, Any], declaration: TraceDeclaration) -> str:
