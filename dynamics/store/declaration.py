@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import prod
+from math import ceil, prod
 from typing import Any, Literal
 
 import numpy as np
@@ -41,8 +41,10 @@ _COMPUTED = ("dtype", "tokenizer_digest", "model_config", "series")
 def chunk_shape(variable: Variable, itemsize: int) -> tuple[int, ...]:
     """Chunk sizes without the checkpoint dimension: activations one layer a chunk, at most about 1 MiB by prompts.
 
+    Chunks share the prompts out evenly: the last one is stored whole, however few prompts are in it.
+
     >>> chunk_shape(Variable("r", ("prompt", "position", "layer", "d_model"), (900, 2, 24, 1024), "activation", ""), 2)
-    (256, 2, 1, 1024)
+    (225, 2, 1, 1024)
     """
     sizes = [
         1 if d == LAYER and variable.kind == "activation" else n
@@ -52,7 +54,8 @@ def chunk_shape(variable: Variable, itemsize: int) -> tuple[int, ...]:
         if dim in variable.dims and prod(sizes) * itemsize > _CHUNK_BYTES:
             at = variable.dims.index(dim)
             rest = prod(sizes) // sizes[at] * itemsize
-            sizes[at] = max(1, _CHUNK_BYTES // rest)
+            parts = ceil(sizes[at] / max(1, _CHUNK_BYTES // rest))
+            sizes[at] = ceil(sizes[at] / parts)
     return tuple(sizes)
 
 

@@ -90,6 +90,17 @@ def test_activation_chunks_are_one_checkpoint_one_layer_and_about_one_mebibyte(t
     assert root["mine/text"].chunks == (4,)
 
 
+@pytest.mark.parametrize("prompts", [1, 227, 228, 240, 454, 455, 900, 1024, 5000])
+@pytest.mark.parametrize("width", [64, 576, 1024, 8192])
+def test_chunks_share_the_prompts_out_evenly(prompts: int, width: int) -> None:
+    variable = Variable("r", ("prompt", "position", "layer", "d_model"), (prompts, 2, 24, width), "activation", "")
+    rows = chunk_shape(variable, 4)[0]
+    parts = -(-prompts // rows)
+    assert rows * width * 2 * 4 <= 2**20 or rows == 1
+    assert rows * parts - prompts < parts  # fewer empty rows than chunks
+    assert parts == -(-prompts // max(1, 2**20 // (width * 2 * 4)))  # and no more chunks than their size asks for
+
+
 def test_flags_have_one_chunk_per_checkpoint_so_that_writers_cannot_lose_each_others(tmp_path: Path) -> None:
     fill(tmp_path / "t.zarr", declare())
     root: Any = zarr.open_group(tmp_path / "t.zarr", mode="r")
