@@ -69,15 +69,18 @@ def agreement_of(onsets: Mapping[str, Onset]) -> Agreement:
     earliest, latest = (ordered[0], ordered[-1]) if ordered else ("", "")
     spread = positions[latest] - positions[earliest] if ordered else None
     absent = [name for name, onset in onsets.items() if onset.state == "not emerged"]
+    unfit = [name for name, onset in onsets.items() if onset.state == "not measurable" and there]
     pairs = len(agreeing) + len(disagreeing)
     if not there:
         parts = ["no definition finds an onset"]
-    elif not disagreeing and not absent:
+    elif not disagreeing and not absent and not unfit:
         parts = [f"all {len(there)} definitions agree"]
     else:
         parts = [f"{len(there)} of {len(onsets)} definitions find an onset"]
         if absent:
             parts.append("not found by " + ", ".join(absent))
+        if unfit:
+            parts.append(", ".join(unfit) + (" do not fit" if len(unfit) > 1 else " does not fit"))
         if disagreeing:
             parts.append(f"{len(agreeing)} of {pairs} pairs agree")
     if spread is not None:

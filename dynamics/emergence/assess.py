@@ -20,13 +20,16 @@ lasting are measured on the values themselves:
 
 - floor F: median of the valid values before the onset; without any, the null's mean at the first valid checkpoint
   (``not emerged``: median of all). Plateau P: median of the last tenth of the valid values (at least one, and none
-  from before the onset); for *transient* the largest value of the run.
+  from before the onset), or of the last part of it in which the curve has stopped rising: the part is halved while its
+  later half lies above the earlier by more than noise and more than a tenth of P - F, which completion does not ask for
+  either. For *transient* the largest value of the run.
 - midpoint: the upward crossing of F + 0.5 (P - F) from which the curve stays at or above that level until the end
   (transient: until its peak), with the same tolerance of noise as above; interpolated linearly in
   x = log10(step + 1), which puts step 0 at x = 0.
 - completion: the first checkpoint at F + 0.9 (P - F) or above, not before the midpoint, from which the curve is never
   clearly below that level twice in a row. A plateau wavers around nine tenths of itself, so that the stricter rule of
-  the midpoint would put completion at the last chance dip.
+  the midpoint would put completion at the last chance dip. Where the last checkpoint is still above the one before it by as
+  much, the curve is *still rising*: completion is right-censored, and the midpoint that of the rise so far.
 - width: x(0.9) - x(0.1) in decades, with x(0.1) defined as the midpoint is and x(0.9) as completion is.
 
 If P <= F (the null fell, rather than the curve rose), there are none of the three.
@@ -81,6 +84,9 @@ RANGE = 0.95
 
 ROUNDING = 1e-9
 """Relative: a curve that equals its bound up to this is not above it (accuracies are rounded quotients)."""
+
+RISING = 2.33
+"""Standard errors by which a curve must still rise for its end to be no plateau: one-sided 99%."""
 
 SHARES = (0.1, 0.5, 0.9)
 """Shares of the rise: start of the width, midpoint, completion."""
@@ -167,15 +173,19 @@ def assess(
 
     floor = float(np.median(v[: runs.start[0]])) if runs.start[0] > 0 else float(bound.mean[0])
     run = v[runs.start[0] : runs.stop[0] + 1]
+    rising = False
     if state == "transient":
         top = int(runs.start[0] + run.argmax())
         plateau = float(v[top])
     else:
         top = len(v) - 1
-        plateau = float(np.median(v[max(int(runs.start[0]), len(v) - math.ceil(0.1 * len(v))) :]))
+        first = max(int(runs.start[0]), len(v) - math.ceil(0.1 * len(v)))
+        plateau, rising = _plateau(v, noise, floor, first)
     known |= {"floor": series.signed(floor), "plateau": series.signed(plateau)}
     if plateau > floor:
         known |= _rise(at[: top + 1], v[: top + 1], noise[: top + 1], floor, plateau)
+        if rising:
+            known |= {"completion": _interval(at, top, len(v)), "width_decades": None}
     return Emergence(**known)
 
 
@@ -325,6 +335,28 @@ def _fall(series: _Series, v: FloatArray, noise: FloatArray) -> float | None:
         away = away - away.mean(axis=1, keepdims=True)
         chance = float(np.quantile(away[peak:].max(axis=0) - away[-1], RANGE, method="higher")) if height > 0 else 0.0
     return series.signed(height) if height > chance else None
+
+
+def _plateau(v: FloatArray, noise: FloatArray, floor: float, first: int) -> tuple[float, bool]:
+    """The level at which the curve has stopped rising, and whether it has not.
+
+    Args:
+        v: (checkpoint,) the valid values.
+        noise: (checkpoint,) standard errors; what two checkpoints err together would only make them smaller.
+        floor: level before the onset.
+        first: where the plateau begins at the earliest.
+    """
+
+    def rises(begin: int) -> bool:
+        middle = begin + (v.size - begin) // 2
+        parts = slice(begin, middle), slice(middle, None)
+        early, late = (float(np.median(v[part])) for part in parts)
+        error = math.sqrt(sum(float((noise[part] ** 2).mean()) / v[part].size for part in parts))
+        return late - early > max(RISING * error, (1.0 - SHARES[2]) * (late - floor))
+
+    while v.size - first > 1 and rises(first):
+        first += (v.size - first + 1) // 2
+    return float(np.median(v[first:])), first == v.size - 1 and rises(first - 1)
 
 
 def _rise(at: IntArray, v: FloatArray, noise: FloatArray, floor: float, plateau: float) -> dict[str, Any]:

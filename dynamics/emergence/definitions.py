@@ -4,20 +4,27 @@ Published onsets of one circuit in one model differ up to tenfold by definition.
 
 - **excess over null**: the first checkpoint from which the curve stays above the null's simultaneous bound
   (:mod:`dynamics.emergence.assess`). Truth: the first checkpoint whose *expected* value is above it.
-- **change point**: the kink where a flat curve begins to rise: a segmented model in log step, constant - linear -
-  constant (Hudson 1966; Muggeo 2003). Truth: the location of the kink.
+- **change point**: the kink where the steepest part of the curve begins: a segmented model in log step, constant - linear -
+  constant (Hudson 1966; Muggeo 2003), with a slope in place of either constant where the curve has it
+  (:mod:`dynamics.emergence.growth`). Truth: the location of the kink.
 - **half rise**: where the curve crosses the middle between floor and plateau (:mod:`dynamics.emergence.crossing`). No shape is assumed.
   Truth: the location where the expectation does.
-- **sigmoid**: the midpoint of a logistic curve. Truth: the parameter.
+- **sigmoid**: the midpoint of a logistic curve, with the same growth beside it. Truth: the parameter.
 - **first passage**, if a level is given: the first checkpoint that reaches it, as authors of single runs report
   ("test accuracy of 99%"). It is about this curve and no expectation, and has no interval beyond its neighbours.
 
-The shape-based ones are only given where a rise is found: what the shape explains beyond a constant is compared with
+The shape-based ones are only given where the curve exceeds its null, and where a rise is found: what the shape explains beyond a constant is compared with
 the same in every null draw, which is exact for whatever dependence between checkpoints the draws share with the curve
 (a change point "found" by least squares always exists; that null distribution is not chi-squared: Davies 1987). The
 kink must also be worth its parameters: the Bayesian information criterion (Schwarz 1978) of the segmented model, each
 kink counted as two parameters (as the modified criterion of Zhang and Siegmund 2007 does to first order), below those
 of a constant and of a straight line in x, which has no kink.
+
+A model that does not fit gives no onset but says so: where the misfit is beyond sampling and runs along training with a
+pattern (:mod:`dynamics.emergence.shapes`). Without a pattern it is noise of the training, by which the interval is widened. A curve
+that is above its null from the first checkpoint on is *present from start* by them too, unless at least half of its height
+above the null is a rise within the series, beyond the curve's own noise; so is one whose kink (or middle) lies before the first
+checkpoint, however it goes on: what was not measured is not dated.
 
 For transient curves the rise is fitted up to the middle of the plateau, and the loss from there on, mirrored.
 
@@ -37,7 +44,7 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -46,10 +53,11 @@ import numpy.typing as npt
 
 from dynamics.emergence.alternatives import Comparison, compare_shapes
 from dynamics.emergence.assess import assess
+from dynamics.emergence.columns import Shape
 from dynamics.emergence.crossing import summit
 from dynamics.emergence.noise import Noise, noise_of
-from dynamics.emergence.rises import half_rise, rise_p_values
-from dynamics.emergence.shapes import Shape, ShapeFit, fit_shape
+from dynamics.emergence.rises import half_rise, rise_p_values, rises_after_start
+from dynamics.emergence.shapes import ShapeFit, fit_shape
 from dynamics.emergence.types import Emergence, Interval, State, TokenPair, Trend, finite_ends, tokens_of
 from dynamics.numerics.arrays import FloatArray, IntArray
 
@@ -57,6 +65,9 @@ __all__ = ["NAMES", "Onset", "definitions"]
 
 
 NAMES = ("excess over null", "change point", "half rise", "sigmoid", "first passage")
+
+BELOW = "never above its null"
+"""Why a definition that looks at the shape alone dates no rise: the null explains it."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +185,9 @@ def definitions(
     if emergence.state == "not measurable" or valid.sum() < 5:
         reason = emergence.reason or f"{valid.sum()} valid checkpoints; a shape needs at least 5"
         found |= {name: Onset(name, "not measurable", reason=reason) for name in NAMES[1:4]}
+    elif emergence.state == "not emerged":
+        never = Interval(int(at[valid][-1]), None)
+        found |= {name: counted(Onset(name, "not emerged", between=never, reason=BELOW)) for name in NAMES[1:4]}
     else:
         sign = 1.0 if direction == "up" else -1.0
         table = None if draws is None else sign * np.asarray(draws, dtype=np.float64)[valid]
@@ -198,8 +212,10 @@ def _shaped(
         rising, falling = slice(None, top + 1), slice(top, None)
     whole = noise_of(v, draws)
     noise = whole if rising == slice(None) else noise_of(v[rising], None if draws is None else draws[rising])
+    if emergence.state == "present from start" and not rises_after_start(x, v, whole, null, level=level):
+        return [Onset(name, "present from start", between=emergence.onset) for name in NAMES[1:4]]
     results = []
-    evidence = compare_shapes(x[rising], v[rising], noise) if v[rising].size >= 5 else None
+    evidence = compare_shapes(x[rising], v[rising], noise, level=level) if v[rising].size >= 5 else None
     p_values: dict[Shape, tuple[float, float]] = {}
     for name in NAMES[1:4]:
         if evidence is None:
@@ -210,12 +226,9 @@ def _shaped(
         if shape not in p_values:  # of the whole curve: a part chosen for being high would always be found
             p_values[shape] = rise_p_values(shape, x, v, null)
         rise, far = p_values[shape]
-        if emergence.state == "present from start" and rise > 1.0 - level and far <= 1.0 - level:
-            results.append(Onset(name, "present from start", between=emergence.onset, p_value=rise))
-            continue
         test = evidence, min(rise, far) if emergence.state == "transient" else rise
         onset = _one(name, at[rising], x[rising], v[rising], noise, test, level, ranges=draws is not None)
-        if emergence.state == "transient" and onset.state == "emerged":
+        if emergence.state == "transient" and onset.state in ("emerged", "present from start"):
             loss = _loss(name, at[falling], v[falling], None if draws is None else draws[falling], emergence)
             onset = replace(onset, state="transient", loss=loss)
         results.append(onset)
@@ -238,31 +251,53 @@ def _one(
     nowhere = Onset(name, "not emerged", between=Interval(int(at[-1]), None), p_value=p_value)
     if p_value > 1.0 - level:
         return replace(nowhere, reason="no rise beyond what the null draws show")
-    if name == "half rise":
-        location, low, high = half_rise(x, v, noise, level=level)
+
+    def dated(location: float, low: float, high: float) -> Onset:
         between = _neighbours(at, x, location)
-        span = _steps(x, low, high) if ranges else None
+        if between.by is None:
+            return replace(nowhere, weights=evidence.weights, reason="it lies beyond the last checkpoint")
         return Onset(
-            name, "emerged", _step(between, location), between, span, p_value=p_value, weights=evidence.weights
+            definition=name,
+            state="present from start" if between.after is None else "emerged",
+            step=_step(between, location),
+            between=between,
+            range=_steps(x, low, high) if ranges else None,
+            p_value=p_value,
+            weights=evidence.weights,
         )
+
+    if name == "half rise":
+        return dated(*half_rise(x, v, noise, level=level))
     if name == "change point" and not evidence.kink:
         best = min(("constant", "linear"), key=lambda one: evidence.bic[one])
         return replace(nowhere, weights=evidence.weights, reason=f"no kink: the curve is {best} in log step")
-    fit = fit_shape(shape, x, v, noise, level=level, ranges=ranges)
+    fits = evidence.fits["segmented" if shape == "ramp" else "sigmoid"]
+    fit = fits[0]
+    if not fit.fits:
+        return Onset(
+            name,
+            "not measurable",
+            p_value=p_value,
+            weights=evidence.weights,
+            overdispersion=fit.overdispersion,
+            reason=f"does not fit: the curve strays from it with a pattern, {fit.overdispersion:.1f} times its noise",
+        )
+    onset = dated(fit.location, *_hull(one.location_range for one in fits))
+    if onset.state == "not emerged":
+        return onset
     factor = 0.8 if shape == "ramp" else 2.0 * float(np.log(9.0))
-    between = _neighbours(at, x, fit.location)
-    return Onset(
-        definition=name,
-        state="emerged",
-        step=_step(between, fit.location),
-        between=between,
-        range=_steps(x, *fit.location_range) if ranges else None,
+    low, high = _hull(one.scale_range for one in fits)
+    return replace(
+        onset,
         width_decades=factor * fit.scale,
-        width_range=(factor * fit.scale_range[0], factor * fit.scale_range[1]) if ranges else None,
-        p_value=p_value,
-        weights=evidence.weights,
+        width_range=(factor * low, factor * high) if ranges else None,
         overdispersion=fit.overdispersion,
     )
+
+
+def _hull(ranges: Iterable[tuple[float, float]]) -> tuple[float, float]:
+    low, high = zip(*ranges, strict=True)
+    return min(low), max(high)
 
 
 def _loss(name: str, at: IntArray, v: FloatArray, draws: FloatArray | None, emergence: Emergence) -> Interval | None:

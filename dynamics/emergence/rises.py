@@ -6,12 +6,13 @@ import numpy as np
 from scipy.stats import chi2
 
 from dynamics.emergence.bound import draws_needed, simultaneous_bound
+from dynamics.emergence.columns import Shape, gain, widest
 from dynamics.emergence.crossing import Crossing, crossing, half_level, interval, quantile
 from dynamics.emergence.noise import Noise
-from dynamics.emergence.shapes import Shape, gain, plausible, widest
+from dynamics.emergence.shapes import plausible
 from dynamics.numerics.arrays import FloatArray
 
-__all__ = ["half_rise", "rise_p_values"]
+__all__ = ["half_rise", "rise_p_values", "rises_after_start"]
 
 
 STILL = 1.96
@@ -56,6 +57,28 @@ def rise_p_values(shape: Shape, x: FloatArray, values: FloatArray, null: FloatAr
         for one in (explained, farthest)
     )
     return rise, far
+
+
+def rises_after_start(x: FloatArray, values: FloatArray, noise: Noise, null: FloatArray, *, level: float) -> bool:
+    """Whether a curve that is above its null from the first checkpoint on has most of its rise still before it.
+
+    It has where half of its height above the null's mean, or more, is a rise within the series, and that rise is beyond the
+    curve's own noise. The null draws say nothing of that: shuffled answers to the same predictions do not vary along training.
+
+    Args:
+        x: (checkpoint,) log10(step + 1).
+        values: (checkpoint,) finite.
+        noise: of the curve.
+        null: (checkpoint, null_draw) curves of the null.
+        level: of the test.
+    """
+    floor, plateau = half_level((values - np.nanmean(null, axis=1))[None])
+    if floor[0] >= 0.5 * plateau[0]:
+        return False
+    scale = noise.scale(np.full(values.shape, values.mean()))
+    together = np.concatenate([values[None], noise.residuals.T * scale])
+    explained = gain(together, 1.0 / scale**2, widest("logistic", x)[2]).max(axis=(1, 2))
+    return bool(1 + (explained[1:] >= explained[0]).sum() <= (1.0 - level) * explained.size)
 
 
 def half_rise(x: FloatArray, values: FloatArray, noise: Noise, *, level: float = 0.95) -> tuple[float, float, float]:

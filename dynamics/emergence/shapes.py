@@ -13,29 +13,26 @@ hold for kinks nor for a step between two checkpoints, but from curves that have
 noise of the draws: the interval is :math:`\{\theta_0 : T(\theta_0) \le q^*\}` (test inversion with a bootstrap critical
 value: Hall 1992, section 3.10; Hansen 2000 for thresholds). Where a rise is steeper than the checkpoints are dense, T
 is flat between two of them, and the interval holds all that lies between.
+
+A misfit beyond sampling is either noise of the training, and the interval is widened by it (quasi-likelihood: Wedderburn
+1974), or another shape. In the second case the residuals keep their sign from checkpoint to checkpoint: where their
+correlation with their neighbours is beyond that of refitted draws, the shape does not fit.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 from scipy.optimize import isotonic_regression
-from scipy.special import expit
 from scipy.stats import chi2
 
+from dynamics.emergence.columns import Shape, Side, basis, gain, gain_beside, growths, widest
 from dynamics.emergence.crossing import quantile
 from dynamics.emergence.noise import Noise
 from dynamics.numerics.arrays import FloatArray
 
-__all__ = ["Shape", "ShapeFit", "basis", "fit_shape", "gain", "grid", "plausible", "widest"]
-
-Shape = Literal["logistic", "ramp"]
-
-LOCATIONS, SCALES = 72, 32
-"""Size of the widest grid."""
+__all__ = ["ShapeFit", "fit_shape", "plausible"]
 
 NARROWED = 48, 64
 """Size of the grid at every narrowing. For a ramp, location and scale determine each other nearly: where the scales are too
@@ -60,8 +57,11 @@ class ShapeFit:
         location_range, scale_range: 95% intervals; an end at the edge of what was searched is infinite (scale: 0 or
             infinity).
         mean: (checkpoint,) the fitted curve.
-        misfit: weighted residual sum of squares; about checkpoints - 4 if the shape is right.
+        misfit: weighted residual sum of squares; about checkpoints - 4, and less one for every growth, if the shape is right.
         overdispersion: factor on the variance of the draws; above 1 where the misfit cannot be sampling.
+        growth: on which sides of the rise the curve grows.
+        fits: whether the misfit is noise, of sampling or of training; False where it has a pattern along training. Looked
+            at together with the intervals.
     """
 
     location: float
@@ -73,65 +73,19 @@ class ShapeFit:
     mean: FloatArray
     misfit: float
     overdispersion: float
-
-
-def basis(shape: Shape, x: FloatArray, location: FloatArray, scale: FloatArray) -> FloatArray:
-    """The shapes between 0 and 1, (location, scale, checkpoint)."""
-    u = (x - location[:, None, None]) / scale[None, :, None]
-    return np.asarray(expit(u) if shape == "logistic" else np.clip(u, 0.0, 1.0))
-
-
-def gain(curves: FloatArray, weight: FloatArray, shapes: FloatArray) -> FloatArray:
-    """What a shape explains beyond a constant: weighted sum of squares (curve, location, scale), 0 for a fall.
-
-    Args:
-        curves: (curve, checkpoint).
-        weight: (checkpoint,) inverse variances.
-        shapes: (location, scale, checkpoint), see :func:`basis`.
-    """
-    share = weight / weight.sum()
-    flat = shapes.reshape(-1, shapes.shape[-1])
-    # The curves are centred, not the shapes, of which there are more: the products are the same.
-    size = weight.sum() * ((flat**2 @ share) - (flat @ share) ** 2)
-    # A shape that is constant over the checkpoints (numerically) explains nothing.
-    known = size > 1e-10 * weight.sum()
-    product = np.maximum(((curves - (curves @ share)[:, None]) * weight) @ flat.T, 0.0)
-    explained = np.square(product, out=product)
-    explained *= np.where(known, 1.0 / np.where(known, size, 1.0), 0.0)
-    return np.asarray(explained.reshape(len(curves), *shapes.shape[:2]))
-
-
-def grid(shape: Shape, x: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """The widest grid of locations and scales for checkpoints at ``x``."""
-    gaps, length = np.diff(x), float(x[-1] - x[0])
-    low, high = float(x[0]), float(x[-1])
-    # Of checkpoints at random some two nearly coincide: nothing is that steep, and the grid would get coarse.
-    # The steepest shape is a jump between two checkpoints, wherever between them it is.
-    least = max(float(gaps.min()), length / 400.0) / (100.0 if shape == "logistic" else 50.0)
-    most = length / 2.5 if shape == "logistic" else 1.5 * length
-    return np.linspace(low, high, LOCATIONS), np.geomspace(least, max(most, 2 * least), SCALES)
-
-
-def widest(shape: Shape, x: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Locations, scales and shapes (location, scale, checkpoint) of the widest grid for checkpoints at ``x``.
-
-    They are kept, because a curve is fitted several times, and many curves have the same checkpoints.
-    """
-    return _widest(shape, np.ascontiguousarray(x).tobytes())
-
-
-@lru_cache(maxsize=8)
-def _widest(shape: Shape, points: bytes) -> tuple[FloatArray, FloatArray, FloatArray]:
-    x = np.frombuffer(points)
-    locations, scales = grid(shape, x)
-    found = locations, scales, basis(shape, x, locations, scales)
-    for array in found:
-        array.flags.writeable = False
-    return found
+    growth: tuple[Side, ...] = ()
+    fits: bool = True
 
 
 def fit_shape(
-    shape: Shape, x: FloatArray, values: FloatArray, noise: Noise, *, level: float = 0.95, ranges: bool = True
+    shape: Shape,
+    x: FloatArray,
+    values: FloatArray,
+    noise: Noise,
+    *,
+    growth: tuple[Side, ...] = (),
+    level: float = 0.95,
+    ranges: bool = True,
 ) -> ShapeFit:
     """Fit a shape and invert the likelihood-ratio test of its location and scale.
 
@@ -140,32 +94,53 @@ def fit_shape(
         x: (checkpoint,) log10(step + 1), increasing.
         values: (checkpoint,) the curve, finite, turned so that emergence is a rise.
         noise: of the curve.
+        growth: on which sides of the rise the curve grows.
         level: of the two intervals.
         ranges: whether the intervals are wanted; they are infinite otherwise.
     """
     locations, scales, shapes = widest(shape, x)
     outer = (locations[0], locations[-1], scales[0], scales[-1])
+    beside = growths(shape, x, locations, scales, growth)
+
+    def explained_by(curves: FloatArray, weight: FloatArray) -> FloatArray:
+        if not growth:
+            return gain(curves, weight, shapes)
+        return gain_beside(shape, curves, weight, shapes, beside, scales)[0]
+
+    def fitted(row: int, column: int, weight: FloatArray) -> tuple[float, float, FloatArray]:
+        at = np.array([locations[row]]), np.array([scales[column]])
+        g = basis(shape, x, *at)[0, 0]
+        if not growth:
+            floor, rise = _line(g, values, weight)
+            return floor, rise, floor + rise * g
+        columns = np.stack([np.ones(x.size), *(one[0, 0] for one in growths(shape, x, *at, growth)), g], axis=1)
+        root = np.sqrt(weight)
+        found = np.linalg.lstsq(columns * root[:, None], values * root, rcond=None)[0]
+        return float(found[0]), float(found[-1]), columns @ found
+
     mean = values
-    for _ in range(3):  # weights that depend on the mean: iterated
+    for _ in range(2 if growth else 3):  # weights that depend on the mean: iterated
         weight = 1.0 / noise.scale(mean) ** 2
-        location, scale, floor, rise = _best(values, weight, locations, scales, shapes)
-        mean = floor + rise * basis(shape, x, np.array([location]), np.array([scale]))[0, 0]
+        explained = explained_by(values[None], weight)[0]
+        row, column = (int(i) for i in np.unravel_index(int(explained.argmax()), explained.shape))
+        mean = fitted(row, column, weight)[2]
     weight = 1.0 / noise.scale(mean) ** 2
-    degrees = max(x.size - 4, 1)
+    degrees = max(x.size - 4 - len(growth), 1)
 
     spread, misfit, t_location, t_scale = 1.0, 0.0, np.zeros(1), np.zeros(1)
     for narrowing in range(NARROWINGS):
         if narrowing:
             shapes = basis(shape, x, locations, scales)
+            beside = growths(shape, x, locations, scales, growth)
         share = weight / weight.sum()
         total = float((weight * (values - values @ share) ** 2).sum())
-        residual = total - gain(values[None], weight, shapes)[0]
+        residual = total - explained_by(values[None], weight)[0]
         misfit = float(residual.min())
-        unlikely = x.size > 4 and chi2.sf(misfit, degrees) < NOT_BY_CHANCE
+        unlikely = x.size > 4 + len(growth) and chi2.sf(misfit, degrees) < NOT_BY_CHANCE
         spread = max(1.0, misfit / degrees) if unlikely else 1.0
         excess = (residual - misfit) / spread
         t_location, t_scale = excess.min(axis=1), excess.min(axis=0)
-        row, column = np.unravel_index(int(residual.argmin()), residual.shape)
+        row, column = (int(i) for i in np.unravel_index(int(residual.argmin()), residual.shape))
         location, scale = float(locations[row]), float(scales[column])
         if narrowing == NARROWINGS - 1 or not ranges:
             break
@@ -179,21 +154,25 @@ def fit_shape(
         locations = np.linspace(locations[first], locations[last], NARROWED[0])
         scales = np.geomspace(scales[least], scales[most], NARROWED[1])
 
-    g = basis(shape, x, np.array([location]), np.array([scale]))[0, 0]
-    floor, rise = _line(g, values, weight)
-    mean = floor + rise * g
-    nowhere = (-np.inf, np.inf), (0.0, np.inf)
-    location_range, scale_range = nowhere
+    floor, rise, mean = fitted(row, column, weight)
+    location_range, scale_range = (-np.inf, np.inf), (0.0, np.inf)
+    fits = True
     if ranges:
         sigma = np.sqrt(spread) * noise.scale(mean)
         other = mean[None] + noise.residuals.T * sigma
-        explained = gain(other, weight / spread, shapes)
-        best = explained.max(axis=(1, 2))
+        drawn = explained_by(other, weight / spread)
+        best = drawn.max(axis=(1, 2))
         least = float(chi2.isf(1.0 - level, 1))
-        q_location = max(quantile(best - explained[:, row].max(axis=1), level), least)
-        q_scale = max(quantile(best - explained[:, :, column].max(axis=1), level), least)
+        q_location = max(quantile(best - drawn[:, row].max(axis=1), level), least)
+        q_scale = max(quantile(best - drawn[:, :, column].max(axis=1), level), least)
         location_range = _inverted(locations, t_location, q_location, outer[0], outer[1], (-np.inf, np.inf))
         scale_range = _inverted(scales, t_scale, q_scale, outer[2], outer[3], (0.0, np.inf))
+        if spread > 1.0:
+            where = drawn.reshape(len(drawn), -1).argmax(axis=1)
+            columns = np.stack([c.reshape(-1, x.size)[where] for c in (np.ones_like(shapes), *beside, shapes)], axis=2)
+            by_chance = _correlation(_residuals(columns, other, weight), weight)
+            seen = _correlation((values - mean)[None], weight)[0]
+            fits = bool(1 + (by_chance >= seen).sum() > NOT_BY_CHANCE * (1 + by_chance.size))
     return ShapeFit(
         location=location,
         scale=scale,
@@ -204,7 +183,22 @@ def fit_shape(
         mean=mean,
         misfit=misfit,
         overdispersion=spread,
+        growth=growth,
+        fits=fits,
     )
+
+
+def _residuals(columns: FloatArray, curves: FloatArray, weight: FloatArray) -> FloatArray:
+    """(curve, checkpoint) what each curve's own columns (curve, checkpoint, column) leave of it."""
+    root = np.sqrt(weight)[:, None]
+    found = np.linalg.pinv(columns * root) @ (curves[:, :, None] * root)
+    return np.asarray(curves - (columns @ found)[:, :, 0])
+
+
+def _correlation(residuals: FloatArray, weight: FloatArray) -> FloatArray:
+    """(curve,) correlation of standardised residuals (curve, checkpoint) with those of the next checkpoint."""
+    e = residuals * np.sqrt(weight)
+    return np.asarray((e[:, 1:] * e[:, :-1]).sum(axis=1) / np.maximum((e**2).sum(axis=1), 1e-300))
 
 
 def plausible(
@@ -246,15 +240,6 @@ def _line(g: FloatArray, values: FloatArray, weight: FloatArray) -> tuple[float,
     size = float((weight * centred**2).sum())
     rise = max(float((weight * centred * values).sum()) / size, 0.0) if size > 1e-10 * weight.sum() else 0.0
     return level - rise * float(g @ share), rise
-
-
-def _best(
-    values: FloatArray, weight: FloatArray, locations: FloatArray, scales: FloatArray, shapes: FloatArray
-) -> tuple[float, float, float, float]:
-    explained = gain(values[None], weight, shapes)[0]
-    row, column = np.unravel_index(int(explained.argmax()), explained.shape)
-    floor, rise = _line(shapes[row, column], values, weight)
-    return float(locations[row]), float(scales[column]), floor, rise
 
 
 def _inverted(

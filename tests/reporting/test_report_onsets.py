@@ -176,7 +176,7 @@ def test_rows_say_why_a_definition_finds_nothing(findings: list[Finding]) -> Non
     none = row(findings[3])
     assert none["definitions_agree"] == "no definition finds an onset"
     assert {o["between"] for o in none["onsets"]} == {"–"}
-    assert none["onsets"][2]["reason"] == "no rise beyond what the null draws show"
+    assert none["onsets"][2]["reason"] == "never above its null"
     assert none["mirage"] is None
 
 
