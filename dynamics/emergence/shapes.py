@@ -32,7 +32,7 @@ from dynamics.emergence.crossing import quantile
 from dynamics.emergence.noise import Noise
 from dynamics.numerics.arrays import FloatArray
 
-__all__ = ["ShapeFit", "fit_shape", "plausible"]
+__all__ = ["NOT_BY_CHANCE", "ShapeFit", "fit_shape", "plausible"]
 
 NARROWED = 48, 64
 """Size of the grid at every narrowing. For a ramp, location and scale determine each other nearly: where the scales are too
