@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from ..emergence import sign_flip_null
 from ..emergence.bootstrap import random_signs
-from ..measurements.circuit import discovery_half
+from ..measurements.pairs import discovery_half
+from ..measurements.source_effects import AT_RANDOM, HIGHEST
 from ..numerics.draws import FINE_DRAWS
 from ..numerics.ranking import resampled_counts
 from ..probes import LAST
@@ -150,7 +152,7 @@ def _resampled(units: np.ndarray, clusters: Any) -> np.ndarray:
 
 
 def _used(trace: Trace, task: CircuitTask, same: Identity, spec: CurveSpec) -> Curve:
-    effects = trace.values(task.probe, "source_effect").astype(np.float64)  # (checkpoint, prompt, source)
+    effects = _effects(trace, task.probe)
     members, others = members_of(same)
     inside = effects[:, :, members].mean(2) if members.any() else np.full(effects.shape[:2], np.nan)
     outside = effects[:, :, others].mean(2) if others.any() else None
@@ -165,6 +167,35 @@ def _used(trace: Trace, task: CircuitTask, same: Identity, spec: CurveSpec) -> C
             definition="mean effect of patching one head or MLP of the final circuit from the corrupted twin",
         ),
     )
+
+
+def _effects(trace: Trace, probe: str) -> np.ndarray:
+    """(checkpoint, prompt, source) effects of patching; the attribution where a source was not patched."""
+    effects = trace.values(probe, "source_effect").astype(np.float64)
+    if "source_patched" not in trace.probe(probe):
+        return effects
+    patched = trace.values(probe, "source_patched") > 0
+    return np.where(patched[:, None], effects, trace.values(probe, "source_attribution").astype(np.float64))
+
+
+def _sampled(trace: Trace, task: CircuitTask) -> list[str]:
+    """How many sources were patched, and what those patched at random say of the others; nothing where all were."""
+    if "source_patched" not in trace.probe(task.probe):
+        return []
+    patched = trace.values(task.probe, "source_patched")
+    effect = trace.values(task.probe, "source_effect").astype(np.float64).mean(1)
+    estimate = trace.values(task.probe, "source_attribution").astype(np.float64).mean(1)
+    random = (patched == AT_RANDOM) & np.isfinite(effect) & np.isfinite(estimate)
+    if not random.any():
+        return []
+    exact, estimated = effect[random], estimate[random]
+    counts = [int(np.median((patched == why).sum(1)[random.any(1)])) for why in (HIGHEST, AT_RANDOM)]
+    return [
+        f"{task.name}: at a checkpoint {sum(counts)} of {patched.shape[1]} sources were patched, {counts[0]} with the "
+        f"largest attribution and {counts[1]} at random; for the others their attribution stands in for the effect. Where "
+        f"sources were patched at random, the two differ by {np.median(np.abs(exact - estimated)):.2g} logits in the median "
+        f"(effects: {np.median(np.abs(exact)):.2g}), rank correlation {spearmanr(exact, estimated).statistic:.2f}."
+    ]
 
 
 def members_of(same: Identity) -> tuple[np.ndarray, np.ndarray]:
@@ -229,7 +260,7 @@ def _arrays(trace: Trace, task: CircuitTask, same: Identity) -> tuple[dict[str, 
     dataset = trace.probe(task.probe)
     faithful, complete, found = faithfulness(trace, task)
     p = task.part
-    effect = trace.values(task.probe, "source_effect").astype(np.float64).mean(1)
+    effect = _effects(trace, task.probe).mean(1)
     direct = trace.values(task.probe, "direct_effect").astype(np.float64).mean(1)
     curves = {f"{p}{name}": ("checkpoint", getattr(same, name)) for name in CURVES}
     turned = np.where(np.isfinite(same.with_previous), 0.0, np.nan)
@@ -269,11 +300,12 @@ def _notes(trace: Trace, task: CircuitTask, same: Identity, clean: np.ndarray) -
     edges = np.argwhere(same.kept)[order]
     area = _area(faithful, sizes)[same.final]
     notes = [
+        *_sampled(trace, task),
         f"{task.name}: at step {step} {int(same.kept.sum())} of {sizes[-1]} edges reach a faithfulness of "
         f"{found[same.final]:.2f} (checked by cutting all others, on prompts that did not choose them); the area under "
         f"faithfulness over log edges is {area:.2f}. Strongest: "
         + ", ".join(f"{sources[s]} to {readers[r]}" for s, r in edges)
-        + "."
+        + ".",
     ]
     change = [f"step {int(trace.steps[i])} ({_stable(clean, i)})" for i in same.turnover]
     notes.append(
@@ -318,7 +350,9 @@ DEFINITIONS = (
     Definition(
         "source effect, direct effect",
         "What the logit difference loses when one head or MLP is taken from the twin's run and everything after it is "
-        "computed anew; and what it adds to the logits by itself (direct logit attribution).",
+        "computed anew; and what it adds to the logits by itself (direct logit attribution). Where a model has more heads "
+        "and MLPs than 30 passes pay for, those with the largest attribution are patched and some at random, and the "
+        "attribution stands in for the others' effects.",
         "Heimersheim and Nanda 2024; Elhage et al. 2021",
     ),
     Definition(

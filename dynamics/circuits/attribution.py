@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
+from .hooks import ForwardPass
 from .wired import Metric, Wired
 
 __all__ = ["Attribution", "attribute", "direct_logits", "logit_difference"]
@@ -25,7 +26,7 @@ class Attribution:
     """Scores of every edge, in the metric's unit; zero where there is no such edge.
 
     Attributes:
-        edges: (source, reader) sums over rows and tokens; (token, source, reader) with ``by_token``.
+        edges: (row, source, reader) sums over tokens; (token, source, reader) sums over rows with ``by_token``.
         reached: where asked for, per layer (position of the head, token, source, kind and head), summed over rows; keys
             of all heads first, then values.
     """
@@ -54,9 +55,9 @@ def attribute(
     steps: int = 5,
     by_token: bool = False,
     reach: bool = False,
-    sources: tuple[torch.Tensor, torch.Tensor] | None = None,
+    between: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> Attribution:
-    """EAP-IG scores of all edges, summed over rows.
+    """EAP-IG scores of all edges.
 
     Args:
         wired: the model.
@@ -64,57 +65,59 @@ def attribute(
         positions: (row,) where the metric is taken.
         metric: of the logits there.
         steps: points of the path; 1 is plain attribution patching at the prompt itself.
-        by_token: keep the tokens at which edges are read apart.
+        by_token: keep the tokens at which edges are read apart, and not the rows.
         reach: take key and value edges apart by the position at which heads act.
-        sources: what was written for ``ids`` and ``corrupted``, if that is known already.
+        between: the twins' stream before the first layer, and (source, row, token, d_model) what sources write for
+            ``ids`` less what they write for ``corrupted``, if that is known already.
     """
     graph = wired.graph
-    clean, other = sources or (wired.written(ids), wired.written(corrupted))
-    difference = (clean - other).float()
-    mean: torch.Tensor | None = None
+    if between is None:
+        other = wired.run(corrupted)
+        between = other.streams[0], wired.sources(wired.run(ids), other)
+    begin, difference = between[0], between[1].float()
+    mean = difference.new_zeros((len(graph.readers), *difference.shape[1:]))
     reached: list[torch.Tensor] = []
     for k in range(1, steps + 1):
-        start = other[0] + (k / steps) * (clean[0] - other[0])
-        found = wired.gradients(ids, positions, metric, start, reach=difference if reach else None)
-        mean = found.readers.float() if mean is None else mean.add_(found.readers.float())
+        start = begin + (k / steps) * difference[0].to(begin.dtype)
+        found = wired.gradients(ids, positions, metric, start, reach=difference if reach else None, onto=mean)
         layers = [layer / steps for layer in found.reached]
         reached = [a + b for a, b in zip(reached, layers, strict=True)] if reached else layers
-    assert mean is not None
     mean /= steps
-    tokens = (ids.shape[1],) if by_token else ()
-    edges = torch.zeros((*tokens, len(graph.sources), len(graph.readers)), device=ids.device)
+    along = ids.shape[1 if by_token else 0]
+    edges = torch.zeros((along, len(graph.sources), len(graph.readers)), device=ids.device)
     groups = [of(layer) for layer in range(graph.layers) for of in (graph.attention_readers, graph.mlp_reader)]
     for readers in (*groups, graph.logits_reader):
         seen = graph.seen_by(readers)
-        if by_token:
-            edges[:, :seen, readers] = torch.einsum("srtd,krtd->tsk", difference[:seen], mean[readers])
-        else:
-            edges[:seen, readers] = difference[:seen].flatten(1) @ mean[readers].flatten(1).T
+        form = "srtd,krtd->tsk" if by_token else "srtd,krtd->rsk"
+        edges[:, :seen, readers] = torch.einsum(form, difference[:seen], mean[readers])
     return Attribution(edges, reached)
 
 
 def direct_logits(
-    wired: Wired, ids: torch.Tensor, positions: torch.Tensor, answer: torch.Tensor, foil: torch.Tensor
+    wired: Wired,
+    ids: torch.Tensor,
+    positions: torch.Tensor,
+    answer: torch.Tensor,
+    foil: torch.Tensor,
+    run: ForwardPass | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Direct logit attribution: what each source adds to logit(answer) - logit(foil) by itself.
 
     The final norm is linear once its scale is held at what it is for the prompt (Elhage et al. 2021), so that the
     sources' shares, and that of the biases, add up to the logit difference exactly.
 
+    Args:
+        run: of ``ids`` with its logits at ``positions``, if it is known already.
+
     Returns:
         (row, source) shares, and (row,) the biases' share: logit difference minus the sum of the shares.
     """
-    written = wired.written(ids)
+    run = run or wired.run(ids, positions)
     rows = torch.arange(len(ids), device=ids.device)
-    at = written[:, rows, positions]  # (source, row, d_model)
+    at = wired.sources(run, at=(rows, positions))  # (source, row, d_model)
     final = wired.model.get_submodule(wired.architecture.table.outside["ln_final"].module)
-    seen: list[torch.Tensor] = []
-    handle = final.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
-    try:
-        logits = wired.logits(ids, positions).float()
-    finally:
-        handle.remove()
-    stream = seen[0][rows, positions].detach()
+    logits = run.logits.float()
+    stream = run.streams[wired.graph.logits_reader.start][rows, positions]
     difference = logits[rows, answer] - logits[rows, foil]
     leaf = stream.clone().requires_grad_()
     with torch.enable_grad():

@@ -18,7 +18,7 @@ from checkpoints.errors import UserError
 
 from ..models.architecture import ModelShape
 
-__all__ = ["Graph", "Reader", "Source", "graph_of"]
+__all__ = ["Graph", "Reader", "Source", "graph_of", "passes_of"]
 
 Role = Literal["q", "k", "v", "mlp", "logits"]
 
@@ -148,25 +148,28 @@ class Graph:
         The others cannot matter: what they carry is never read, or is the same with and without them.
         """
         kept = kept & self.edges
-        acts = np.zeros((len(self.readers), len(self.sources)), dtype=bool)
-        for reader in range(len(self.readers)):
-            acts[reader, self.heads_of(reader)] = True
-        fed: npt.NDArray[np.bool_] = np.zeros((*kept.shape[:-2], len(self.sources)), dtype=bool)
+        sources = len(self.sources)
+        fed: npt.NDArray[np.bool_] = np.zeros((*kept.shape[:-2], sources), dtype=bool)
         fed[..., 0] = True
-        used = np.zeros_like(fed)
-        logits = self.logits_reader.start
-        order = range(len(self.sources))
-        for source in order[1:]:  # sources are in the order of computation
-            readers = np.flatnonzero(acts[:, source])
+        for source in range(1, sources):  # sources are in the order of computation
+            readers = self._acting[source]
             fed[..., source] = (kept[..., readers] & fed[..., :, None]).any((-2, -1))
-        for source in reversed(order):
-            through = np.asarray((used[..., None, :] & acts).any(-1))  # (..., reader)
-            through[..., logits] = True
-            used[..., source] = (kept[..., source, :] & through).any(-1)
-        through = np.asarray((used[..., None, :] & acts).any(-1))
-        through[..., logits] = True
+        through: npt.NDArray[np.bool_] = np.zeros((*kept.shape[:-2], len(self.readers)), dtype=bool)
+        through[..., self.logits_reader] = True
+        for source in reversed(range(sources)):
+            used = (kept[..., source, :] & through).any(-1)
+            through[..., self._acting[source]] |= np.asarray(used)[..., None]
         result: npt.NDArray[np.bool_] = kept & fed[..., :, None] & through[..., None, :]
         return result
+
+    @cached_property
+    def _acting(self) -> list[list[int]]:
+        """Per source the readers that act through it."""
+        found: list[list[int]] = [[] for _ in self.sources]
+        for reader in range(len(self.readers)):
+            for source in self.heads_of(reader):
+                found[source].append(reader)
+        return found
 
 
 def graph_of(shape: ModelShape) -> Graph:
@@ -182,3 +185,13 @@ def graph_of(shape: ModelShape) -> Graph:
             remedy="leave this analysis or measurement out",
         )
     return Graph(shape.layers, shape.heads, shape.kv_heads or shape.heads, shape.parallel)
+
+
+def passes_of(graph: Graph) -> npt.NDArray[np.float64]:
+    """(source,) what patching a source costs, in passes through the whole model: those from its layer on.
+
+    >>> passes_of(Graph(2, 1, 1, False)).tolist()  # the embedding; head and MLP of two layers
+    [1.0, 1.0, 0.5, 0.5, 0.0]
+    """
+    first = [0 if s.layer is None else s.layer + (s.head is None or graph.parallel) for s in graph.sources]
+    return 1 - np.array(first) / graph.layers

@@ -1,13 +1,17 @@
 """Activation patching, exactly: the metric with whole sources taken from another run.
 
-A source's effect is what the metric loses when the source is cut from all its readers, so that they see the twin's; what
-follows is computed anew (the total effect). ``denoise`` runs the twin instead and puts in what the prompt's run wrote (Heimersheim and Nanda 2024).
+A source's effect is what the metric loses when all that read it see what it wrote in the twin's run; what follows is
+computed anew (the total effect). ``denoise`` runs the twin instead and puts in what the prompt's run wrote (Heimersheim
+and Nanda 2024). Each takes a pass from the source's layer on: nothing before it changes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
+from .hooks import ForwardPass
 from .wired import Metric, Wired
 
 __all__ = ["source_effects"]
@@ -22,24 +26,25 @@ def source_effects(
     *,
     tokens: torch.Tensor | None = None,
     denoise: bool = False,
-    other: torch.Tensor | None = None,
+    chosen: Sequence[int] | None = None,
+    runs: tuple[ForwardPass, ForwardPass] | None = None,
 ) -> torch.Tensor:
     """(row, source) the effect of taking each source from the other run.
 
     Args:
         tokens: (row, token) where sources are taken from the other run; None for everywhere.
         denoise: run the twin and put in the prompt's sources; the effect is then what the metric gains.
-        other: what sources write in the run that they are taken from, if that is known already.
+        chosen: numbers of the sources; None for all.
+        runs: of ``ids`` and of ``corrupted``, if they are known already.
     """
-    run, donor = (corrupted, ids) if denoise else (ids, corrupted)
-    other = wired.written(donor) if other is None else other
-    base = metric(wired.logits(run, positions).float())
-    graph = wired.graph
+    clean, twin = runs or (wired.run(ids, positions), wired.run(corrupted, positions))
+    run, donor, given = (twin, clean, corrupted) if denoise else (clean, twin, ids)
+    base = metric(run.logits.float())
     effects = []
-    for source in range(len(graph.sources)):
-        cut = torch.zeros((len(graph.sources), len(graph.readers)), device=ids.device)
-        cut[source] = 1
-        where = cut if tokens is None else cut * tokens.to(cut.dtype)[:, :, None, None]
-        changed = metric(wired.patched(run, positions, other, where).float())
+    for source in range(len(wired.graph.sources)) if chosen is None else chosen:
+        added = wired.source(donor, source) - wired.source(run, source)
+        if tokens is not None:
+            added = added * tokens[:, :, None].to(added.dtype)
+        changed = metric(wired.resumed(given, positions, run, source, added).float())
         effects.append(changed - base if denoise else base - changed)
-    return torch.stack(effects, dim=1)
+    return torch.stack(effects, dim=1) if effects else base.new_empty((len(base), 0))

@@ -12,7 +12,7 @@ and completeness is the same for the circuit's complement: what the model still 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 
 from ..numerics.arrays import BoolArray, FloatArray
+from .hooks import ForwardPass
 from .wired import Metric, Wired
 
 __all__ = ["FaithfulnessCurve", "Prompts", "circuit_at", "effect_size", "sweep"]
@@ -30,17 +31,19 @@ class Prompts:
     """Prompts of equal length with their twins.
 
     Attributes:
-        ids, corrupted: (row, token) token ids.
+        ids: (row, token) token ids.
         positions: (row,) where the metric is taken.
         metric: of the logits there.
-        other: (source, row, token, d_model) what sources write for the twins.
+        other: the twins' run.
+        clean, corrupted: (row,) the metric of prompts and twins.
     """
 
     ids: torch.Tensor
-    corrupted: torch.Tensor
     positions: torch.Tensor
     metric: Metric
-    other: torch.Tensor
+    other: ForwardPass
+    clean: FloatArray
+    corrupted: FloatArray
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ def circuit_at(wired: Wired, order: npt.NDArray[np.int64], count: int) -> BoolAr
 
 def sweep(
     wired: Wired,
-    prompts: Callable[[], Iterable[Prompts]],
+    prompts: Iterable[Prompts],
     order: npt.NDArray[np.int64],
     counts: npt.NDArray[np.int64],
     *,
@@ -92,14 +95,14 @@ def sweep(
     """The metric of circuits of ``counts`` edges, and with ``both`` also of their complements (else NaN).
 
     Args:
-        prompts: makes the batches, one in memory at a time: what sources wrote is large.
+        prompts: the batches.
         order: flat indices of edges, the first to be kept first.
     """
     circuits = [circuit_at(wired, order, int(count)) for count in counts]
     cuts = [wired.graph.edges & ~kept for kept in circuits]
     if both:
         cuts += circuits
-    values = np.concatenate([_metrics(wired, batch, cuts) for batch in prompts()])
+    values = np.concatenate([_metrics(wired, batch, cuts) for batch in prompts])
     circuit, complement = values[:, : len(circuits)], values[:, len(circuits) :]
     if not both:
         complement = np.full_like(circuit, np.nan)
@@ -110,6 +113,12 @@ def _metrics(wired: Wired, batch: Prompts, cuts: list[BoolArray]) -> FloatArray:
     """(prompt, cut) the metric with each of several sets of edges cut."""
     values = []
     for cut in cuts:
-        logits = wired.patched(batch.ids, batch.positions, batch.other, torch.from_numpy(cut).to(batch.ids.device))
-        values.append(batch.metric(logits.float()).double().cpu().numpy())
+        if not cut.any():
+            values.append(batch.clean)
+        elif cut.sum() == wired.graph.edges.sum():
+            values.append(batch.corrupted)
+        else:
+            edges = torch.from_numpy(cut).to(batch.ids.device)
+            logits = wired.patched(batch.ids, batch.positions, batch.other, edges)
+            values.append(batch.metric(logits.float()).double().cpu().numpy())
     return np.stack(values, axis=1)

@@ -154,8 +154,8 @@ def _attributed(
     reached: list[np.ndarray] = []
     for part, other in parts:
         rows, last = _repeated(ids, len(part))
-        sources = (written.expand(-1, len(part), -1, -1), other)
-        found = attribute(wired, rows, part, last, metric, steps=STEPS, by_token=True, reach=True, sources=sources)
+        between = other[0], written - other
+        found = attribute(wired, rows, part, last, metric, steps=STEPS, by_token=True, reach=True, between=between)
         first, *layers = [(scores / count).cpu().numpy() for scores in (found.edges, *found.reached)]
         by_token = first if by_token is None else by_token + first
         reached = [a + b for a, b in zip(reached, layers, strict=True)] if reached else layers

@@ -5,13 +5,14 @@ from __future__ import annotations
 from .activations import Activations
 from .answers import Answers
 from .base import Accumulator, Batch, Intervention, Measurement, Observation
-from .circuit import Circuit, SourceEffects
+from .circuit import Circuit
 from .direction import Direction
 from .head_weights import HeadCopying, HeadSuccession, HeadWeights
 from .heads import HeadAttention, attention_scores
 from .interchange import Interchange, donor_label, target_label
 from .repeats import RepeatAttention, TokenLoss, repeat_scores
 from .selectivity import Selectivity
+from .source_effects import SourceEffects
 from .token_attribution import TokenAttribution
 from .token_sets import TokenSets
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,33 +12,19 @@ from checkpoints.errors import UserError
 
 from ..circuits.graph import Graph, graph_of
 from ..models.architecture import Architecture, ModelShape
-from ..names import POSITION, PROMPT
-from ..probes import LAST, TokenizedProbe
+from ..names import PROMPT
+from ..probes import TokenizedProbe
 from ..store.variable import Variable
-from .base import require_positions
+from .pairs import MEMORY, Attributed, attributed, discovery_half, pairs_of, require_pairs, tokens_at_once
 
 if TYPE_CHECKING:
     from ..circuits.search import Prompts
     from ..circuits.wired import Wired
 
-__all__ = ["Circuit", "SourceEffects", "discovery_half", "sizes_of"]
-
-MEMORY = 2**30
-"""Bytes that one batch's inputs and gradients may take."""
+__all__ = ["Circuit", "sizes_of"]
 
 NOISE = 3.0
 """Standard errors by which prompts and twins must differ for faithfulness to mean anything."""
-
-
-def discovery_half(prompts: int, seed: int) -> np.ndarray:
-    """(prompt,) true where a prompt is used to rank edges; the others check the circuit.
-
-    >>> int(discovery_half(10, 0).sum())
-    5
-    """
-    half = np.zeros(prompts, dtype=bool)
-    half[np.random.default_rng(seed).permutation(prompts)[: prompts // 2]] = True
-    return half
 
 
 def sizes_of(graph: Graph, points: int) -> tuple[int, ...]:
@@ -80,7 +66,7 @@ class Circuit:
 
     def declare(self, probe: TokenizedProbe, shape: ModelShape) -> list[Variable]:
         """The variables; needs answers, foils and corrupted twins."""
-        _require_pairs(probe)
+        require_pairs(probe)
         if len(probe.ids) < 4:
             raise UserError(f"probe {probe.probe.name!r} has {len(probe.ids)} prompts", expected="at least 4")
         graph = graph_of(shape)
@@ -131,24 +117,14 @@ class Circuit:
         self, model: Any, architecture: Architecture, probe: TokenizedProbe, batch_tokens: int
     ) -> dict[str, np.ndarray]:
         """See the class."""
-        from ..circuits.attribution import attribute
         from ..circuits.search import effect_size, sweep
         from ..circuits.wired import Wired
 
         wired = Wired(model, architecture)
-        graph = wired.graph
-        half = discovery_half(len(probe.ids), self.seed)
-        n = len(half)
-        clean, corrupted = np.full(n, np.nan), np.full(n, np.nan)
-        score = np.zeros((2, *graph.edges.shape))
-        for rows, batch in _prompts(wired, probe, batch_tokens, np.arange(n)):
-            clean[rows] = _values(batch.metric(wired.logits(batch.ids, batch.positions).float()))
-            corrupted[rows] = _values(batch.metric(wired.logits(batch.corrupted, batch.positions).float()))
-        for index, chosen in enumerate((np.flatnonzero(half), np.flatnonzero(~half))):
-            for _, batch in _prompts(wired, probe, batch_tokens, chosen, gradients=True):
-                found = attribute(wired, batch.ids, batch.corrupted, batch.positions, batch.metric, steps=self.steps)
-                score[index] += found.edges.double().cpu().numpy() / len(chosen)
-        score = np.where(graph.edges, score, np.nan)
+        graph, n = wired.graph, len(probe.ids)
+        half = discovery_half(n, self.seed)
+        known = attributed(wired, probe, batch_tokens, self.steps, self.seed)
+        clean, corrupted, score = known.clean, known.corrupted, known.edge
         sizes = np.array(sizes_of(graph, self.points))
         result = {
             "edge_score": score,
@@ -164,17 +140,11 @@ class Circuit:
         if not abs(errors) >= NOISE or not np.isfinite(score[0][graph.edges]).all():
             return result
         order = np.argsort(-np.abs(np.where(graph.edges, score[0], 0)).reshape(-1), kind="stable")[: graph.edges.sum()]
-        checking = np.flatnonzero(~half)
-        checked = np.concatenate(_rows(wired, probe, batch_tokens, checking))
-
-        def batches() -> Iterator[Prompts]:
-            return (batch for _, batch in _prompts(wired, probe, batch_tokens, checking))
-
+        batches = _Checking(wired, probe, batch_tokens, np.flatnonzero(~half), known)
+        checked = batches.rows
         curve = sweep(wired, batches, order, sizes, both=True)
-        result["circuit_difference"][checked], result["complement_difference"][checked] = (
-            curve.circuit,
-            curve.complement,
-        )
+        result["circuit_difference"][checked] = curve.circuit
+        result["complement_difference"][checked] = curve.complement
 
         def faithful(values: np.ndarray) -> bool:
             return bool((values.mean() - corrupted[checked].mean()) / base >= self.threshold)
@@ -185,128 +155,48 @@ class Circuit:
             middle = (low + high) // 2
             tried = sweep(wired, batches, order, np.array([middle]), both=False)
             low, high = (low, middle) if faithful(tried.circuit[:, 0]) else (middle, high)
-        smallest = sweep(wired, batches, order, np.array([high]), both=True)
-        result["found_difference"][checked] = smallest.circuit[:, 0]
-        result["found_complement"][checked] = smallest.complement[:, 0]
+        if high in sizes:
+            result["found_difference"], result["found_complement"] = (
+                result[f"{name}_difference"][:, sizes.tolist().index(high)] for name in ("circuit", "complement")
+            )
+        else:
+            smallest = sweep(wired, batches, order, np.array([high]), both=True)
+            result["found_difference"][checked] = smallest.circuit[:, 0]
+            result["found_complement"][checked] = smallest.complement[:, 0]
         kept = np.zeros(graph.edges.shape, dtype=bool)
         kept.reshape(-1)[order[:high]] = True
         result["edge_kept"] = np.where(graph.edges, graph.connected(kept), -1)
         return result
 
 
-@dataclass(frozen=True)
-class SourceEffects:
-    """What each source is for: exactly, and directly.
-
-    Variables: ``source_effect`` (prompt, source), what the logit difference loses when a source is taken from the
-    twin's run everywhere and all that follows is computed anew (activation patching, exact); ``direct_effect``
-    (prompt, source), what the source itself adds to the logit difference (direct logit attribution). With ``positions``
-    also ``source_effect_at`` (prompt, position, source), the same as ``source_effect`` at one token alone.
+class _Checking:
+    """The prompts that check circuits, with their twins' runs, which are kept where there is room.
 
     Attributes:
-        positions: named positions of the probe at which sources are also patched alone.
+        rows: numbers of the prompts, in the order of the batches.
     """
 
-    positions: tuple[str, ...] = ()
+    def __init__(
+        self, wired: Wired, probe: TokenizedProbe, batch_tokens: int, chosen: np.ndarray, known: Attributed
+    ) -> None:
+        self.wired, self.known = wired, known
+        graph, shape = wired.graph, wired.architecture.shape
+        streams = 4 * graph.layers + 20  # of the twins' run, and of what a block needs
+        inputs = 3 * (graph.attention_readers(0).stop + 1)
+        width = shape.d_model * (len(graph.sources) + inputs + streams)
+        self.pairs = list(pairs_of(wired, probe, tokens_at_once(batch_tokens, width), chosen))
+        self.rows = np.concatenate([batch.rows for batch in self.pairs])
+        tokens = sum(batch.ids.numel() for batch in self.pairs)
+        self.kept = list(self._made()) if tokens * 4 * shape.d_model * streams <= MEMORY else None
 
-    def declare(self, probe: TokenizedProbe, shape: ModelShape) -> list[Variable]:
-        """The variables; needs answers, foils and corrupted twins, and the positions."""
-        _require_pairs(probe)
-        require_positions(probe, self.positions)
-        graph = graph_of(shape)
-        coords = {"source": tuple(s.name for s in graph.sources)}
-        n, sources = len(probe.ids), len(graph.sources)
-        found = [
-            Variable(name, (PROMPT, "source"), (n, sources), "float", words, "logits", coords=coords)
-            for name, words in (
-                ("source_effect", "effect of taking the source from the twin's run"),
-                ("direct_effect", "direct logit attribution"),
-            )
-        ]
-        if self.positions:
-            found.append(
-                Variable(
-                    "source_effect_at",
-                    (PROMPT, POSITION, "source"),
-                    (n, len(self.positions), sources),
-                    "float",
-                    "effect of taking the source from the twin's run at one position",
-                    "logits",
-                    coords={**coords, POSITION: self.positions},
-                )
-            )
-        return found
+    def __iter__(self) -> Iterator[Prompts]:
+        made: Iterable[Prompts] = self._made() if self.kept is None else self.kept
+        return iter(made)
 
-    def run(
-        self, model: Any, architecture: Architecture, probe: TokenizedProbe, batch_tokens: int
-    ) -> dict[str, np.ndarray]:
-        """See the class."""
-        import torch
+    def _made(self) -> Iterator[Prompts]:
+        from ..circuits.search import Prompts
 
-        from ..circuits.attribution import direct_logits
-        from ..circuits.patching import source_effects
-        from ..circuits.wired import Wired
-
-        wired = Wired(model, architecture)
-        n, sources = len(probe.ids), len(wired.graph.sources)
-        effect, direct = np.full((n, sources), np.nan), np.full((n, sources), np.nan)
-        at = np.full((n, len(self.positions), sources), np.nan)
-        for rows, batch in _prompts(wired, probe, batch_tokens, np.arange(n)):
-            answer, foil = _pair(wired, probe, rows)
-            run = (wired, batch.ids, batch.corrupted, batch.positions, batch.metric)
-            effect[rows] = _values(source_effects(*run, other=batch.other))
-            direct[rows] = _values(direct_logits(wired, batch.ids, batch.positions, answer, foil)[0])
-            for index, name in enumerate(self.positions):
-                where = torch.zeros(batch.ids.shape, device=wired.device)
-                where[torch.arange(len(rows)), torch.from_numpy(probe.positions[name][rows]).to(wired.device)] = 1
-                at[rows, index] = _values(source_effects(*run, tokens=where, other=batch.other))
-        result = {"source_effect": effect, "direct_effect": direct}
-        return result | ({"source_effect_at": at} if self.positions else {})
-
-
-def _require_pairs(probe: TokenizedProbe) -> None:
-    if probe.answer_ids is None or probe.foil_ids is None or probe.corrupted_ids is None:
-        raise UserError(
-            f"probe {probe.probe.name!r} cannot be patched",
-            expected="an answer, a foil and a corrupted twin for every prompt",
-        )
-
-
-def _values(tensor: Any) -> np.ndarray:
-    return np.asarray(tensor.detach().double().cpu().numpy())
-
-
-def _pair(wired: Wired, probe: TokenizedProbe, rows: np.ndarray) -> tuple[Any, Any]:
-    import torch
-
-    assert probe.answer_ids is not None and probe.foil_ids is not None
-    return tuple(torch.from_numpy(ids[rows]).to(wired.device) for ids in (probe.answer_ids, probe.foil_ids))  # type: ignore[return-value]
-
-
-def _rows(
-    wired: Wired, probe: TokenizedProbe, batch_tokens: int, chosen: np.ndarray, *, gradients: bool = False
-) -> list[np.ndarray]:
-    """The chosen prompts in batches of equal length that keep to :data:`MEMORY`."""
-    graph, d_model = wired.graph, wired.architecture.shape.d_model
-    # with gradients every reader's input, its norm and its gradient exist at once
-    per_token = 4 * d_model * (3 * len(graph.sources) + (6 if gradients else 1) * len(graph.readers))
-    batches = probe.batches(max(1, min(batch_tokens, MEMORY // per_token)))
-    return [rows for same in batches if len(rows := same[np.isin(same, chosen)])]
-
-
-def _prompts(
-    wired: Wired, probe: TokenizedProbe, batch_tokens: int, chosen: np.ndarray, *, gradients: bool = False
-) -> Iterator[tuple[np.ndarray, Prompts]]:
-    """(rows, their tensors) of the chosen prompts, in batches of equal length that keep to :data:`MEMORY`."""
-    import torch
-
-    from ..circuits.attribution import logit_difference
-    from ..circuits.search import Prompts
-
-    assert probe.corrupted_ids is not None
-    for rows in _rows(wired, probe, batch_tokens, chosen, gradients=gradients):
-        ids = torch.from_numpy(np.stack([probe.ids[r] for r in rows])).to(wired.device)
-        twins = torch.from_numpy(np.stack([probe.corrupted_ids[r] for r in rows])).to(wired.device)
-        positions = torch.from_numpy(probe.positions[LAST][rows]).to(wired.device)
-        metric = logit_difference(*_pair(wired, probe, rows))
-        yield rows, Prompts(ids, twins, positions, metric, wired.written(twins))
+        for batch in self.pairs:
+            other = self.wired.run(batch.corrupted, batch.positions)
+            values = self.known.clean[batch.rows], self.known.corrupted[batch.rows]
+            yield Prompts(batch.ids, batch.positions, batch.metric, other, *values)

@@ -14,6 +14,7 @@ from ..models.architecture import Architecture
 from ..models.sites import observe
 from ..probes import TokenizedProbe
 from . import Batch, Intervention, Measurement
+from .sharing import sharing
 
 __all__ = ["LOGITS", "measure"]
 
@@ -81,8 +82,9 @@ def measure(
             for _, accumulator in accumulators:
                 accumulator.finish(batch)
     values = {name: value for _, accumulator in accumulators for name, value in accumulator.result().items()}
-    for measurement in interventions:
-        values |= measurement.run(model, architecture, probe, batch_tokens)
+    with sharing():
+        for measurement in interventions:
+            values |= measurement.run(model, architecture, probe, batch_tokens)
     return values
 
 

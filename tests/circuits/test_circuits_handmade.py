@@ -10,7 +10,7 @@ from dynamics.circuits.attribution import attribute, direct_logits, logit_differ
 from dynamics.circuits.patching import source_effects
 from dynamics.circuits.wired import Wired
 from dynamics.measurements import Circuit, SourceEffects
-from dynamics.measurements.circuit import discovery_half
+from dynamics.measurements.pairs import discovery_half
 from dynamics.probes import LAST, Probe, TokenizedProbe
 
 from .exact import edge_effects
@@ -113,7 +113,7 @@ def test_attribution_is_exact_where_the_model_is_linear() -> None:
     last = torch.full((len(ids),), 3)
     edges = [(int(s), int(r)) for s, r in np.argwhere(wired.graph.edges)]
     exact = edge_effects(wired, ids, twins, last, metric, edges).sum(0)
-    scores = attribute(wired, ids, twins, last, metric, steps=10).edges
+    scores = attribute(wired, ids, twins, last, metric, steps=10).edges.sum(0)
     index = {(s.name, r.name): (i, j) for i, s in enumerate(wired.graph.sources) for j, r in enumerate(wired.graph.readers)}  # fmt: skip
     into, out = index["embed", "L0M"], index["L0M", "logits"]
     assert float(exact[edges.index(into)]) == float(exact[edges.index(out)]) == 200.0

@@ -13,6 +13,7 @@ import transformers as hf
 from checkpoints import UserError
 from dynamics.circuits.attribution import direct_logits
 from dynamics.circuits.graph import Graph, graph_of
+from dynamics.circuits.patching import source_effects
 from dynamics.circuits.wired import Wired
 from dynamics.models.architecture import Architecture, architecture
 from tests.models.families import CONFIGS
@@ -67,6 +68,37 @@ def test_rows_may_be_cut_differently(family: str) -> None:
     torch.testing.assert_close(together[:1], w.patched(IDS, LAST, written, some)[:1], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(together[1], w.logits(IDS, LAST)[1], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(together[2], w.logits(TWINS, LAST)[2], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", WIRED)
+def test_a_cut_is_the_same_from_either_side(family: str) -> None:
+    """With a run at hand inputs are made from what is shorter, without it always from this run."""
+    w = wired(family)
+    run, written = w.run(TWINS), w.written(TWINS)
+    rng = np.random.default_rng(0)
+    for share in (0.02, 0.5, 0.98):
+        kept = w.graph.edges & (rng.random(w.graph.edges.shape) < share)
+        kept[:, : len(w.graph.readers) // 2] &= share > 0.1  # layers in which nothing is kept are not computed
+        cut = torch.from_numpy(w.graph.edges & ~kept)
+        slow, fast = w.patched(IDS, LAST, written, cut), w.patched(IDS, LAST, run, cut)
+        assert float((slow - w.logits(IDS, LAST)).abs().max()) > 1e-3
+        torch.testing.assert_close(fast, slow, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", WIRED)
+def test_a_source_patched_everywhere_is_all_its_edges_cut(family: str) -> None:
+    w = wired(family)
+    where = torch.tensor([[0.0, 1, 0, 0, 1, 0]]).expand(3, -1)
+    for tokens in (None, where):
+        found = source_effects(w, IDS, TWINS, LAST, metric, tokens=tokens)
+        base, written = metric(w.logits(IDS, LAST)), w.written(TWINS)
+        for source in range(len(w.graph.sources)):
+            cut = torch.zeros(w.graph.edges.shape)
+            cut[source] = 1
+            if tokens is not None:
+                cut = cut * tokens[:, :, None, None]
+            expected = base - metric(w.patched(IDS, LAST, written, cut))
+            torch.testing.assert_close(found[:, source], expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("family", WIRED)

@@ -1,0 +1,187 @@
+"""A forward pass in which edges are cut, from whichever side is shorter.
+
+With D_u = (what source u wrote in the other run) - (what it writes now), S and S' the streams of this run and of the
+other one, a reader with the edges C cut and K kept sees
+
+    S + sum of D_u over C  =  S' - sum of D_u over K,
+
+so that a circuit of few edges needs few D_u, and so does its complement. A D_u is computed once, when u has written.
+Readers that see all of the other run, or nothing of it, share one input; layers in which all see the other run are not
+computed.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from .hooks import ForwardPass, after, before, instead, scale_of
+from .parts import Parts
+
+__all__ = ["Cutting"]
+
+
+class Cutting:
+    """See the module's docstring, and :class:`dynamics.circuits.hooks.Hooks`.
+
+    Args:
+        parts: the model.
+        cut: (source, reader), or (row or 1, token or 1, source, reader): how much of an edge is cut.
+        other: the other run, or (source, row, token, d_model) what its sources wrote: then all is added to this run's
+            stream.
+        size: numbers of rows and tokens.
+    """
+
+    def __init__(
+        self, parts: Parts, cut: torch.Tensor, other: torch.Tensor | ForwardPass, size: tuple[int, ...]
+    ) -> None:
+        self.parts, self.graph, self.other = parts, parts.graph, other
+        possible = torch.from_numpy(self.graph.edges).to(cut.device, parts.dtype)
+        cut = cut.to(parts.dtype) * possible
+        self.far = np.zeros(len(self.graph.readers), dtype=bool)  # whose input is made from the other run's stream
+        if isinstance(other, ForwardPass) and cut.ndim == 2:
+            kept = possible - cut
+            far = (kept != 0).sum(0) < (cut != 0).sum(0)
+            self.far, cut = far.cpu().numpy(), torch.where(far, -kept, cut)
+        ends = np.asarray(((cut != 0).flatten(0, -3).any(0) if cut.ndim > 2 else cut != 0).cpu().numpy())
+        self.own: np.ndarray = np.asarray(ends.any(0))  # to whose stream any D_u is added
+        self.active = np.flatnonzero(ends.any(1))  # the sources whose D_u are
+        self.share = cut[..., self.active, :]
+        shape = (len(self.active), *size, parts.architecture.shape.d_model)
+        self.difference = torch.empty(shape, device=cut.device, dtype=parts.dtype)
+        self.sums: torch.Tensor = self.difference[:0]  # (reader of this layer with its own input, row, token, d_model)
+        self.opened: torch.Tensor = self.difference[:0]  # (reader of this layer's attention, row, token, d_head)
+        self.mixed: torch.Tensor = self.difference[:0]  # this layer's
+        self.stream: torch.Tensor = self.difference[:0]  # what enters this layer
+
+    def attach(self, handles: list[Any], layer: int, block: torch.nn.Module) -> None:
+        """Hook one block."""
+        parts, wiring, graph = self.parts, self.parts.wiring, self.graph
+        heads, mlp = graph.attention_sources(layer), graph.mlp_source(layer)
+        attention, reader = graph.attention_readers(layer), graph.mlp_reader(layer)
+        both = slice(attention.start, reader.stop)
+        writing = len(self._among(slice(heads.start, mlp.stop)))
+        before(handles, block, partial(self._enter, layer))
+        if isinstance(self.other, ForwardPass) and self.far[both].all() and not self.own[both].any() and not writing:
+            streams = self.other.streams
+            instead(handles, block, lambda x: x + (streams[reader.stop] - streams[both.start]), parts.rest[layer])
+            return
+        if (self.far | self.own)[attention].any():
+            for index, path in enumerate(wiring.projections):
+                instead(handles, block.get_submodule(path), partial(self._project, layer, index))
+        before(handles, block.get_submodule(wiring.mlp), partial(self._mlp, layer))
+        if not writing:
+            return
+        out = block.get_submodule(wiring.out)
+        if wiring.after is None:
+            before(handles, out, lambda z: self._heads(layer, z))
+        else:
+            norm = block.get_submodule(wiring.after)
+            before(handles, out, lambda z: setattr(self, "mixed", z))
+            before(handles, norm, lambda raw: self._heads(layer, self.mixed, scale_of(norm, raw)))
+        after(handles, parts.mlp_out(block), lambda x: self._alone(mlp, lambda run: run.mlp[layer], x))
+
+    def last(self, x: torch.Tensor) -> torch.Tensor | None:
+        """What the logits read."""
+        reader = self.graph.logits_reader
+        at = reader.start
+        return self._seen(at, x, self._sum([at] if self.own[at] else [], 0, len(self.graph.sources)))
+
+    def _enter(self, layer: int, x: torch.Tensor) -> None:
+        if layer == 0:
+            self._alone(slice(0, 1), lambda run: run.streams[0], x)
+        attention, mlp = self.graph.attention_readers(layer), self.graph.mlp_reader(layer)
+        # one product for the whole layer: it is the reading of the differences that takes time
+        readers = np.flatnonzero(self.own[attention.start : mlp.stop]) + attention.start
+        self.sums = self._sum(readers, 0, self.graph.seen_by(attention))
+        self.stream = x
+
+    def _mlp(self, layer: int, x: torch.Tensor) -> torch.Tensor | None:
+        at, heads = self.graph.mlp_reader(layer).start, self.graph.attention_sources(layer)
+        total = self.sums[-1:]
+        if self.own[at] and not self.graph.parallel:
+            total = total + self._sum([at], heads.start, heads.stop)
+        return self._seen(at, x, total)
+
+    def _seen(self, reader: int, x: torch.Tensor, total: torch.Tensor) -> torch.Tensor | None:
+        """What one reader sees, or None for the stream as it is."""
+        if self.far[reader]:
+            x = cast(ForwardPass, self.other).streams[reader]
+        elif not self.own[reader]:
+            return None
+        return x + total[-1] if self.own[reader] else x
+
+    def _project(self, layer: int, index: int, _input: torch.Tensor) -> torch.Tensor:
+        """What the projection number ``index`` of a layer returns."""
+        if index == 0:
+            self.opened = self._open(layer)
+        values, g = self.opened, self.graph
+        if len(self.parts.wiring.projections) == 1:
+            return self.parts.packed(values)
+        first = [0, g.heads, g.heads + g.kv_heads][index]
+        return values[first : first + (g.heads if index == 0 else g.kv_heads)].permute(1, 2, 0, 3).flatten(2)
+
+    def _open(self, layer: int) -> torch.Tensor:
+        """(reader, row, token, d_head) projections of what each reader of a layer's attention sees."""
+        readers, x = self.graph.attention_readers(layer), self.stream
+        far, own = self.far[readers], self.own[readers]
+        weight, bias = self.parts.reading_matrices(layer)
+        norm = self.parts.norm(layer) or torch.nn.Identity()
+        values = x.new_empty((len(weight), *x.shape[:2], weight.shape[1]))
+        streams = [x, self.other.streams[readers.start]] if isinstance(self.other, ForwardPass) else [x]
+        for side, stream in enumerate(streams):
+            shared = np.flatnonzero((far == side) & ~own)
+            if len(shared):
+                product = norm(stream) @ weight[shared].flatten(0, 1).T
+                values[shared] = product.view(*x.shape[:2], len(shared), -1).movedim(2, 0)
+        alone = np.flatnonzero(own)
+        if len(alone):
+            inputs = self.sums[: len(alone)]
+            for index, reader in enumerate(alone):
+                inputs[index] += streams[int(far[reader])]
+            product = torch.bmm(norm(inputs).flatten(1, 2), weight[alone].transpose(1, 2))
+            values[alone] = product.view(-1, *values.shape[1:])
+        return values if bias is None else values + bias[:, None, None]
+
+    def _among(self, sources: slice) -> np.ndarray:
+        """Which of these sources matter, counted from the first of them."""
+        inside = self.active[(self.active >= sources.start) & (self.active < sources.stop)]
+        return np.asarray(inside - sources.start)
+
+    def _place(self, sources: slice) -> slice:
+        """Where their D_u are."""
+        first, stop = np.searchsorted(self.active, (sources.start, sources.stop))
+        return slice(int(first), int(stop))
+
+    def _sum(self, readers: Any, first: int, stop: int) -> torch.Tensor:
+        """(reader, row, token, d_model) what is added to the stream for these readers, from these sources."""
+        place = self._place(slice(first, stop))
+        difference, share = self.difference[place], self.share[..., place, readers]
+        if share.ndim == 2:
+            product = share.T @ difference.flatten(1)
+            return product.view(-1, *difference.shape[1:])
+        return torch.einsum("srtd,rtsk->krtd", difference, share.expand(*difference.shape[1:3], -1, -1))
+
+    def _alone(self, source: slice, of: Any, now: torch.Tensor) -> None:
+        """D_u of a source that is no head."""
+        if len(self._among(source)):
+            theirs = of(self.other) if isinstance(self.other, ForwardPass) else self.other[source.start]
+            torch.sub(theirs, now, out=self.difference[self._place(source)][0])
+
+    def _heads(self, layer: int, z: torch.Tensor, scale: torch.Tensor | None = None) -> None:
+        """D_u of a layer's heads."""
+        heads, parts = self.graph.attention_sources(layer), self.parts
+        which, into = self._among(heads), self.difference[self._place(heads)]
+        if not len(which):
+            return
+        if not isinstance(self.other, ForwardPass):
+            now = parts.heads(layer, z, which)
+            torch.sub(self.other[heads][which], now if scale is None else now * scale, out=into)
+        elif scale is None:
+            parts.heads(layer, self.other.mixed[layer] - z, which, out=into)
+        else:
+            torch.mul(parts.heads(layer, self.other.mixed[layer], which), self.other.scale[layer], out=into)
+            into -= parts.heads(layer, z, which) * scale

@@ -1,0 +1,165 @@
+"""Prompts and their twins, batch by batch, and the attribution between them that circuits and source effects share.
+
+Everything that intervenes between a prompt and its twin begins with both runs and with the gradient on the way from the
+one to the other (:mod:`dynamics.circuits.attribution`). They are computed once for all measurements of a probe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from checkpoints.errors import UserError
+
+from ..probes import LAST, TokenizedProbe
+from .sharing import once
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..circuits.wired import Metric, Wired
+
+__all__ = [
+    "MEMORY",
+    "Attributed",
+    "PromptPairs",
+    "attributed",
+    "discovery_half",
+    "numbers",
+    "pairs_of",
+    "require_pairs",
+    "tokens_at_once",
+]
+
+MEMORY = 2**30
+"""Bytes that one batch's inputs and gradients may take."""
+
+
+@dataclass(frozen=True)
+class PromptPairs:
+    """Prompts of equal length with their twins.
+
+    Attributes:
+        rows: (row,) which prompts of the probe these are.
+        ids, corrupted: (row, token) token ids.
+        positions: (row,) where the metric is taken.
+        answer, foil: (row,) token ids.
+        metric: logit(answer) - logit(foil) there.
+    """
+
+    rows: np.ndarray
+    ids: torch.Tensor
+    corrupted: torch.Tensor
+    positions: torch.Tensor
+    answer: torch.Tensor
+    foil: torch.Tensor
+    metric: Metric
+
+
+@dataclass(frozen=True)
+class Attributed:
+    """The attribution between all prompts of a probe and their twins.
+
+    Attributes:
+        clean, corrupted: (prompt,) the metric of prompts and twins.
+        direct: (prompt, source) direct logit attribution.
+        source: (prompt, source) attribution of each source: that of all its edges together.
+        edge: (half, source, reader) mean attribution of edges over the prompts of each half; NaN where there is no edge.
+    """
+
+    clean: np.ndarray
+    corrupted: np.ndarray
+    direct: np.ndarray
+    source: np.ndarray
+    edge: np.ndarray
+
+
+def discovery_half(prompts: int, seed: int) -> np.ndarray:
+    """(prompt,) true where a prompt is used to rank edges; the others check the circuit.
+
+    >>> int(discovery_half(10, 0).sum())
+    5
+    """
+    half = np.zeros(prompts, dtype=bool)
+    half[np.random.default_rng(seed).permutation(prompts)[: prompts // 2]] = True
+    return half
+
+
+def require_pairs(probe: TokenizedProbe) -> None:
+    """Refuse a probe whose prompts have no answer, foil and twin.
+
+    Raises:
+        UserError: for such a probe.
+    """
+    if probe.answer_ids is None or probe.foil_ids is None or probe.corrupted_ids is None:
+        raise UserError(
+            f"probe {probe.probe.name!r} cannot be patched",
+            expected="an answer, a foil and a corrupted twin for every prompt",
+        )
+
+
+def attributed(wired: Wired, probe: TokenizedProbe, batch_tokens: int, steps: int, seed: int) -> Attributed:
+    """EAP-IG of every edge at ``steps`` points, over the halves of ``seed``; computed once per checkpoint."""
+    return once(("attributed", steps, seed), lambda: _attributed(wired, probe, batch_tokens, steps, seed))
+
+
+def _attributed(wired: Wired, probe: TokenizedProbe, batch_tokens: int, steps: int, seed: int) -> Attributed:
+    from ..circuits.attribution import attribute, direct_logits
+
+    graph, n = wired.graph, len(probe.ids)
+    half = discovery_half(n, seed)
+    clean, corrupted = np.full(n, np.nan), np.full(n, np.nan)
+    direct, source = np.full((n, len(graph.sources)), np.nan), np.full((n, len(graph.sources)), np.nan)
+    edge = np.zeros((2, *graph.edges.shape))
+    shape = wired.architecture.shape
+    # differences of sources, gradients of readers, and what autograd keeps of every layer
+    width = (
+        shape.d_model * (len(graph.sources) + len(graph.readers) + 20 * graph.layers) + 4 * shape.d_mlp * graph.layers
+    )
+    for batch in pairs_of(wired, probe, tokens_at_once(batch_tokens, width), np.arange(n)):
+        rows = batch.rows
+        run, twin = wired.run(batch.ids, batch.positions), wired.run(batch.corrupted, batch.positions)
+        clean[rows], corrupted[rows] = (numbers(batch.metric(each.logits.float())) for each in (run, twin))
+        direct[rows] = numbers(direct_logits(wired, batch.ids, batch.positions, batch.answer, batch.foil, run)[0])
+        between = twin.streams[0], wired.sources(run, twin)
+        del run, twin
+        found = attribute(
+            wired, batch.ids, batch.corrupted, batch.positions, batch.metric, steps=steps, between=between
+        ).edges
+        source[rows] = numbers(found.sum(2))
+        for index, chosen in enumerate((half[rows], ~half[rows])):
+            edge[index] += numbers(found[chosen].sum(0)) / (half if index == 0 else ~half).sum()
+    return Attributed(clean, corrupted, direct, source, np.where(graph.edges, edge, np.nan))
+
+
+def tokens_at_once(batch_tokens: int, width: int) -> int:
+    """How many tokens, of ``width`` numbers each, keep to :data:`MEMORY`."""
+    return max(1, min(batch_tokens, MEMORY // (4 * width)))
+
+
+def pairs_of(wired: Wired, probe: TokenizedProbe, tokens: int, chosen: np.ndarray) -> Iterator[PromptPairs]:
+    """The chosen prompts, in batches of equal length and at most so many tokens."""
+    import torch
+
+    from ..circuits.attribution import logit_difference
+
+    assert probe.answer_ids is not None and probe.foil_ids is not None and probe.corrupted_ids is not None
+
+    def given(values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(values).to(wired.device)
+
+    for same in probe.batches(tokens):
+        rows = same[np.isin(same, chosen)]
+        if len(rows):
+            ids, corrupted = (given(np.stack([of[r] for r in rows])) for of in (probe.ids, probe.corrupted_ids))
+            answer, foil = given(probe.answer_ids[rows]), given(probe.foil_ids[rows])
+            metric = logit_difference(answer, foil)
+            yield PromptPairs(rows, ids, corrupted, given(probe.positions[LAST][rows]), answer, foil, metric)
+
+
+def numbers(tensor: Any) -> np.ndarray:
+    """As float64 on the CPU."""
+    return np.asarray(tensor.detach().double().cpu().numpy())
