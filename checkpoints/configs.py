@@ -45,7 +45,9 @@ def read_config(folder: Path) -> PretrainedConfig:
         _require_sizes(content)
         with quiet(), _without_mark(folder) as place:
             # False, because None asks on the terminal whether the checkpoint's own code may run
-            return AutoConfig.from_pretrained(place, local_files_only=True, trust_remote_code=False)
+            config = AutoConfig.from_pretrained(place, local_files_only=True, trust_remote_code=False)
+            config.return_dict = True  # how outputs are handed over says nothing about the model
+            return config
     except Exception as error:  # whatever a file may hold: null, a number, sizes that are words
         raise CheckpointError(
             f"the config in {folder} cannot be used: {first_line(error)}",

@@ -22,6 +22,7 @@ ORDER = [
     "checkpoints.configs",
     "checkpoints.tokenizing",
     "checkpoints.loading",
+    "checkpoints.wrappers",
     "checkpoints.series",
     "checkpoints.layouts",
     "checkpoints.local",

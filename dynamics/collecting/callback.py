@@ -7,8 +7,9 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from checkpoints.paths import StrPath, as_path, as_texts
+from checkpoints.paths import StrPath, as_number, as_path, as_texts
 
+from ..models.architecture import Adapter
 from ..progress import Reporter
 from ..runs.config import ProbeEntry, check_name
 from ..runs.plan import find_analysis
@@ -28,19 +29,24 @@ class DynamicsCallback(TrainerCallback):  # type: ignore[misc]
         steps: optimizer steps at which to collect; None takes ``checkpoints`` of them, evenly spaced in log step.
         checkpoints: see ``steps``.
         tokens_per_step: tokens in one optimizer step, if that is constant.
-        tokenizer: if the Trainer has none (``processing_class``).
+        tokenizer: a fast tokenizer; None takes the Trainer's (``processing_class``).
+        adapter: describes a module of the user's own.
         traces: folder of traces.
+        resume: this training goes on with an earlier one, whose trace is there; a Trainer that resumes from a
+            checkpoint says so itself.
         settings: any other field of :class:`dynamics.runs.config.Run`.
 
     Attributes:
-        live: the collector, once training has begun; None when it could not begin (which is said; training goes on).
+        live: the collector, once training has begun.
 
     Raises:
-        UserError: for a misspelt analysis, before training starts.
+        UserError: for what is wrong: a misspelt analysis at once, what only the Trainer knows (no tokenizer, a model
+            that cannot be measured, a trace of an earlier training) when training begins, before its first step.
 
     Example::
 
-        Trainer(..., callbacks=[DynamicsCallback("my-run", analyses=["induction"])]).train()
+        callback = DynamicsCallback("my-run", analyses=["induction"])
+        Trainer(model, processing_class=tokenizer, callbacks=[callback], ...).train()
     """
 
     def __init__(
@@ -53,7 +59,9 @@ class DynamicsCallback(TrainerCallback):  # type: ignore[misc]
         checkpoints: int = 20,
         tokens_per_step: int | None = None,
         tokenizer: Any = None,
+        adapter: Adapter | None = None,
         traces: StrPath = "traces",
+        resume: bool = False,
         settings: Mapping[str, Any] | None = None,
         say: Callable[[str], None] | None = None,
     ) -> None:
@@ -63,11 +71,13 @@ class DynamicsCallback(TrainerCallback):  # type: ignore[misc]
             find_analysis(analysis)
         self.live: LiveCollector | None = None
         self._say = say or Reporter().say
-        self._name, self._steps, self._checkpoints, self._tokenizer = name, steps, checkpoints, tokenizer
+        self._name, self._steps, self._tokenizer, self._resume = name, steps, tokenizer, resume
+        self._checkpoints = as_number(checkpoints, "checkpoints", least=0)
         self._options: dict[str, Any] = {
             "analyses": analyses,
             "probes": probes,
             "tokens_per_step": tokens_per_step,
+            "adapter": adapter,
             "traces": traces,
             "settings": settings,
             "say": self._say,
@@ -79,13 +89,9 @@ class DynamicsCallback(TrainerCallback):  # type: ignore[misc]
         tokenizer = self._tokenizer if self._tokenizer is not None else kwargs.get("processing_class")
         if self.live is not None:  # training was interrupted, and begins again
             self.live.close()
-        try:
-            self.live = LiveCollector(
-                self._name, model, tokenizer, steps=steps, resume=state.global_step > 0, **self._options
-            )
-        except Exception as error:
-            self._say(f"dynamics: nothing is collected: {error}\n  training goes on")
-            return
+            self.live = None
+        resume = self._resume or state.global_step > 0
+        self.live = LiveCollector(self._name, model, tokenizer, steps=steps, resume=resume, **self._options)
         self.live.step(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

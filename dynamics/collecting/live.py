@@ -7,28 +7,30 @@ A plain training loop needs three lines::
         live.step(step)
         ...  # forward, backward, optimizer.step()
 
-The Hugging Face Trainer takes :class:`dynamics.collecting.callback.DynamicsCallback`. Whatever goes wrong in collecting is said
-and recorded; training goes on, with the same random numbers as without.
+The Hugging Face Trainer takes :class:`dynamics.collecting.callback.DynamicsCallback`. What is wrong before the first step is
+raised; whatever goes wrong in collecting is said and recorded, and training goes on, with the same random numbers as without.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from checkpoints.errors import UserError
+from checkpoints.errors import UserError, shown
 from checkpoints.loading import stored_dtype
-from checkpoints.paths import StrPath, as_path, as_texts
+from checkpoints.paths import StrPath, as_number, as_path, as_texts
 from checkpoints.series import Checkpoint
+from checkpoints.wrappers import plain, unwrapped
 
 from ..auditing.masking import weight_findings
 from ..models.architecture import Adapter, adapted
+from ..models.trained import check_parameters, measurable
 from ..progress import Reporter
 from ..runs.config import AnalysisEntry, LiveConfig, ProbeEntry, Run, check_name
 from ..runs.plan import built_in
@@ -37,12 +39,23 @@ from ..runs.schedule import log_steps
 from ..store import Trace, TraceWriter, writer_lock
 from ..store.journal import write_journal
 from ..store.paths import trace_path
-from .measuring import write_checkpoint
+from .measuring import shortest, try_out, write_checkpoint
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["LiveCollector", "log_steps"]
+__all__ = ["LiveCollector", "in_arguments", "log_steps"]
+
+_WORDS = (
+    ("beside the runs file, or installed", "that can be imported"),
+    ("beside the runs file or installed", "that can be imported"),
+    ("of a module beside the runs file or an installed one", "of a module that can be imported"),
+    ("relative to the runs file", "relative to the working folder"),
+    ("in the runs file", "among the arguments or in `settings`"),
+    ("from the runs file", "from the arguments"),
+    ("with --traces", "as `traces`"),
+)
+"""What messages say of the runs file and the command line, and what it is for a training job."""
 
 
 class LiveCollector:
@@ -51,7 +64,8 @@ class LiveCollector:
     Args:
         name: the run's name; its trace is ``NAME.zarr``.
         model: the model itself: of ``transformers``, or any module with an ``adapter``. Wrappers of data-parallel
-            training and of ``torch.compile`` are looked through.
+            training and of ``torch.compile`` are looked through; layers with adapters of ``peft`` are measured with
+            the adapter merged into a copy of the layer.
         tokenizer: a fast tokenizer; an adapter has its own.
         steps: optimizer steps at which to collect, known beforehand; None collects at every call of :meth:`step`, and
             the trace grows.
@@ -61,7 +75,8 @@ class LiveCollector:
         adapter: describes a module of the user's own.
         traces: folder of traces.
         resume: this training goes on with an earlier one, whose trace is there.
-        settings: any other field of :class:`dynamics.runs.config.Run` (``trace_dtype``, ``batch_tokens``, ...).
+        settings: any other field of :class:`dynamics.runs.config.Run` (``trace_dtype``, ``batch_tokens``, ...); its
+            ``analyses`` are names or entries with options, and take the place of the argument.
         say: called with each message; standard error if None.
 
     Attributes:
@@ -70,7 +85,7 @@ class LiveCollector:
 
     Raises:
         UserError: when something is wrong before training starts: a misspelt analysis, prompts that do not fit, a
-            trace of that name that belongs to another training.
+            model that cannot be measured, a trace of that name that belongs to another training.
     """
 
     def __init__(
@@ -99,31 +114,32 @@ class LiveCollector:
         self._active = _is_main_process()
         if not self._active:
             return
-        self._model = _unwrapped(model)
-        self._planned = None if steps is None else sorted(set(steps))
         self._tokens_per_step = tokens_per_step
-        self._name = name
+        self._name, self._path = name, trace_path(traces, name)
+        self._writer: TraceWriter | None = None
         entries = tuple(AnalysisEntry(name=a) for a in analyses)
         if not entries and not probes:
             entries = tuple(AnalysisEntry(name=a, optional=True) for a in built_in())
-        dtype = str(next(self._model.parameters()).dtype).removeprefix("torch.")
-        fields = {"analyses": entries, "probes": dict(probes or {}), "dtype": dtype, **dict(settings or {})}
+        fields = {"analyses": entries, "probes": dict(probes or {}), **dict(settings or {})}
         try:
-            self._run = Run(series=LiveConfig(), **fields)
-        except ValidationError as error:
-            where = ".".join(map(str, error.errors()[0]["loc"]))
-            raise UserError(
-                f"the settings of live run {name!r} are wrong: {where}: {error.errors()[0]['msg']}",
-                expected="fields of dynamics.runs.config.Run; weights in float32, float16 or bfloat16",
-            ) from error
-        self._described = self._describe(tokenizer, adapter)
-        self._path = trace_path(traces, name)
-        self._resolved = self._plan([self._checkpoint(s) for s in self._planned or ()])
-        self._writer: TraceWriter | None = None
-        with ExitStack() as stack:  # closed where it fails, or the next attempt would find the trace locked
-            stack.enter_context(writer_lock(self._path))
-            self._take_up(resume)
-            self._stack = stack.pop_all()
+            self._planned = _steps(steps)
+            if tokens_per_step is not None:
+                as_number(tokens_per_step, "tokens_per_step", least=1)
+            self._model: Any = unwrapped(model)
+            with plain(self._model):
+                self._begin(fields, tokenizer, adapter)
+            with measurable(self._model, self._resolved.model.architecture, shortest(self._resolved)):
+                if adapter is None and self._run.sites is None:
+                    check_parameters(self._model, self._model.config)
+                try_out(self._resolved, self._model)
+            with ExitStack() as stack:  # closed where it fails, or the next attempt would find the trace locked
+                stack.enter_context(writer_lock(self._path))
+                self._take_up(resume)
+                self._stack = stack.pop_all()
+        except UserError as error:
+            for part in ("observed", "expected", "remedy"):
+                setattr(error, part, in_arguments(getattr(error, part)))
+            raise
 
     def due(self, step: int) -> bool:
         """Whether :meth:`step` would collect now."""
@@ -155,7 +171,7 @@ class LiveCollector:
             self.close()  # nothing is due any more: others may read the trace, and store what they find in it
 
     def close(self) -> None:
-        """Training has ended: compare the checkpoints' weights and release the trace. Never raises."""
+        """Training has ended: compare the checkpoints' weights, release the trace, and say where it is. Never raises."""
         try:
             if self._active and self._writer is not None:
                 # a label cannot be wrong here: what looks odd is the training's own doing, and stays
@@ -163,6 +179,11 @@ class LiveCollector:
                     self._say(f"dynamics: step {finding.step}: {finding.reason}")
         except Exception as error:
             self._say(f"dynamics: {error}")
+        if self._active:
+            planned = "" if self._planned is None else f" of {len(self._planned)} planned"
+            failed = f", {len(self.failed)} failed" if self.failed else ""
+            where = self._path if self._path.exists() else "no trace"
+            self._say(f"dynamics: {len(self.collected)}{planned} checkpoints are in {where}{failed}")
         self._active = False
         self._stack.close()
 
@@ -171,6 +192,20 @@ class LiveCollector:
 
     def __exit__(self, *_exception: object) -> None:
         self.close()
+
+    def _begin(self, fields: Mapping[str, Any], tokenizer: Any, adapter: Adapter | None) -> None:
+        """Plan everything, from the plain model."""
+        dtype = str(next(self._model.parameters()).dtype).removeprefix("torch.")
+        try:
+            self._run = Run(series=LiveConfig(), **{"dtype": dtype, **fields})
+        except ValidationError as error:
+            where = ".".join(map(str, error.errors()[0]["loc"]))
+            raise UserError(
+                f"the settings of live run {self._name!r} are wrong: {where}: {error.errors()[0]['msg']}",
+                expected="fields of dynamics.runs.config.Run; weights in float32, float16 or bfloat16",
+            ) from error
+        self._described = self._describe(tokenizer, adapter)
+        self._resolved = self._plan([self._checkpoint(s) for s in self._planned or ()])
 
     def _describe(self, tokenizer: Any, adapter: Adapter | None) -> Model:
         if adapter is not None:
@@ -242,7 +277,9 @@ class LiveCollector:
         self._resumed = False
         assert self._writer is not None
         steps = [c.step for c in self._resolved.declaration.checkpoints]
-        if step in self.collected and self._writer.digest(steps.index(step)) != _digest(_state(self._model)):
+        with plain(self._model):
+            same = step not in self.collected or self._writer.digest(steps.index(step)) == _digest(_state(self._model))
+        if not same:
             self._active = False
             raise UserError(
                 f"step {step} of {self._path} has other weights: it is the trace of another training, which is kept",
@@ -258,8 +295,8 @@ class LiveCollector:
         began = time.perf_counter()
         writer = self._grown(step, tokens)
         index = [c.step for c in self._resolved.declaration.checkpoints].index(step)
-        tensors = _state(self._model)
-        with _measurable(self._model):
+        with measurable(self._model, self._resolved.model.architecture, shortest(self._resolved)):
+            tensors = _state(self._model)
             broken = write_checkpoint(
                 self._resolved,
                 writer,
@@ -284,6 +321,25 @@ class LiveCollector:
             self._say(f"dynamics: nor could that be recorded: {error}")
 
 
+def in_arguments(text: str) -> str:
+    """A message in the words of who calls :class:`LiveCollector` and has no runs file.
+
+    >>> in_arguments("lower `batch_tokens` in the runs file")
+    'lower `batch_tokens` among the arguments or in `settings`'
+    """
+    for words, others in _WORDS:
+        text = text.replace(words, others)
+    return text
+
+
+def _steps(steps: Collection[int] | None) -> list[int] | None:
+    if steps is None:
+        return None
+    if not isinstance(steps, Collection) or isinstance(steps, str | bytes) or not steps:
+        raise UserError(f"`steps` is {shown(steps)}", expected="optimizer steps, such as [0, 10, 100], or None")
+    return sorted({int(as_number(step, "steps", least=0)) for step in steps})
+
+
 def _is_main_process() -> bool:
     import torch
 
@@ -291,55 +347,8 @@ def _is_main_process() -> bool:
     return not (distributed.is_available() and distributed.is_initialized() and distributed.get_rank() != 0)
 
 
-def _unwrapped(model: Any) -> Any:
-    """The module itself, without the wrappers of training."""
-    while True:
-        parts = {type(p).__name__ for p in model.parameters()}
-        if type(model).__name__ == "FullyShardedDataParallel" or "DTensor" in parts or _sharded_by_deepspeed(model):
-            raise UserError(
-                "the weights of a fully sharded model are spread over processes: it cannot be collected while it trains",
-                expected="a model that each process holds whole",
-                remedy="save checkpoints and follow them with `dynamics collect --watch FOLDER`",
-            )
-        inner = getattr(model, "_orig_mod", None)
-        if inner is None and type(model).__name__ in ("DistributedDataParallel", "DataParallel"):
-            inner = model.module
-        if inner is None:
-            return model
-        model = inner
-
-
-def _sharded_by_deepspeed(model: Any) -> bool:
-    return any(hasattr(parameter, "ds_id") for parameter in model.parameters())
-
-
 def _state(model: Any) -> dict[str, torch.Tensor]:
     return {name: value.detach() for name, value in model.state_dict().items()}
-
-
-@contextmanager
-def _measurable(model: Any) -> Iterator[None]:
-    """Evaluation mode and attention that returns its patterns; afterwards everything is as it was."""
-    import torch
-
-    modes = {module: module.training for module in model.modules()}
-    attention = getattr(getattr(model, "config", None), "_attn_implementation", None)
-    device = next(model.parameters()).device.type
-    # mixed precision of the Trainer wraps `forward`, with an autocast of its own inside ours
-    wrapped = model.__dict__.pop("forward", None) if hasattr(model, "_original_forward") else None
-    try:
-        model.eval()
-        if attention not in (None, "eager"):
-            model.set_attn_implementation("eager")
-        with torch.autocast(device, enabled=False):
-            yield
-    finally:
-        if wrapped is not None:
-            model.forward = wrapped
-        if attention not in (None, "eager"):
-            model.set_attn_implementation(attention)
-        for module, training in modes.items():
-            module.training = training
 
 
 def _digest(tensors: Mapping[str, torch.Tensor]) -> str:

@@ -7,12 +7,58 @@ from typing import Any
 
 import numpy as np
 
-from checkpoints.errors import StoppedError
+from checkpoints.configs import first_line
+from checkpoints.errors import StoppedError, UserError
 
 from ..runs.resolve import Resolved
 from ..store import WEIGHTS, TraceWriter
 
-__all__ = ["measure_all", "write_checkpoint"]
+__all__ = ["measure_all", "shortest", "try_out", "write_checkpoint"]
+
+
+def shortest(resolved: Resolved) -> Any:
+    """(token,) the shortest prompt of a run, as a tensor."""
+    import torch
+
+    return torch.from_numpy(min((ids for _, probe in resolved.probes for ids in probe.ids), key=len))
+
+
+def try_out(resolved: Resolved, model: Any) -> None:
+    """Ask a model for what will be measured, on one prompt of each probe.
+
+    Raises:
+        UserError: when a site is missing, or the logits are of another shape.
+    """
+    import torch
+
+    from ..circuits.wired import Wired
+    from ..measurements import Intervention
+    from ..models.sites import observe
+
+    architecture = resolved.model.architecture
+    shape, device = architecture.shape, next(model.parameters()).device
+    for plan, probe in resolved.probes:
+        wired = any(isinstance(m, Intervention) for m in plan.measurements)
+        sites = frozenset().union(*(m.sites() for m in plan.measurements if not isinstance(m, Intervention)))
+        ids = torch.from_numpy(min(probe.ids, key=len)).to(device)
+        try:
+            if wired and architecture.table.wiring is not None:
+                Wired(model, architecture)
+            with torch.no_grad(), observe(model, architecture.table, sites, shape.layers, lambda *_: None):
+                logits = architecture.logits(model, ids[None], torch.tensor([len(ids) - 1], device=device))
+        except UserError as error:
+            error.add_note(f"on probe {plan.probe.name!r}")
+            raise
+        except Exception as error:  # code of the user's, which may raise anything
+            raise UserError(
+                f"a {type(model).__name__} cannot be measured on probe {plan.probe.name!r}: {first_line(error)}",
+                expected="a model that takes token ids and gives logits",
+            ) from error
+        if logits.shape != (1, 1, shape.vocab):
+            raise UserError(
+                f"the model gave logits of shape {tuple(logits.shape)} for one token of one prompt",
+                expected=f"(row, token, vocab), here {(1, 1, shape.vocab)}",
+            )
 
 
 def measure_all(resolved: Resolved, model: Any) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
