@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from .configs import first_line, quiet
-from .errors import UserError
+from .configs import quiet
+from .errors import UserError, first_line
 
 if TYPE_CHECKING:
     import torch

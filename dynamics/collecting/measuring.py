@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from checkpoints.configs import first_line
-from checkpoints.errors import StoppedError, UserError
+from checkpoints.errors import StoppedError, UserError, first_line
 
 from ..runs.resolve import Resolved
 from ..store import WEIGHTS, TraceWriter
