@@ -14,6 +14,7 @@ raised; whatever goes wrong in collecting is said and recorded, and training goe
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
@@ -53,7 +54,6 @@ _WORDS = (
     ("relative to the runs file", "relative to the working folder"),
     ("in the runs file", "among the arguments or in `settings`"),
     ("from the runs file", "from the arguments"),
-    ("with --traces", "as `traces`"),
 )
 """What messages say of the runs file and the command line, and what it is for a training job."""
 
@@ -329,7 +329,7 @@ def in_arguments(text: str) -> str:
     """
     for words, others in _WORDS:
         text = text.replace(words, others)
-    return text
+    return re.sub(r"(with|or) --([a-z]+)", r"\1 `\2`", text)
 
 
 def _steps(steps: Collection[int] | None) -> list[int] | None:
