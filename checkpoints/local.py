@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from .errors import CheckpointError, UserError
 from .files.owned import files_state
 from .layouts import LAYOUTS, LayoutOptions, choose
-from .paths import StrPath, as_path, beside, cache_folder, require_path
-from .series import Checkpoint, Series, SeriesConfig, WeightFile, ordered
+from .paths import StrPath, as_path, beside, cache_folder, require_path, step_pattern
+from .series import LAST_STEP, Checkpoint, Series, SeriesConfig, WeightFile, ordered
+from .tokenizing import tokenizer_difference
 
 if TYPE_CHECKING:
     from .files.tensors import TensorInfo
@@ -35,18 +39,38 @@ class FolderConfig(SeriesConfig):
     config: Path | None = Field(
         None, description="A transformers config.json or its folder, for files that carry none; wins where they do."
     )
-    steps: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
+    pattern: str | None = Field(
+        None,
+        description="Pattern that the whole name of a checkpoint's folder or file matches, with a group named step; it wins "
+        "over what the files say.",
+    )
+    steps: tuple[Annotated[int, Field(ge=0, le=LAST_STEP)], ...] | None = Field(
         None, description="Steps of the state dicts in one file that does not say them, in its order."
     )
-    every: int | None = Field(None, ge=1, description="The same, where they are this many steps apart, from 0 on.")
-    tokens_per_step: int | None = Field(None, ge=1, description="Tokens in one optimizer step, if it was constant.")
+    every: int | None = Field(
+        None, ge=1, le=LAST_STEP, description="The same, where they are this many steps apart, from 0 on."
+    )
+    tokens_per_step: int | None = Field(
+        None, ge=1, le=LAST_STEP, description="Tokens in one optimizer step, if it was constant."
+    )
     tokenizer: Path | None = Field(None, description="Folder of the tokenizer, if the checkpoints do not carry one.")
+
+    @field_validator("pattern")
+    @classmethod
+    def _has_a_step(cls, value: str | None) -> str | None:
+        return None if value is None else step_pattern(value)
 
     @model_validator(mode="after")
     def _steps_once(self) -> FolderConfig:
         if self.steps is not None and self.every is not None:
             raise ValueError("`steps` and `every` both say the steps; give one of the two")
         return self
+
+    def left_out(self) -> Mapping[str, str]:
+        """See the base class."""
+        with suppress(UserError):  # which opening it will say
+            return FolderSeries(self).left_out
+        return {}
 
     def anchored(self, base: Path) -> Self:
         """See the base class; of the folder, the tokenizer and the config."""
@@ -71,7 +95,8 @@ class FolderSeries(Series):
             config = FolderConfig(path=as_path(config, "config"))
         self.name, self.origin = name or config.path.name, str(config.path)
         self._config = config
-        self._options = LayoutOptions(config.config, config.steps, config.every)
+        pattern = None if config.pattern is None else re.compile(config.pattern)
+        self._options = LayoutOptions(config.config, config.steps, config.every, pattern)
         for path in (config.path, config.config, config.tokenizer):
             if path is not None:
                 require_path(path)
@@ -93,8 +118,10 @@ class FolderSeries(Series):
         per_step = config.tokens_per_step
         checkpoints = [
             Checkpoint(f.step, f.revision, per_step * f.step if f.tokens is None and per_step is not None else f.tokens)
-            for f in found
+            for f in found.checkpoints
         ]
+        self.left_out = found.left_out
+        self._contradictions = {f.step: f.contradiction for f in found.checkpoints if f.contradiction}
         self.checkpoints = ordered(checkpoints, where=str(config.path))
         # a file that says its step itself may be overwritten with the next one while the series is visited
         single = [c.revision for c in self.checkpoints if (self._root / c.revision).is_file()]
@@ -141,6 +168,23 @@ class FolderSeries(Series):
             expected="the model's config, or an adapter that builds the module",
             remedy="name a transformers config.json as `series.config`, or an adapter",
         )
+
+    def contradictions(self) -> dict[Checkpoint, str]:
+        """What checkpoints say of themselves that their names, or the tokenizer of the series, do not.
+
+        A ``pattern`` in the runs file says that names hold, and a ``tokenizer`` that it does.
+        """
+        found = {c: [self._contradictions[c.step]] for c in self.checkpoints if c.step in self._contradictions}
+        if self._config.tokenizer is None:
+            with suppress(UserError):  # there is none
+                used = self.tokenizer_folder
+                for checkpoint in self.checkpoints:
+                    if what := tokenizer_difference(used, self.fetch(checkpoint)):
+                        where = "beside the series" if used == self._root else f"in {used.name}"
+                        found.setdefault(checkpoint, []).append(
+                            f"it carries another tokenizer than the one {where} ({what}), by which all prompts are read"
+                        )
+        return {checkpoint: "; ".join(clauses) for checkpoint, clauses in found.items()}
 
     def weight_files(self, checkpoint: Checkpoint) -> tuple[WeightFile, ...]:
         """The files that the checkpoint is read from, some of which may hold other things too."""

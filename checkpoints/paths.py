@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from numbers import Integral, Real
 from pathlib import Path
@@ -25,6 +26,7 @@ __all__ = [
     "cache_folder",
     "replace_text",
     "require_path",
+    "step_pattern",
 ]
 
 StrPath = str | os.PathLike[str]
@@ -173,6 +175,27 @@ def as_number(
     bounds = [f"at {which} {bound:g}" for which, bound in (("least", least), ("most", most)) if bound is not None]
     number = ", ".join(["a whole number" if whole else "a number", *bounds])
     raise _wrong(value, what, number, number)
+
+
+def step_pattern(value: str, groups: Collection[str] = ("step",)) -> str:
+    """A pattern that names of checkpoints match, for a validator of a setting.
+
+    Args:
+        value: the pattern.
+        groups: what its groups may be called.
+
+    Raises:
+        ValueError: when it is none, has no group named step, or groups that mean nothing.
+    """
+    try:
+        named = set(re.compile(value).groupindex)
+    except re.error as error:
+        raise ValueError(f"{value!r} is not a regular expression: {error}") from error
+    if "step" not in named:
+        raise ValueError(f"{value!r} has no group named step, as in step(?P<step>\\d+)")
+    if foreign := named - {*groups}:
+        raise ValueError(f"{value!r} has groups that mean nothing here: {', '.join(sorted(foreign))}")
+    return value
 
 
 def _wrong(value: object, what: str, expected: str, remedy: str) -> UserError:

@@ -12,17 +12,21 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from .errors import CheckpointError, UserError
+from .errors import CheckpointError, UserError, short
 
 if TYPE_CHECKING:
     from .catalogue.entry import Entry
     from .files.tensors import TensorInfo
     from .loading import Prepared
 
-__all__ = ["OPTIMIZER_STEPS", "Checkpoint", "Series", "SeriesConfig", "WeightFile", "ordered"]
+__all__ = ["LAST_STEP", "OPTIMIZER_STEPS", "Checkpoint", "Series", "SeriesConfig", "WeightFile", "ordered"]
 
 OPTIMIZER_STEPS = "optimizer steps"
 """What steps count unless a source says otherwise."""
+
+
+LAST_STEP = 2**63 - 1
+"""A step is an integer of 64 bits, as traces store it."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,10 @@ class SeriesConfig(BaseModel):
     pinned: ClassVar[bool] = False
     stored: ClassVar[bool] = True
 
+    def left_out(self) -> Mapping[str, str]:
+        """What lies beside its checkpoints and is not taken (:attr:`Series.left_out`), where no request is needed for that."""
+        return {}
+
     def anchored(self, base: Path) -> Self:
         """The same with every relative path made absolute, from the folder of the runs file."""
         return self
@@ -96,6 +104,7 @@ class Series(ABC):
         moved: checkpoints whose label stands for other content by now, as they are now.
         vanished: checkpoints that the source no longer lists; they are still in ``checkpoints``.
         unlisted: why the last :meth:`all_files` could not list some checkpoints.
+        left_out: what lies beside the checkpoints, looks like one or like a part of one, and is not taken: name to reason.
     """
 
     name: str
@@ -109,6 +118,7 @@ class Series(ABC):
     moved: tuple[Checkpoint, ...] = ()
     vanished: tuple[Checkpoint, ...] = ()
     unlisted: Mapping[Checkpoint, CheckpointError] = MappingProxyType({})
+    left_out: Mapping[str, str] = MappingProxyType({})
 
     @property
     @abstractmethod
@@ -151,6 +161,10 @@ class Series(ABC):
         Raises:
             CheckpointError: when the files are there and cannot be read.
         """
+
+    def contradictions(self) -> dict[Checkpoint, str]:
+        """What checkpoints say of themselves that neither their label nor the rest of the series does, as clauses."""
+        return {}
 
     def release(self, checkpoint: Checkpoint) -> None:  # noqa: B027 (most sources download nothing)
         """The fetched files are not needed any more: what was downloaded may be deleted."""
@@ -238,7 +252,18 @@ class Series(ABC):
 
 
 def ordered(checkpoints: list[Checkpoint], *, where: str) -> tuple[Checkpoint, ...]:
-    """Sort by step and refuse a step that occurs twice."""
+    """Sort by step, and refuse a step that occurs twice or is none.
+
+    Raises:
+        UserError: for these, whatever said the step: a name, what is in a file, a branch, the runs file.
+    """
+    for checkpoint in checkpoints:
+        if not 0 <= checkpoint.step <= LAST_STEP:
+            raise UserError(
+                f"{where} has a checkpoint of step {short(str(checkpoint.step), 40)}: {checkpoint.label or checkpoint.revision!r}",
+                expected=f"steps from 0 to {LAST_STEP}",
+                remedy="move it away, or say by a pattern of names which checkpoints there are",
+            )
     result = tuple(sorted(checkpoints, key=lambda c: c.step))
     for one, other in pairwise(result):
         if one.step == other.step:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from .errors import CheckpointError, UserError
 
-__all__ = ["load_tokenizer", "word_tokenizer"]
+__all__ = ["load_tokenizer", "tokenizer_difference", "word_tokenizer"]
 
 _UNKNOWN = "[unknown]"
 
@@ -37,6 +40,65 @@ def load_tokenizer(folder: Path) -> Any:
             expected="a fast tokenizer (tokenizer.json)",
         )
     return tokenizer
+
+
+def tokenizer_difference(one: Path, other: Path) -> str:
+    """What makes two folders' tokenizers give other tokens for the same text, in a word; empty where nothing shows.
+
+    Compared is what both have, as it is understood and not as it is written: versions of a library write the same tokenizer
+    in different ways.
+    """
+    if one == other or not other.is_dir():
+        return ""
+    if (one / _WHOLE).is_file() and (other / _WHOLE).is_file():
+        files: Sequence[str] = (_WHOLE,)
+    else:
+        files = [name for name in _PARTS if (one / name).is_file() and (other / name).is_file()]
+    for name in files:
+        if _understood(one / name) != _understood(other / name):
+            return name
+    known, found = (json.loads(_understood(folder / _SETTINGS) or "{}") for folder in (one, other))
+    return _SETTINGS if any(known[key] != found[key] for key in known.keys() & found.keys()) else ""
+
+
+_WHOLE, _SETTINGS = "tokenizer.json", "tokenizer_config.json"
+_PARTS = ("vocab.json", "merges.txt", "vocab.txt", "tokenizer.model")
+
+
+def _understood(file: Path) -> str:
+    """What of a file decides about tokens, or a digest of that; empty where there is none."""
+    try:
+        about = file.stat()
+        return _deciding(file, about.st_size, about.st_mtime_ns, about.st_ctime_ns)
+    except OSError:
+        return ""
+
+
+@lru_cache(maxsize=4096)
+def _deciding(file: Path, *_state: int) -> str:
+    data = file.read_bytes()
+    if file.suffix == ".json":
+        try:
+            content = json.loads(data)
+            if file.name == _SETTINGS:
+                return json.dumps({key: content[key] for key in _ADDED if key in content})
+            data = json.dumps(_normal(content) if file.name == _WHOLE else content, sort_keys=True).encode()
+        except (ValueError, RecursionError, AttributeError, TypeError):  # damaged: it says something else for sure
+            if file.name == _SETTINGS:
+                return ""
+    return hashlib.sha256(data).hexdigest()
+
+
+_ADDED = ("add_bos_token", "add_eos_token", "add_prefix_space")
+"""Settings that change tokens, where both files have them: versions of a library leave different ones away."""
+
+
+def _normal(content: Any) -> Any:
+    kept = {k: v for k, v in content.items() if k not in ("version", "truncation", "padding")}
+    if isinstance(merges := (kept.get("model") or {}).get("merges"), list):
+        pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
+        kept["model"] = {k: v for k, v in kept["model"].items() if v not in (None, False)} | {"merges": pairs}
+    return kept
 
 
 def word_tokenizer(words: Sequence[str]) -> Any:

@@ -14,7 +14,7 @@ from checkpoints.errors import StoppedError, UserError
 from checkpoints.paths import absolute
 
 from .progress import Reporter, give_up_output, make_writable
-from .wording import duration, grouped, steps_text
+from .wording import duration, grouped, left_out_lines, steps_text
 
 __all__ = ["cli", "main"]
 
@@ -184,6 +184,8 @@ def status(run: str, runs: Path | None, traces: Path) -> None:
     from .collecting.upkeep import status as function
 
     state = function(run, runs=runs, traces=traces)
+    for line in left_out_lines(state.left_out):
+        click.echo(line)
     if state.trace is None:
         click.echo(f"{run}: not started; `dynamics collect {run}` starts it")
         return

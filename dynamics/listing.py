@@ -11,7 +11,7 @@ from rich.table import Table
 from checkpoints.catalogue import Entry, catalogue, find_entry
 from checkpoints.paths import cache_folder
 
-from .wording import duration, grouped, steps_text
+from .wording import duration, grouped, left_out_lines, steps_text
 
 if TYPE_CHECKING:
     from .auditing.audit import Audit
@@ -114,6 +114,8 @@ def print_audit(audit: Audit, *, table: bool = False) -> None:
             click.echo(f"{title}:")
             for (kind, reason), steps in reasons.items():
                 click.echo(f"  {kind}: {steps_text(steps)}: {reason}")
+    for line in left_out_lines(audit.left_out):
+        click.echo(line)
     for step, reason in audit.unreadable.items():
         click.echo(f"  step {step} could not be read: {reason}")
     if table and audit.table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-__all__ = ["duration", "grouped", "plural", "steps_text"]
+__all__ = ["duration", "grouped", "left_out_lines", "plural", "steps_text"]
 
 
 def duration(seconds: float) -> str:
@@ -55,3 +55,22 @@ def grouped(reasons: Mapping[int, str]) -> list[tuple[str, str]]:
         (steps_text(members), reasons[members[0]] if len({reasons[s] for s in members}) == 1 else reason)
         for reason, members in steps.items()
     ]
+
+
+def left_out_lines(reasons: Mapping[str, str]) -> list[str]:
+    """One line for each reason why something that looks like a checkpoint is none.
+
+    >>> left_out_lines({"step9": "it is an empty folder", "a": "it says no step", "b": "it says no step"})
+    ['step9 is left out: it is an empty folder', 'a and b are left out: it says no step']
+    """
+    names: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        names.setdefault(reason, []).append(name)
+    return [f"{_some(members)} left out: {reason}" for reason, members in names.items()]
+
+
+def _some(names: list[str]) -> str:
+    if len(names) == 1:
+        return f"{names[0]} is"
+    shown = names if len(names) < 6 else [*names[:4], f"{len(names) - 4} more"]
+    return f"{', '.join(shown[:-1])} and {shown[-1]} are"

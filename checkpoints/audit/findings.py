@@ -14,6 +14,7 @@ Kind = Literal[
     "shared weights",
     "shared file",
     "no weights",
+    "says otherwise",
     "missing step",
     "unexpected step",
     "equal by design",
@@ -27,7 +28,8 @@ Kind = Literal[
 
 From a listing: ``known fault`` (reported before), ``stale`` (serves the weights of the branch main or of the
 last step), ``shared weights`` (the same weights as other steps: at most one of the labels can be right), ``shared file``
-(one file of several is another step's), ``no weights``, ``missing step`` (published, but not listed), ``unexpected
+(one file of several is another step's), ``no weights``, ``says otherwise`` (what lies in it says
+another step than its label, or it carries another tokenizer than the series), ``missing step`` (published, but not listed), ``unexpected
 step`` (listed, but not in the published schedule), ``equal by design`` (the same weights, as they should be), ``odd size``
 (the weights are larger or smaller than those of most others).
 

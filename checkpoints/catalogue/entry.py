@@ -9,6 +9,8 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from ..paths import step_pattern
+
 __all__ = ["Entry", "EqualByDesign", "KnownFault", "Label", "StepRange"]
 
 Evidence = Literal["primary", "third-party", "inferred", "unverified"]
@@ -123,15 +125,7 @@ class Entry(BaseModel):
     @field_validator("revisions")
     @classmethod
     def _has_a_step(cls, value: str) -> str:
-        try:
-            groups = re.compile(value).groupindex
-        except re.error as error:
-            raise ValueError(f"{value!r} is not a regular expression: {error}") from error
-        if "step" not in groups:
-            raise ValueError(f"{value!r} has no group named step, as in step(?P<step>\\d+)")
-        if foreign := set(groups) - _GROUPS:
-            raise ValueError(f"{value!r} has groups that mean nothing here: {', '.join(sorted(foreign))}")
-        return value
+        return step_pattern(value, _GROUPS)
 
     def parse(self, revision: str) -> Label | None:
         """What a name says, or None if it does not belong to this series."""

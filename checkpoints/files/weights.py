@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from ..errors import CheckpointError
+from ..foreign import read_json
 from .owned import read_header, read_safetensors
 from .tensors import TensorInfo, unreadable
 from .torchfile import contents, placed_tensors
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "IGNORED",
+    "Choice",
+    "choice_in",
+    "choose_files",
     "files_digest",
     "has_weights",
     "header",
@@ -40,13 +44,104 @@ IGNORED = re.compile(
 """Names of tensors that some files have and loading does without: masks and rotary tables of older versions."""
 
 
+_FORMATS = (
+    ("model", "safetensors", r"model[\w.-]*\.safetensors"),
+    ("pytorch_model", "bin", r"pytorch_model[\w.-]*\.bin"),
+)
+"""Of two formats the one that runs no code first: how its files begin, how they end, what else looks like its files."""
+
+
+class Choice(NamedTuple):
+    """Which files make up the weights of one checkpoint.
+
+    Attributes:
+        files: names of the files to read, sorted.
+        missing: names of those that belong to them and are not there.
+        others: names of other files of weights, which are not read.
+    """
+
+    files: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+
+
+def choose_files(names: Iterable[str], indexed: Mapping[str, Collection[str]] | None = None) -> Choice:
+    """Which files make up a checkpoint: the whole one, else those that the index names, else one complete set of parts.
+
+    What only begins like them (``model_ema.safetensors``) is taken where there is nothing else.
+
+    Args:
+        names: of the files in the checkpoint's folder.
+        indexed: name of each index that could be read (``model.safetensors.index.json``) to the files it names.
+
+    >>> choose_files(["pytorch_model.bin", "model-00001-of-00002.safetensors"])[:2]
+    (('model-00001-of-00002.safetensors',), ('model-00002-of-00002.safetensors',))
+    >>> choose_files(["optimizer.pt", "old/model.safetensors", "pytorch_model.bin", "model_ema.safetensors"])
+    Choice(files=('pytorch_model.bin',), missing=(), others=('model_ema.safetensors',))
+    """
+    there = sorted(names)
+    alike = {stem: [n for n in there if re.fullmatch(like, n, re.ASCII)] for stem, _, like in _FORMATS}
+    held: Collection[str] = ()
+    missing: Collection[str] = ()
+    for stem, suffix, _ in _FORMATS:
+        index = (indexed or {}).get(f"{stem}.{suffix}.index.json")
+        if f"{stem}.{suffix}" in alike[stem]:
+            held = [f"{stem}.{suffix}"]
+        elif index is not None:
+            held, missing = [n for n in there if n in index], sorted({*index} - {*there})
+        else:
+            held, missing = _parts(stem, suffix, alike[stem])
+        if held or missing:
+            break
+    else:
+        held = next((found for found in alike.values() if found), [])
+    others = [n for found in alike.values() for n in found if n not in held]
+    return Choice(tuple(held), tuple(missing), tuple(others))
+
+
+def _parts(stem: str, suffix: str, names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The numbered parts that are there, and those that are missing: of the one complete save, if there is one."""
+    saves: dict[int, dict[int, str]] = {}
+    for name in names:
+        if match := re.fullmatch(rf"{stem}-(\d{{1,5}})-of-(\d{{1,5}})\.{suffix}", name, re.ASCII):
+            saves.setdefault(int(match[2]), {})[int(match[1])] = name
+    whole = [parts for total, parts in saves.items() if parts.keys() == set(range(1, total + 1))]
+    if len(whole) == 1:
+        return list(whole[0].values()), []
+    held = sorted(name for parts in saves.values() for name in parts.values())
+    if whole or not saves:
+        return held, []  # reading them says that they hold everything twice
+    total = max(saves, key=lambda n: len(saves[n]))
+    return held, [f"{stem}-{i:05}-of-{total:05}.{suffix}" for i in range(1, total + 1) if i not in saves[total]]
+
+
+def choice_in(folder: Path) -> Choice:
+    """:func:`choose_files` of a folder.
+
+    Raises:
+        CheckpointError: when an index cannot be read.
+    """
+    names = [path.name for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
+    indices = [f"{stem}.{suffix}.index.json" for stem, suffix, _ in _FORMATS]
+    return choose_files(names, {name: _indexed(folder / name) for name in indices if name in names})
+
+
+def _indexed(file: Path) -> set[str]:
+    try:
+        named = set(read_json(file, dict)["weight_map"].values())
+        if not named or not all(isinstance(name, str) for name in named):
+            raise ValueError("it names no files")
+        return named
+    except Exception as error:  # whatever a damaged index may hold
+        raise unreadable(file, error) from error
+
+
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint, else its ``pytorch_model*.bin`` files, sorted by name."""
-    for pattern in ("model*.safetensors", "pytorch_model*.bin"):
-        files = sorted(folder.glob(pattern))
-        if files:
-            return files
-    return []
+    """The files that a checkpoint's weights are read from, sorted by name; empty if there are none, or no telling which."""
+    try:
+        return [folder / name for name in choice_in(folder).files]
+    except CheckpointError:
+        return []
 
 
 def has_weights(folder: Path) -> bool:
@@ -133,12 +228,19 @@ def _add(result: dict[str, T], found: Mapping[str, T], file: Path) -> None:
 
 
 def _existing(folder: Path) -> list[Path]:
-    files = weight_files(folder)
-    if not files:
+    chosen = choice_in(folder)
+    if chosen.missing:
+        some = ", ".join(chosen.missing[:3]) + (", ..." if len(chosen.missing) > 3 else "")
+        raise CheckpointError(
+            f"{folder} lacks {len(chosen.missing)} of its {len(chosen.missing) + len(chosen.files)} weight files: {some}",
+            expected="all files that the index names, or all parts by their numbers",
+            remedy="copy or save this checkpoint again",
+        )
+    if not chosen.files:
         raise CheckpointError(
             f"{folder} holds no weights", expected="model*.safetensors or pytorch_model*.bin", remedy="save it again"
         )
-    return files
+    return [folder / name for name in chosen.files]
 
 
 def _contents(file: Path) -> dict[str, TensorInfo]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ..files.weights import choose_files
 from ..series import WeightFile
 
 __all__ = [
@@ -17,9 +18,7 @@ __all__ = [
     "is_commit",
     "is_repository",
     "is_safe",
-    "missing_shards",
     "weight_files",
-    "weight_names",
 ]
 
 CONFIG = "config.json"
@@ -31,11 +30,6 @@ TOKENIZER = (
     "added_tokens.json",
     "merges.txt",
     CONFIG,  # transformers chooses the class of some tokenizers by the model's
-)
-# One file, numbered parts of one, and whatever else begins like it; of two formats the one that runs no code first.
-_FORMATS = (
-    ("model.safetensors", r"model-\d+-of-\d+\.safetensors", r"model[\w.-]*\.safetensors"),
-    ("pytorch_model.bin", r"pytorch_model-\d+-of-\d+\.bin", r"pytorch_model[\w.-]*\.bin"),
 )
 _REPOSITORY = re.compile(r"(?!.*(?:--|\.\.))\w[\w.-]{0,95}(?:/\w[\w.-]{0,95})?", re.ASCII)
 
@@ -85,46 +79,16 @@ def is_safe(path: str) -> bool:
     return not any(p in ("", ".", "..") for p in parts) and ":" not in parts[0] and path.isprintable()
 
 
-def weight_names(names: Iterable[str]) -> tuple[str, ...]:
-    """The weight files to read: safetensors or else ``.bin``, in the root; the whole file rather than its parts.
-
-    >>> weight_names(["pytorch_model.bin", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"])
-    ('model-00001-of-00002.safetensors', 'model-00002-of-00002.safetensors')
-    >>> weight_names(["optimizer.pt", "old/model.safetensors", "pytorch_model.bin"])
-    ('pytorch_model.bin',)
-    """
-    names = sorted(names)
-    for whole, part, any_of_them in _FORMATS:
-        found = [name for name in names if re.fullmatch(any_of_them, name, re.ASCII)]
-        if whole in found:
-            return (whole,)
-        if found:
-            return tuple([name for name in found if re.fullmatch(part, name, re.ASCII)] or found)
-    return ()
-
-
 def weight_files(files: Iterable[HubFile]) -> tuple[WeightFile, ...]:
-    """:func:`weight_names` with sizes and checksums."""
+    """The weight files in the root, with sizes and checksums; the index has not been read."""
     by_name = {file.name: file for file in files}
-    return tuple(WeightFile(n, by_name[n].size, by_name[n].sha256) for n in weight_names(by_name))
-
-
-def missing_shards(weights: Collection[str]) -> int:
-    """How many of the numbered parts are not there.
-
-    >>> missing_shards(["model-00001-of-00003.safetensors", "model-00003-of-00003.safetensors"])
-    1
-    """
-    totals = [int(m[1]) for name in weights if (m := re.search(r"-of-(\d+)\.\w+$", name))]
-    return max(0, max(totals, default=0) - len(totals))
+    return tuple(WeightFile(n, by_name[n].size, by_name[n].sha256) for n in choose_files(by_name).files)
 
 
 def choose(files: Iterable[HubFile]) -> tuple[HubFile, ...]:
     """What is downloaded of a checkpoint: config, generation config, weights, and the index of weights in parts."""
     by_name = {file.name: file for file in files}
-    weights = weight_names(by_name)
-    index = {
-        f"{whole}.index.json" for whole, part, _ in _FORMATS if any(re.fullmatch(part, n, re.ASCII) for n in weights)
-    }
+    weights = choose_files(by_name).files
+    index = {re.sub(r"-\d+-of-\d+(\.\w+)$", r"\1.index.json", name) for name in weights}
     wanted = {CONFIG, "generation_config.json", *index, *weights}
     return tuple(file for name, file in sorted(by_name.items()) if name in wanted)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError, UserError
+from ..files.weights import choose_files
 from ..series import Checkpoint, Series, WeightFile
 from .cache import checksums
 from .client import HubClient
@@ -22,9 +23,7 @@ from .files import (
     is_commit,
     is_repository,
     is_safe,
-    missing_shards,
     weight_files,
-    weight_names,
 )
 from .listing import list_repositories, list_revisions, pinned
 from .repository import Repository
@@ -135,14 +134,14 @@ class HubSeries(Series):
             UserError: when nothing of the repository can be had, or the cache cannot be written.
         """
         files = choose(self._tree(checkpoint))
-        weights = weight_names(f.name for f in files)
+        weights = choose_files(f.name for f in files)
         called = f"{checkpoint.label or checkpoint.revision[:8]} of {self.name}"
-        if not weights:
+        if not weights.files:
             raise CheckpointError(
                 f"{called} holds no weights", expected="model*.safetensors or pytorch_model*.bin in its root"
             )
-        if missing := missing_shards(weights):
-            raise CheckpointError(f"{called} lacks {missing} of its {len(weights) + missing} weight files")
+        if missing := len(weights.missing):
+            raise CheckpointError(f"{called} lacks {missing} of its {len(weights.files) + missing} weight files")
         return self._repository(checkpoint).provide(checkpoint.revision, files, keep=self._config.keep, use=True)
 
     def read(self, fetched: Path) -> Prepared:
@@ -151,10 +150,12 @@ class HubSeries(Series):
         Raises:
             CheckpointError: when it cannot be read as weights.
         """
+        from ..files.weights import weight_files as local_files
         from ..loading import prepare
 
         digests = checksums(fetched)
-        known = [digests[name] or "" for name in weight_names(digests)]  # verified when they came: not read twice
+        # verified when they came: not read twice
+        known = [digests.get(file.name) or "" for file in local_files(fetched)]
         if not known or not all(known):
             return prepare(fetched, mapped=True)
         together = hashlib.sha256("\n".join(known).encode()).hexdigest()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ..configs import read_config
@@ -13,12 +15,14 @@ from ..errors import CheckpointError
 from ..files.tensors import TensorInfo
 from ..files.torchfile import KeptFile
 from ..loading import Prepared, stored_dtype
+from .names import folder_step, is_last, step_in
 
 if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig
 
 __all__ = [
+    "Found",
     "FoundCheckpoint",
     "Layout",
     "LayoutOptions",
@@ -26,12 +30,10 @@ __all__ = [
     "found_folders",
     "given_config",
     "step_folders",
-    "step_of",
     "unknown_tensors",
+    "with_contradictions",
     "zero_biases",
 ]
-
-_NAME = re.compile(r"^(?:global_step|step|checkpoint|iter)[-_]?0*(\d+)$")
 
 
 class FoundCheckpoint(NamedTuple):
@@ -41,11 +43,27 @@ class FoundCheckpoint(NamedTuple):
         step: optimizer steps done.
         revision: path below the series' folder; with ``#index`` where several checkpoints share a file.
         tokens: tokens seen, where the files say it.
+        numbered: whether its name says the step, too; else it is one of those that are called final, last, ...
+        contradiction: what else it says of its step, as a clause; empty where nothing contradicts.
     """
 
     step: int
     revision: str
     tokens: int | None = None
+    numbered: bool = True
+    contradiction: str = ""
+
+
+class Found(NamedTuple):
+    """What a layout found.
+
+    Attributes:
+        checkpoints: in any order.
+        left_out: what looks like a checkpoint, or like a part of one, and is not taken: name to the reason.
+    """
+
+    checkpoints: list[FoundCheckpoint]
+    left_out: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -56,12 +74,14 @@ class LayoutOptions:
         config: folder or file of a transformers config, which wins over what the files say.
         steps: the steps of a list of state dicts.
         every: or the steps between them.
+        pattern: that names of checkpoints match, with a group named step; it wins over what their files say.
         kept: keeps a file of several checkpoints open between reads.
     """
 
     config: Path | None = None
     steps: tuple[int, ...] | None = None
     every: int | None = None
+    pattern: re.Pattern[str] | None = None
     kept: KeptFile = field(default_factory=KeptFile, compare=False)
 
 
@@ -73,8 +93,8 @@ class Layout(Protocol):
     NEEDS_CONFIG: bool
     """Whether the architecture can only come from :attr:`LayoutOptions.config`."""
 
-    def find(self, root: Path, options: LayoutOptions) -> list[FoundCheckpoint]:
-        """The checkpoints below a path, in any order; empty if there are none in this layout.
+    def find(self, root: Path, options: LayoutOptions) -> Found:
+        """The checkpoints below a path; none if there are none in this layout.
 
         One that is damaged is found all the same as long as its name says the step.
 
@@ -107,28 +127,55 @@ class Layout(Protocol):
         """
 
 
-def step_of(name: str) -> int | None:
-    """The step that a folder is named after.
+def found_folders(
+    root: Path, files: Callable[[Path], list[Path]], options: LayoutOptions, said: Said = lambda _path: None
+) -> Found:
+    """Every sub-folder that is named after a step, if any has weight files: one without is a fault, not a gap.
 
-    >>> step_of("step-00000100"), step_of("checkpoint-500"), step_of("final")
-    (100, 500, None)
+    Args:
+        root: the series' folder.
+        files: the weight files of a folder.
+        options: what the runs file adds.
+        said: the step that the files in a folder say; it counts for a folder that is called final, last, ...
     """
-    match = _NAME.match(name)
-    return None if match is None else int(match[1])
+    found = [FoundCheckpoint(step, path.name) for step, path in step_folders(root, options)]
+    if root.is_dir() and options.pattern is None:
+        for path in sorted(root.iterdir()):
+            if is_last(path.name) and path.is_dir() and files(path) and (step := said(path)) is not None:
+                found.append(FoundCheckpoint(step, path.name, numbered=False))
+    return Found(found if any(files(root / c.revision) for c in found) else [])
 
 
-def found_folders(root: Path, files: Callable[[Path], list[Path]]) -> list[FoundCheckpoint]:
-    """Every sub-folder that is named after a step, if any has weight files: one without is a fault, not a gap."""
-    named = step_folders(root)
-    return [FoundCheckpoint(step, path.name) for step, path in named] if any(files(path) for _, path in named) else []
+Said = Callable[[Path], int | None]
 
 
-def step_folders(root: Path) -> list[tuple[int, Path]]:
+def step_folders(root: Path, options: LayoutOptions) -> list[tuple[int, Path]]:
     """Sub-folders that are named after a step and are not empty, by name."""
     if not root.is_dir():
         return []
-    named = ((step_of(p.name), p) for p in sorted(root.iterdir()) if p.is_dir())
+    of = folder_step if options.pattern is None else partial(step_in, pattern=options.pattern)
+    named = ((of(p.name), p) for p in sorted(root.iterdir()) if p.is_dir())
     return [(step, path) for step, path in named if step is not None and any(path.iterdir())]
+
+
+def with_contradictions(found: list[FoundCheckpoint], named: Mapping[str, int]) -> list[FoundCheckpoint]:
+    """Say of which checkpoints the name contradicts the step that the file says, where most names agree with theirs.
+
+    Where most do not, names count something else.
+
+    Args:
+        found: checkpoints whose step is what their files say.
+        named: revision to the number in the name.
+    """
+    agree = sum(named.get(c.revision) == c.step for c in found)
+    if 2 * agree <= len(named):
+        return found
+    return [
+        c
+        if named.get(c.revision, c.step) == c.step
+        else c._replace(contradiction=f"its name says step {named[c.revision]}")
+        for c in found
+    ]
 
 
 def given_config(options: LayoutOptions) -> PretrainedConfig | None:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 from ..files.tensors import TensorInfo
 
-__all__ = ["KeyPath", "Listed", "recorded_step", "state_dict_list", "state_dict_path"]
+__all__ = ["KeyPath", "Listed", "copies", "recorded_step", "state_dict_list", "state_dict_path"]
 
 KeyPath = tuple[Any, ...]
 
@@ -44,10 +44,24 @@ def state_dict_path(content: Any) -> KeyPath | None:
     return () if _is_state_dict(content) else None
 
 
+def copies(content: Any, path: KeyPath) -> tuple[str, ...]:
+    """Keys of other state dicts beside the one at a key path that have names of tensors in common with it (an average).
+
+    >>> info = TensorInfo((2,), "float32")
+    >>> copies({"model": {"w": info}, "ema": {"w": info}, "optimizer": {"state": {}}}, ("model",))
+    ('ema',)
+    """
+    if len(path) != 1:
+        return ()
+    names = content[path[0]].keys()
+    others = [k for k, value in content.items() if k != path[0] and _is_state_dict(value) and names & value.keys()]
+    return tuple(map(str, others))
+
+
 def recorded_step(content: Any) -> int | None:
     """The step that a checkpoint says it was saved at; an epoch only where there is nothing better.
 
-    >>> recorded_step({"epoch": 3, "step": 1200}), recorded_step({"epoch": 3}), recorded_step({"step": -1})
+    >>> recorded_step({"epoch": 3, "step": 1200}), recorded_step({"epoch": 3}), recorded_step({"step": "last"})
     (1200, 3, None)
     """
     for name in (*_STEP, "epoch"):
@@ -112,4 +126,4 @@ def _is_list(content: Any) -> TypeGuard[Sequence[Any]]:
 
 
 def _is_step(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool)  # one that is no step is refused with its file's name

@@ -1,20 +1,23 @@
 """One sub-folder per checkpoint, as ``save_pretrained`` and the HF Trainer write them.
 
-Tokens come from ``trainer_state.json`` (``num_input_tokens_seen``). ``training_args.bin`` and ``optimizer.pt`` are
+Tokens come from ``trainer_state.json`` (``num_input_tokens_seen``), and its ``global_step`` is compared with the name. ``training_args.bin`` and ``optimizer.pt`` are
 pickles and are never opened.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..configs import read_config
+from ..errors import CheckpointError
 from ..files import weights
 from ..files.tensors import TensorInfo
 from ..foreign import read_json
 from ..loading import Prepared, prepare
-from .base import FoundCheckpoint, LayoutOptions, converted, given_config, step_folders
+from ..series import LAST_STEP
+from .base import Found, LayoutOptions, converted, found_folders, given_config
+from .content import recorded_step
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -25,13 +28,39 @@ EXPECTED = "sub-folders stepN or checkpoint-N, each with config.json and *.safet
 NEEDS_CONFIG = False
 
 
-def find(root: Path, options: LayoutOptions) -> list[FoundCheckpoint]:
-    """Every sub-folder that is named after a step, if any has weights: one without is a fault, not a gap."""
-    named = step_folders(root)
+def find(root: Path, options: LayoutOptions) -> Found:
+    """Every sub-folder that is named after a step, and ``final`` if it says its step; one without weights is a fault."""
     usable = weights.has_weights if options.config is None else weights.weight_files
-    if not any(usable(path) for _, path in named):
-        return []
-    return [FoundCheckpoint(step, path.name, _tokens(path)) for step, path in named]
+    found = found_folders(root, lambda path: weights.weight_files(path) if usable(path) else [], options, _said)
+    checkpoints = []
+    for checkpoint in found.checkpoints:
+        said = _trainer_state(root / checkpoint.revision)
+        step = recorded_step({"step": said.get("global_step")})
+        wrong = step not in (None, checkpoint.step) and options.pattern is None
+        checkpoints.append(
+            checkpoint._replace(
+                tokens=_tokens(said), contradiction=f"its trainer_state.json says step {step}" if wrong else ""
+            )
+        )
+    return Found(checkpoints, _others(root, [c.revision for c in checkpoints]))
+
+
+def _others(root: Path, names: list[str]) -> dict[str, str]:
+    """Files of weights beside those that checkpoints are read from."""
+    there: dict[tuple[str, str], list[str]] = {}
+    for name in names:
+        try:
+            chosen = weights.choice_in(root / name)
+        except CheckpointError:  # said when it is read
+            continue
+        for other in chosen.others:
+            there.setdefault((other, chosen.files[0] if chosen.files else ""), []).append(name)
+    return {
+        f"{folders[0]}/{other}" + (f" (and in {len(folders) - 1} more)" if len(folders) > 1 else ""): (
+            f"the weights are read from {first}" if first else "it belongs to another save"
+        )
+        for (other, first), folders in there.items()
+    }
 
 
 def files(path: Path) -> list[Path]:
@@ -56,10 +85,18 @@ def read(path: Path, options: LayoutOptions) -> Prepared:
     return prepared if given is None else converted(path, prepared.tensors, prepared.digest, given)
 
 
-def _tokens(folder: Path) -> int | None:
+def _said(folder: Path) -> int | None:
+    return recorded_step({"step": _trainer_state(folder).get("global_step")})
+
+
+def _tokens(said: dict[str, Any]) -> int | None:
+    seen = said.get("num_input_tokens_seen")
+    return seen if type(seen) is int and 0 < seen <= LAST_STEP else None
+
+
+def _trainer_state(folder: Path) -> dict[str, Any]:
     try:
-        content = read_json(folder / "trainer_state.json", dict)
+        found: dict[str, Any] = read_json(folder / "trainer_state.json", dict)
+        return found
     except (OSError, ValueError):  # none, or truncated: what it would have said is unknown
-        return None
-    seen = content.get("num_input_tokens_seen")
-    return seen if type(seen) is int and 0 < seen < 2**63 else None
+        return {}

@@ -9,6 +9,7 @@ in transformers, so that no other row moves.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,8 @@ from ..files.tensors import TensorInfo
 from ..files.torchfile import contents, plain_names, state_dict_at, tensors_at
 from ..files.weights import files_digest
 from ..loading import Prepared
-from .base import FoundCheckpoint, LayoutOptions, converted, found_folders, given_config, unknown_tensors, zero_biases
-from .content import KeyPath, state_dict_path
+from .base import Found, LayoutOptions, converted, found_folders, given_config, unknown_tensors, zero_biases
+from .content import KeyPath, recorded_step, state_dict_path
 from .litgpt_config import model_config
 
 if TYPE_CHECKING:
@@ -56,9 +57,18 @@ _INNER = {
 }
 
 
-def find(root: Path, options: LayoutOptions) -> list[FoundCheckpoint]:
-    """Every sub-folder that is named after a step, if any has weights: one without is a fault, not a gap."""
-    return found_folders(root, files)
+def find(root: Path, options: LayoutOptions) -> Found:
+    """Every sub-folder that is named after a step, and ``final`` if it says its step; one without weights is a fault."""
+    return found_folders(root, files, options, _said)
+
+
+def _said(path: Path) -> int | None:
+    """Its optimizer steps; ``iter_num`` counts parts of batches."""
+    try:
+        content = contents(path / _FILE)
+    except CheckpointError:
+        return None
+    return recorded_step({"step": content.get("step_count")}) if isinstance(content, Mapping) else None
 
 
 def files(path: Path) -> list[Path]:

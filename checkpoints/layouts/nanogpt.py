@@ -22,8 +22,18 @@ from ..files.tensors import TensorInfo
 from ..files.torchfile import contents, plain_names, state_dict_at, tensors_at
 from ..files.weights import files_digest
 from ..loading import Prepared
-from .base import FoundCheckpoint, LayoutOptions, converted, given_config, step_of, unknown_tensors, zero_biases
+from .base import (
+    Found,
+    FoundCheckpoint,
+    LayoutOptions,
+    converted,
+    given_config,
+    unknown_tensors,
+    with_contradictions,
+    zero_biases,
+)
 from .content import recorded_step
+from .names import folder_step, step_in
 
 if TYPE_CHECKING:
     import torch
@@ -44,24 +54,41 @@ _MASK = re.compile(r"\.attn\.(bias|masked_bias)$")
 _LINEAR = re.compile(r"\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight$")
 
 
-def find(root: Path, options: LayoutOptions) -> list[FoundCheckpoint]:
+def find(root: Path, options: LayoutOptions) -> Found:
     """The file itself, or every ``ckpt*.pt`` in the folder and its sub-folders; the step is ``iter_num`` inside."""
-    candidates = [root] if root.is_file() else sorted([*root.glob("ckpt*.pt"), *root.glob("*/ckpt*.pt")])
-    base = root.parent if root.is_file() else root
+    candidates, base = [root], root.parent
+    if not root.is_file():
+        candidates, base = sorted([*root.glob("ckpt*.pt"), *root.glob("*/ckpt*.pt")]), root
+    if options.pattern is not None:
+        candidates = [file for file in candidates if _named(file, root, options) is not None]
     steps: dict[Path, int] = {}
     faults: dict[Path, CheckpointError] = {}
+    named = {file: step for file in candidates if (step := _named(file, root, options)) is not None}
     for file in candidates:
         try:
             steps[file] = _step(file, _contents(file))
         except CheckpointError as error:
             faults[file] = error
     for file, fault in faults.items():
-        named = _NUMBER.match(file.name)
-        step = step_of(file.parent.name) if named is None else int(named[1])
-        if step is None or len(faults) == len(candidates):
+        if file not in named or len(faults) == len(candidates):
             raise fault  # nothing says which step it would be, or that it is of this layout
-        steps[file] = step
-    return [FoundCheckpoint(step, file.relative_to(base).as_posix()) for file, step in steps.items()]
+    names = {file: file.relative_to(base).as_posix() for file in candidates}
+    if options.pattern is not None:
+        return Found([FoundCheckpoint(step, names[file]) for file, step in named.items()])
+    found = [
+        FoundCheckpoint(s, names[f], numbered=f in named) for f, s in ({f: named[f] for f in faults} | steps).items()
+    ]
+    return Found(with_contradictions(found, {names[f]: s for f, s in named.items() if f not in faults}))
+
+
+def _named(file: Path, root: Path, options: LayoutOptions) -> int | None:
+    """The step that the name of a file says, or that of its folder below the root."""
+    folder = file.parent.name if file.parent != root and file != root else ""
+    if options.pattern is not None:
+        step = step_in(file.name, options.pattern)
+        return step if step is not None or not folder else step_in(folder, options.pattern)
+    match = _NUMBER.match(file.name)
+    return folder_step(folder) if match is None else int(match[1])
 
 
 def files(path: Path) -> list[Path]:

@@ -1,22 +1,22 @@
 """Plain state dicts: a folder of files named after steps, or one file that holds a list of them (as papers on toy models do).
 
 Nothing says the architecture: an adapter builds the module, or ``config`` is given and the names are transformers'.
-The step is what a file says inside, else the number in its name; an epoch counts as a step.
+The step is what a file says inside, else the number in its name; an epoch inside counts where no file says anything better.
 """
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import CheckpointError, UserError
 from ..files.tensors import TensorInfo
 from ..files.torchfile import contents, plain_names, state_dict_at, tensors_at, tensors_digest
 from ..files.weights import files_digest
 from ..loading import Prepared
-from .base import FoundCheckpoint, LayoutOptions, converted, given_config
-from .content import KeyPath, Listed, recorded_step, state_dict_list, state_dict_path
+from .base import Found, FoundCheckpoint, LayoutOptions, converted, given_config, with_contradictions
+from .content import KeyPath, Listed, copies, recorded_step, state_dict_list, state_dict_path
+from .names import file_step, is_last, step_in
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -26,32 +26,82 @@ __all__ = ["EXPECTED", "NEEDS_CONFIG", "config", "files", "find", "header", "rea
 EXPECTED = "files step100.pth, epoch_100.pt, model_0100.pt, ..., or one file with a list of state dicts"
 NEEDS_CONFIG = False
 
-_WHAT = r"(?:model|ckpt|checkpoint|weights|state_?dict|net)"
-_COUNT = r"(?:global_step|step|epoch|iteration|iter)"
-_NAME = re.compile(rf"^(?:{_WHAT}[-_.]?)?(?:{_COUNT}[-_.=]?)?0*(\d+)\.(?:pt|pth|bin)$")
-"""Names of optimizers, schedulers, random states and parts (``-00001-of-00002``) do not match."""
+
+class _File(NamedTuple):
+    """What a file says of its step.
+
+    Attributes:
+        name: of the file.
+        number: in its name.
+        is_epoch: whether the name calls the number an epoch.
+        step: inside.
+        epoch: inside.
+        copies: keys of other state dicts in it.
+        fault: why it cannot be read.
+    """
+
+    name: str
+    number: int | None
+    is_epoch: bool
+    step: int | None = None
+    epoch: int | None = None
+    copies: tuple[str, ...] = ()
+    fault: CheckpointError | None = None
 
 
-def find(root: Path, options: LayoutOptions) -> list[FoundCheckpoint]:
-    """The state dicts in a file, or the files of a folder that are named after steps."""
+def find(root: Path, options: LayoutOptions) -> Found:
+    """The state dicts in a file, or the files of a folder that are named after steps or say their step inside."""
     if root.is_file():
-        return _in_file(root, options)
-    found, faults = [], []
-    named = ((_NAME.match(file.name), file) for file in sorted(root.iterdir()) if file.is_file())
-    for match, file in named:
-        if match is None:
-            continue
-        step = None
-        try:
-            content = contents(file)
-            _key_path(file, content, "")
-            step = recorded_step({**content, "epoch": None})  # the name knows better than an epoch
-        except CheckpointError as error:
-            faults.append(error)
-        found.append(FoundCheckpoint(int(match[1]) if step is None else step, file.name))
-    if found and len(faults) == len(found):
-        raise faults[0]
-    return found
+        return Found(_in_file(root, options))
+    files = [f for path in sorted(root.iterdir()) if path.is_file() and (f := _look(path, options)) is not None]
+    numbered = [f for f in files if f.number is not None]
+    if numbered and all(f.fault for f in numbered):
+        raise next(f.fault for f in numbered if f.fault)
+    whole = [f for f in files if f.fault is None]
+    # the number in a name knows better than an epoch inside, unless it is one
+    epochs = all(f.step is None and (f.number is None or f.is_epoch or f.number == f.epoch) for f in whole)
+    found, left_out = [], {}
+    for file in files:
+        said = file.step if file.step is not None else file.number
+        if options.pattern is not None:
+            said = file.number
+        elif said is None and epochs:
+            said = file.epoch
+        if said is not None:
+            found.append(FoundCheckpoint(said, file.name, numbered=file.number is not None))
+        elif file.fault is not None:
+            left_out[file.name] = f"its name says no step, and {file.fault.observed}"
+        else:
+            left_out[file.name] = (
+                "it says no step" if file.epoch is None else f"it says epoch {file.epoch}, where others count steps"
+            )
+    for key in sorted({key for f in whole for key in f.copies}):
+        names = [f.name for f in whole if key in f.copies]
+        more = f" (and in {len(names) - 1} more)" if len(names) > 1 else ""
+        left_out[f"`{key}` in {names[0]}{more}"] = "it is a second copy of the model's tensors"
+    if options.pattern is None:
+        named = {f.name: f.number for f in whole if f.number is not None and f.step is not None}
+        found = with_contradictions(found, named)
+    return Found(found, left_out)
+
+
+def _look(path: Path, options: LayoutOptions) -> _File | None:
+    """What a file says; None for one that is none by its name, which is not opened."""
+    if options.pattern is not None:
+        step = step_in(path.name, options.pattern)
+        named = None if step is None else (step, False)
+    else:
+        named = file_step(path.name)
+    if named is None and (options.pattern is not None or not is_last(path.name)):
+        return None
+    file = _File(path.name, *(named or (None, False)))
+    try:
+        content = contents(path)
+        keys = _key_path(path, content, "")
+    except CheckpointError as error:
+        return file._replace(fault=error)
+    step = recorded_step({**content, "epoch": None})
+    return file._replace(step=step, epoch=recorded_step({"epoch": content.get("epoch")}), copies=copies(content, keys))
 
 
 def files(path: Path) -> list[Path]:
@@ -108,9 +158,8 @@ def _in_file(file: Path, options: LayoutOptions) -> list[FoundCheckpoint]:
         steps = _steps(file, listed, options)
         return [FoundCheckpoint(step, f"{file.name}#{index}") for index, step in enumerate(steps)]
     keys = _key_path(file, content, "")
-    match = _NAME.match(file.name)
-    step = recorded_step(content)
-    said = [step] if step is not None else [int(match[1])] if match else None
+    named, step = file_step(file.name), recorded_step(content)
+    said = [step] if step is not None else [named[0]] if named else None
     return [FoundCheckpoint(step, file.name) for step in _steps(file, Listed([keys], said), options)]
 
 

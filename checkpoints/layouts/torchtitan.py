@@ -17,7 +17,7 @@ from ..files.dcp import distcp_files, read_metadata, read_tensors
 from ..files.tensors import TensorInfo
 from ..files.weights import files_digest
 from ..loading import Prepared
-from .base import FoundCheckpoint, LayoutOptions, converted, found_folders, given_config, unknown_tensors
+from .base import Found, LayoutOptions, converted, found_folders, given_config, unknown_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -49,9 +49,9 @@ _INNER = {
 }
 
 
-def find(root: Path, options: LayoutOptions) -> list[FoundCheckpoint]:
+def find(root: Path, options: LayoutOptions) -> Found:
     """Every sub-folder that is named after a step, if any is complete: one that is not is a fault, not a gap."""
-    return found_folders(root, files)
+    return found_folders(root, files, options)
 
 
 def files(path: Path) -> list[Path]:

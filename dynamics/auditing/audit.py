@@ -22,7 +22,7 @@ from ..progress import Reporter
 from ..runs.config import Run
 from ..runs.lookup import requested
 from ..store.paths import trace_path
-from .preflight import listing_findings
+from .preflight import contradiction_findings, listing_findings
 from .sketches import Known, compare, keep, kept_file, kept_sketches, traced_sketches
 
 __all__ = ["Audit", "audit"]
@@ -41,6 +41,7 @@ class Audit:
         table: column name to (compared checkpoint,) values: ``step``, ``norm``, ``nonfinite`` and the cosines of
             their weights with the ``previous``, the ``next`` and the ``first``. Empty when no weights were compared.
         unreadable: step to reason, where the files could not be listed or the weights not be had.
+        left_out: what lies beside the checkpoints and is not taken, name to reason.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Audit:
     weights: int = 0
     table: Mapping[str, np.ndarray] = field(default_factory=dict)
     unreadable: Mapping[int, str] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 def audit(
@@ -87,7 +89,7 @@ def audit(
         raise UserError(f"organism {name!r} is not trained yet", remedy=f"dynamics collect {name}")
     series = open_series(name, run.series)
     listed = _hashed(series, series.all_files(), reporter)
-    findings = listing_findings(series, listed)
+    findings = listing_findings(series, listed) + contradiction_findings(series)
     files = {c.step: held for c, held in listed.items()}
     traced = traced_sketches(trace_path(traces, name), series.checkpoints)
     known = kept_sketches(series, listed)
@@ -110,7 +112,9 @@ def audit(
             **neighbours(steps, np.stack([s.values for s in sketches])),
         }
     findings = sorted(findings, key=lambda f: (f.step, f.kind))
-    return Audit(name, series.origin, len(series.checkpoints), tuple(findings), len(steps), table, unreadable)
+    return Audit(
+        name, series.origin, len(series.checkpoints), tuple(findings), len(steps), table, unreadable, series.left_out
+    )
 
 
 def _hashed(

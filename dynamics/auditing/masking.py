@@ -1,7 +1,7 @@
 """Which checkpoints of a trace are masked: kept out of every curve, with the reason, though their data may be there.
 
-Three reasons: the runs file excludes them, the listing of the series gives them away (known faults, copies of other
-checkpoints), or their weights do (off the path of their neighbours). The last shows only when they are loaded, and is
+Four reasons: the runs file excludes them, the listing of the series gives them away (known faults, copies of other
+checkpoints), they say of themselves what their label does not, or their weights do (off the path of their neighbours). The last shows only when they are loaded, and is
 decided anew whenever there are more checkpoints to compare with. What ``dynamics audit --weights`` has read and kept
 counts as loaded, so that a checkpoint is also held against those that are masked or failed here.
 """
@@ -18,7 +18,7 @@ from checkpoints.series import Checkpoint, Series
 from ..runs.config import Run
 from ..runs.resolve import Resolved
 from ..store import Trace, TraceWriter
-from .preflight import listing_findings
+from .preflight import contradiction_findings, listing_findings
 from .sketches import Known, compare, kept_sketches, measured_sketches, traced_sketches
 
 __all__ = ["Before", "apply_masks", "expected_masks", "known_before", "weight_findings"]
@@ -47,7 +47,7 @@ def known_before(run: Run, series: Series) -> Before:
     listed = series.all_files()
     if series.local:
         # what its files' list shows is for its owner to mend: it is refused or failed, not passed over
-        return Before(excluded, kept_sketches(series, listed))
+        return Before(_reasons(contradiction_findings(series)) | excluded, kept_sketches(series, listed))
     unlisted = {c.step: error.observed for c, error in series.unlisted.items()}
     reasons = _reasons(listing_findings(series, listed))
     return Before(reasons | excluded, kept_sketches(series, listed), unlisted)

@@ -11,7 +11,7 @@ from checkpoints.errors import CheckpointError
 from checkpoints.loading import compare_headers
 from checkpoints.series import Checkpoint, Series, WeightFile
 
-__all__ = ["listing_findings", "preflight"]
+__all__ = ["contradiction_findings", "listing_findings", "preflight"]
 
 
 def preflight(series: Series, checkpoints: Sequence[Checkpoint]) -> dict[Checkpoint, str]:
@@ -40,6 +40,14 @@ def preflight(series: Series, checkpoints: Sequence[Checkpoint]) -> dict[Checkpo
             more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
             bad[checkpoint] = f"{series.fetch(checkpoint)}: tensor {', '.join(problems[:3])}{more}"
     return bad
+
+
+def contradiction_findings(series: Series) -> list[AuditFinding]:
+    """What checkpoints say of themselves that their labels, or the rest of the series, do not."""
+    return [
+        AuditFinding(c.step, c.label or c.revision, "says otherwise", reason, True)
+        for c, reason in series.contradictions().items()
+    ]
 
 
 def listing_findings(series: Series, listed: Mapping[Checkpoint, tuple[WeightFile, ...]]) -> list[AuditFinding]:

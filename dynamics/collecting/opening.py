@@ -20,6 +20,7 @@ from ..runs.config import Run
 from ..runs.resolve import Model, Resolved, resolve
 from ..runs.schedule import scheduled
 from ..store import Trace
+from ..wording import left_out_lines
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -76,6 +77,8 @@ def open_run(
         resolved = resolve(name, run, series=series, pins=pins, train=False, say=reporter.once)
     if resolved.series is None:
         return resolved
+    for line in left_out_lines(resolved.series.left_out):
+        reporter.once(line)
     moved = {c.step: c.revision for c in resolved.series.moved}
     vanished = resolved.series.vanished
     anew: set[int] = set()

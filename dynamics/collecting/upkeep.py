@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ class RunStatus:
         seconds_per_checkpoint: median of the last session, or None.
         seconds_left: estimate, or None.
         collecting: whether a process is writing the trace now.
+        left_out: what lies beside the checkpoints of a local series and is not taken, name to reason.
     """
 
     trace: Path | None
@@ -47,6 +49,7 @@ class RunStatus:
     seconds_per_checkpoint: float | None = None
     seconds_left: float | None = None
     collecting: bool = False
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 def status(name: str, *, runs: StrPath | None = None, traces: StrPath = "traces", run: Run | None = None) -> RunStatus:
@@ -58,7 +61,7 @@ def status(name: str, *, runs: StrPath | None = None, traces: StrPath = "traces"
     name, run, traces = requested(name, run, runs=runs, traces=traces)
     path = trace_path(traces, name)
     if not path.exists():
-        return RunStatus(None)
+        return RunStatus(None, left_out=run.series.left_out())
     trace = Trace(path)
     wanted = set(scheduled(trace.steps.tolist(), run.schedule, run.checkpoints, run.budget))
     last: Any = trace.attributes.get("run_config") or {}  # with what the command line said instead
@@ -84,6 +87,7 @@ def status(name: str, *, runs: StrPath | None = None, traces: StrPath = "traces"
         seconds_per_checkpoint=each,
         seconds_left=each * left if each is not None else None,
         collecting=path.with_name(path.name + ".owner").exists() and _locked(path),
+        left_out=run.series.left_out(),
     )
 
 

@@ -97,7 +97,8 @@ def test_a_name_with_a_slash_is_no_path_upwards(hub: Hub, opened: Opened) -> Non
 def test_weights_are_read_with_the_digest_that_was_verified(hub: Hub, opened: Opened) -> None:
     parts = {f"model-0000{i}-of-00002.safetensors": save({f"w{i}": np.full(3, i, dtype=np.float16)}) for i in (1, 2)}
     hub.repo(REPO).branch("step1", model(1))
-    hub.repo(REPO).branch("step2", {"config.json": "{}", "model.safetensors.index.json": "{}", **parts})
+    index = json.dumps({"weight_map": {f"w{i}": name for i, name in enumerate(parts, 1)}})
+    hub.repo(REPO).branch("step2", {"config.json": "{}", "model.safetensors.index.json": index, **parts})
     hub.repo(REPO).branch("step3", {"config.json": "{}", "model.safetensors": save({"w": np.ones(2)})})
     series = opened()
     for checkpoint, names in zip(series.checkpoints, (["w"], ["w1", "w2"], ["w"]), strict=True):
