@@ -33,7 +33,7 @@ _LARGEST = {
 
 
 def read_config(folder: Path) -> PretrainedConfig:
-    """The model config in a checkpoint's folder.
+    """The model config in a checkpoint's folder, or in a file of any name.
 
     Raises:
         CheckpointError: when it is missing, of an unknown architecture, or of sizes that no model has.
@@ -41,9 +41,10 @@ def read_config(folder: Path) -> PretrainedConfig:
     from transformers import AutoConfig
 
     try:
-        content = read_json(folder / "config.json", dict)
+        file = folder if folder.is_file() else folder / "config.json"
+        content = read_json(file, dict)
         _require_sizes(content)
-        with quiet(), _without_mark(folder) as place:
+        with quiet(), _without_mark(folder, file) as place:
             # False, because None asks on the terminal whether the checkpoint's own code may run
             config = AutoConfig.from_pretrained(place, local_files_only=True, trust_remote_code=False)
             config.return_dict = True  # how outputs are handed over says nothing about the model
@@ -68,16 +69,15 @@ def _require_sizes(content: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _without_mark(folder: Path) -> Iterator[Path]:
+def _without_mark(folder: Path, file: Path) -> Iterator[Path]:
     """The folder, or one with the same config without a byte-order mark, which transformers does not read."""
-    file = folder / "config.json"
     with file.open("rb") as stream:
         marked = stream.read(len(BOM_UTF8)) == BOM_UTF8
     if not marked:
         yield folder
         return
     with TemporaryDirectory() as other:
-        (Path(other) / file.name).write_text(read_text(file), encoding="utf-8")
+        (Path(other) / "config.json").write_text(read_text(file), encoding="utf-8")
         yield Path(other)
 
 
