@@ -1,14 +1,24 @@
-"""Is a sharp rise the model's, or the metric's? The check of Schaeffer, Miranda and Koyejo (2023).
+r"""Is a sharp rise the model's, or the metric's? The check of Schaeffer, Miranda and Koyejo (2023).
 
 A thresholded metric (accuracy, exact match) can jump while the probability beneath it moves smoothly. Each is paired
-with its continuous twin (log-probability, bits per byte, logit difference) on the same questions, and the width of the
-rise, from 10% to 90% in decades of log10(step + 1), is compared: by the midpoint-and-scale fit of
-:mod:`dynamics.emergence.shapes`, with its 95% interval.
+with its continuous twin (log-probability, bits per byte, logit difference) on the same questions, and the *widths* of the two
+rises are compared: the least training, in decades of log10(step + 1), in which half of the rise is gained. No shape is
+assumed: a jump that slow growth follows is sharp, which a width from 10% to 90% would not say. It is taken of the isotonic
+regression of the curve (Barlow et al. 1972), of which two bounds are known whatever lies between checkpoints: with the
+monotone values :math:`g_i` and a rise of :math:`\Delta`, over pairs :math:`g_j - g_i \ge \Delta / 2`,
 
-- ``survives``: the twin is less than twice as wide, by the estimates, and by the upper ends of the intervals unless
-  these overlap.
-- ``does not survive``: the twin's interval lies above the thresholded one's, and it is at least twice as wide.
-- ``undecided``: neither; ``not measurable``: one of them does not rise.
+.. math:: \min_{i, j} \max(x_{j-1} - x_{i+1}, 0) \le w \le \min_{i, j} (x_j - x_i),
+
+so that fewer checkpoints make a width less known and not another one. Of the twin, only stretches count that reach into the
+rise of the thresholded metric, from 10% to 90% of it: what happened long before is another event. The 95% interval of a width also takes in what that of curves
+varies by that have the isotonic regression for truth and the noise of the draws, or the scatter about it where that is larger.
+
+With the ratio of the twin's width to that of the thresholded metric, and its interval from those of the two (Zou and Donner
+2008, on the logarithms):
+
+- ``survives``: the ratio is below 2, or the twin is sharp itself: it gains half of its rise within a doubling of training.
+- ``does not survive``: the ratio is above 2, and the twin is not sharp.
+- ``undecided``: neither is sure at 95%; ``not measurable``: one of them does not rise.
 
 :attr:`Mirage.moved_before` needs no shape: how much of its way the twin had gone before the thresholded metric's own
 10%. A model that suddenly can would show little of it.
@@ -27,25 +37,35 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import isotonic_regression
+from scipy.stats import chi2
 
 from dynamics.emergence.crossing import half_level
-from dynamics.emergence.noise import Noise, noise_of
-from dynamics.emergence.shapes import ShapeFit, fit_shape
+from dynamics.emergence.noise import noise_of
 from dynamics.emergence.types import Trend, finite_ends
 from dynamics.numerics.arrays import FloatArray
+from dynamics.numerics.draws import DRAWS
 
 __all__ = ["Mirage", "mirage"]
 
 MirageVerdict = Literal["survives", "does not survive", "undecided", "not measurable"]
 
-WIDTH = 2.0 * float(np.log(9.0))
-"""Scales of a logistic between 10% and 90%."""
+SHARP = float(np.log10(2.0))
+"""A width in decades below which a rise is sharp by itself: a doubling of training."""
 
 FACTOR = 2.0
-"""How much wider the twin must be, before anything is called a mirage: any threshold narrows a little."""
+"""How much wider the twin must be, for anything to be called a mirage: any threshold narrows a little."""
+
+RANGES = "width_range", "twin_range", "ratio_range"
 
 LEAST = 4.0
 """A rise must exceed this many standard errors of the noise to have a width at all."""
+
+MEDIAN = float(chi2.median(1))
+"""Of the square of a standard normal variable."""
+
+NOTHING = 1e-6
+"""A width in decades that is none."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +74,11 @@ class Mirage:
 
     Attributes:
         verdict: whether the sharpness survives in the twin.
-        width, width_range: decades of the thresholded metric's rise.
+        width, width_range: decades in which the thresholded metric gains half of its rise.
         twin_width, twin_range: of the twin's.
         moved_before: share of the twin's rise that lay before 10% of the thresholded one's.
         sentence: the same in words.
+        ratio_range: 95% interval of the twin's width over the thresholded metric's.
     """
 
     verdict: MirageVerdict
@@ -67,11 +88,12 @@ class Mirage:
     twin_range: tuple[float, float] | None
     moved_before: float | None
     sentence: str
+    ratio_range: tuple[float, float] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values; an end of a range that is open is null."""
         data = dict(vars(self))
-        for name in ("width_range", "twin_range"):
+        for name in RANGES:
             data[name] = None if data[name] is None else finite_ends(data[name])
         return data
 
@@ -79,8 +101,8 @@ class Mirage:
     def from_json(cls, data: Mapping[str, Any]) -> Mirage:
         """The inverse of :meth:`to_json`."""
         values = dict(data)
-        for name in ("width_range", "twin_range"):
-            if values[name] is not None:
+        for name in RANGES:
+            if values.get(name) is not None:
                 low, high = values[name]
                 values[name] = (low, np.inf if high is None else high)
         return cls(**values)
@@ -120,7 +142,7 @@ def mirage(
     x = np.log10(at[valid] + 1.0)
     if x.size < 6:
         return _unknown(f"{x.size} checkpoints have both metrics; at least 6 are needed")
-    fits = []
+    widths: list[_Width] = []
     for name, values, table, way, level in (
         ("thresholded metric", sharp, draws, direction, base[0]),
         ("continuous twin", smooth, twin_draws, twin_direction, base[1]),
@@ -128,40 +150,98 @@ def mirage(
         drawn = None
         if table is not None:
             drawn = _sign(way) * np.asarray(table, dtype=np.float64)[valid] - level[valid, None]
-        noise = noise_of(values[valid], drawn)
-        fit = fit_shape("logistic", x, values[valid], noise)
-        if not _rises(fit, noise, values[valid]):
+        found = _width(x, values[valid], drawn, widths[0].rise if widths else None)
+        if found is None:
             return _unknown(f"the {name} does not rise")
-        fits.append(fit)
-    one, twin = fits
-    width, twin_width = WIDTH * one.scale, WIDTH * twin.scale
-    low, high = (WIDTH * end for end in one.scale_range)
-    twin_low, twin_high = (WIDTH * end for end in twin.scale_range)
-    if twin_low > high and twin_width >= FACTOR * width:
-        verdict: MirageVerdict = "does not survive"
-    elif twin_width < FACTOR * width and (
-        twin_high < FACTOR * max(high, width) or (twin_low <= high and low <= twin_high)
-    ):
-        verdict = "survives"
+        widths.append(found)
+    one, twin = widths
+    ratio = _ratio(twin, one)
+    if ratio[1] < FACTOR or twin.high <= SHARP:
+        verdict: MirageVerdict = "survives"
+    elif ratio[0] > FACTOR and twin.low > SHARP:
+        verdict = "does not survive"
     else:
         verdict = "undecided"
-    # The twin's own course, not its fit: its level at 10% of the thresholded rise, between its floor and plateau.
-    begin = one.location - float(np.log(9.0)) * one.scale
+    # The twin's own course: its level at 10% of the thresholded rise, between its floor and plateau.
     start = smooth[valid][: max(1, x.size // 20)].mean()
     top = float(half_level(smooth[valid][None])[1][0])
-    moved = float((np.interp(begin, x, smooth[valid]) - start) / (top - start)) if top > start else None
+    moved = float((np.interp(one.rise[0], x, smooth[valid]) - start) / (top - start)) if top > start else None
     gone = "" if moved is None else f", which had gone {100 * moved:.0f}% of its way before"
     says = "may or may not survive" if verdict == "undecided" else verdict
     return Mirage(
         verdict=verdict,
-        width=width,
-        width_range=(low, high),
-        twin_width=twin_width,
-        twin_range=(twin_low, twin_high),
+        width=one.width,
+        width_range=(one.low, one.high),
+        twin_width=twin.width,
+        twin_range=(twin.low, twin.high),
         moved_before=moved,
-        sentence=f"the sharpness {says}: {width:.2f} decades {_range(low, high)} by the thresholded metric, "
-        f"{twin_width:.2f} {_range(twin_low, twin_high)} by its continuous twin{gone}",
+        sentence=f"the sharpness {says}: half of the rise within {one.width:.2f} decades {_range(one.low, one.high)} by the "
+        f"thresholded metric, {twin.width:.2f} {_range(twin.low, twin.high)} by its continuous twin{gone}",
+        ratio_range=ratio,
     )
+
+
+@dataclass(frozen=True)
+class _Width:
+    """Decades in which half of a rise is gained, their interval, and where the rise is from 10% to 90%, in x."""
+
+    width: float
+    low: float
+    high: float
+    rise: tuple[float, float]
+
+
+def _width(
+    x: FloatArray, values: FloatArray, draws: FloatArray | None, reaching: tuple[float, float] | None
+) -> _Width | None:
+    """The width of a rise, of stretches that reach into a part of x; None where there is no rise beyond noise."""
+    noise = noise_of(values, draws)
+    rise = np.asarray(isotonic_regression(values).x)
+    scale = noise.scale(rise)
+    # Training has noise of its own; what falls, and does not come back, is none.
+    spread = max(1.0, float(np.sqrt(np.median(((values - rise) / scale) ** 2) / MEDIAN)))
+    floor, plateau = half_level(values[None])
+    if plateau[0] - floor[0] <= LEAST * spread * float(np.median(scale)):
+        return None
+    tenth, ninth = rise[0] + np.array([0.1, 0.9]) * (rise[-1] - rise[0])
+    own = float(np.interp(tenth, rise, x)), float(np.interp(ninth, rise, x))
+    within = reaching or (float(x[0]), float(x[-1]))
+    shortest, width, longest = _halves(x, rise, within)
+    drawn = rise + noise.residuals.T[:DRAWS] * (spread * scale)
+    away = [_halves(x, np.asarray(isotonic_regression(curve).x), within)[1] / max(width, NOTHING) for curve in drawn]
+    above, below = np.quantile(np.maximum(away, NOTHING), [0.975, 0.025])
+    return _Width(width, shortest / max(float(above), 1.0), longest / min(float(below), 1.0), own)
+
+
+def _halves(x: FloatArray, rise: FloatArray, within: tuple[float, float]) -> tuple[float, float, float]:
+    """Least and most that the width may be, and in between that of the line through the values."""
+    begin, end = within
+    half = 0.5 * (rise[-1] - rise[0])
+    first = np.flatnonzero((rise + half <= rise[-1] + 1e-12 * half) & (x <= end))
+    last = np.maximum(np.searchsorted(rise, rise[first] + half - 1e-12 * half), np.searchsorted(x, begin))
+    longest = float((x[last] - x[first]).min())
+    inner = np.minimum(x[np.minimum(first + 1, x.size - 1)], end), np.maximum(x[np.maximum(last - 1, 0)], begin)
+    shortest = float(np.maximum(inner[1] - inner[0], 0.0).min())
+    # On a line between checkpoints, the shortest stretch begins or ends at one of them, or at an end of the part.
+    strict = rise + np.linspace(0.0, 1e-9 * max(half, 1e-300), x.size)
+    ends = np.maximum(np.interp(rise[first] + half, strict, x), begin) - x[first]
+    stop = np.unique(np.append(x, begin))
+    stop = stop[(stop >= begin) & (np.interp(stop, x, rise) - half >= rise[0])]
+    starts = stop - np.minimum(np.interp(np.interp(stop, x, rise) - half, strict, x), end)
+    width = float(np.concatenate([ends, starts]).min())
+    return shortest, min(max(width, shortest), longest), longest
+
+
+def _ratio(one: _Width, other: _Width) -> tuple[float, float]:
+    """95% interval of the ratio of two widths, from theirs; a width that may be nothing leaves it open."""
+
+    def distance(far: float, near: float) -> float:
+        return abs(float(np.log(max(far, NOTHING) / max(near, NOTHING)))) if 0 < far < np.inf else np.inf
+
+    middle = float(np.log(max(one.width, NOTHING) / max(other.width, NOTHING)))
+    down = np.hypot(distance(one.low, one.width), distance(other.high, other.width))
+    up = np.hypot(distance(one.high, one.width), distance(other.low, other.width))
+    return float(np.exp(middle - down)), float(np.exp(middle + up))
 
 
 def _reached(null: npt.ArrayLike | None, at: npt.NDArray[np.generic], direction: Trend) -> FloatArray:
@@ -175,11 +255,6 @@ def _reached(null: npt.ArrayLike | None, at: npt.NDArray[np.generic], direction:
 
 def _range(low: float, high: float) -> str:
     return f"[{low:.2f}, {high:.2f}]" if np.isfinite(high) else f"[{low:.2f} or more]"
-
-
-def _rises(fit: ShapeFit, noise: Noise, values: FloatArray) -> bool:
-    error = np.sqrt(fit.overdispersion) * float(np.median(noise.scale(fit.mean)))
-    return bool(np.ptp(fit.mean) > LEAST * error and values.size)
 
 
 def _unknown(reason: str) -> Mirage:

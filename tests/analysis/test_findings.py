@@ -79,7 +79,7 @@ def test_json_keeps_it_all() -> None:
         assert one.mirage == other.mirage
         assert (one.onset_by, one.sample, one.twin) == (other.onset_by, other.sample, other.twin)
         np.testing.assert_array_equal(one.onset_intervals(), other.onset_intervals())
-    assert whole.findings[0].mirage is not None and whole.findings[0].mirage.verdict == "survives"
+    assert whole.findings[0].mirage is not None and whole.findings[0].mirage.verdict == "undecided"
     said = json.loads(text)["findings"][0]["definitions_agree"]
     assert said["sentence"] == whole.findings[0].agreement.sentence
     assert said["unanimous"] is False  # nothing reaches 2

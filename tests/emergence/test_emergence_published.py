@@ -155,3 +155,27 @@ def test_mmlu_multiple_choice_jumps_and_its_bits_per_byte_do_not(shared_data: Pa
     check = mirage(steps, accuracy, bits, draws=draws, twin_direction="down")
     assert check.verdict == "does not survive", check.sentence
     assert check.moved_before > 0.5
+
+
+def test_fewer_checkpoints_or_another_half_of_the_questions_do_not_turn_a_verdict_around(shared_data: Path) -> None:
+    said: dict[str, set[str]] = defaultdict(set)
+    prefixes = "eval/downstream/mmlu_{}_%s_mc_5shot_len_norm", "eval/downstream_bpb/mmlu_{}_%s_rc_5shot_bpb"
+    pairs = {}
+    for half, count in (("val", sum(MMLU.values())), ("test", 14_042)):
+        (steps, one), (_, other) = (olmo(shared_data, "olmo2_7b_evals.csv", text % half) for text in prefixes)
+        pairs[half] = "mmlu", np.array(steps), one, other, count
+    runs: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for row in read(shared_data, "modular_addition_runs.csv.gz"):
+        runs[row["run"]].append(row)
+    for run in ("p97_frac0.25_wd1_seed0", "p97_frac0.30_wd0.1_seed0", "p97_frac0.30_wd1_seed0"):
+        columns = [np.array([float(row[name]) for row in runs[run]]) for name in ("step", "test_acc", "test_loss")]
+        pairs[run] = run, columns[0].astype(int), columns[1], columns[2], 6000
+    rng = np.random.default_rng(0)
+    for name, steps, accuracy, loss, count in pairs.values():
+        draws = rng.binomial(count, accuracy[:, None], size=(len(steps), 200)) / count
+        for every in (1, 2, 4):
+            part = slice((len(steps) - 1) % every, None, every)
+            found = mirage(steps[part], accuracy[part], loss[part], draws=draws[part], twin_direction="down")
+            said[name].add(found.verdict)
+    assert said.pop("mmlu") == {"does not survive", "undecided"}
+    assert all("survives" in verdicts and "does not survive" not in verdicts for verdicts in said.values()), said
