@@ -14,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 
 from .errors import CheckpointError, UserError
 from .files.owned import files_state
-from .layouts import LAYOUTS, LayoutOptions, choose
+from .layouts import LAYOUTS, Base, LayoutOptions, choose
 from .paths import StrPath, as_path, beside, cache_folder, require_path, step_pattern
 from .series import LAST_STEP, Checkpoint, Series, SeriesConfig, WeightFile, ordered
 from .tokenizing import tokenizer_difference
@@ -53,6 +53,10 @@ class FolderConfig(SeriesConfig):
     tokens_per_step: int | None = Field(
         None, ge=1, le=LAST_STEP, description="Tokens in one optimizer step, if it was constant."
     )
+    base: Path | None = Field(
+        None,
+        description="Folder of the model, where the checkpoints are adapters of it (LoRA, ...) as `peft` saves them.",
+    )
     tokenizer: Path | None = Field(None, description="Folder of the tokenizer, if the checkpoints do not carry one.")
 
     @field_validator("pattern")
@@ -73,8 +77,8 @@ class FolderConfig(SeriesConfig):
         return {}
 
     def anchored(self, base: Path) -> Self:
-        """See the base class; of the folder, the tokenizer and the config."""
-        paths = {key: getattr(self, key) for key in ("path", "tokenizer", "config")}
+        """See the base class; of the folder, the tokenizer, the config and the base."""
+        paths = {key: getattr(self, key) for key in ("path", "tokenizer", "config", "base")}
         return self.model_copy(update={k: beside(base, path) for k, path in paths.items() if path is not None})
 
 
@@ -96,10 +100,11 @@ class FolderSeries(Series):
         self.name, self.origin = name or config.path.name, str(config.path)
         self._config = config
         pattern = None if config.pattern is None else re.compile(config.pattern)
-        self._options = LayoutOptions(config.config, config.steps, config.every, pattern)
-        for path in (config.path, config.config, config.tokenizer):
+        for path in (config.path, config.config, config.tokenizer, config.base):
             if path is not None:
                 require_path(path)
+        base = None if config.base is None else Base(config.base)
+        self._options = LayoutOptions(config.config, config.steps, config.every, pattern, base)
         if not config.path.exists():
             raise UserError(
                 f"there is no folder or file {config.path}",
@@ -129,11 +134,12 @@ class FolderSeries(Series):
 
     @property
     def tokenizer_folder(self) -> Path:
-        """The configured folder, else the series' folder, the config's, or the first checkpoint's with a tokenizer."""
+        """The configured folder, else the first with a tokenizer: the series', the config's, a checkpoint's, the base."""
         if self._config.tokenizer is not None:
             return self._config.tokenizer
         given = [] if self._config.config is None else [self._config.config]
-        for path in (self._root, *given, *(self.fetch(c) for c in self.checkpoints)):
+        last = [] if self._config.base is None else [self._config.base]
+        for path in (self._root, *given, *(self.fetch(c) for c in self.checkpoints), *last):
             folder = path if path.is_dir() else path.parent
             if (folder / "tokenizer.json").is_file() or (folder / "tokenizer_config.json").is_file():
                 return folder
@@ -150,7 +156,7 @@ class FolderSeries(Series):
         Raises:
             UserError: when nothing says the architecture.
         """
-        given = self._config.config
+        given = self._config.config or self._config.base
         fault: CheckpointError | None = None
         for path in (self.fetch(c) for c in self.checkpoints) if given is None else (given,):
             if path.name == "config.json":

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import re
 import threading
 import warnings
 import zipfile
@@ -320,20 +321,24 @@ def tensors_at(
     return {name: found[own] for name, own in wanted.items()}
 
 
+_WRAPPED = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.")
+
+
 def plain_names(tensors: Mapping[str, T], file: Path) -> dict[str, T]:
-    """Without what ``torch.compile`` and ``DistributedDataParallel`` put before the names.
+    """Without what wrappers put into names: ``torch.compile``, recomputed activations, FSDP, data parallelism.
 
     >>> plain_names({"module._orig_mod.a.weight": 1, "module._orig_mod.b.weight": 2}, Path())
     {'a.weight': 1, 'b.weight': 2}
     >>> plain_names({"module.weight": 1, "head.weight": 2}, Path())
     {'module.weight': 1, 'head.weight': 2}
     """
-    result = {name.replace("_orig_mod.", ""): value for name, value in tensors.items()}
-    if result and all(name.startswith("module.") for name in result):
+    result = {_WRAPPED.sub("", name): value for name, value in tensors.items()}
+    while result and all(name.startswith("module.") for name in result):
         result = {name.removeprefix("module."): value for name, value in result.items()}
     if len(result) < len(tensors):
         raise CheckpointError(
-            f"{file} holds some tensors twice, with and without `_orig_mod.`", expected="each one once"
+            f"{file} holds some tensors twice, with and without what a wrapper puts into names, such as `_orig_mod.`",
+            expected="each one once",
         )
     return result
 

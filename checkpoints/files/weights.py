@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -16,7 +16,7 @@ from ..errors import CheckpointError
 from ..foreign import read_json
 from .owned import read_header, read_safetensors
 from .tensors import TensorInfo, unreadable
-from .torchfile import contents, placed_tensors
+from .torchfile import contents, placed_tensors, plain_names
 
 if TYPE_CHECKING:
     import torch
@@ -168,33 +168,37 @@ def _together(digests: list[str]) -> str:
     return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
-def header(folder: Path) -> dict[str, TensorInfo]:
-    """Name, shape and dtype of every stored tensor, without reading the tensors.
+def header(folder: Path, *, files: Sequence[Path] = ()) -> dict[str, TensorInfo]:
+    """Name, shape and dtype of every stored tensor, without reading the tensors; arguments as of :func:`read_tensors`.
 
     Raises:
         CheckpointError: when the files are not whole, or would run code.
     """
     result: dict[str, TensorInfo] = {}
-    for file in _existing(folder):
+    for file in files or _existing(folder):
         found = read_header(file) if file.suffix == ".safetensors" else _contents(file)
         _add(result, found, file)
-    return result
+    return plain_names(result, folder)
 
 
-def read_tensors(folder: Path, *, mapped: bool = False) -> tuple[dict[str, torch.Tensor], str]:
-    """Every stored tensor in CPU memory, under its stored name and in its stored dtype; and :func:`weights_digest`.
+def read_tensors(
+    folder: Path, *, mapped: bool = False, files: Sequence[Path] = ()
+) -> tuple[dict[str, torch.Tensor], str]:
+    """Every stored tensor in CPU memory, in its stored dtype and under its name without prefixes of wrappers; and its
+    :func:`weights_digest`.
 
     Args:
         folder: of the checkpoint.
         mapped: whether safetensors are mapped from disk, which costs nothing until they are used, and no digest is
             made: for files that are ours alone, and were verified.
+        files: which, if they are not the whole weights of the folder.
 
     Raises:
         CheckpointError: when the files are not whole, or would run code.
     """
     result: dict[str, torch.Tensor] = {}
     digests = []
-    for file in _existing(folder):
+    for file in files or _existing(folder):
         if file.suffix != ".safetensors":
             found = placed_tensors(file, _contents(file))
             digests += [] if mapped else [_sha256(file)]
@@ -204,7 +208,7 @@ def read_tensors(folder: Path, *, mapped: bool = False) -> tuple[dict[str, torch
             found, digest = read_safetensors(file)
             digests.append(digest)
         _add(result, found, file)
-    return result, _together(digests) if digests else ""
+    return plain_names(result, folder), _together(digests) if digests else ""
 
 
 def _map(file: Path) -> dict[str, torch.Tensor]:

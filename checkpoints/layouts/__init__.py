@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from .adapters import Base
 from .base import FoundCheckpoint, Layout, LayoutOptions
 from .choose import LAYOUTS, choose
 
-__all__ = ["LAYOUTS", "FoundCheckpoint", "Layout", "LayoutOptions", "choose"]
+__all__ = ["LAYOUTS", "Base", "FoundCheckpoint", "Layout", "LayoutOptions", "choose"]

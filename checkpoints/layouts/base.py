@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig
 
+    from .adapters import Base
+
 __all__ = [
     "Found",
     "FoundCheckpoint",
@@ -75,6 +77,7 @@ class LayoutOptions:
         steps: the steps of a list of state dicts.
         every: or the steps between them.
         pattern: that names of checkpoints match, with a group named step; it wins over what their files say.
+        base: the model that the checkpoints are adapters of.
         kept: keeps a file of several checkpoints open between reads.
     """
 
@@ -82,6 +85,7 @@ class LayoutOptions:
     steps: tuple[int, ...] | None = None
     every: int | None = None
     pattern: re.Pattern[str] | None = None
+    base: Base | None = None
     kept: KeptFile = field(default_factory=KeptFile, compare=False)
 
 

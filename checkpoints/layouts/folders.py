@@ -16,6 +16,7 @@ from ..files.tensors import TensorInfo
 from ..foreign import read_json
 from ..loading import Prepared, prepare
 from ..series import LAST_STEP
+from .adapters import adapter_files, require_base
 from .base import Found, LayoutOptions, converted, found_folders, given_config
 from .content import recorded_step
 
@@ -24,14 +25,18 @@ if TYPE_CHECKING:
 
 __all__ = ["EXPECTED", "NEEDS_CONFIG", "config", "files", "find", "header", "read"]
 
-EXPECTED = "sub-folders stepN or checkpoint-N, each with config.json and *.safetensors or pytorch_model*.bin"
+EXPECTED = (
+    "sub-folders stepN or checkpoint-N, each with config.json and *.safetensors or pytorch_model*.bin, or with an adapter "
+    "(adapter_config.json and adapter_model.*)"
+)
 NEEDS_CONFIG = False
 
 
 def find(root: Path, options: LayoutOptions) -> Found:
     """Every sub-folder that is named after a step, and ``final`` if it says its step; one without weights is a fault."""
     usable = weights.has_weights if options.config is None else weights.weight_files
-    found = found_folders(root, lambda path: weights.weight_files(path) if usable(path) else [], options, _said)
+    found = found_folders(root, lambda path: files(path) if usable(path) or adapter_files(path) else [], options, _said)
+    require_base(root, [root / c.revision for c in found.checkpoints], options.base)
     checkpoints = []
     for checkpoint in found.checkpoints:
         said = _trainer_state(root / checkpoint.revision)
@@ -64,22 +69,24 @@ def _others(root: Path, names: list[str]) -> dict[str, str]:
 
 
 def files(path: Path) -> list[Path]:
-    """Its safetensors, else its ``.bin`` files."""
-    return weights.weight_files(path)
+    """Its safetensors, else its ``.bin`` files, else the file of an adapter."""
+    return weights.weight_files(path) or adapter_files(path)
 
 
 def header(path: Path) -> dict[str, TensorInfo]:
     """From the headers of the safetensors files."""
-    return weights.header(path)
+    return weights.header(path, files=adapter_files(path))
 
 
 def config(path: Path, options: LayoutOptions) -> PretrainedConfig | None:
-    """The given one, else its ``config.json``."""
-    return given_config(options) or read_config(path)
+    """The given one, else its ``config.json``, or that of the model that it is an adapter of."""
+    return given_config(options) or read_config(path if options.base is None else options.base.folder)
 
 
 def read(path: Path, options: LayoutOptions) -> Prepared:
     """As ``from_pretrained`` would, unless another config is given."""
+    if options.base is not None:
+        return options.base.merged(path)
     prepared = prepare(path)
     given = given_config(options)
     return prepared if given is None else converted(path, prepared.tensors, prepared.digest, given)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from ..errors import CheckpointError
 from ..files.dcp import distcp_files, read_metadata, read_tensors
 from ..files.tensors import TensorInfo
+from ..files.torchfile import plain_names
 from ..files.weights import files_digest
 from ..loading import Prepared
 from .base import Found, LayoutOptions, converted, found_folders, given_config, unknown_tensors
@@ -62,7 +63,7 @@ def files(path: Path) -> list[Path]:
 def header(path: Path) -> dict[str, TensorInfo]:
     """The stored tensors of the model, under torchtitan's names."""
     stored = read_metadata(path)
-    return {name: stored[full].info for full, name in _model_part(stored).items()}
+    return {name: stored[full].info for full, name in _model_part(stored, path).items()}
 
 
 def config(path: Path, options: LayoutOptions) -> PretrainedConfig | None:
@@ -81,7 +82,7 @@ def read(path: Path, options: LayoutOptions) -> Prepared:
     """The tensors of the model, as Llama's."""
     architecture = config(path, options)
     stored = read_metadata(path)
-    names = _model_part(stored)
+    names = _model_part(stored, path)
     tensors = {names[full]: tensor for full, tensor in read_tensors(path, stored, names).items()}
     tensors = convert(tensors, architecture, path)
     return converted(path, tensors, files_digest(files(path)), architecture)
@@ -136,9 +137,9 @@ def halves_from_pairs(rows: torch.Tensor, heads: int) -> torch.Tensor:
     return rows.reshape(heads, -1, 2, *rest).transpose(1, 2).reshape(-1, *rest)
 
 
-def _model_part(names: Iterable[str]) -> dict[str, str]:
+def _model_part(names: Iterable[str], path: Path) -> dict[str, str]:
     """Full name to the name within the model, for what belongs to the model."""
-    kept = {full: full.replace("_orig_mod.", "") for full in names if not _NOT_MODEL.match(full)}
-    if kept and all(name.startswith("model.") for name in kept.values()):
-        kept = {full: name.removeprefix("model.") for full, name in kept.items()}
-    return {full: name for full, name in kept.items() if not _COMPUTED.match(name)}
+    kept = plain_names({full: full for full in names if not _NOT_MODEL.match(full)}, path)
+    if kept and all(name.startswith("model.") for name in kept):
+        kept = plain_names({name.removeprefix("model."): full for name, full in kept.items()}, path)
+    return {full: name for name, full in kept.items() if not _COMPUTED.match(name)}
