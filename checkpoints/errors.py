@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import errno
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
-__all__ = ["CheckpointError", "StoppedError", "UserError", "first_line", "nearest", "short", "shown"]
+__all__ = [
+    "CheckpointError",
+    "StoppedError",
+    "UserError",
+    "first_line",
+    "nearest",
+    "short",
+    "shown",
+    "stopped_by_disk",
+    "unwritable",
+]
 
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+"""What the system says where nothing can be written any more, whatever folder is named."""
 
 _MANY = 30
 """A list of more names than this is no help."""
@@ -51,6 +66,40 @@ class StoppedError(UserError):
     """Work that began had to stop in the middle (disk full, out of memory); what is complete stays."""
 
     exit_code = 1
+
+
+def unwritable(what: str, error: OSError, *, option: str = "") -> UserError:
+    """What to raise where something cannot be written: a full disk stops the work, anything else is a wrong request.
+
+    Args:
+        what: what cannot be written, or no further.
+        error: why.
+        option: what names another folder, such as ``--traces``.
+
+    >>> unwritable("the trace t.zarr", OSError(errno.ENOSPC, "No space left on device"))
+    StoppedError('the trace t.zarr cannot be written: No space left on device', '', 'make room, then run the same command again; what is complete stays')
+    """
+    observed = f"{what} cannot be written: {error.strerror or error}"
+    if error.errno in _FULL:
+        return StoppedError(observed, remedy="make room, then run the same command again; what is complete stays")
+    remedy = f"name another one with {option}" if option else "allow it, or move it to where you may write"
+    return UserError(observed, expected="a folder that you may write to", remedy=remedy)
+
+
+@contextmanager
+def stopped_by_disk(what: str) -> Iterator[None]:
+    """Within this, a full disk is a :class:`StoppedError`, and so is one that cannot be written any more.
+
+    Args:
+        what: what is written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (*_FULL, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        why = error.strerror if error.filename is None else f"{error.strerror}: {error.filename}"
+        raise unwritable(what, OSError(errno.EIO, why)) from error
 
 
 def first_line(error: BaseException) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from checkpoints.errors import UserError, nearest
+from checkpoints.errors import UserError, nearest, stopped_by_disk
 from checkpoints.paths import StrPath, as_flag, as_texts
 
 from .analysis.base import Analysis, AnalysisOptions
@@ -60,6 +60,7 @@ def analyse(
 
     Raises:
         UserError: for an unknown analysis, or a trace that is missing or empty.
+        StoppedError: when the disk is full.
     """
     reporter = reporter or Reporter(quiet=True)
     analyses, fresh = as_texts(analyses, "analyses"), as_flag(fresh, "fresh")
@@ -77,9 +78,8 @@ def analyse(
         if entries[entry].optional and entry not in planned:  # it did not fit the series
             continue
         inputs = _inputs(trace, analysis, options)
-        stored = None if fresh else read_result(trace.path, entry)
-        if stored is not None and stored[1].get("inputs") == inputs:
-            results.append(Result(analysis, Summary.from_json(stored[1]["summary"], stored[0])))
+        if not fresh and (stored := _stored(trace.path, entry, inputs)) is not None:
+            results.append(Result(analysis, stored))
             continue
         reporter.say(f"analysing {entry} ...")
         try:
@@ -88,11 +88,21 @@ def analyse(
         except UserError as error:
             error.add_note(f"in analysis {entry!r} of run {name!r}")
             raise
-        with _unless_collecting(trace.path, reporter) as free:
+        with stopped_by_disk(f"results of {trace.path}"), _unless_collecting(trace.path, reporter) as free:
             if free:
                 write_result(trace.path, entry, summary.data, {"inputs": inputs, "summary": summary.to_json()})
         results.append(Result(analysis, summary))
     return results
+
+
+def _stored(trace: Path, entry: str, inputs: dict[str, Any]) -> Summary | None:
+    """What an analysis found before from the same inputs; None where that is not there, or cannot be read."""
+    stored = read_result(trace, entry)
+    if stored is None or stored[1].get("inputs") != inputs:
+        return None
+    with suppress(Exception):  # whatever is wrong with it: it can be derived again
+        return Summary.from_json(stored[1]["summary"], stored[0])
+    return None
 
 
 @contextmanager

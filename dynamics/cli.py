@@ -127,7 +127,9 @@ def collect(
     if dry_run:
         from .collecting.estimating import estimate
 
-        print_estimate(name, declared, estimate(name, run=declared, traces=traces, reporter=Reporter()))
+        print_estimate(
+            name, declared, estimate(name, run=declared, traces=traces, keep_going=keep_going, reporter=Reporter())
+        )
         return
     if watch is not None:
         from .collecting.watching import watch as follow

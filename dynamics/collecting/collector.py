@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import shutil
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -11,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from checkpoints.ahead import ReadAhead
-from checkpoints.errors import CheckpointError, StoppedError, UserError
+from checkpoints.errors import CheckpointError, StoppedError, stopped_by_disk
 from checkpoints.hub.cache import without_cache_path
 from checkpoints.series import Checkpoint, Series
 
 from ..auditing.masking import Before, apply_masks, known_before
-from ..auditing.preflight import preflight
 from ..models.devices import usable_device
 from ..progress import Reporter
 from ..runs.config import Run
@@ -24,16 +21,23 @@ from ..runs.resolve import Resolved
 from ..store import TraceWriter, writer_lock
 from ..store.journal import write_journal
 from ..store.paths import trace_path
+from ..store.writer import discard_unused
 from .measuring import write_checkpoint
-from .opening import open_run, resident_for, visited
+from .opening import (
+    Digests,
+    open_run,
+    require_same_weights,
+    require_some,
+    require_space,
+    resident_for,
+    unusable,
+    visited,
+)
 
 if TYPE_CHECKING:
     from checkpoints.loading import Prepared, ResidentModel
 
-__all__ = ["Collected", "Digests", "collect_once"]
-
-Digests = dict[tuple[str, ...], str]
-"""Digests of weights that were read, by the state of their files (:meth:`checkpoints.series.Series.state`)."""
+__all__ = ["Collected", "collect_once"]
 
 
 @dataclass
@@ -90,7 +94,7 @@ def collect_once(
     reporter = reporter or Reporter(quiet=True)
     trace = trace_path(traces, name)
     usable_device(run.device)  # a wrong one must not cost a training
-    with writer_lock(trace):
+    with stopped_by_disk(f"the trace {trace}, or what it is made of,"), writer_lock(trace):
         resolved = open_run(name, run, trace, reporter, series=series)
         assert resolved.series is not None
         checkpoints = resolved.declaration.checkpoints
@@ -102,44 +106,12 @@ def collect_once(
         if only is not None:
             indices = [i for i, c in enumerate(checkpoints) if c.step in only and c.step not in run.exclude]
         indices = [i for i in indices if checkpoints[i].step not in reasons]
-        if not indices:
-            raise UserError(
-                f"every checkpoint that run {name!r} visits{' first' if run.schedule == 'adaptive' else ''} is masked:\n    "
-                + "\n    ".join(f"step {s}: {r}" for s, r in list(reasons.items())[:6]),
-                expected="at least one to measure",
-                remedy="--include-masked collects those that are known or found to be wrong, too",
-            )
-        # what a hub serves is not the user's to mend: it is recorded as failed when it comes
-        bad = preflight(resolved.series, [checkpoints[i] for i in indices]) if resolved.series.local else {}
-        if bad and not keep_going:
-            lines = [f"step {c.step}: {reason}" for c, reason in list(bad.items())[:6]]
-            raise UserError(
-                f"{len(bad)} of {len(indices)} checkpoints cannot be used:\n    " + "\n    ".join(lines),
-                expected="the same complete set of tensors in every checkpoint",
-                remedy="save them again, leave them out with `exclude` in the runs file, "
-                "or record them as failed with --keep-going",
-            )
-        _require_space(trace, resolved, len(indices))
-        try:
-            writer = TraceWriter(trace, resolved.declaration, durable=run.durable)
-            return _visit(resolved, writer, indices, bad, before, {} if digests is None else digests, reporter)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
-                raise
-            raise StoppedError(
-                f"{trace} cannot be written any further: {error.strerror}",
-                remedy="make room, then run the same command again; what is complete stays",
-            ) from error
-
-
-def _require_space(trace: Path, resolved: Resolved, count: int) -> None:
-    needed = resolved.declaration.bytes_per_checkpoint() * count
-    free = shutil.disk_usage(trace.parent).free
-    if not trace.exists() and needed > free:
-        raise UserError(
-            f"the trace needs {needed / 1e6:,.0f} MB, and {trace.parent} has {free / 1e6:,.0f} MB free",
-            remedy="choose another folder with --traces, trace_dtype: float16, or schedule: log",
-        )
+        require_some(name, run, indices, reasons)
+        bad = unusable(resolved, indices, keep_going=keep_going)
+        require_space(trace, resolved, len(indices))
+        discard_unused(trace, resolved.declaration)
+        writer = TraceWriter(trace, resolved.declaration, durable=run.durable)
+        return _visit(resolved, writer, indices, bad, before, {} if digests is None else digests, reporter)
 
 
 def _visit(
@@ -167,7 +139,7 @@ def _visit(
     todo = [i for i in indices if status[i] not in ("complete", "masked") and checkpoints[i] not in bad]
     if todo or writer.attributes.get("origin") != series.origin:
         for index in {*complete[:1], *complete[-1:]}:
-            _same_weights(writer, index, series, checkpoints[index], digests)
+            require_same_weights(writer.path, writer.digest(index), series, checkpoints[index], digests)
     if todo:
         write_journal(writer.path, "start", todo=len(todo), already=len(done.already))
         started = time.perf_counter()
@@ -251,21 +223,3 @@ def _install(resident: ResidentModel, ahead: ReadAhead[Prepared]) -> tuple[str, 
             remedy="free memory on the device or choose another one, then run the same command again",
         ) from error
     return prepared.digest, prepared.stored_dtype
-
-
-def _same_weights(writer: TraceWriter, index: int, series: Series, checkpoint: Checkpoint, digests: Digests) -> None:
-    """Refuse to go on with other weights than the trace was begun with; two hashes stand for all."""
-    if series.pinned:
-        return
-    known, state = writer.digest(index), series.state(checkpoint)
-    found = digests.get(state, "") if state is not None else ""
-    if not found:
-        found = series.read(series.fetch(checkpoint)).digest
-        if state is not None:
-            digests[state] = found
-    if known and known != found:
-        raise UserError(
-            f"the weights in {series.fetch(checkpoint)} are not those that {writer.path} was collected from",
-            expected=f"sha256 {known[:12]}..., found {found[:12]}...",
-            remedy="give back the old weights, or move the trace away and collect again (nothing was deleted)",
-        )

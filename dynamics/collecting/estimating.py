@@ -24,8 +24,18 @@ from ..runs.resolve import Resolved
 from ..store import Trace
 from ..store.journal import read_journal
 from ..store.paths import trace_path
+from ..store.writer import require_declared
 from .measuring import measure_all
-from .opening import open_run, require_aim, resident_for, visited
+from .opening import (
+    open_run,
+    require_aim,
+    require_same_weights,
+    require_some,
+    require_space,
+    resident_for,
+    unusable,
+    visited,
+)
 
 __all__ = ["ASSUMED_BANDWIDTH", "Estimate", "estimate"]
 
@@ -80,6 +90,7 @@ def estimate(
     traces: StrPath = "traces",
     run: Run | None = None,
     analyses: Sequence[str] = (),
+    keep_going: bool = False,
     reporter: Reporter | None = None,
 ) -> Estimate:
     """How many checkpoints, bytes and seconds; times the probes on the spot (arguments as of :func:`dynamics.collect`).
@@ -96,14 +107,20 @@ def estimate(
     checkpoints = resolved.declaration.checkpoints
     before = Before() if resolved.series is None else known_before(resolved.run, resolved.series)
     masked = expected_masks(trace, resolved, before)
-    indices = [i for i in visited(resolved) if checkpoints[i].step not in masked]
+    chosen = visited(resolved)
+    known = [i for i in chosen if checkpoints[i].step not in before.reasons]
+    require_some(name, run, known, before.reasons)
+    bad = unusable(resolved, known, keep_going=keep_going)
+    require_space(trace, resolved, len(known))
+    indices = [i for i in chosen if checkpoints[i].step not in masked]
     complete: set[int] = set()
     failed: set[int] = set()
     if trace.exists():
         done = Trace(trace)
+        _require_going_on(resolved, done, known)
         complete = done.steps_of("complete") - masked.keys() - {*run.exclude}
         failed = done.steps_of("failed")
-    todo = [checkpoints[i] for i in indices if checkpoints[i].step not in complete]
+    todo = [checkpoints[i] for i in indices if checkpoints[i].step not in complete and checkpoints[i] not in bad]
     left = len(todo)
     if run.schedule == "adaptive":  # which ones the rounds will visit is not known, but how many at most
         failed -= {c.step for c in todo}  # the first ones are tried again, later ones are not
@@ -128,6 +145,21 @@ def estimate(
         masked=masked,
         first=len(indices) if run.schedule == "adaptive" else None,
     )
+
+
+def _require_going_on(resolved: Resolved, done: Trace, indices: Sequence[int]) -> None:
+    """Refuse what cannot go on with the trace that is there."""
+    series, checkpoints = resolved.series, resolved.declaration.checkpoints
+    if series is None:  # of an organism that is not trained here; its trace came from elsewhere
+        return
+    if not any(done.digests):  # nothing was measured: it is declared anew
+        return
+    require_declared(done.path, done.attributes, resolved.declaration)
+    states = [done.status[i] if i < len(done.status) else "pending" for i in indices]
+    complete = [i for i, state in zip(indices, states, strict=True) if state == "complete"]
+    if len(complete) < len(indices):
+        for i in {*complete[:1], *complete[-1:]}:
+            require_same_weights(done.path, done.digests[i], series, checkpoints[i], {})
 
 
 def _download_bytes(series: Series, checkpoint: Checkpoint) -> int:

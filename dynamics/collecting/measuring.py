@@ -84,6 +84,9 @@ def measure_all(resolved: Resolved, model: Any) -> Iterator[tuple[str, dict[str,
                 f"out of memory on probe {plan.probe.name!r}: {str(error).splitlines()[0]}",
                 remedy="lower `batch_tokens` in the runs file, then run the same command again",
             ) from error
+        except UserError as error:
+            error.add_note(f"on probe {plan.probe.name!r}, which {' and '.join(plan.asked)} asked for")
+            raise
         yield plan.probe.name, values
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +14,7 @@ from checkpoints.hub.files import is_commit
 from checkpoints.series import Checkpoint, Series
 from checkpoints.sources import steps_to_train
 
+from ..auditing.preflight import preflight
 from ..models.architecture import architecture
 from ..models.devices import usable_device
 from ..progress import Reporter
@@ -28,13 +30,22 @@ if TYPE_CHECKING:
     from checkpoints.loading import ResidentModel
 
 __all__ = [
+    "Digests",
     "collected_pins",
     "open_run",
     "require_aim",
+    "require_same_weights",
+    "require_some",
+    "require_space",
     "resident_for",
     "training_bar",
+    "unusable",
     "visited",
 ]
+
+
+Digests = dict[tuple[str, ...], str]
+"""Digests of weights that were read, by the state of their files (:meth:`checkpoints.series.Series.state`)."""
 
 
 def require_aim(name: str, run: Run) -> None:
@@ -117,6 +128,78 @@ def visited(resolved: Resolved, *, growing: bool = False) -> list[int]:
     if not left:
         raise UserError(f"run {resolved.name!r} excludes every checkpoint", expected="at least one to measure")
     return left
+
+
+def unusable(resolved: Resolved, indices: Sequence[int], *, keep_going: bool) -> dict[Checkpoint, str]:
+    """Which of these checkpoints' files are bad, with the reasons.
+
+    What a hub serves is not the user's to mend: it is recorded as failed when it comes.
+
+    Raises:
+        UserError: when there are any and they are not to be recorded as failed.
+    """
+    series, checkpoints = resolved.series, resolved.declaration.checkpoints
+    if series is None or not series.local:
+        return {}
+    bad = preflight(series, [checkpoints[i] for i in indices])
+    if bad and not keep_going:
+        lines = [f"step {c.step}: {reason}" for c, reason in list(bad.items())[:6]]
+        raise UserError(
+            f"{len(bad)} of {len(indices)} checkpoints cannot be used:\n    " + "\n    ".join(lines),
+            expected="the same complete set of tensors in every checkpoint",
+            remedy="save them again, leave them out with `exclude` in the runs file, "
+            "or record them as failed with --keep-going",
+        )
+    return bad
+
+
+def require_some(name: str, run: Run, indices: Sequence[int], masked: Mapping[int, str]) -> None:
+    """Refuse to visit nothing, where everything is masked."""
+    if not indices:
+        raise UserError(
+            f"every checkpoint that run {name!r} visits{' first' if run.schedule == 'adaptive' else ''} is masked:\n    "
+            + "\n    ".join(f"step {s}: {r}" for s, r in list(masked.items())[:6]),
+            expected="at least one to measure",
+            remedy="--include-masked collects those that are known or found to be wrong, too",
+        )
+
+
+def require_same_weights(trace: Path, known: str, series: Series, checkpoint: Checkpoint, digests: Digests) -> None:
+    """Refuse to go on with other weights than a checkpoint was measured with; two hashes stand for all.
+
+    Args:
+        trace: the trace, for the message.
+        known: digest of the weights that were measured.
+        series: the checkpoints.
+        checkpoint: which one.
+        digests: of weights that were read before, to which this one is added.
+    """
+    if series.pinned:
+        return
+    state = series.state(checkpoint)
+    found = digests.get(state, "") if state is not None else ""
+    if not found:
+        found = series.read(series.fetch(checkpoint)).digest
+        if state is not None:
+            digests[state] = found
+    if known and known != found:
+        raise UserError(
+            f"the weights in {series.fetch(checkpoint)} are not those that {trace} was collected from",
+            expected=f"sha256 {known[:12]}..., found {found[:12]}...",
+            remedy="give back the old weights, or move the trace away and collect again (nothing was deleted)",
+        )
+
+
+def require_space(trace: Path, resolved: Resolved, count: int) -> None:
+    """Refuse to begin a trace for which there is no room."""
+    folder = next(p for p in (trace.parent, *trace.parent.parents) if p.exists())
+    needed = resolved.declaration.bytes_per_checkpoint() * count
+    free = shutil.disk_usage(folder).free
+    if not trace.exists() and needed > free:
+        raise UserError(
+            f"the trace needs {needed / 1e6:,.0f} MB, and {trace.parent} has {free / 1e6:,.0f} MB free",
+            remedy="choose another folder with --traces, trace_dtype: float16, or schedule: log",
+        )
 
 
 def resident_for(run: Run, model: Model) -> ResidentModel:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from checkpoints.errors import stopped_by_disk
 from checkpoints.paths import StrPath, as_flag
 
 from ..analyser import analyse
@@ -66,6 +67,15 @@ def collect(
     path = trace_path(traces, name)
     once = partial(collect_once, name, run, traces=traces, keep_going=keep_going, digests={}, reporter=reporter)
     total = once()  # the coarse grid
+    with stopped_by_disk(f"the trace {path}"):
+        return _rounds(name, run, traces, once, total, reporter)
+
+
+def _rounds(
+    name: str, run: Run, traces: Path, once: Callable[..., Collected], total: Collected, reporter: Reporter
+) -> Collected:
+    """All rounds after the coarse grid."""
+    path = trace_path(traces, name)
     number = 0
     while wanted := _wanted(name, run, traces, path, reporter):
         number += 1

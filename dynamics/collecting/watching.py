@@ -18,7 +18,8 @@ from ..runs.config import Run
 from ..runs.lookup import requested
 from ..store import Trace
 from ..store.paths import trace_path
-from .collector import Collected, Digests, collect_once
+from .collector import Collected, collect_once
+from .opening import Digests
 
 __all__ = ["watch"]
 

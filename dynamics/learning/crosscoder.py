@@ -30,6 +30,7 @@ from pathlib import Path
 import torch
 
 from checkpoints.errors import StoppedError, UserError, first_line
+from checkpoints.paths import replace_text
 
 from .dictionary import FORMAT, Dictionary, Stream, read_description, sparse_codes, write_tensors
 
@@ -201,7 +202,7 @@ class Trainer:
             "resampled": self.resampled,
             "losses": self.losses,
         }
-        (folder / "training.json").write_text(json.dumps(about), encoding="utf-8")
+        replace_text(folder / "training.json", json.dumps(about))
 
     @classmethod
     def load(cls, folder: Path, *, device: str = "cpu") -> Trainer:

@@ -29,6 +29,7 @@ import torch
 
 from checkpoints.errors import UserError, first_line, short
 from checkpoints.foreign import read_json
+from checkpoints.paths import replace_text
 
 from ..numerics.arrays import FloatArray
 
@@ -149,7 +150,7 @@ class Dictionary:
             "d_model": int(self.decoder.shape[2]),
             "k": self.k,
         }
-        (folder / "dictionary.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
+        replace_text(folder / "dictionary.json", json.dumps(about, indent=1))
 
     @classmethod
     def load(cls, folder: Path, *, device: str = "cpu") -> Dictionary:

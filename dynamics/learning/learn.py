@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from checkpoints.errors import CheckpointError, StoppedError, UserError, nearest
+from checkpoints.errors import CheckpointError, StoppedError, UserError, nearest, stopped_by_disk
 from checkpoints.organism import OrganismConfig
 from checkpoints.paths import StrPath, as_flag, as_texts
 
@@ -27,7 +27,7 @@ from ..runs.dictionaries import DatasetCorpus, DictionaryConfig, TextCorpus, Wor
 from ..runs.lookup import requested
 from ..runs.plan import find_analysis
 from ..runs.resolve import Model
-from ..store import FeatureTable, Trace, dictionaries_in, write_features, writer_lock
+from ..store import FeatureTable, Trace, write_features, writer_lock
 from ..store.paths import open_run_trace, trace_path
 from .coder import Coder
 from .corpora import dataset_rows, organism_rows, prompt_rows, separator, text_rows
@@ -124,18 +124,11 @@ def learn(
             raise UserError(f"run {name!r} has no dictionary {wanted!r}", remedy=nearest(wanted, declared))
     usable_device(run.device)
     trace = open_run_trace(name, traces)
-    try:
+    with stopped_by_disk(f"what dictionaries of {name} are made of"):
         return [
             _learn(name, run, trace, traces, dictionary, declared[dictionary], fresh, reporter)
             for dictionary in (dictionaries or declared)
         ]
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES):
-            raise
-        raise StoppedError(
-            f"dictionaries of {name} cannot be written: {error.strerror or error}",
-            remedy="make room, or a folder that you may write to; the same command then goes on where it was",
-        ) from error
 
 
 def _learn(
@@ -150,7 +143,9 @@ def _learn(
 ) -> Learned:
     opened = _open(name, run, trace, traces, config, reporter)
     site, coder, folder, anew, key, remarks = _made(opened, traces, dictionary, config, reporter)
-    done = FeatureTable(trace, dictionary) if dictionary in dictionaries_in(trace) else None
+    done = None
+    with suppress(UserError):  # it is not there, or it is damaged and made again
+        done = FeatureTable(trace, dictionary)
     wanted = _digest([key, VERSION, [_about_reading(p, at) for p, at in opened.readings]])
     if done is not None and done.settings.get("key") == wanted and not (anew or fresh):
         reporter.say(f"{dictionary}: up to date")

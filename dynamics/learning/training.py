@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from checkpoints.foreign import read_json
 from checkpoints.loading import ResidentModel
+from checkpoints.paths import replace_text
 from checkpoints.series import Checkpoint, Series
 
 from ..models.architecture import Architecture
@@ -114,7 +115,11 @@ def stored(folder: Path, key: str) -> Coder | None:
 def make(folder: Path, key: str, config: DictionaryConfig, material: Material, progress: OnBatch) -> Coder:
     """Train (or go on training) a crosscoder or a chain, and keep it in the folder."""
     if about(folder).get("key") != key:
-        shutil.rmtree(folder, ignore_errors=True)
+        old = folder.with_name(folder.name + ".old")
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():  # moved first: half deleted, it would pass for the new one
+            folder.replace(old)
+            shutil.rmtree(old, ignore_errors=True)
         folder.mkdir(parents=True)
         _say(folder, {"key": key, "finished": False})
     made = _crosscoder if config.method == "crosscoder" else _chain
@@ -147,7 +152,7 @@ def _chain(folder: Path, config: DictionaryConfig, material: Material, progress:
     before: Dictionary | None = None
     for number in range(last, -1, -1):
         checkpoint = material.checkpoints[number]
-        mine = folder / f"step{checkpoint.step}"
+        mine, training = folder / f"step{checkpoint.step}", folder / f"step{checkpoint.step}.training"
         if (mine / "dictionary.json").is_file():
             done[number] = before = Dictionary.load(mine, device=material.device)
             continue
@@ -161,11 +166,11 @@ def _chain(folder: Path, config: DictionaryConfig, material: Material, progress:
             progress(already + at, of, f"{note}, {text}")
 
         trainer = _trained(
-            folder / "training", _train_config(config, steps), stream, material.device, on_batch, [note], like=before
+            training, _train_config(config, steps), stream, material.device, on_batch, [note], like=before
         )
         before = trainer.dictionary()
-        shutil.rmtree(folder / "training", ignore_errors=True)
         before.save(mine)
+        shutil.rmtree(training, ignore_errors=True)
         done[number] = before
     return Coder(tuple(done[number] for number in range(last + 1)), False)
 
@@ -179,6 +184,14 @@ def _trained(
     names: Sequence[str],
     like: Dictionary | None = None,
 ) -> Trainer:
+    partial = folder.with_name(folder.name + ".partial")
+
+    def put() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.replace(folder)
+
+    if (partial / "training.json").is_file():  # what is written last is there: only the move was cut off
+        put()
     if (folder / "training.json").is_file():
         trainer = Trainer.load(folder, device=device)
     else:
@@ -189,11 +202,9 @@ def _trained(
         nonlocal saved
         progress(done, total, f"unexplained {loss:.3f}")
         if done < total and time.monotonic() - saved > SAVE_SECONDS:
-            partial = folder.with_name(folder.name + ".partial")
             shutil.rmtree(partial, ignore_errors=True)
             trainer.save(partial)
-            shutil.rmtree(folder, ignore_errors=True)
-            partial.replace(folder)
+            put()
             saved = time.monotonic()
 
     trainer.run(stream, progress=on_batch)
@@ -226,6 +237,4 @@ def about(folder: Path) -> dict[str, Any]:
 
 
 def _say(folder: Path, content: dict[str, Any]) -> None:
-    partial = folder / "about.json.partial"
-    partial.write_text(json.dumps(content), encoding="utf-8")
-    partial.replace(folder / "about.json")
+    replace_text(folder / "about.json", json.dumps(content))

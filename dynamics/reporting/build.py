@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from checkpoints.errors import UserError
-from checkpoints.paths import StrPath, as_path
+from checkpoints.errors import unwritable
+from checkpoints.paths import StrPath, as_path, replace_text
 
 from ..analyser import analyse
 from ..analysis.figures import timeline
@@ -61,6 +60,7 @@ def report(
 
     Raises:
         UserError: when there is no trace, or the folder cannot be written.
+        StoppedError: when the disk is full.
     """
     reporter = reporter or Reporter(quiet=True)
     folder = None if reports is None else as_path(reports, "reports")
@@ -97,25 +97,15 @@ def report(
                 provenance=json.dumps(content["provenance"], indent=1),
             )
         )
-        _write(folder / "index.html", page)
-        _write(folder / "report.json", json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        replace_text(folder / "index.html", page)
+        replace_text(folder / "report.json", json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     except OSError as error:
-        raise UserError(
-            f"the report cannot be written to {folder}: {error.strerror or error}",
-            expected="a folder that you may write to",
-            remedy="name another one with --reports",
-        ) from error
+        raise unwritable(f"the report in {folder}", error, option="--reports") from error
     return Report(folder, content)
 
 
 def _environment() -> Environment:
     return Environment(loader=PackageLoader("dynamics.reporting"), autoescape=True, undefined=StrictUndefined)
-
-
-def _write(file: Path, text: str) -> None:
-    partial = file.with_name(file.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, file)
 
 
 def _save(figure: Figure, folder: Path, name: str) -> Mapping[str, str]:

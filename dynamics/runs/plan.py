@@ -21,10 +21,17 @@ __all__ = ["ProbePlan", "built_in", "find_analysis", "merge"]
 
 @dataclass(frozen=True)
 class ProbePlan:
-    """One probe with every distinct measurement that is wanted on it."""
+    """One probe with every distinct measurement that is wanted on it.
+
+    Attributes:
+        probe: the prompts.
+        measurements: what is measured on them.
+        asked: who wants that, in words.
+    """
 
     probe: Probe
     measurements: tuple[Measurement, ...]
+    asked: tuple[str, ...] = ()
 
 
 def built_in() -> list[str]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from checkpoints.audit import SAMPLE
 from checkpoints.configs import architecture_of, read_config
-from checkpoints.errors import CheckpointError, UserError
+from checkpoints.errors import CheckpointError, UserError, nearest
 from checkpoints.organism import is_trained, model_config, schedule
 from checkpoints.organism.curriculum import OrganismConfig
 from checkpoints.organism.tokenizer import build_tokenizer
@@ -19,9 +19,10 @@ from checkpoints.sources import open_series
 from checkpoints.tokenizing import load_tokenizer
 
 from ..analysis.base import Context, Request
-from ..measurements import Activations, Answers, Measurement
+from ..measurements import Activations, Answers, Intervention, Measurement
 from ..models.architecture import Adapter, Architecture, adapted, architecture, find_adapter
 from ..models.importing import own_code
+from ..names import SITES
 from ..probes import TokenizedProbe, read_probe, tokenize
 from ..probes.types import LAST
 from ..store import WEIGHTS, Group, TraceDeclaration
@@ -155,10 +156,12 @@ def plan_run(
     context = Context(model.tokenizer, context_files, wired)
     requests: list[Request] = []
     fitting = []
+    asked: dict[str, dict[str, None]] = {}
     for entry in run.analyses:
         analysis, options = find_analysis(entry.name, entry.options)
         try:
             wanted = analysis.plan(context, options)
+            _require_sites(wanted, model)
             if entry.optional:
                 _tokenized(merge(wanted), model)
         except UserError as error:
@@ -169,14 +172,21 @@ def plan_run(
             continue
         fitting.append(entry)
         requests += wanted
-    requests += _own_probes(name, run, context_files)
+        for request in wanted:
+            asked.setdefault(request.probe.name, {})[f"analysis {entry.name!r}"] = None
+    own = _own_probes(name, run, context_files)
+    _require_sites(own, model)
+    requests += own
+    for request in own:
+        asked.setdefault(request.probe.name, {})[f"`probes` of run {name!r}"] = None
     if not requests:
         raise UserError(
             f"none of the analyses of run {name!r} fits this series and asks it anything",
             expected="at least one, or `probes`",
         )
     run = run.model_copy(update={"analyses": tuple(fitting)})
-    probes = _tokenized(merge(requests), model)
+    plans = [replace(plan, asked=tuple(asked[plan.probe.name])) for plan in merge(requests)]
+    probes = _tokenized(plans, model)
     shape = model.architecture.shape
     groups = (_weights_group(), *(_group(plan, p, [v for m in plan.measurements for v in m.declare(p, shape)]) for plan, p in probes))  # fmt: skip
     attributes = {
@@ -241,6 +251,20 @@ def _own_probes(name: str, run: Run, files: Mapping[str, Any]) -> list[Request]:
             )
         requests.append(Request(files[probe], tuple(measurements)))
     return requests
+
+
+def _require_sites(requests: Sequence[Request], model: Model) -> None:
+    """Refuse measurements at sites that the model's family does not have."""
+    table = model.architecture.table
+    for request in requests:
+        for measurement in request.measurements:
+            sites = set() if isinstance(measurement, Intervention) else measurement.sites()
+            if absent := sorted((sites & set(SITES)) - {"logits", *table.sites}):
+                raise UserError(
+                    f"this architecture has no site {absent[0]!r}, which probe {request.probe.name!r} is to be measured at",
+                    expected=f"one of {', '.join(table.sites)}",
+                    remedy=nearest(absent[0], table.sites),
+                )
 
 
 def _tokenized(plans: Sequence[ProbePlan], model: Model) -> tuple[tuple[ProbePlan, TokenizedProbe], ...]:

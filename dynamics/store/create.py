@@ -14,7 +14,7 @@ import xarray as xr
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
-from checkpoints.errors import UserError
+from checkpoints.errors import unwritable
 from checkpoints.paths import replace_text
 from checkpoints.series import Checkpoint
 
@@ -37,6 +37,7 @@ def create_trace(path: Path, declaration: TraceDeclaration) -> None:
 
     Raises:
         UserError: when the folder cannot be written.
+        StoppedError: when the disk is full.
     """
     partial = aside(path)
     try:
@@ -45,11 +46,8 @@ def create_trace(path: Path, declaration: TraceDeclaration) -> None:
         _fill(partial, declaration)
         os.replace(partial, path)
     except OSError as error:
-        raise UserError(
-            f"the trace {path} cannot be written: {error.strerror or error}",
-            expected="a folder that you may write to, with space",
-            remedy="name another one with --traces",
-        ) from error
+        shutil.rmtree(partial, ignore_errors=True)  # the room that it took is given back
+        raise unwritable(f"the trace {path}", error, option="--traces") from error
 
 
 def _fill(path: Path, declaration: TraceDeclaration) -> None:
@@ -121,6 +119,7 @@ def grow_trace(path: Path, declaration: TraceDeclaration) -> None:
 
     Raises:
         UserError: when the folder cannot be written.
+        StoppedError: when the disk is full.
     """
     n = len(declaration.checkpoints)
     try:
@@ -139,10 +138,7 @@ def grow_trace(path: Path, declaration: TraceDeclaration) -> None:
         consolidate(path)
         put_attributes(path, {"fingerprint": declaration.fingerprint(), "declared": declaration.summary()})
     except OSError as error:
-        raise UserError(
-            f"the trace {path} cannot grow to {n} checkpoints: {error.strerror or error}",
-            expected="a folder that you may write to, with space",
-        ) from error
+        raise unwritable(f"the trace {path}, which is to grow to {n} checkpoints,", error) from error
 
 
 def put_attributes(path: Path, changed: Mapping[str, Any]) -> None:

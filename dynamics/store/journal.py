@@ -24,8 +24,12 @@ def journal_file(trace: Path) -> Path:
 def write_journal(trace: Path, event: str, **content: Any) -> None:
     """Append one event."""
     line = {"time": round(time.time(), 3), "pid": os.getpid(), "event": event, **content}
-    with journal_file(trace).open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(line) + "\n")
+    with journal_file(trace).open("a+b") as stream:
+        if stream.tell():  # at its end
+            stream.seek(-1, os.SEEK_END)
+            if stream.read() != b"\n":  # a killed process cut its line off
+                stream.write(b"\n")
+        stream.write(json.dumps(line).encode() + b"\n")
 
 
 def read_journal(trace: Path) -> list[dict[str, Any]]:

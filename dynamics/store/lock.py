@@ -15,7 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from checkpoints.errors import UserError
+from checkpoints.errors import UserError, unwritable
 from checkpoints.foreign import read_json
 
 __all__ = ["writer_lock"]
@@ -41,20 +41,19 @@ def writer_lock(trace: Path) -> Iterator[None]:
             remedy="wait until it has finished, or stop it; what it has collected stays",
         ) from error
     except OSError as error:
-        raise UserError(
-            f"{file.parent} cannot be written: {error.strerror or error}",
-            expected="a folder that you may write to",
-            remedy="name another one with --traces",
-        ) from error
+        raise unwritable(str(file.parent), error, option="--traces") from error
     try:
-        owner.write_text(json.dumps({"pid": os.getpid(), "host": platform.node()}), encoding="utf-8")
+        with suppress(OSError):  # it is for messages only
+            owner.write_text(json.dumps({"pid": os.getpid(), "host": platform.node()}), encoding="utf-8")
         yield
     finally:
-        owner.unlink(missing_ok=True)
-        if not trace.exists():  # a request that was refused leaves nothing
+        try:
             with suppress(OSError):  # where a locked file cannot be deleted, it stays
-                file.unlink()
-        lock.release()
+                owner.unlink(missing_ok=True)
+                if not trace.exists():  # a request that was refused leaves nothing
+                    file.unlink()
+        finally:
+            lock.release()
 
 
 def _describe(owner: Path) -> str:

@@ -17,9 +17,18 @@ from ..names import Status
 from .attributes import check_attributes
 from .create import create_trace, grow_trace, put_attributes
 from .declaration import FORMAT, FORMAT_VERSION, WEIGHTS, TraceDeclaration
-from .derived import sweep_derived
+from .derived import aside, sweep_derived
 
-__all__ = ["TraceWriter", "check_format", "delete_slab", "open_group", "remark", "slab_files"]
+__all__ = [
+    "TraceWriter",
+    "check_format",
+    "delete_slab",
+    "discard_unused",
+    "open_group",
+    "remark",
+    "require_declared",
+    "slab_files",
+]
 
 _VISITS = ("schedule", "checkpoints", "budget", "exclude", "include_masked")
 """What a run may change from one collection to the next: which checkpoints are visited, not what is measured on them."""
@@ -73,6 +82,46 @@ def check_format(attributes: Mapping[str, Any], path: Path) -> None:
     check_attributes(attributes, path)
 
 
+def require_declared(path: Path, attributes: Mapping[str, Any], declaration: TraceDeclaration) -> None:
+    """Refuse to go on with a trace that was collected with other settings.
+
+    Args:
+        path: the trace.
+        attributes: of its root.
+        declaration: what it is to hold.
+
+    Raises:
+        UserError: with the differences.
+    """
+    if attributes.get("fingerprint") == declaration.fingerprint() or declaration.extends(attributes):
+        return
+    differences = declaration.differences(attributes) or ["another version of this program declared it"]
+    raise UserError(
+        f"{path} was collected with other settings:\n    " + "\n    ".join(differences[:6]),
+        expected="the settings that the trace was declared with" + _other_analyses(attributes, declaration),
+        remedy="undo the change (a trace grows at its end only), or move the trace away and collect again "
+        "(nothing was deleted)",
+    )
+
+
+def discard_unused(path: Path, declaration: TraceDeclaration) -> None:
+    """Delete a trace that was declared otherwise before anything was measured; the caller holds its lock.
+
+    A first collection that is refused in its middle must not stand in the way of the corrected run.
+    """
+    if not path.exists():
+        return
+    root = open_group(path, mode="r")
+    check_format(dict(root.attrs), path)
+    digests = root["weights_digest"]
+    assert isinstance(digests, zarr.Array)
+    if root.attrs.get("fingerprint") == declaration.fingerprint() or any(map(str, np.asarray(digests[:]))):
+        return
+    shutil.rmtree(aside(path), ignore_errors=True)
+    os.replace(path, aside(path))  # half deleted, it would be no trace
+    shutil.rmtree(aside(path), ignore_errors=True)
+
+
 class TraceWriter:
     """Creates a trace or goes on with one; the caller holds its lock.
 
@@ -98,14 +147,8 @@ class TraceWriter:
         if declaration.extends(attributes):
             grow_trace(path, declaration)
             self._root = open_group(path, mode="r+")
-        elif attributes.get("fingerprint") != declaration.fingerprint():
-            differences = declaration.differences(attributes) or ["another version of this program declared it"]
-            raise UserError(
-                f"{path} was collected with other settings:\n    " + "\n    ".join(differences[:6]),
-                expected="the settings that the trace was declared with" + _other_analyses(attributes, declaration),
-                remedy="undo the change (a trace grows at its end only), or move the trace away and collect again "
-                "(nothing was deleted)",
-            )
+        else:
+            require_declared(path, attributes, declaration)
         self._record_visits()
         self._sweep()
 
