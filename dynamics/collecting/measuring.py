@@ -46,7 +46,7 @@ def try_out(resolved: Resolved, model: Any) -> None:
             with torch.no_grad(), observe(model, architecture.table, sites, shape.layers, lambda *_: None):
                 logits = architecture.logits(model, ids[None], torch.tensor([len(ids) - 1], device=device))
         except UserError as error:
-            error.add_note(f"on probe {plan.probe.name!r}")
+            error.add_note(f"on probe {plan.probe.name!r}, which {' and '.join(plan.asked)} asked for")
             raise
         except Exception as error:  # code of the user's, which may raise anything
             raise UserError(
