@@ -127,9 +127,8 @@ def collect(
     if dry_run:
         from .collecting.estimating import estimate
 
-        print_estimate(
-            name, declared, estimate(name, run=declared, traces=traces, keep_going=keep_going, reporter=Reporter())
-        )
+        guess = estimate(name, run=declared, traces=traces, keep_going=keep_going, reporter=Reporter())
+        print_estimate(name, declared, guess)
         return
     if watch is not None:
         from .collecting.watching import watch as follow
