@@ -167,12 +167,15 @@ def _require_watch(watch: Path | None, dry_run: bool) -> None:
     options = [f"--{name}" for name in ("poll", "until", "patience") if given(name) is ParameterSource.COMMANDLINE]
     if watch is None and options:
         raise UserError(
-            f"{' and '.join(options)} without --watch", expected="--watch FOLDER with them, or none of them"
+            f"{' and '.join(options)} without --watch",
+            expected="--watch FOLDER with them, or none of them",
+            remedy="dynamics collect --watch FOLDER follows a training job",
         )
     if watch is not None and dry_run:
         raise UserError(
             "--dry-run and --watch together",
             expected="one of the two: what a training job will still write cannot be known",
+            remedy="leave one of the two out",
         )
 
 
@@ -387,13 +390,7 @@ def main(arguments: list[str] | None = None) -> Any:
             )
         )
     except MemoryError:
-        say(
-            StoppedError(
-                "the memory is full",
-                expected="a machine that holds the model and one checkpoint's measurements",
-                remedy="close other programs, or make `batch_tokens` smaller; the same command goes on",
-            )
-        )
+        say(StoppedError("the memory is full", expected="more of it", remedy="close others, or lower `batch_tokens`"))
     except (KeyboardInterrupt, click.Abort):
         errors.print("\ninterrupted; what is complete stays. Run the same command again to go on.", style="yellow")
         sys.exit(130)

@@ -75,6 +75,7 @@ def entity_file_probe(tokenizer: Any, file: Path) -> Probe:
             f"{file} has {len(names[1])} known and {len(names[0])} unknown entities ({dropped} questions left out, whose "
             "answer is not one token)",
             expected=f"at least two of each, and two different answers for every attribute{about}",
+            remedy="add questions, or leave the entity file out of this run",
         )
     numbers = {name: i for i, name in enumerate([*names[1], *names[0]])}
     kinds = sorted({row["attribute"] for row in rows})
@@ -158,22 +159,36 @@ def _checked(file: Path, number: int, record: dict[str, Any]) -> dict[str, Any]:
             raise UserError(
                 f"{file}: record {number} has an unknown column {column!r}",
                 remedy=nearest(str(column), [*COLUMNS, *_OPTIONAL]),
+                expected=", ".join([*COLUMNS, *_OPTIONAL]),
             )
     missing = [column for column in COLUMNS if record.get(column) is None]
     if missing:
-        raise UserError(f"{file}: record {number} has no {missing[0]!r}", expected=", ".join(COLUMNS))
+        raise UserError(
+            f"{file}: record {number} has no {missing[0]!r}",
+            expected=", ".join(COLUMNS),
+            remedy="fill it in, or leave the record out",
+        )
     said = str(record["known"]).strip().lower()
     if said not in (*_TRUE, *_FALSE):
-        raise UserError(f"{file}: record {number}: 'known' is {record['known']!r}", expected="true or false")
+        raise UserError(
+            f"{file}: record {number}: 'known' is {record['known']!r}",
+            expected="true or false",
+            remedy="write one of them",
+        )
     known = int(said in _TRUE)
     row = {column: str(record.get(column) or "").strip() for column in (*COLUMNS, *_OPTIONAL)}
     for column in ("entity", "question", *(("answer",) if known else ())):
         if not row[column]:
-            raise UserError(f"{file}: record {number}: {column!r} is empty", expected="a text")
+            raise UserError(
+                f"{file}: record {number}: {column!r} is empty",
+                expected="a text",
+                remedy="fill it in, or leave the record out",
+            )
     if row["entity"] not in row["question"]:
         raise UserError(
             f"{file}: record {number}: the question does not hold the entity {row['entity']!r}",
             expected="a question in which the entity is written as in its own column",
+            remedy="write it there as in the column, or leave the record out",
         )
     frequency = row["frequency"] or ("known" if known else "none")
     return {**row, "known": known, "attribute": row["attribute"] or "answer", "frequency": frequency}

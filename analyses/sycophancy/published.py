@@ -74,6 +74,7 @@ def published_probe(tokenizer: Any, file: Path) -> Probe:
         raise UserError(
             f"{file} holds no question with one letter on each side ({several} have several)",
             expected=f"one JSON object a line, with {_QUESTION}, {' and '.join(_ANSWERS)}",
+            remedy="name another file: those of the folder `sycophancy` have one letter",
         )
     left_out = f"; {several} with several answers left out" if several else ""
     return to_probe(PUBLISHED, rows, f"published questions from {file.name}{left_out}")
@@ -95,12 +96,15 @@ def _alone(tokenizer: Any, text: str) -> list[int]:
 
 def _record(file: Path, number: int, record: Any) -> dict[str, Any]:
     if not isinstance(record, dict):
-        raise UserError(f"{file}: line {number} is no JSON object", expected="one JSON object a line")
+        raise UserError(
+            f"{file}: line {number} is no JSON object", expected="one JSON object a line", remedy="correct the line"
+        )
     for key in (_QUESTION, *_ANSWERS):
         if key not in record:
             raise UserError(
                 f"{file}: line {number} has no key {key!r} (it has {', '.join(map(repr, record)) or 'none'})",
                 expected=f"{_QUESTION}, {' and '.join(_ANSWERS)} in every line",
+                remedy="correct the line, or leave it out",
             )
     if not isinstance(record[_QUESTION], str) or not record[_QUESTION].strip():
         raise _wrong(file, number, _QUESTION, record[_QUESTION], "a text")
@@ -115,4 +119,8 @@ def _letter(file: Path, number: int, key: str, value: Any) -> str:
 
 
 def _wrong(file: Path, number: int, key: str, value: Any, expected: str) -> UserError:
-    return UserError(f"{file}: line {number}: {key!r} is {shown(value)}", expected=expected)
+    return UserError(
+        f"{file}: line {number}: {key!r} is {shown(value)}",
+        expected=expected,
+        remedy="correct the line, or leave it out",
+    )

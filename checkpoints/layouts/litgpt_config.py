@@ -58,7 +58,9 @@ def model_config(folder: Path, *, tied: bool) -> PretrainedConfig:
         return _gpt_neox(said, tied) if family == "gpt_neox" else _llama(said, tied)
     except Exception as error:  # whatever the config's own checks raise
         raise CheckpointError(
-            f"{folder / _FILE} cannot be used: {(str(error).splitlines() or [''])[0]}", expected="a model of litgpt's"
+            f"{folder / _FILE} cannot be used: {(str(error).splitlines() or [''])[0]}",
+            expected="a model of litgpt's",
+            remedy="copy it again, or name a transformers config as `series.config`",
         ) from error
 
 
@@ -74,7 +76,11 @@ def _read(folder: Path) -> dict[str, Any]:
             remedy="copy it again, or name a transformers config as `series.config`",
         ) from error
     if not isinstance(said, dict):
-        raise CheckpointError(f"{folder / _FILE} holds a {type(said).__name__}", expected="a model of litgpt's")
+        raise CheckpointError(
+            f"{folder / _FILE} holds a {type(said).__name__}",
+            expected="a model of litgpt's",
+            remedy="copy it again, or name a transformers config as `series.config`",
+        )
     said = {
         "norm_class_name": "LayerNorm",
         "mlp_class_name": "GptNeoxMLP",

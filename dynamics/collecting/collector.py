@@ -221,5 +221,6 @@ def _install(resident: ResidentModel, ahead: ReadAhead[Prepared]) -> tuple[str, 
         raise StoppedError(
             f"out of memory while loading {prepared.folder}: {str(error).splitlines()[0]}",
             remedy="free memory on the device or choose another one, then run the same command again",
+            expected="memory for the model",
         ) from error
     return prepared.digest, prepared.stored_dtype

@@ -54,6 +54,7 @@ def require_aim(name: str, run: Run) -> None:
         raise UserError(
             f"run {name!r} cannot be collected adaptively: it has no analyses whose onsets could be narrowed",
             expected="`analyses`, or another schedule",
+            remedy="name analyses in the run, or schedule: log",
         )
 
 
@@ -122,11 +123,16 @@ def visited(resolved: Resolved, *, growing: bool = False) -> list[int]:
         raise UserError(
             f"run {resolved.name!r} excludes step {min(unknown)}, which the series does not have",
             expected=f"steps from {checkpoints[0].step} to {checkpoints[-1].step}",
+            remedy="take it out of `exclude`",
         )
     chosen = scheduled([c.step for c in checkpoints], run.schedule, run.checkpoints, run.budget)
     left = [i for i in chosen if checkpoints[i].step not in run.exclude]
     if not left:
-        raise UserError(f"run {resolved.name!r} excludes every checkpoint", expected="at least one to measure")
+        raise UserError(
+            f"run {resolved.name!r} excludes every checkpoint",
+            expected="at least one to measure",
+            remedy="take some out of `exclude`, or visit more with `schedule`",
+        )
     return left
 
 
@@ -198,6 +204,7 @@ def require_space(trace: Path, resolved: Resolved, count: int) -> None:
     if not trace.exists() and needed > free:
         raise UserError(
             f"the trace needs {needed / 1e6:,.0f} MB, and {trace.parent} has {free / 1e6:,.0f} MB free",
+            expected="as much space as the trace takes",
             remedy="choose another folder with --traces, trace_dtype: float16, or schedule: log",
         )
 
@@ -212,13 +219,23 @@ def resident_for(run: Run, model: Model) -> ResidentModel:
         try:
             mine = asdict(architecture(config, run.sites).shape)
         except UserError as error:  # the series is of a known family, or it would not have come here
-            raise CheckpointError(f"its config is that of another model: {error.observed}") from error
+            raise CheckpointError(
+                f"its config is that of another model: {error.observed}",
+                expected="one architecture in a series",
+                remedy="keep other models in folders of their own",
+            ) from error
         except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
-            raise CheckpointError(f"its config says nonsense: {type(error).__name__}: {error}") from error
+            raise CheckpointError(
+                f"its config says nonsense: {type(error).__name__}: {error}",
+                expected="the config of the series",
+                remedy="save or copy it again",
+            ) from error
         wrong = [f"{k} {mine[k]}, not {v}" for k, v in asdict(shape).items() if k != "context" and mine[k] != v]
         if wrong:
             raise CheckpointError(
-                f"its config is that of another model: {', '.join(wrong)}", expected="one architecture in a series"
+                f"its config is that of another model: {', '.join(wrong)}",
+                expected="one architecture in a series",
+                remedy="keep other models in folders of their own",
             )
 
     return ResidentModel(usable_device(run.device), run.dtype, None if adapter is None else adapter.build, check)

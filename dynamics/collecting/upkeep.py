@@ -11,7 +11,7 @@ import numpy as np
 import zarr
 
 from checkpoints.errors import UserError
-from checkpoints.paths import StrPath, as_path, as_text
+from checkpoints.paths import StrPath, as_flag, as_path, as_text
 
 from ..names import CHECKPOINT
 from ..progress import Reporter
@@ -143,6 +143,7 @@ def verify(
         UserError: when there is no trace, or a repair is asked for and the run cannot be collected.
         StoppedError: when a repair has to stop in the middle; the next collection goes on with it.
     """
+    repair = as_flag(repair, "repair")
     if runs is not None or run is not None:
         requested(name, run, runs=runs, traces=traces)  # a runs file that is not there is refused
     traces, trace = as_path(traces, "traces"), trace_name(as_text(name, "name"))

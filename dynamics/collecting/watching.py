@@ -127,6 +127,7 @@ def watch(
         raise UserError(
             f"run {name!r} cannot be watched: its series is of kind {run.series.kind!r}",
             expected="a folder in which a training job saves its checkpoints",
+            remedy="dynamics collect --watch FOLDER, with the folder that it writes to",
         )
     reporter = reporter or Reporter(quiet=True)
     total = Collected(trace_path(traces, name))

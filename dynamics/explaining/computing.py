@@ -114,7 +114,7 @@ def explain(
         )
     if figure_step is not None:
         as_number(figure_step, "figure_step")
-    as_number(seed, "seed", least=0)
+    as_number(seed, "seed", least=0, most=2**63 - 1)
     name, run, traces = requested(name, run, runs=runs, traces=traces)
     series, model = open_weights(name, run, trace_path(traces, name), reporter)
     graph_of(model.architecture.shape)  # a model that cannot be explained is refused whatever it is asked

@@ -138,6 +138,7 @@ def prompt_rows(
         raise UserError(
             f"there are {len(prompts)} prompts, of {min(lengths, default=0)} to {longest} tokens",
             expected=f"at least one, and each of 1 to {context} tokens, as many as a row has",
+            remedy="give the dictionary another `context`, or another corpus",
         )
     rows: list[list[int]] = [[]]
     number = 0

@@ -143,7 +143,9 @@ def site_table(config: Any, dotted: str | None = None) -> SiteTable:
         table = import_named(dotted, "sites")
         if not isinstance(table, SiteTable):
             raise UserError(
-                f"`sites: {dotted}` is a {type(table).__name__}", expected="a dynamics.models.sites.SiteTable"
+                f"`sites: {dotted}` is a {type(table).__name__}",
+                expected="a dynamics.models.sites.SiteTable",
+                remedy="name the table itself, as module:NAME",
             )
         return table
     family = str(config.model_type)
@@ -181,13 +183,18 @@ def observe(model: Any, table: SiteTable, sites: frozenset[str], layers: int, ca
             raise UserError(
                 f"the model has no module {path!r}, where the table looks for {site!r}: {error}",
                 expected="a path as in model.named_modules(), with {} for the layer in `block`",
+                remedy="correct the table",
             ) from error
 
         def read(value: Any) -> None:
             while isinstance(value, tuple):
                 value = value[where.index] if len(value) > where.index else None
             if value is None:
-                raise UserError(f"{path} returned no {site!r}", expected="attention that returns its pattern (eager)")
+                raise UserError(
+                    f"{path} returned no {site!r}",
+                    expected="attention that returns its pattern (eager)",
+                    remedy="leave the site out, or have the module return it",
+                )
             callback(site, layer, value)
 
         if where.side == "input":
@@ -211,7 +218,11 @@ def observe(model: Any, table: SiteTable, sites: frozenset[str], layers: int, ca
                 for layer in range(layers):
                     attach(site, layer, table.in_block[site], table.block.format(layer))
             else:
-                raise UserError(f"this architecture has no site {site!r}", remedy=nearest(site, table.sites))
+                raise UserError(
+                    f"this architecture has no site {site!r}",
+                    remedy=nearest(site, table.sites),
+                    expected=f"one of {', '.join(table.sites)}",
+                )
         yield
     finally:
         for handle in handles:

@@ -76,6 +76,7 @@ def draw_probe(name: str, draw: Callable[[int], Prompt], count: int, description
             raise UserError(
                 f"probe {name!r}: {count} different prompts were asked for, and no more than {index} were found",
                 remedy="ask for fewer prompts",
+                expected="as many as there are",
             )
         prompts[prompt.text] = prompt
     return to_probe(name, list(prompts.values()), description)

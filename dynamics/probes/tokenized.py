@@ -142,7 +142,9 @@ def tokenize(
 def _masked(text: str, tokenizer: Any) -> str:
     if tokenizer.mask_token is None:
         raise UserError(
-            "the model fills in masks, but its tokenizer has no mask token", expected="a tokenizer with one"
+            "the model fills in masks, but its tokenizer has no mask token",
+            expected="a tokenizer with one",
+            remedy="name the tokenizer that the series was trained with as `series.tokenizer`",
         )
     return text if tokenizer.mask_token in text else f"{text.rstrip()} {tokenizer.mask_token}"
 

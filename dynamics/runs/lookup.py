@@ -139,10 +139,12 @@ def _recorded(path: Path) -> Run:
             raise UserError(
                 f"{path} was collected with code from outside this project ({foreign[0]}), which a trace alone does not start",
                 remedy="declare the run in a runs file",
+                expected="a runs file that names that code",
             )
         return run
     except ValidationError as error:
         raise UserError(
             f"{path} was collected by a run that this program cannot read: {error.errors()[0]['msg']}",
             remedy="declare the run in a runs file",
+            expected="a run as this version declares it",
         ) from error

@@ -53,7 +53,11 @@ def find_analysis(name: str, options: Mapping[str, Any] | None = None) -> tuple[
     known = built_in()
     dotted = f"analyses.{name}" if name in known else name
     if not all(part.isidentifier() for part in dotted.split(".")):
-        raise UserError(f"{name!r} cannot name an analysis", expected="a name, or the dotted name of a module of yours")
+        raise UserError(
+            f"{name!r} cannot name an analysis",
+            expected="a name, or the dotted name of a module of yours",
+            remedy="correct the name in `analyses`",
+        )
     try:
         module = import_own(dotted, f"analysis {name!r}")
     except ModuleNotFoundError as error:
@@ -84,8 +88,16 @@ def find_analysis(name: str, options: Mapping[str, Any] | None = None) -> tuple[
         key = ".".join(map(str, problem["loc"]))
         if problem["type"] == "extra_forbidden":
             remedy = nearest(key, analysis.options.model_fields)
-            raise UserError(f"analysis {name!r} has no option {key!r}", remedy=remedy) from error
-        raise UserError(f"analysis {name!r}: option {key!r}: {problem['msg']}") from error
+            raise UserError(
+                f"analysis {name!r} has no option {key!r}",
+                remedy=remedy,
+                expected=f"one of {', '.join(analysis.options.model_fields) or 'none: it takes no options'}",
+            ) from error
+        raise UserError(
+            f"analysis {name!r}: option {key!r}: {problem['msg']}",
+            expected="a value that the option takes",
+            remedy="correct it in the run, or leave it out where it has a default",
+        ) from error
 
 
 def merge(requests: Sequence[Request]) -> list[ProbePlan]:
@@ -103,6 +115,7 @@ def merge(requests: Sequence[Request]) -> list[ProbePlan]:
             raise UserError(
                 f"there are two different probes named {request.probe.name!r}",
                 remedy="rename yours; analyses' own probes are called <analysis>_...",
+                expected="a name for each",
             )
         wanted.setdefault(known.name, {}).update(dict.fromkeys(request.measurements))
     plans = []

@@ -135,6 +135,7 @@ def open_model(
         raise UserError(
             f"run {name!r} was collected while the model was trained (`kind: live`): there are no weights to go back to",
             expected="a series of stored checkpoints",
+            remedy="have the job save checkpoints, and declare them as a run",
         )
     adapter = None if run.adapter is None else find_adapter(run.adapter)
     series = open_series(name, run.series, pins=pins, training=training)
@@ -183,6 +184,7 @@ def plan_run(
         raise UserError(
             f"none of the analyses of run {name!r} fits this series and asks it anything",
             expected="at least one, or `probes`",
+            remedy="name others with `analyses` or --analyses, or write prompts of your own",
         )
     run = run.model_copy(update={"analyses": tuple(fitting)})
     plans = [replace(plan, asked=tuple(asked[plan.probe.name])) for plan in merge(requests)]
@@ -248,6 +250,7 @@ def _own_probes(name: str, run: Run, files: Mapping[str, Any]) -> list[Request]:
             raise UserError(
                 f"nothing is measured on probe {probe!r}: it has no answers and no `sites`",
                 remedy=f"give its prompts answers, or add `sites: [resid_post]` to it in run {name!r}",
+                expected="answers, or sites whose activations are stored",
             )
         requests.append(Request(files[probe], tuple(measurements)))
     return requests

@@ -14,7 +14,7 @@ import xarray as xr
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
-from checkpoints.errors import unwritable
+from checkpoints.errors import UserError, first_line, unwritable
 from checkpoints.paths import replace_text
 from checkpoints.series import Checkpoint
 
@@ -127,7 +127,12 @@ def grow_trace(path: Path, declaration: TraceDeclaration) -> None:
         about = _about_checkpoints(declaration.checkpoints)
         for node in (root, *(root[group.name] for group in declaration.groups)):
             assert isinstance(node, zarr.Group)
-            for name, array in node.arrays():
+            arrays = dict(node.arrays())
+            if (
+                lacking := {"step", *(about if node is root else ())} - arrays.keys()
+            ):  # or the step would be gone for good
+                raise ValueError(f"the array {min(lacking)!r} is missing or of another form")
+            for name, array in arrays.items():
                 if array.metadata.dimension_names[0] != CHECKPOINT:  # type: ignore[union-attr,index]
                     continue
                 array.resize((n, *array.shape[1:]))
@@ -139,6 +144,12 @@ def grow_trace(path: Path, declaration: TraceDeclaration) -> None:
         put_attributes(path, {"fingerprint": declaration.fingerprint(), "declared": declaration.summary()})
     except OSError as error:
         raise unwritable(f"the trace {path}, which is to grow to {n} checkpoints,", error) from error
+    except Exception as error:  # the metadata of its arrays may hold any JSON
+        raise UserError(
+            f"the trace {path} cannot grow to {n} checkpoints: {first_line(error)}",
+            expected="the metadata that it was created with",
+            remedy="restore its zarr.json files from a copy, or move the trace away and collect the run anew",
+        ) from error
 
 
 def put_attributes(path: Path, changed: Mapping[str, Any]) -> None:

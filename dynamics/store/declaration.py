@@ -81,7 +81,9 @@ class Group:
     def __post_init__(self) -> None:
         if self.name in ROOT_NAMES and not (self.name == WEIGHTS and not self.prompts):
             raise UserError(
-                f"a probe cannot be called {self.name!r}: the trace uses that name itself", remedy="rename the probe"
+                f"a probe cannot be called {self.name!r}: the trace uses that name itself",
+                remedy="rename the probe",
+                expected="a name of your own",
             )
         sizes: dict[str, int] = {}
         names = [v.name for v in self.variables]
@@ -90,12 +92,14 @@ class Group:
             raise UserError(
                 f"probe {self.name!r}: label {taken[0]!r} is also the name of a measured variable",
                 remedy="rename the label",
+                expected="a name of your own",
             )
         for name in names:
             if names.count(name) > 1:
                 raise UserError(
                     f"probe {self.name!r}: two measurements with different settings both write {name!r}",
                     remedy="use one of them, or a probe of its own for the other",
+                    expected="each variable once",
                 )
         for variable in self.variables:
             for dim, size in zip(variable.dims, variable.shape, strict=True):

@@ -84,7 +84,9 @@ class FeatureTable:
             trace = Trace(trace)
         if not isinstance(trace, Trace):
             raise UserError(
-                f"features are read from a {type(trace).__name__}", expected="dynamics.Trace(path), or the path"
+                f"features are read from a {type(trace).__name__}",
+                expected="dynamics.Trace(path), or the path",
+                remedy="FeatureTable(dynamics.Trace(path), name)",
             )
         known = dictionaries_in(trace)
         if name not in known:
@@ -114,7 +116,9 @@ class FeatureTable:
         """``index`` and ``activation`` of a probe's prompts, lazily."""
         if probe not in self._node.children:
             raise UserError(
-                f"probe {probe!r} was not read through dictionary {self.name!r}", remedy=nearest(probe, self.probes)
+                f"probe {probe!r} was not read through dictionary {self.name!r}",
+                remedy=nearest(probe, self.probes),
+                expected=f"one of {', '.join(self.probes) or 'none'}",
             )
         return self._node[probe].to_dataset()
 

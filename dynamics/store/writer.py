@@ -160,6 +160,7 @@ class TraceWriter:
             raise UserError(
                 f"the status of {self.path} is damaged: {str(error).splitlines()[0]}",
                 remedy="delete the damaged file under status/c/: that checkpoint is then measured again",
+                expected="readable chunks",
             ) from error
         return [cast(Status, str(value)) for value in values]
 
@@ -239,9 +240,20 @@ class TraceWriter:
                 delete_slab(self.path / group.name / variable.name, index)
 
     def _array(self, name: str) -> zarr.Array[Any]:
-        array = self._root[name]
-        assert isinstance(array, zarr.Array)
+        try:
+            array = self._root[name]
+        except Exception as error:  # its metadata may hold any JSON
+            raise self._damaged(name, first_line(error)) from error
+        if not isinstance(array, zarr.Array):
+            raise self._damaged(name, "it is no array")
         return array.with_config({"write_empty_chunks": True})
+
+    def _damaged(self, name: str, what: str) -> UserError:
+        return UserError(
+            f"the array {name} of {self.path} cannot be used: {what}",
+            expected="the arrays that the trace was created with",
+            remedy="restore its files from a copy, or move the trace away and collect the run anew",
+        )
 
     def _record_visits(self) -> None:
         """The run as it is now, where it differs from the one that began the trace in what it visits alone."""
