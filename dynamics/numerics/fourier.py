@@ -62,16 +62,18 @@ def fourier_r2(
         x = x - x.mean(-2, keepdims=True)  # costs nothing in exactness, keeps the Gram matrix well scaled
     gram = x @ np.swapaxes(x, -1, -2)  # all that the fits need of the features, however many there are
     share = w / w.sum(1, keepdims=True)
-    # Gram matrix of the representations centred on their weighted mean, scaled by the weights: (..., draw, n, n)
+    # The Gram matrix of the representations centred on their weighted mean is, for every draw, that of all less what the
+    # mean takes away in rows, in columns and (twice taken) in both. Only its trace and its part in the fit are needed.
     mean = np.einsum("...nm,dm->...dn", gram, share)
-    centred = (
-        gram[..., None, :, :]
-        - mean[..., :, None]
-        - mean[..., None, :]
-        + np.einsum("...dn,dn->...d", mean, share)[..., None, None]
-    ) * (root * np.swapaxes(root, 1, 2))
-    total = np.trace(centred, axis1=-2, axis2=-1)
-    explained = (q * (centred @ q)).sum((-2, -1))
+    both = np.einsum("...dn,dn->...d", mean, share)
+    total = np.einsum("...nn,dn->...d", gram, w) - 2 * np.einsum("...dn,dn->...d", mean, w) + both * w.sum(1)
+    fitted = root * q  # (draw, number, column)
+    column = fitted.sum(1)
+    explained = (
+        np.einsum("...dnc,dnc->...d", gram[..., None, :, :] @ fitted, fitted)
+        - 2 * np.einsum("...dn,dn->...d", mean, np.einsum("dnc,dc->dn", fitted, column))
+        + both * (column**2).sum(1)
+    )
     with np.errstate(invalid="ignore", divide="ignore"):
         r2 = np.where(
             total > 1e-12 * np.maximum(np.abs(gram).max((-2, -1)), 1e-300)[..., None], explained / total, np.nan
