@@ -24,6 +24,7 @@ __all__ = [
     "as_texts",
     "beside",
     "cache_folder",
+    "replace_bytes",
     "replace_text",
     "require_path",
     "step_pattern",
@@ -91,8 +92,13 @@ def replace_text(file: Path, text: str) -> None:
     Raises:
         OSError: when it cannot be written; the old text stays.
     """
+    replace_bytes(file, text.encode())
+
+
+def replace_bytes(file: Path, content: bytes) -> None:
+    """:func:`replace_text` for any content."""
     partial = file.with_name(file.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
+    partial.write_bytes(content)
     os.replace(partial, file)
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +14,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from checkpoints.errors import unwritable
 from checkpoints.paths import StrPath, as_path, replace_text
 
-from ..analyser import analyse
+from ..analyser import Result, analyse
 from ..analysis.figures import timeline
 from ..analysis.onset_figures import onsets_by_definition, order_matrix
 from ..progress import Reporter
 from ..runs.lookup import requested
 from ..store.paths import beside_traces, open_run_trace
 from .content import headlines, report_content, row
+from .pictures import Pictures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,22 +71,20 @@ def report(
     folder = (folder or beside_traces(traces, "reports")) / name
     try:
         (folder / "figures").mkdir(parents=True, exist_ok=True)
-        reporter.say("drawing figures ...")
-        main = headlines(results)
-        pictures = {"timeline": _save(timeline(main), folder, "timeline")} if main else {}
-        if any(f.onsets for f in main):
-            pictures["definitions"] = _save(onsets_by_definition(main), folder, "definitions")
-        if len(content["order"]["circuits"]) > 1:
-            pictures["order"] = _save(order_matrix(content["order"]), folder, "order")
+        figures = Pictures(folder / "figures", reporter)
+        pictures = _overview(results, content, figures)
         sections = []
         for result, summary in zip(results, content["analyses"], strict=True):
-            images = {
-                key: _save(figure, folder, f"{result.summary.analysis}-{key}")
-                for key, figure in result.analysis.figures(result.summary).items()
-            }
+            images = figures.of(
+                result.summary.analysis,
+                (result.summary.to_json(), result.summary.data),
+                result.analysis.module.__name__,
+                partial(result.analysis.figures, result.summary),
+            )
             rows = [row(f) for f in result.summary.findings]
             details = [{**r, "definition": f.definition} for r, f in zip(rows, result.summary.findings, strict=True)]
             sections.append({**summary, "images": images, "rows": details})
+        figures.finish()
         page = (
             _environment()
             .get_template("report.html.j2")
@@ -108,12 +106,17 @@ def _environment() -> Environment:
     return Environment(loader=PackageLoader("dynamics.reporting"), autoescape=True, undefined=StrictUndefined)
 
 
-def _save(figure: Figure, folder: Path, name: str) -> Mapping[str, str]:
-    """Save SVG and PNG; the page gets the SVG as data, so that it needs no other file."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": "circuit-dynamics"})
-    svg = buffer.getvalue()
-    (folder / "figures" / f"{name}.svg").write_bytes(svg)
-    figure.set_layout_engine("none")  # it is laid out: doing it again takes as long as drawing
-    figure.savefig(folder / "figures" / f"{name}.png", dpi=160)
-    return {"name": name, "data": "data:image/svg+xml;base64," + base64.b64encode(svg).decode()}
+def _overview(results: Sequence[Result], content: Mapping[str, Any], figures: Pictures) -> dict[str, Any]:
+    """The pictures that a report begins with, as far as there is something to be seen."""
+    main = headlines(results)
+
+    def drawn() -> dict[str, Figure]:
+        made = {"timeline": timeline(main)} if main else {}
+        if any(f.onsets for f in main):
+            made["definitions"] = onsets_by_definition(main)
+        if len(content["order"]["circuits"]) > 1:
+            made["order"] = order_matrix(content["order"])
+        return made
+
+    shown = ([result.summary.to_json() for result in results], content["order"])
+    return figures.of("", shown, __name__, drawn)

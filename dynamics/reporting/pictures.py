@@ -1,0 +1,133 @@
+"""Figures of a report, as SVG and PNG: drawn where they or what they show are new, and kept where nothing changed.
+
+Drawing takes most of a report's time. Beside their folder lies ``figures.json``: of every set of figures a key of all that it
+was drawn from (what was found, the code, the version of matplotlib), and the digest of every file. A file that is missing
+or is not the one that was drawn is drawn again.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from checkpoints.paths import replace_bytes, replace_text
+
+from ..analysis.sources import code_digest
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from ..progress import Reporter
+
+__all__ = ["Pictures"]
+
+
+class Pictures:
+    """The figures of one report.
+
+    Args:
+        folder: where the pictures are; it exists.
+        reporter: is told when something is drawn.
+    """
+
+    def __init__(self, folder: Path, reporter: Reporter) -> None:
+        self._folder = folder
+        self._reporter = reporter
+        self._drawn = folder.with_name("figures.json")
+        self._before = _read(self._drawn)
+        self._now: dict[str, Any] = {}
+
+    def of(
+        self, name: str, shown: Any, module: str, draw: Callable[[], Mapping[str, Figure]]
+    ) -> dict[str, dict[str, str]]:
+        """Key of each figure of a set to the name of its files and its data.
+
+        Args:
+            name: of the set, with which the names of its files begin.
+            shown: what the figures show, and all of it: anything that dask can tokenize.
+            module: whose code draws them.
+            draw: called only where they are to be drawn.
+        """
+        import matplotlib as mpl
+        from dask.base import tokenize
+
+        key = tokenize(shown, code_digest([module, __name__]), mpl.__version__)
+        kept = self._kept(name, key)
+        if kept is None:
+            self._reporter.say(f"drawing figures of {name or 'the overview'} ...")
+            kept = {which: self._save(figure, _stem(name, which)) for which, figure in draw().items()}
+        self._now[name] = {
+            "key": key,
+            "figures": {which: {kind: _digest(data) for kind, data in files.items()} for which, files in kept.items()},
+        }
+        return {
+            which: {
+                "name": _stem(name, which),
+                "data": "data:image/svg+xml;base64," + base64.b64encode(files["svg"]).decode(),
+            }
+            for which, files in kept.items()
+        }
+
+    def finish(self) -> None:
+        """Say what was drawn, and remove figures that the report no longer has."""
+        names = {_stem(name, which) for name, drawn in self._now.items() for which in drawn["figures"]}
+        replace_text(self._drawn, json.dumps(self._now, indent=1) + "\n")
+        for file in self._folder.iterdir():
+            if file.suffix in (".svg", ".png", ".partial") and file.stem not in names:
+                file.unlink()
+
+    def _kept(self, name: str, key: str) -> dict[str, dict[str, bytes]] | None:
+        """The files of a set that was drawn before from the same; None where one of them is not there as it was drawn."""
+        before = self._before.get(name)
+        if not isinstance(before, dict) or before.get("key") != key:
+            return None
+        found: dict[str, dict[str, bytes]] = {}
+        try:
+            for which, digests in before["figures"].items():
+                stem = _stem(name, which)
+                found[which] = {kind: (self._folder / f"{stem}.{kind}").read_bytes() for kind in ("svg", "png")}
+                if any(_digest(data) != digests[kind] for kind, data in found[which].items()):
+                    return None
+        except (OSError, AttributeError, KeyError, TypeError):
+            return None
+        return found
+
+    def _save(self, figure: Figure, stem: str) -> dict[str, bytes]:
+        """Both kinds of a figure, written; the page gets the SVG as data, so that it needs no other file."""
+        import matplotlib as mpl
+
+        files = {}
+        for kind, options in (
+            ("svg", {"metadata": {"Date": None, "Creator": "circuit-dynamics"}}),
+            ("png", {"dpi": 160}),
+        ):
+            buffer = io.BytesIO()
+            with mpl.rc_context({"svg.hashsalt": "dynamics"}):  # the same figure is the same file
+                figure.savefig(buffer, format=kind, **options)
+            files[kind] = buffer.getvalue()
+            replace_bytes(self._folder / f"{stem}.{kind}", files[kind])
+            figure.set_layout_engine("none")  # it is laid out: doing it again takes as long as drawing
+        return files
+
+
+def _stem(name: str, which: str) -> str:
+    """Name of a figure's files."""
+    return f"{name}-{which}" if name else which
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """What was drawn before; nothing where that cannot be known."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
