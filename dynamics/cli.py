@@ -153,11 +153,13 @@ def collect(
     )
     for steps, reason in grouped(done.failed):
         click.echo(f"  {steps} failed: {reason}")
+    for steps, reason in grouped(done.missing):
+        click.echo(f"  {steps} not collected: {reason}")
     for steps, reason in grouped(done.masked):
         click.echo(f"  {steps} masked: {reason}")
     for step, count in done.nonfinite.items():
         click.echo(f"  step {step}: the model returned {count} values that are not finite; they are kept as they are")
-    if done.failed:
+    if done.failed or done.missing:
         sys.exit(1)
 
 

@@ -50,6 +50,7 @@ class Collected:
         already: steps that were complete before.
         failed: step to reason.
         masked: step to reason.
+        missing: step to why it was not tried at all, of a job that was followed.
         nonfinite: step to how many NaN or infinite values the model returned, where there were any.
         seconds: time in the loop over checkpoints.
     """
@@ -59,6 +60,7 @@ class Collected:
     already: list[int] = field(default_factory=list)
     failed: dict[int, str] = field(default_factory=dict)
     masked: dict[int, str] = field(default_factory=dict)
+    missing: dict[int, str] = field(default_factory=dict)
     nonfinite: dict[int, int] = field(default_factory=dict)
     seconds: float = 0.0
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from checkpoints.errors import CheckpointError, UserError
+from checkpoints.errors import CheckpointError, StoppedError, UserError
+from checkpoints.files.owned import files_state
 from checkpoints.files.tensors import TensorInfo
 from checkpoints.loading import Prepared
 from checkpoints.local import FolderConfig, FolderSeries
@@ -18,6 +20,7 @@ from ..runs.config import Run
 from ..runs.lookup import requested
 from ..store import Trace
 from ..store.paths import trace_path
+from ..wording import left_out_lines
 from .collector import Collected, collect_once
 from .opening import Digests
 
@@ -65,6 +68,36 @@ class _Watched(Series):
     def read(self, fetched: Path) -> Prepared:
         return self._folder.read(fetched)
 
+    def contradictions(self) -> dict[Checkpoint, str]:
+        return self._folder.contradictions()
+
+
+_State = tuple[tuple[str, int, int, int, int], ...]
+
+
+@dataclass
+class _Job:
+    """What is known of a job from one look to the next.
+
+    Attributes:
+        folder: its checkpoints as of the last look; None before the first.
+        problem: why they could not be listed at the last look.
+        seen: revision to the files that it had then.
+        tried: step to the files with which it failed.
+        met: revision to step of everything that was ever there.
+        waiting: step to why it is not collected yet.
+        settling: whether the files of one that failed have changed since the last look.
+    """
+
+    folder: FolderSeries | None = None
+    problem: UserError | None = None
+    seen: dict[str, _State] = field(default_factory=dict)
+    tried: dict[int, _State] = field(default_factory=dict)
+    met: dict[str, int] = field(default_factory=dict)
+    waiting: dict[int, str] = field(default_factory=dict)
+    settling: bool = False
+    digests: Digests = field(default_factory=dict)
+
 
 def watch(
     name: str | None = None,
@@ -82,8 +115,10 @@ def watch(
 ) -> Collected:
     """Collect checkpoints as a training job writes them, until it is over; the trace grows with them.
 
-    A checkpoint counts as written when nothing in it has changed between two looks and its tensors can be listed.
-    Checkpoints that the job deletes again after they were collected stay in the trace.
+    A checkpoint counts as written when nothing in it has changed between two looks and its tensors can be listed: parts that
+    its index names, or their numbers, are waited for. One that holds up those after it is named. One that failed is tried
+    again when its files have changed. When nothing more is expected, everything that is there is tried. Checkpoints that
+    the job deletes again after they were collected stay in the trace.
 
     Args:
         name: the run's name; without it, that of the folder.
@@ -94,15 +129,15 @@ def watch(
         analyses: for a series that no runs file mentions: these, instead of all that fit.
         poll: seconds between two looks.
         until: the step after which nothing more is expected.
-        patience: seconds without anything new after which nothing more is expected; None waits for ever.
+        patience: seconds without any change after which nothing more is expected; None waits for ever.
         reporter: progress and messages.
         sleep: waits.
 
     Returns:
-        Everything that was collected, failed or masked.
+        Everything that was collected, failed or masked, and what was there and is not among them.
 
     Raises:
-        UserError: when the run is no local series, or its request is wrong.
+        UserError: when the run is no local series, its request is wrong, or there never was a checkpoint.
     """
     folder = None if folder is None else absolute(as_path(folder, "folder"))
     as_number(poll, "poll", least=0, most=1e6, whole=False)
@@ -131,18 +166,16 @@ def watch(
         )
     reporter = reporter or Reporter(quiet=True)
     total = Collected(trace_path(traces, name))
-    seen: dict[Path, tuple[tuple[str, int, int], ...]] = {}
-    digests: Digests = {}
+    job = _Job()
     quiet = 0.0
     reporter.say(f"watching {run.series.path}; Ctrl-C ends it, and the same command goes on")
     while True:
-        new = _look(name, run, run.series, traces, seen, digests, total, reporter)
+        over = patience is not None and quiet >= patience
+        new = _look(name, run, run.series, traces, job, total, reporter, over=over)
         quiet = 0.0 if new else quiet + poll
         done = {*total.collected, *total.already, *total.failed, *total.masked}
-        if until is not None and any(step >= until for step in done):
-            return total
-        if patience is not None and quiet >= patience:
-            return total
+        if over or (until is not None and any(step >= until for step in done) and not job.settling):
+            return _ended(run.series, job, total, until, reporter)
         sleep(poll)
 
 
@@ -151,63 +184,117 @@ def _look(
     run: Run,
     config: FolderConfig,
     traces: Path,
-    seen: dict[Path, tuple[tuple[str, int, int], ...]],
-    digests: Digests,
+    job: _Job,
     total: Collected,
     reporter: Reporter,
+    *,
+    over: bool,
 ) -> bool:
-    """Collect what is new and whole; whether there was anything."""
+    """Collect what is new and whole, or when it is ``over`` whatever is there; whether anything has changed."""
     if not config.path.is_dir():
         return False  # the job has not started to write
     try:
-        folder = FolderSeries(config, name=name)
+        folder = job.folder = FolderSeries(config, name=name)
+        job.problem = None
     except UserError as error:
+        job.problem = error
         reporter.once(f"waiting: {error.observed}")
         return False
     path = trace_path(traces, name)
     before = Trace(path) if path.exists() else None
     known = {} if before is None else {c.step: c for c in before.checkpoints()}
+    failed = set() if before is None else before.steps_of("failed")
     last = max(known, default=-1)
-    for late in (c.step for c in folder.checkpoints if c.step < last and c.step not in known):
-        reporter.once(f"step {late} came after later ones: it is left out, for a trace grows at its end only")
-    # in order: a checkpoint that is still being written holds up those after it, or its position would be gone
-    whole: list[Checkpoint] = []
+    before_look, job.seen = job.seen, {c.revision: _files(folder, c) for c in folder.checkpoints}
+    job.met |= {c.revision: c.step for c in folder.checkpoints}
+    job.waiting, job.settling = {}, False
+    total.already = [] if before is None else sorted(before.steps_of("complete") - {*total.collected})
+    fresh: list[Checkpoint] = []
+    held: int | None = None
+    again = False
     for checkpoint in folder.checkpoints:
-        if not _settled(folder, checkpoint, seen):
-            if checkpoint.step > last:
-                break
-            continue
-        whole.append(checkpoint)
-    fresh = [c for c in whole if c.step > last]
-    unfinished = before is not None and "pending" in before.status
-    if not fresh and not unfinished:
-        return False
+        step, state = checkpoint.step, job.seen[checkpoint.revision]
+        if step <= last and step not in known:
+            job.waiting[step] = "it came after later ones, and a trace grows at its end only"
+            reporter.once(f"step {step} is left out: {job.waiting[step]}")
+        elif held is not None:
+            # in order: one that is still being written holds up those after it, or its position would be gone
+            job.waiting[step] = f"step {held} before it is not whole"
+        elif step > last or (step in failed and state != job.tried.get(step)):
+            reason = "" if over else _unfinished(folder, checkpoint, state, before_look.get(checkpoint.revision))
+            if step <= last:
+                again, job.settling = again or not reason, job.settling or reason == _CHANGING
+            elif not reason:
+                fresh.append(checkpoint)
+            else:
+                held, job.waiting[step] = step, reason
+                if reason != _CHANGING:
+                    reporter.once(f"waiting for step {step}, which holds up those after it: {reason}")
+    changed = before_look != job.seen
+    if not fresh and not again and not (before is not None and "pending" in before.status):
+        return changed
     series = _Watched(folder, [*known.values(), *fresh])
-    done = collect_once(name, run, traces=traces, keep_going=True, series=series, digests=digests, reporter=reporter)
-    total.collected += done.collected
+    done = collect_once(
+        name, run, traces=traces, keep_going=True, series=series, digests=job.digests, reporter=reporter
+    )
+    total.collected += [step for step in done.collected if step not in total.collected]
     total.already = [s for s in done.already if s not in total.collected]
     total.failed |= done.failed
-    for step in done.collected:
-        total.failed.pop(step, None)
     total.masked = done.masked
     total.seconds += done.seconds
-    return bool(done.collected)
+    job.tried |= {c.step: job.seen[c.revision] for c in folder.checkpoints if c.step in done.failed}
+    return changed or bool(done.collected)
 
 
-def _settled(folder: FolderSeries, checkpoint: Checkpoint, seen: dict[Path, tuple[tuple[str, int, int], ...]]) -> bool:
-    """Whether nothing in a checkpoint has changed since the last look, and its tensors can be listed."""
+def _ended(config: FolderConfig, job: _Job, total: Collected, until: int | None, reporter: Reporter) -> Collected:
+    """The total as the trace has it, with what is not in it and was there, or was to come."""
+    done: set[int] = set()
+    if total.trace.exists():
+        trace = Trace(total.trace)
+        reasons = dict(zip(trace.steps.tolist(), trace.reasons, strict=True))
+        total.failed, total.masked = ({s: reasons[s] for s in trace.steps_of(state)} for state in ("failed", "masked"))
+        total.already = sorted(trace.steps_of("complete") - {*total.collected})
+        done = {*total.collected, *total.already, *total.failed, *total.masked}
+    if not done and job.problem is not None:
+        raise job.problem
+    if not done and not job.waiting:
+        raise UserError(f"no checkpoint was saved in {config.path}", expected="at least one before the patience ended")
+    if job.problem is not None:  # what was there before is collected
+        raise StoppedError(job.problem.observed, expected=job.problem.expected, remedy=job.problem.remedy)
+    there = set() if job.folder is None else {c.revision for c in job.folder.checkpoints}
+    gone = {s: "it was deleted before it was whole" for revision, s in job.met.items() if revision not in there}
+    missing = gone | job.waiting
+    if until is not None:
+        missing = {s: r for s, r in missing.items() if s <= until}
+        if all(step < until for step in {*done, *missing}):
+            missing[until] = "it never came, nor did a later one"
+    total.missing = {s: r for s, r in sorted(missing.items()) if s not in done}
+    if job.folder is not None:
+        for line in left_out_lines(job.folder.left_out):
+            reporter.once(line)
+    return total
+
+
+_CHANGING = "it is still being written"
+
+
+def _files(folder: FolderSeries, checkpoint: Checkpoint) -> _State:
+    """What changes when anything in a checkpoint does; empty while it is being deleted."""
     path = folder.fetch(checkpoint)
     try:
-        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-        now = tuple((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files)
-    except OSError:  # being deleted while we look
-        return False
-    before = seen.get(path)
-    seen[path] = now
-    if before != now:
-        return False
+        return files_state(sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path])
+    except OSError:
+        return ()
+
+
+def _unfinished(folder: FolderSeries, checkpoint: Checkpoint, state: _State, before: _State | None) -> str:
+    """Why a checkpoint is not whole yet; empty once nothing in it changed between two looks and its tensors can be listed."""
+    if not state or state != before:
+        return _CHANGING
     try:
-        return folder.header(checkpoint) is not None
-    except CheckpointError:  # half written, or broken: nothing writes to it any more
-        newest = max((modified for *_, modified in now), default=0)
-        return time.time() - newest / 1e9 > _GIVEN_UP
+        folder.header(checkpoint)
+    except CheckpointError as error:
+        # half written, or broken: nothing has written to it for long. Copied files may have old times of modification
+        newest = max(changed for *_, changed, _inode in state)
+        return "" if time.time() - newest / 1e9 > _GIVEN_UP else error.observed
+    return ""

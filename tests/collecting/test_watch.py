@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -179,3 +181,144 @@ def test_the_command_watches_a_folder(tiny_series: Path, tmp_path: Path) -> None
     assert result.exit_code == 0, result.output
     assert "3 checkpoints complete" in result.output
     assert Trace(tmp_path / "job.zarr").complete.all()
+
+
+# --- half-written, failed, and missing ones
+
+
+PAUSE: Callable[[], None] = lambda: None  # noqa: E731
+
+
+def in_parts(source: Path, target: Path) -> Path:
+    """The same checkpoint in several parts with their index."""
+    from transformers import AutoModelForCausalLM
+
+    AutoModelForCausalLM.from_pretrained(source).save_pretrained(target, max_shard_size="60KB")
+    return target
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["new files", "copied with their old times"])
+@pytest.mark.parametrize("indexed", [True, False])
+def test_a_checkpoint_whose_parts_are_missing_is_waited_for(
+    tiny_series: Path, tmp_path: Path, indexed: bool, old: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job, (first, second, *_) = tmp_path / "job", saved(tiny_series)
+    give(job, first, tiny_series)
+    parts = in_parts(second, tmp_path / "parts")
+    names = sorted(p.name for p in parts.iterdir())
+    late = [n for n in names if n.startswith("model-") and "00001-of" not in n]
+    assert len(late) > 1
+    if not indexed:
+        late.append("model.safetensors.index.json")
+
+    def put(some: list[str]) -> None:
+        (job / second.name).mkdir(exist_ok=True)
+        for name in some:
+            shutil.copy(parts / name, job / second.name)
+            if old:
+                os.utime(job / second.name / name, (1, 1))
+
+    early = [name for name in names if name not in late]
+    actions = (PAUSE, PAUSE, lambda: put(early), *[PAUSE] * 12, lambda: put(late), PAUSE, PAUSE)
+    last = int(second.name.removeprefix("step"))
+    done = watch(
+        "slow", run=run(tmp_path, job), traces=tmp_path, poll=1, until=last, reporter=Reporter(), sleep=script(*actions)
+    )
+    assert done.collected == [int(first.name.removeprefix("step")), last] and not done.failed and not done.missing
+    said = capsys.readouterr().err
+    assert said.count(f"waiting for step {last}, which holds up those after it: ") == 1 and "lacks" in said
+
+
+def cut(folder: Path) -> bytes:
+    file = folder / "model.safetensors"
+    whole = file.read_bytes()
+    os.truncate(file, 9000)
+    return whole
+
+
+def test_when_it_ends_what_is_there_is_tried_and_what_failed_is_named(tiny_series: Path, tmp_path: Path) -> None:
+    job, sources = tmp_path / "job", saved(tiny_series)
+    for source in sources[:4]:
+        give(job, source, tiny_series)
+    cut(job / sources[1].name)
+    steps = [int(s.name.removeprefix("step")) for s in sources[:4]]
+    arguments = ["collect", "--watch", str(job), "--poll", "0.1", "--patience", "0.01", "--until", "99"]
+    result = CliRunner().invoke(cli, [*arguments, "--analyses", "induction", "--traces", str(tmp_path)])
+    assert result.exit_code == 1, result.output
+    assert f"waiting for step {steps[1]}, which holds up those after it: " in result.output
+    assert f"step {steps[1]} failed: " in result.output and "step 99 not collected: it never came" in result.output
+    trace = Trace(tmp_path / "job.zarr")
+    assert (trace.steps.tolist(), trace.status) == (steps, ["complete", "failed", "complete", "complete"])
+
+
+def test_a_failed_checkpoint_is_tried_again_when_its_files_change_and_not_before(
+    tiny_series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dynamics.collecting.watching._GIVEN_UP", 0.0)
+    job, sources = tmp_path / "job", saved(tiny_series)
+    for source in sources[:2]:
+        give(job, source, tiny_series)
+    whole = cut(job / sources[0].name)
+    began: list[list[str]] = []
+    from dynamics.collecting import watching
+
+    once = watching.collect_once
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        done = once(*arguments, **named)
+        began.append(Trace(done.trace).status)
+        return done
+
+    monkeypatch.setattr(watching, "collect_once", counted)
+    repair = [lambda: (job / sources[0].name / "model.safetensors").write_bytes(whole)]
+    actions: Any = (*[PAUSE] * 6, *repair, *[PAUSE] * 6)
+    done = watch("again", run=run(tmp_path, job), traces=tmp_path, poll=1, patience=5, sleep=script(*actions))
+    assert began == [["failed", "complete"], ["complete", "complete"]]
+    assert not done.failed and len(done.collected) == 2
+    began.clear()
+    cut(job / sources[0].name)
+    last = int(sources[1].name.removeprefix("step"))
+    done = watch("again", run=run(tmp_path, job), traces=tmp_path, poll=1, until=last, sleep=script())
+    assert began == [] and len(done.already) == 2  # what was measured while its files were good stays
+
+
+def test_what_failed_in_an_earlier_watch_is_tried_once_by_the_same_command(tiny_series: Path, tmp_path: Path) -> None:
+    job, sources = tmp_path / "job", saved(tiny_series)
+    for source in sources[:2]:
+        give(job, source, tiny_series)
+    whole = cut(job / sources[0].name)
+    first, last = (int(s.name.removeprefix("step")) for s in sources[:2])
+    asked = run(tmp_path, job)
+    done = watch("later", run=asked, traces=tmp_path, poll=1, patience=1, sleep=script())
+    assert done.failed.keys() == {first} and done.collected == [last]
+    assert watch("later", run=asked, traces=tmp_path, poll=1, until=last, sleep=script()).failed.keys() == {first}
+    (job / sources[0].name / "model.safetensors").write_bytes(whole)
+    done = watch("later", run=asked, traces=tmp_path, poll=1, until=last, sleep=script())
+    assert (done.collected, done.already, done.failed) == ([first], [last], {})
+
+
+def test_what_was_there_and_was_not_collected_is_named_at_the_end(tiny_series: Path, tmp_path: Path) -> None:
+    job, sources = tmp_path / "job", saved(tiny_series)
+    first, second, third, fourth = (int(s.name.removeprefix("step")) for s in sources[:4])
+    give(job, sources[1], tiny_series)
+
+    def late_and_short() -> None:
+        give(job, sources[0], tiny_series)  # before one that was collected
+        give(job, sources[3], tiny_series)
+        cut(job / sources[3].name)
+        (job / "step77").mkdir()
+
+    actions: Any = (*[PAUSE] * 3, late_and_short, *[PAUSE] * 2, lambda: shutil.rmtree(job / sources[3].name))
+    done = watch("end", run=run(tmp_path, job), traces=tmp_path, poll=1, patience=3, sleep=script(*actions))
+    assert done.collected == [second]
+    assert done.missing.keys() == {first, fourth}
+    assert "came after later ones" in done.missing[first] and "deleted before it was whole" in done.missing[fourth]
+    assert third not in done.missing
+
+
+def test_watching_a_folder_in_which_nothing_is_ever_saved_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no checkpoint was saved in"):
+        watch("none", run=run(tmp_path, tmp_path / "job"), traces=tmp_path, poll=1, patience=2, sleep=script())
+    (tmp_path / "job" / "logs").mkdir(parents=True)
+    with pytest.raises(UserError, match="is not a series of checkpoints: it holds logs"):
+        watch("none", run=run(tmp_path, tmp_path / "job"), traces=tmp_path, poll=1, patience=2, sleep=script())
