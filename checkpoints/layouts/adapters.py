@@ -35,11 +35,11 @@ _KEEPS = (True, False, "gaussian", "eva", "orthogonal")
 
 
 def adapter_files(folder: Path) -> list[Path]:
-    """The file of an adapter in a folder without whole weights; empty where there is none."""
+    """The files of an adapter in a folder without whole weights, that of its tensors first; empty where there is none."""
     if not (folder / _CONFIG).is_file() or weights.weight_files(folder):
         return []
     found = [folder / f"adapter_model.{suffix}" for suffix in ("safetensors", "bin")]
-    return [file for file in found if file.is_file()][:1]
+    return next(([file, folder / _CONFIG] for file in found if file.is_file()), [])
 
 
 def require_base(root: Path, folders: list[Path], base: Base | None) -> None:
@@ -106,7 +106,7 @@ class Base:
         """
         with self._lock:  # readers are threads, and injecting an adapter is not for two of them
             model = self._loaded()
-            tensors, digest = weights.read_tensors(folder, files=adapter_files(folder))
+            tensors, digest = weights.read_tensors(folder, files=adapter_files(folder)[:1])
             try:
                 said = (folder / _CONFIG).read_bytes()
                 state = _merged(model, json.loads(said), tensors)

@@ -69,13 +69,13 @@ def _others(root: Path, names: list[str]) -> dict[str, str]:
 
 
 def files(path: Path) -> list[Path]:
-    """Its safetensors, else its ``.bin`` files, else the file of an adapter."""
+    """Its safetensors, else its ``.bin`` files, else the files of an adapter."""
     return weights.weight_files(path) or adapter_files(path)
 
 
 def header(path: Path) -> dict[str, TensorInfo]:
     """From the headers of the safetensors files."""
-    return weights.header(path, files=adapter_files(path))
+    return weights.header(path, files=adapter_files(path)[:1])
 
 
 def config(path: Path, options: LayoutOptions) -> PretrainedConfig | None:

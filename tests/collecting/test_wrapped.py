@@ -34,7 +34,25 @@ KINDS: dict[str, dict[str, Any]] = {
     "DoRA": {"use_dora": True},
     "rsLoRA": {"use_rslora": True, "bias": "all"},
 }
-CASES = [(family, kind) for family in CONFIGS for kind in KINDS if kind != "rsLoRA" or family in ("gpt2", "llama")]
+LIKE_OTHERS = (
+    "gpt_neox sequential",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "olmo",
+    "olmo2",
+    "olmo3",
+    "smollm3",
+    "apertus",
+    "gpt2 upcast",
+)
+"""Families whose layers are of the same kinds as those of another one."""
+CASES = [
+    pytest.param(family, kind, marks=[pytest.mark.slow] if kind == "DoRA" and family in LIKE_OTHERS else [])
+    for family in CONFIGS
+    for kind in KINDS
+    if kind != "rsLoRA" or family in ("gpt2", "llama")
+]
 NEOX: dict[str, Any] = {"target_modules": ["query_key_value", "dense"]}
 
 
