@@ -45,7 +45,8 @@ def rise_with_growth(
 ) -> tuple[ShapeFit, ...]:
     """The best fit, with the growth that is worth its parameters, and those that are nearly as good.
 
-    Growth is looked for where the shape alone leaves more than noise does, and there are two checkpoints for every parameter.
+    Growth is looked for where there are two checkpoints for every parameter; not only where the shape alone leaves more than noise
+    does, because few checkpoints do not show that, and an interval that took it for certain would be too short.
 
     Args:
         shape: which one.
@@ -57,7 +58,7 @@ def rise_with_growth(
     n = x.size
     plain = fit_shape(shape, x, values, noise, ranges=False)
     tried = [growth for growth in GROWTHS if n >= 2 * parameters(growth)]
-    if plain.misfit <= n - parameters(()) or len(tried) < 2:
+    if len(tried) < 2:
         return (fit_shape(shape, x, values, noise, level=level),)
     locations, scales, shapes = widest(shape, x)
     beside = dict(zip(SIDES, growths(shape, x, locations, scales, SIDES), strict=True))

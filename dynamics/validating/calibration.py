@@ -9,6 +9,7 @@ For every definition and scenario, over repetitions:
 - *found*: share of the curves in which the definition found a rise: power where one is planted, the rate of false
   emergence where none is.
 - *state*: share of the curves whose state is the planted one.
+- *unfit*: share of the curves of which the definition says that it does not fit them.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class Calibration:
         early, late: shares of them whose interval lies wholly after (before) the true onset.
         bias: median error in decades; NaN without any.
         width: median width of the interval in decades, where it is closed.
+        unfit: share of the curves that the definition says it does not fit.
     """
 
     scenario: Scenario
@@ -56,6 +58,7 @@ class Calibration:
     late: float
     bias: float
     width: float
+    unfit: float = 0.0
 
 
 def coverage(scenario: Scenario, *, curves: int = 200, seed: int = 0) -> tuple[Calibration, ...]:
@@ -68,7 +71,7 @@ def coverage(scenario: Scenario, *, curves: int = 200, seed: int = 0) -> tuple[C
     """
     rng = np.random.default_rng(seed)
     names = NAMES[:4]
-    found, right = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
+    found, right, unfit = (dict.fromkeys(names, 0) for _ in range(3))
     planted = STATES.get(scenario.kind, "emerged")
     errors: dict[str, list[float]] = {name: [] for name in names}
     widths: dict[str, list[float]] = {name: [] for name in names}
@@ -81,6 +84,7 @@ def coverage(scenario: Scenario, *, curves: int = 200, seed: int = 0) -> tuple[C
             rises = onset.state not in ("not emerged", "not measurable")
             found[name] += rises
             right[name] += onset.state == planted
+            unfit[name] += onset.reason.startswith("does not fit")
             if not rises or name not in truth or onset.range is None:
                 continue
             span, true = onset.range, truth[name]
@@ -107,6 +111,7 @@ def coverage(scenario: Scenario, *, curves: int = 200, seed: int = 0) -> tuple[C
             late=_share(missed[name], -1),
             bias=float(np.median(errors[name])) if errors[name] else float("nan"),
             width=float(np.median(widths[name])) if widths[name] else float("nan"),
+            unfit=unfit[name] / curves,
         )
         for name in names
     )
@@ -125,9 +130,9 @@ def _share(results: list[int], value: int) -> float:
 def table(rows: Iterable[Calibration]) -> str:
     """The rows as a table in Markdown: one line for each scenario and definition."""
     lines = [
-        "| kind | checkpoints | schedule | noise | definition | found | right state | judged | covered | too late | "
+        "| kind | checkpoints | schedule | noise | definition | found | right state | does not fit | judged | covered | too late | "
         "too early | bias | width |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         one = row.scenario
@@ -135,7 +140,7 @@ def table(rows: Iterable[Calibration]) -> str:
         shown = [_percent(value) for value in (row.covered, row.early, row.late)]
         sizes = ["" if np.isnan(value) else f"{value:.3f}" for value in (row.bias, row.width)]
         cells = [one.kind, str(one.checkpoints), one.schedule, noise, row.definition]
-        cells += [_percent(row.found), _percent(row.state)]
+        cells += [_percent(row.found), _percent(row.state), _percent(row.unfit)]
         lines.append("| " + " | ".join([*cells, str(row.judged), *shown, *sizes]) + " |")
     return "\n".join(lines)
 

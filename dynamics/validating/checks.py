@@ -34,6 +34,8 @@ SURE = 2.0
 FALSE_SURE = 3.0
 """Standard errors that a false rate may be above the largest allowed, which a good method can have as its true rate."""
 
+SPACINGS = {"log": "evenly spaced", "uneven": "at random", "steps": "evenly in steps"}
+
 FLAT = ("none", "late")
 """Kinds of which nothing is to be seen in the series."""
 
@@ -65,7 +67,7 @@ def checks(rows: Sequence[Calibration]) -> tuple[Check, ...]:
     sizes = sorted({row.scenario.checkpoints for row in rows})
     groups: list[tuple[str, str, str, object]] = [("coverage", "all", "", None)]
     groups += [("coverage", f"{size} checkpoints", "checkpoints", size) for size in sizes]
-    groups += [("coverage", text, "schedule", one) for one, text in (("log", "evenly spaced"), ("uneven", "at random"))]
+    groups += [("coverage", text, "schedule", one) for one, text in SPACINGS.items()]
     groups += [("coverage", noise, "noise", noise) for noise in ("binomial", "gaussian")]
     groups += [("kinds", kind, "kind", kind) for kind in dict.fromkeys(row.scenario.kind for row in rows)]
     made = []

@@ -122,7 +122,8 @@ def _details(rows: Sequence[Calibration]) -> list[str]:
         "## Every scenario",
         "",
         "*found*: share of the curves in which the definition found a rise; *right state*: in which its state is the planted "
-        "one; *judged*: curves with a true onset and an interval; *too late* (*too early*): intervals wholly after (before) "
+        "one; *does not fit*: of which the definition says so, and dates nothing; *judged*: curves with a true onset and an "
+        "interval; *too late* (*too early*): intervals wholly after (before) "
         "the true onset; *bias*: median error in decades; *width*: median width of the interval in decades.",
         "",
         "<details><summary>All scenarios and definitions</summary>",

@@ -18,9 +18,11 @@ from ..numerics.draws import DRAWS
 __all__ = ["Case", "CurveKind", "NoiseKind", "Scenario", "ScheduleKind", "make", "schedule", "suite"]
 
 
-CurveKind = Literal["step", "sigmoid", "ramp", "two steps", "power", "linear", "transient", "early", "late", "none"]
+CurveKind = Literal[
+    "step", "sigmoid", "ramp", "jump", "overshoot", "two steps", "power", "linear", "transient", "early", "late", "none"
+]
 NoiseKind = Literal["binomial", "gaussian"]
-ScheduleKind = Literal["log", "uneven"]
+ScheduleKind = Literal["log", "uneven", "steps"]
 
 LAST = 143_000
 """Last step of every schedule, as in the Pythia suite."""
@@ -32,11 +34,12 @@ class Scenario:
 
     Attributes:
         kind: the expected curve in x = log10(step + 1): ``step`` (at once), ``sigmoid`` (logistic), ``ramp`` (constant,
-            linear, constant), ``two steps`` (two steep rises of random sizes, half to 1.2 decades apart), ``power`` (a power law of the step), ``linear`` (straight line from the first to the last
+            linear, constant), ``jump`` (at once, and slow growth from there to the end, in log step), ``overshoot`` (at once, by a
+            fifth to a half too much, which is lost within some tenths of a decade), ``two steps`` (two steep rises of random sizes, half to 1.2 decades apart), ``power`` (a power law of the step), ``linear`` (straight line from the first to the last
             checkpoint), ``transient`` (a sigmoid that is lost again), ``early`` (above from the start: left-censored),
             ``late`` (rises after the last checkpoint: right-censored), ``none``.
         checkpoints: how many.
-        schedule: evenly in x, or at random in x.
+        schedule: evenly in x, at random in x, or evenly in steps, without the untrained model.
         noise: ``binomial`` (a rate over ``units`` prompts) or ``gaussian`` (a mean over units with a standard error
             as large as a rate of 1/2 would have).
         units: prompts behind every checkpoint.
@@ -96,7 +99,12 @@ class Case:
 
 
 def schedule(kind: ScheduleKind, checkpoints: int, rng: np.random.Generator) -> IntArray:
-    """Steps from 0 to :data:`LAST`, evenly or at random in log10(step + 1); fewer where two would be the same step."""
+    """Steps to :data:`LAST`, from 0 evenly or at random in log10(step + 1), or evenly in steps from the first of them.
+
+    There are fewer where two would be the same step.
+    """
+    if kind == "steps":
+        return np.round(np.linspace(LAST / checkpoints, LAST, checkpoints)).astype(np.int64)
     top = np.log10(LAST + 1.0)
     inner = np.sort(rng.uniform(0.0, top, checkpoints - 2))
     x = np.linspace(0.0, top, checkpoints) if kind == "log" else np.concatenate([[0.0], inner, [top]])
@@ -104,7 +112,8 @@ def schedule(kind: ScheduleKind, checkpoints: int, rng: np.random.Generator) -> 
 
 
 def make(scenario: Scenario, rng: np.random.Generator, *, draws: int = DRAWS) -> Case:
-    """Draw one curve; the onset is uniform in the middle of training (between 100 and 4000 steps, in x).
+    """Draw one curve; the onset is uniform in the middle of training (between 100 and 4000 steps, in x; where checkpoints are even
+    in steps, between a sixth and half of them).
 
     ``transient`` rises between 30 and 1300 steps, the first of ``two steps`` between 40 and 1600.
 
@@ -124,9 +133,14 @@ def make(scenario: Scenario, rng: np.random.Generator, *, draws: int = DRAWS) ->
     steps = schedule(scenario.schedule, scenario.checkpoints, rng)
     x = np.log10(steps + 1.0)
     location = float(rng.uniform(2.0, 3.6))
-    unit, truth = (
-        _two_steps(scenario, x, location, rng) if scenario.kind == "two steps" else _shape(scenario, x, location)
-    )
+    if scenario.schedule == "steps":
+        location = float(np.interp(rng.uniform(x.size / 6, x.size / 2), np.arange(x.size), x))
+    if scenario.kind == "two steps":
+        unit, truth = _two_steps(scenario, x, location, rng)
+    elif scenario.kind in ("jump", "overshoot"):
+        unit, truth = _jump(scenario, x, location, rng)
+    else:
+        unit, truth = _shape(scenario, x, location)
     expected = scenario.floor + scenario.rise * unit
     flat = np.full(x.size, scenario.floor)
     if scenario.noise == "binomial":
@@ -171,6 +185,20 @@ def _shape(scenario: Scenario, x: FloatArray, location: float) -> tuple[FloatArr
     return np.zeros(x.size), {}
 
 
+def _jump(
+    scenario: Scenario, x: FloatArray, location: float, rng: np.random.Generator
+) -> tuple[FloatArray, dict[str, float]]:
+    """As :func:`_shape`; 30 to 60% of the rise are the jump of a ``jump``."""
+    after = np.maximum(x - location, 0.0)
+    there = (x >= location).astype(np.float64)
+    truth = {"change point": location, "sigmoid": location}
+    if scenario.kind == "jump":
+        share = float(rng.uniform(0.3, 0.6))
+        return share * there + (1.0 - share) * after / (x[-1] - location), truth
+    more = rng.uniform(0.2, 0.5) * np.exp(-after / rng.uniform(0.15, 0.4))
+    return there * (1.0 + more) / 1.5, truth  # a rate is at most 1
+
+
 def _two_steps(
     scenario: Scenario, x: FloatArray, location: float, rng: np.random.Generator
 ) -> tuple[FloatArray, dict[str, float]]:
@@ -198,7 +226,8 @@ def _normal(rng: np.random.Generator, checkpoints: int, draws: int, persistence:
 def suite(
     checkpoints: tuple[int, ...] = (12, 40, 154), *, kinds: tuple[CurveKind, ...] = get_args(CurveKind)
 ) -> tuple[Scenario, ...]:
-    """Every kind with every noise, on both schedules where it has an onset to date; ``none`` also autocorrelated.
+    """Every kind with every noise, on schedules from 0 where it has an onset to date; jumps also evenly in steps; ``none`` also
+    autocorrelated.
 
     Floor, rise, width and units vary from curve to curve.
     """
@@ -208,7 +237,8 @@ def suite(
         for count in checkpoints
         for spacing in get_args(ScheduleKind)
         for noise in get_args(NoiseKind)
-        if spacing == "log" or kind not in ("power", "linear", "early", "late")
+        if (spacing == "log" or kind not in ("power", "linear", "early", "late"))
+        and (spacing != "steps" or kind in ("step", "jump", "overshoot"))
     ]
     if "none" in kinds:
         made += [Scenario("none", count, "log", "gaussian", persistence=0.8, varied=True) for count in checkpoints]

@@ -44,11 +44,25 @@ def test_schedules_start_at_0_and_end_at_the_last_step() -> None:
         steps = schedule(kind, 154, np.random.default_rng(0))  # type: ignore[arg-type]
         assert (steps[0], steps[-1]) == (0, LAST)
         assert (np.diff(steps) > 0).all()
+    late = schedule("steps", 20, np.random.default_rng(0))
+    assert (late[0], late[-1]) == (round(LAST / 20), LAST)
+
+
+@pytest.mark.parametrize("kind", ["jump", "overshoot"])
+@pytest.mark.parametrize("spacing", ["log", "steps"])
+def test_what_follows_a_jump_leaves_its_truth_where_the_curve_leaves_its_floor(kind: str, spacing: str) -> None:
+    for seed in range(5):
+        case = make(Scenario(kind, 30, spacing, varied=True), np.random.default_rng(seed))  # type: ignore[arg-type]
+        above = case.steps[case.expected > case.expected[0]]
+        assert case.steps[case.steps < above[0]][-1] <= case.truth["change point"] <= above[0]
+        assert case.truth["change point"] == case.truth["sigmoid"]
+        assert case.expected.max() <= 1
 
 
 def test_the_suite_has_every_kind_and_autocorrelated_nulls() -> None:
     scenarios = suite((12,))
-    assert len({scenario.kind for scenario in scenarios}) == 10
+    assert len({scenario.kind for scenario in scenarios}) == 12
+    assert {scenario.kind for scenario in scenarios if scenario.schedule == "steps"} == {"step", "jump", "overshoot"}
     assert any(scenario.persistence for scenario in scenarios)
     assert len(set(scenarios)) == len(scenarios)
 
@@ -60,8 +74,8 @@ def test_autocorrelated_noise_is_autocorrelated() -> None:
 
 
 def test_mistakes_are_named() -> None:
-    with pytest.raises(ValueError, match="kind is 'jump'; expected one of: step"):
-        Scenario("jump")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="kind is 'leap'; expected one of: step"):
+        Scenario("leap")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="use Gaussian noise"):
         Scenario("none", persistence=0.5)
     with pytest.raises(ValueError, match="expected at least 5"):
