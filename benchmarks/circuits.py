@@ -1,8 +1,15 @@
 """What does attributing every edge cost, and does the attribution rank edges as cutting each of them does?
 
     python benchmarks/circuits.py [--quick]
+    python benchmarks/circuits.py --shapes
+    python benchmarks/circuits.py --real PROMPTS
 
-On the organism (trained first where it is not yet), with 100 prompts of two tasks: a repeated word's successor (the
+With ``--shapes``: passes and CPU seconds of ``Circuit`` and ``SourceEffects`` together on untrained GPT-NeoX models that
+have as many parameters in their blocks, with few and many heads and layers; with ``--real`` the same on SmolLM2-135M (see
+``make real``) and that many prompts of the analysis ``ioi``. The unit is one bare forward pass through the same prompts; a
+pass with gradients counts as three. A circuit is searched for, whether or not prompts and twins differ beyond noise.
+
+Otherwise, on the organism (trained first where it is not yet), with 100 prompts of two tasks: a repeated word's successor (the
 prompts of the analysis ``induction``), and the ones digit of a sum, whose twin has another one and the same carry.
 
 1. Time and memory of EAP-IG on 100 prompts over 10, 20 and 40 checkpoints, weights read from disk: each in a process of
@@ -32,9 +39,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import transformers
 from scipy.stats import spearmanr
 
+import dynamics.measurements.circuit
 from analyses.induction.pairs import pair_probe
+from analyses.ioi.prompts import ioi_probe
 from checkpoints.ahead import ReadAhead
 from checkpoints.organism.worlds import addition as world
 from checkpoints.series import Checkpoint, Series
@@ -43,7 +53,10 @@ from dynamics.circuits.wired import Metric, Wired
 from dynamics.collecting.opening import resident_for
 from dynamics.explaining.checkpoint import explain_checkpoint
 from dynamics.explaining.prompts import ask
-from dynamics.probes import LAST, Probe, tokenize
+from dynamics.measurements import Circuit, SourceEffects
+from dynamics.measurements.forward import measure
+from dynamics.models.architecture import Architecture, architecture
+from dynamics.probes import LAST, Probe, TokenizedProbe, tokenize
 from dynamics.probes.sources import plain_words
 from dynamics.runs.config import Run, load_run
 from dynamics.runs.resolve import Model, open_model
@@ -175,15 +188,109 @@ def chosen(series: Series, count: int) -> list[Checkpoint]:
     return [series.checkpoints[i] for i in places]
 
 
+SHAPES = ((3, 4, 512), (3, 16, 512), (3, 32, 512), (12, 4, 256), (12, 16, 256), (12, 32, 256))
+"""Layers, heads, width: 9.4 million parameters in the blocks of each."""
+
+
+def priced(model: torch.nn.Module, described: Architecture, probe: TokenizedProbe, name: str) -> None:
+    """Print what a circuit and the effects of its sources cost."""
+    wired, passed = Wired(model, described), 0
+    dynamics.measurements.circuit.NOISE = 0.0
+
+    def count(_module: object, _args: object, output: torch.Tensor) -> None:
+        nonlocal passed
+        passed += output.shape[0] * output.shape[1] * (3 if torch.is_grad_enabled() else 1)
+
+    def bare() -> None:
+        for rows in probe.batches(8192):
+            wired.logits(
+                torch.from_numpy(np.stack([probe.ids[r] for r in rows])), torch.from_numpy(probe.positions[LAST][rows])
+            )
+
+    bare()
+    times = []
+    for _ in range(5):
+        began = time.process_time()
+        bare()
+        times.append(time.process_time() - began)
+    for layer in range(wired.graph.layers):
+        block = model.get_submodule(described.table.block.format(layer))
+        block.get_submodule(wired.wiring.out).register_forward_hook(count)
+    began = time.process_time()
+    found = measure(model, probe, (Circuit(), SourceEffects()), architecture=described)
+    seconds = time.process_time() - began
+    whole = int(probe.lengths.sum()) * wired.graph.layers
+    patched = int(np.isfinite(found["source_effect"]).all(0).sum())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(
+        f"  {name:<34} {wired.graph.edges.sum():>7,} edges   {patched:>3} of {len(wired.graph.sources):>3} sources patched   "
+        f"{passed / whole:5.1f} passes   {seconds:6.1f} s CPU   {seconds / statistics.median(times):5.1f} bare passes   "
+        f"peak {peak / 2**20:,.0f} MiB",
+        flush=True,
+    )
+
+
+def shapes() -> None:
+    """Models of equal parameters."""
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, 1000, (40, 12))
+    twins = ids.copy()
+    twins[:, 3:6] = rng.integers(0, 1000, (40, 3))
+    answers, last = rng.integers(0, 1000, 40), np.full(40, 11)
+    probe = TokenizedProbe(
+        Probe("random", tuple(map(str, range(40)))),
+        tuple(ids),
+        answers,
+        (answers + 1) % 1000,
+        tuple(twins),
+        {LAST: last},
+        {},
+    )
+    for layers, heads, width in SHAPES:
+        torch.manual_seed(0)
+        config = transformers.GPTNeoXConfig(
+            vocab_size=1000,
+            hidden_size=width,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            intermediate_size=4 * width,
+            max_position_embeddings=64,
+        )
+        model = transformers.AutoModelForCausalLM.from_config(config).eval()
+        priced(model, architecture(config), probe, f"{layers} layers of {heads} heads, width {width}")
+
+
+def real_model(prompts: int) -> None:
+    """SmolLM2-135M."""
+    from tests import real
+
+    if reason := real.why_not():
+        raise SystemExit(reason)
+    folder = real.model_folder()
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer, described = transformers.AutoTokenizer.from_pretrained(folder), architecture(model.config)
+    probe = tokenize(ioi_probe(tokenizer, prompts, 0), tokenizer, vocab=described.shape.vocab)
+    priced(model, described, probe, f"SmolLM2-135M, {prompts} prompts of ioi")
+
+
 def main() -> None:
     """Print everything."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", nargs="?", default="organism", help="an organism of the runs file")
     parser.add_argument("--quick", action="store_true", help="fewer checkpoints and steps")
     parser.add_argument("--only", type=int, help="attribute this many checkpoints and print seconds and bytes")
+    parser.add_argument("--shapes", action="store_true", help="what circuits cost on models of equal parameters")
+    parser.add_argument("--real", type=int, metavar="PROMPTS", help="what circuits cost on SmolLM2-135M")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    if arguments.shapes or arguments.real:
+        print("Circuit and SourceEffects at their defaults")
+        if arguments.shapes:
+            shapes()
+        if arguments.real:
+            real_model(arguments.real)
+        return
     run = load_run(arguments.run, Path(__file__).parents[1] / "runs.yaml")
     series, model = open_model(arguments.run, run)
     if arguments.only is not None:

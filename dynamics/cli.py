@@ -195,7 +195,8 @@ def status(run: str, runs: Path | None, traces: Path) -> None:
     if state.trace is None:
         click.echo(f"{run}: not started; `dynamics collect {run}` starts it")
         return
-    click.echo(f"{state.trace}{': being collected now' if state.collecting else ''}")
+    doing = f" ({state.doing})" if state.doing else ""
+    click.echo(f"{state.trace}{f': being collected now{doing}' if state.collecting else ''}")
     for name in ("complete", "pending", "failed", "masked", "not scheduled"):
         steps = state.steps.get(name, [])
         if steps:

@@ -113,10 +113,12 @@ class Bar:
         self._reporter, self._title, self._total, self._unit, self._progress = reporter, title, total, unit, progress
         self._started = self._said = time.monotonic()
         self._first: int | None = None
+        self._done = 0
         self._task = progress.add_task(title, total=total, note="") if progress is not None else None
 
     def update(self, done: int, note: str = "") -> None:
         """``done`` of the total are done."""
+        self._done = done
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=done, note=note)
             return
@@ -131,3 +133,11 @@ class Bar:
             self._reporter.say(
                 f"{self._title}: {done}/{self._total} {self._unit} in {elapsed:.0f} s{ahead}  {note}".rstrip()
             )
+
+    def note(self, text: str) -> None:
+        """What is being done towards the next unit; off a terminal, a line when nothing was said for ten seconds."""
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, note=text)
+        elif time.monotonic() - self._said >= 10:
+            self._said = time.monotonic()
+            self._reporter.say(f"{self._title}: {self._done}/{self._total} {self._unit}, {text}")

@@ -20,6 +20,7 @@ from ..runs.config import Run
 from ..runs.resolve import Resolved
 from ..store import TraceWriter, writer_lock
 from ..store.journal import write_journal
+from ..store.lock import say_doing
 from ..store.paths import trace_path
 from ..store.writer import discard_unused
 from .measuring import write_checkpoint
@@ -195,8 +196,13 @@ def _collect(
             ahead.release()
             if installed is not None:
                 digest, stored_dtype = installed
+
+                def said(what: str, step: int = step) -> None:
+                    bar.note(f"step {step}, {what}")
+                    say_doing(writer.path, f"step {step}, {what}")
+
                 broken = write_checkpoint(
-                    resolved, writer, resident.model, index, digest=digest, stored_dtype=stored_dtype
+                    resolved, writer, resident.model, index, digest=digest, stored_dtype=stored_dtype, said=said
                 )
                 if broken:
                     done.nonfinite[step] = broken

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from checkpoints.series import Checkpoint, Series
 from checkpoints.sources import steps_to_train
 
 from ..auditing.masking import Before, expected_masks, known_before
+from ..measurements.base import Intervention, Priced
+from ..measurements.forward import measure
 from ..models.devices import usable_device
 from ..progress import Reporter
 from ..runs.config import Run
@@ -37,10 +40,23 @@ from .opening import (
     visited,
 )
 
+if TYPE_CHECKING:
+    from ..measurements import Measurement
+    from ..probes import TokenizedProbe
+
 __all__ = ["ASSUMED_BANDWIDTH", "Estimate", "estimate"]
 
 ASSUMED_BANDWIDTH = 50e6
 """Bytes per second at which a download is guessed."""
+
+AT_ONCE = 10.0
+"""Seconds within which a whole checkpoint is measured on the spot."""
+
+FEW = 8
+"""Prompts that are timed of each probe otherwise."""
+
+MOMENT = 0.2
+"""Seconds that the timed pass takes, if there are prompts for it."""
 
 _LARGEST = 2e9
 """Parameters of the largest model that is timed with random weights; beyond it, memory is the first question."""
@@ -182,11 +198,103 @@ def _seconds(resolved: Resolved, trace: Path) -> tuple[float | None, str]:
             model = resident.install(resolved.series.read(resolved.series.fetch(last)))
         except UserError as error:
             return None, f"step {last.step} cannot be loaded: {error.observed}"
+        sketch(dict(model.named_parameters()))
+        loading = time.perf_counter() - began
+        measuring, how = _measuring(resolved, model)
+        return loading + measuring, f"step {last.step} {how}"
+    return _random_seconds(resolved)
+
+
+def _measuring(resolved: Resolved, model: Any) -> tuple[float, str]:
+    """Seconds of all measurements, and how they were found.
+
+    Where all of them take long by the pass, a few prompts are timed and multiplied, and measurements that know how many
+    passes they take are not run.
+    """
+    shape = resolved.model.architecture.shape
+    plans = [
+        (probe, plan.measurements, sum(m.cost(probe, shape) for m in plan.measurements if isinstance(m, Priced)))
+        for plan, probe in resolved.probes
+    ]
+    if not plans:
+        return 0.0, "without a probe"
+    whole = sum(float(probe.lengths.sum()) * (1 + cost) for probe, _, cost in plans)
+    each = _seconds_per_token(resolved, model, max(plans, key=lambda plan: plan[2])[0])
+    if whole * each <= AT_ONCE:
+        began = time.perf_counter()
         for _ in measure_all(resolved, model):
             pass
-        sketch(dict(model.named_parameters()))
-        return time.perf_counter() - began, f"step {last.step} timed here"
-    return _random_seconds(resolved)
+        return time.perf_counter() - began, "timed here"
+    total = 0.0
+    for probe, measurements, cost in plans:
+        tokens = float(probe.lengths.sum())
+        total += tokens * cost * each
+        watching = [m for m in measurements if not isinstance(m, Intervention)]
+        if watching:
+            few = _few(probe)
+            total += _run(resolved, model, few, watching) * tokens / float(few.lengths.sum())
+        others = [m for m in measurements if isinstance(m, Intervention) and not isinstance(m, Priced)]
+        total += _run(resolved, model, probe, others)
+    return total, "timed here on a few prompts"
+
+
+def _seconds_per_token(resolved: Resolved, model: Any, probe: TokenizedProbe) -> float:
+    """Of a bare pass; of as many prompts as take a moment, for few of them weigh a small model's overhead too much."""
+    import torch
+
+    architecture, device = resolved.model.architecture, next(model.parameters()).device
+    rows = max(probe.batches(resolved.run.batch_tokens), key=len)
+    size = min(FEW, len(rows))
+    while True:
+        ids = torch.from_numpy(np.stack([probe.ids[row] for row in rows[:size]])).to(device)
+        last = torch.tensor([ids.shape[1] - 1], device=device)
+        times = []
+        for _ in range(2):  # the first takes what later ones find ready
+            began = time.perf_counter()
+            with torch.no_grad():
+                float(architecture.logits(model, ids, last)[0, 0, 0])  # a device is waited for
+            times.append(time.perf_counter() - began)
+        if times[-1] >= MOMENT or size == len(rows):
+            return times[-1] / ids.numel()
+        size = min(2 * size, len(rows))
+
+
+def _few(probe: TokenizedProbe) -> TokenizedProbe:
+    """Some prompts of the probe, evenly from all of them."""
+    rows = np.unique(np.linspace(0, len(probe.ids) - 1, FEW).round().astype(int))
+
+    def of(values: Any) -> Any:
+        return (
+            values
+            if values is None
+            else values[rows]
+            if isinstance(values, np.ndarray)
+            else tuple(values[r] for r in rows)
+        )
+
+    said = probe.probe
+    part = replace(
+        said,
+        **{name: of(getattr(said, name)) for name in ("text", "answer", "foil", "corrupted")},
+        labels={name: of(values) for name, values in said.labels.items()},
+        positions={name: of(values) for name, values in said.positions.items()},
+    )
+    columns = ("ids", "answer_ids", "foil_ids", "corrupted_ids")
+    return replace(
+        probe,
+        probe=part,
+        **{name: of(getattr(probe, name)) for name in columns},
+        positions={name: of(values) for name, values in probe.positions.items()},
+    )
+
+
+def _run(resolved: Resolved, model: Any, probe: TokenizedProbe, measurements: Sequence[Measurement]) -> float:
+    """Seconds."""
+    began = time.perf_counter()
+    if measurements:
+        run = resolved.run
+        measure(model, probe, measurements, architecture=resolved.model.architecture, batch_tokens=run.batch_tokens)
+    return time.perf_counter() - began
 
 
 def _random_seconds(resolved: Resolved) -> tuple[float | None, str]:
@@ -210,7 +318,5 @@ def _random_seconds(resolved: Resolved) -> tuple[float | None, str]:
     device = usable_device(resolved.run.device)
     dtype = getattr(torch, resolved.run.dtype)
     model = auto.from_config(config, dtype=dtype, attn_implementation="eager").to(device).eval()
-    began = time.perf_counter()
-    for _ in measure_all(resolved, model):
-        pass
-    return time.perf_counter() - began, "a model of this size with random weights, timed here"
+    seconds, how = _measuring(resolved, model)
+    return seconds, f"a model of this size with random weights, {how}"

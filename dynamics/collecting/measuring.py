@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -60,8 +60,13 @@ def try_out(resolved: Resolved, model: Any) -> None:
             )
 
 
-def measure_all(resolved: Resolved, model: Any) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+def measure_all(
+    resolved: Resolved, model: Any, said: Callable[[str], None] | None = None
+) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
     """(probe, its variables), one probe at a time.
+
+    Args:
+        said: called about once a second with what is being measured.
 
     Raises:
         StoppedError: when memory is short.
@@ -70,7 +75,13 @@ def measure_all(resolved: Resolved, model: Any) -> Iterator[tuple[str, dict[str,
 
     from ..measurements.forward import measure
 
-    for plan, probe in resolved.probes:
+    for number, (plan, probe) in enumerate(resolved.probes, 1):
+        where = f"{plan.probe.name} (probe {number} of {len(resolved.probes)})"
+
+        def say(what: str, where: str = where) -> None:
+            if said is not None:
+                said(f"{where}: {what}")
+
         try:
             values = measure(
                 model,
@@ -78,6 +89,7 @@ def measure_all(resolved: Resolved, model: Any) -> Iterator[tuple[str, dict[str,
                 plan.measurements,
                 architecture=resolved.model.architecture,
                 batch_tokens=resolved.run.batch_tokens,
+                said=say if said is not None else None,
             )
         except torch.OutOfMemoryError as error:
             raise StoppedError(
@@ -98,6 +110,7 @@ def write_checkpoint(
     *,
     digest: str,
     stored_dtype: str,
+    said: Callable[[str], None] | None = None,
 ) -> int:
     """Measure a model and write it as one checkpoint; the status is set last, and nothing half-written is left.
 
@@ -116,7 +129,7 @@ def write_checkpoint(
             "nonfinite": np.int32(min(found.nonfinite, np.iinfo(np.int32).max)),
         }
         writer.write(index, WEIGHTS, {name: np.asarray(value) for name, value in about.items()})
-        for group, values in measure_all(resolved, model):
+        for group, values in measure_all(resolved, model, said):
             broken, large = writer.write(index, group, values)
             nonfinite, overflowed = nonfinite + broken, overflowed + large
     except BaseException:  # Ctrl-C or a full disk

@@ -20,6 +20,7 @@ from ..runs.lookup import requested, trace_name
 from ..runs.schedule import scheduled
 from ..store import FEATURES, WEIGHTS, Trace, writer_lock
 from ..store.journal import read_journal
+from ..store.lock import doing_now
 from ..store.paths import open_run_trace, trace_path
 from ..store.writer import check_format, delete_slab, open_group, slab_files
 from .rounds import collect
@@ -40,6 +41,7 @@ class RunStatus:
         seconds_left: estimate, or None.
         collecting: whether a process is writing the trace now.
         left_out: what lies beside the checkpoints of a local series and is not taken, name to reason.
+        doing: what that process is measuring.
     """
 
     trace: Path | None
@@ -50,6 +52,7 @@ class RunStatus:
     seconds_left: float | None = None
     collecting: bool = False
     left_out: Mapping[str, str] = field(default_factory=dict)
+    doing: str = ""
 
 
 def status(name: str, *, runs: StrPath | None = None, traces: StrPath = "traces", run: Run | None = None) -> RunStatus:
@@ -75,6 +78,7 @@ def status(name: str, *, runs: StrPath | None = None, traces: StrPath = "traces"
     times = [e["seconds"] for e in events if e.get("event") == "complete"][-50:]
     each = float(np.median(times)) if times else None
     left = len(steps.get("pending", ()))
+    collecting = path.with_name(path.name + ".owner").exists() and _locked(path)
     return RunStatus(
         trace=path,
         steps=steps,
@@ -86,8 +90,9 @@ def status(name: str, *, runs: StrPath | None = None, traces: StrPath = "traces"
         rounds=tuple({int(s): k for s, k in e["purposes"].items()} for e in events if e.get("event") == "round"),
         seconds_per_checkpoint=each,
         seconds_left=each * left if each is not None else None,
-        collecting=path.with_name(path.name + ".owner").exists() and _locked(path),
         left_out=run.series.left_out(),
+        collecting=collecting,
+        doing=doing_now(path) if collecting else "",
     )
 
 

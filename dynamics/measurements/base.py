@@ -30,6 +30,7 @@ __all__ = [
     "Intervention",
     "Measurement",
     "Observation",
+    "Priced",
     "require_causal",
     "require_positions",
 ]
@@ -101,6 +102,14 @@ class Intervention(Protocol):
         self, model: Any, architecture: Architecture, probe: TokenizedProbe, batch_tokens: int
     ) -> dict[str, np.ndarray]:
         """The declared variables, of the model as it is; the model is left as it was."""
+
+
+@runtime_checkable
+class Priced(Protocol):
+    """An intervention that knows what it costs, so that an estimate need not run it."""
+
+    def cost(self, probe: TokenizedProbe, shape: ModelShape) -> float:
+        """About how many passes of the model through the probe's prompts it takes; one with gradients is three."""
 
 
 Measurement = Observation | Intervention

@@ -113,6 +113,11 @@ class Circuit:
             Variable("found_complement", (PROMPT,), (n,), "float", "logit difference without it", logits, True),
         ]
 
+    def cost(self, probe: TokenizedProbe, shape: ModelShape) -> float:
+        """See :class:`dynamics.measurements.base.Priced`: attribution, and cuts, each two passes on half of the prompts."""
+        halvings = np.log2(graph_of(shape).edges.sum())
+        return float(2 + 3 * self.steps + 2 * self.points + halvings)
+
     def run(
         self, model: Any, architecture: Architecture, probe: TokenizedProbe, batch_tokens: int
     ) -> dict[str, np.ndarray]:

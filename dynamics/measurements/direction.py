@@ -180,6 +180,13 @@ class Direction:
                 )
         return value == 1, train, asked
 
+    def cost(self, probe: TokenizedProbe, shape: ModelShape) -> float:
+        """See :class:`dynamics.measurements.base.Priced`: every variant from its layer on, half a model in the mean."""
+        *_, asked = self._sides(probe)
+        steered, layers = len(self.steered_directions()), len(self.steered_layers(shape.layers))
+        variants = layers * (len(self.strengths) + 1) * steered / 2 + steered
+        return float(1 + asked.mean() * (4 + variants))
+
     def run(
         self, model: Any, architecture: Architecture, probe: TokenizedProbe, batch_tokens: int
     ) -> dict[str, np.ndarray]:

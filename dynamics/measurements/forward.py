@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -14,9 +16,13 @@ from ..models.architecture import Architecture
 from ..models.sites import observe
 from ..probes import TokenizedProbe
 from . import Batch, Intervention, Measurement
+from .base import Priced
 from .sharing import sharing
 
 __all__ = ["LOGITS", "measure"]
+
+SAID = 1.0
+"""Seconds between two messages of what is being measured."""
 
 LOGITS = 2**25
 """At most this many logits in one batch: at every position of 8,192 tokens, 50,000 words would be 1.6 GB."""
@@ -29,6 +35,7 @@ def measure(
     *,
     architecture: Architecture,
     batch_tokens: int = 8192,
+    said: Callable[[str], None] | None = None,
 ) -> dict[str, np.ndarray]:
     """All variables of all measurements of one probe, with the model as it is.
 
@@ -41,6 +48,7 @@ def measure(
         measurements: what to measure.
         architecture: its sizes, where its sites are, how it is asked for logits.
         batch_tokens: at most this many tokens in one forward pass.
+        said: called about once a second, in the midst of forward passes, with what is being measured.
 
     Returns:
         Variable name to array, as the measurements declared them.
@@ -65,7 +73,9 @@ def measure(
             if site in wanted:
                 accumulator.observe(site, layer, value, batch)
 
-    with torch.no_grad(), observe(model, architecture.table, sites, shape.layers, callback):
+    watched = ", ".join(dict.fromkeys(type(m).__name__ for m in observations))
+    doing = nullcontext() if said is None else _saying(model, architecture, probe, watched, None, said)
+    with doing, torch.no_grad(), observe(model, architecture.table, sites, shape.layers, callback):
         batches = _batches(probe, needed, batch_tokens, shape.vocab, architecture.whole) if accumulators else ()
         for rows, kept in batches:
             ids = torch.from_numpy(np.stack([probe.ids[row] for row in rows])).to(device)
@@ -84,8 +94,45 @@ def measure(
     values = {name: value for _, accumulator in accumulators for name, value in accumulator.result().items()}
     with sharing():
         for measurement in interventions:
-            values |= measurement.run(model, architecture, probe, batch_tokens)
+            cost = measurement.cost(probe, shape) if isinstance(measurement, Priced) else None
+            name = type(measurement).__name__
+            doing = nullcontext() if said is None else _saying(model, architecture, probe, name, cost, said)
+            with doing:
+                values |= measurement.run(model, architecture, probe, batch_tokens)
     return values
+
+
+@contextmanager
+def _saying(
+    model: Any,
+    architecture: Architecture,
+    probe: TokenizedProbe,
+    what: str,
+    cost: float | None,
+    said: Callable[[str], None],
+) -> Iterator[None]:
+    """Says what is being measured, and how many passes that has taken of about how many."""
+    import torch
+
+    tokens = int(probe.lengths.sum()) * architecture.shape.layers
+    passed, last = 0.0, time.monotonic()
+
+    def block(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        nonlocal passed, last
+        stream = args[0] if args else kwargs["hidden_states"]
+        passed += stream.shape[0] * stream.shape[1] * (3 if torch.is_grad_enabled() else 1) / tokens
+        if time.monotonic() - last >= SAID:
+            last = time.monotonic()
+            of = "" if cost is None else f" of about {max(cost, passed):.0f}"
+            said(f"{what} (pass {passed:.0f}{of})")
+
+    blocks = (model.get_submodule(architecture.table.block.format(i)) for i in range(architecture.shape.layers))
+    handles = [module.register_forward_pre_hook(block, with_kwargs=True) for module in blocks]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _batches(

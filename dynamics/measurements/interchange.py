@@ -139,6 +139,12 @@ class Interchange:
             ]
         return variables
 
+    def cost(self, probe: TokenizedProbe, shape: ModelShape) -> float:
+        """See :class:`dynamics.measurements.base.Priced`."""
+        parts = {"source": len(graph_of(shape).sources) - 1, "layer": shape.layers}
+        having = np.mean([[d != -1 for d in probe.probe.labels[donor_label(donor)]] for donor in self.donors])
+        return float(2 + having * len(self.donors) * len(self.positions) * sum(parts[part] for part in self.parts))
+
     def run(
         self, model: Any, architecture: Architecture, probe: TokenizedProbe, batch_tokens: int
     ) -> dict[str, np.ndarray]:

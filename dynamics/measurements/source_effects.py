@@ -92,6 +92,11 @@ class SourceEffects:
             )
         return found
 
+    def cost(self, probe: TokenizedProbe, shape: ModelShape) -> float:
+        """See :class:`dynamics.measurements.base.Priced`; attribution is the circuit's."""
+        every = float(passes_of(graph_of(shape)).sum())
+        return 2 + (every if self.passes is None else min(every, self.passes)) * (1 + len(self.positions))
+
     def run(
         self, model: Any, architecture: Architecture, probe: TokenizedProbe, batch_tokens: int
     ) -> dict[str, np.ndarray]:

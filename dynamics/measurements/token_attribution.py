@@ -157,6 +157,14 @@ class TokenAttribution:
             ]
         return found
 
+    def cost(self, probe: TokenizedProbe, shape: ModelShape) -> float:
+        """See :class:`dynamics.measurements.base.Priced`."""
+        exchanged = 1 + len(self.counterparts) * (len(self.groups) + 1) if self.counterparts else 0
+        share = 1.0
+        if self.only is not None:
+            share = float(np.mean([str(v) == self.only[1] for v in probe.probe.labels[self.only[0]]]))
+        return share * (3 * self.points + 4 + exchanged)
+
     def run(
         self, model: Any, architecture: Architecture, probe: TokenizedProbe, batch_tokens: int
     ) -> dict[str, np.ndarray]:

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from checkpoints.errors import UserError, unwritable
 from checkpoints.foreign import read_json
 
-__all__ = ["writer_lock"]
+__all__ = ["doing_now", "say_doing", "writer_lock"]
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def writer_lock(trace: Path) -> Iterator[None]:
         UserError: when another living process holds it (named), or the folder cannot be written.
     """
     file = trace.with_name(trace.name + ".lock")
-    owner = trace.with_name(trace.name + ".owner")
+    owner = _owner(trace)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(file)
@@ -43,8 +43,7 @@ def writer_lock(trace: Path) -> Iterator[None]:
     except OSError as error:
         raise unwritable(str(file.parent), error, option="--traces") from error
     try:
-        with suppress(OSError):  # it is for messages only
-            owner.write_text(json.dumps({"pid": os.getpid(), "host": platform.node()}), encoding="utf-8")
+        say_doing(trace, "")
         yield
     finally:
         try:
@@ -54,6 +53,25 @@ def writer_lock(trace: Path) -> Iterator[None]:
                     file.unlink()
         finally:
             lock.release()
+
+
+def say_doing(trace: Path, doing: str) -> None:
+    """For others to read what the process that holds the lock is doing (:func:`doing_now`)."""
+    content = {"pid": os.getpid(), "host": platform.node(), "doing": doing}
+    with suppress(OSError):  # it is for messages only
+        _owner(trace).write_text(json.dumps(content), encoding="utf-8")
+
+
+def doing_now(trace: Path) -> str:
+    """What the process that writes a trace said last; empty where none has said anything."""
+    try:
+        return str(read_json(_owner(trace), dict).get("doing", ""))
+    except (OSError, ValueError):
+        return ""
+
+
+def _owner(trace: Path) -> Path:
+    return trace.with_name(trace.name + ".owner")
 
 
 def _describe(owner: Path) -> str:
