@@ -20,12 +20,12 @@ def test_progress_names_probe_measurement_and_pass_and_so_does_the_status(
 ) -> None:
     monkeypatch.setattr(forward, "SAID", 0.0)
     run = make_run(tmp_path, tiny_series, schedule="log", checkpoints=2)
-    said: list[str] = []
+    said = [""]
     states: list[Any] = []
 
     def note(_bar: progress.Bar, text: str) -> None:
         said.append(text)
-        if "Circuit" in text and not states:
+        if "Circuit" in said[-2] and not states:  # of the message before
             states.append(status("mine", run=run, traces=tmp_path / "traces"))
 
     monkeypatch.setattr(progress.Bar, "note", note)
