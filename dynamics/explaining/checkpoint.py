@@ -67,10 +67,10 @@ def explain_checkpoint(
 
     metric = difference_of(answer, foil)
     logits = wired.logits(ids, last[:1]).float()
-    if not bool(torch.isfinite(logits).all()):
+    base = float(logits[0, answer] - logits[0, foil])
+    if not (np.isfinite(base) and bool(torch.isfinite(logits.amax()))):  # -inf elsewhere: a token that cannot come
         return failed(checkpoint, "the model's logits are not finite"), None
     probabilities = logits.softmax(-1)[0]
-    base = float(logits[0, answer] - logits[0, foil])
     other = metric(wired.logits(twins, last).float()).double().cpu().numpy()
     if not np.isfinite(other).all():
         return failed(checkpoint, "the model's logits for the corrupted prompts are not finite"), None

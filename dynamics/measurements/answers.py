@@ -30,7 +30,8 @@ class Answers:
     ``foil_logprob`` where the probe has foils. With ``candidates`` also ``candidate_logprob`` (prompt, candidate): the
     log-probability of every distinct answer of the probe, from which nulls with shuffled answers follow exactly.
 
-    A checkpoint whose logits are not finite has ``predicted`` and ``answer_rank`` -1: it said nothing.
+    A checkpoint whose largest logit is not finite (or that has a NaN) has ``predicted`` and ``answer_rank`` -1: it said
+    nothing. Tokens with logit -inf, such as those that only pad the vocabulary, are impossible, and no more than that.
     """
 
     candidates: bool = False
@@ -95,7 +96,7 @@ class _Answers:
 
         logits = batch.logits_at(self._probe.positions[LAST])
         logprobs = torch.log_softmax(logits, dim=-1)
-        finite = torch.isfinite(logits).all(dim=-1)
+        finite = torch.isfinite(logits.amax(-1))  # NaN counts as the largest
         every = torch.arange(len(batch.rows), device=logits.device)
 
         def of(ids: np.ndarray | None) -> torch.Tensor:

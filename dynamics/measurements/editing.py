@@ -170,7 +170,7 @@ class Edited:
 
         logits = self.architecture.logits(self.model, self._ids[row], self._last)[:, 0].float()
         pair = logits.gather(1, self._pair[row])
-        said = torch.where(torch.isfinite(logits).all(1), logits.argmax(1), -1)
+        said = torch.where(torch.isfinite(logits.amax(1)), logits.argmax(1), -1)
         return (pair[:, 0] - pair[:, 1]).double().cpu().numpy(), said.cpu().numpy()
 
     @contextmanager

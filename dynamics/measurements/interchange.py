@@ -185,7 +185,7 @@ class Interchange:
                 logits = exchange.logits(ids[local], tokens[p, row], p, donor[d, row], parts[part])
                 pair = logits[np.arange(len(row))[:, None], np.stack([probe.answer_ids[target[d, row]], probe.answer_ids[row]], 1)]  # fmt: skip
                 moved[d, p, row, part] = pair[:, 0] - pair[:, 1] - base[d, row]
-                said[d, p, row, part] = np.where(np.isfinite(logits).all(1), logits.argmax(1), -1)
+                said[d, p, row, part] = np.where(np.isfinite(logits.max(1)), logits.argmax(1), -1)
         result = {"interchange_base": base}
         at = 0
         for name in self.parts:

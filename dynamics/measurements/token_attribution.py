@@ -232,7 +232,7 @@ class TokenAttribution:
                 c, g, r = (np.array([job[i] for job in part]) for i in range(3))
                 logits = start.logits(np.stack([ids for *_, ids in part]))
                 effect[c, g, r] = _difference(logits, _pair(probe, r)) - base[r]
-                said[c, g, r] = np.where(np.isfinite(logits).all(1), logits.argmax(1), -1)
+                said[c, g, r] = np.where(np.isfinite(logits.max(1)), logits.argmax(1), -1)
         return {"exchange_base": base, "exchange_effect": effect, "exchange_said": said}
 
     def _swap(self, probe: TokenizedProbe, group: int, row: int, donor: int) -> np.ndarray | None:

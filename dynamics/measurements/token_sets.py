@@ -27,8 +27,8 @@ class TokenSets:
 
     Variables: ``set_logprob`` (prompt, token_set), the log of the summed probability of each set (nats);
     ``choice_logprob`` (prompt), the log-probability of the first choice among all tokens: its *confidence* (nats); and
-    ``choice_set`` (prompt), the number of the first set that holds that first choice, -1 where none does or the logits
-    are not finite.
+    ``choice_set`` (prompt), the number of the first set that holds that first choice, -1 where none does or the largest
+    logit is not finite.
 
     Attributes:
         sets: name of each set and its token ids.
@@ -96,7 +96,7 @@ class _TokenSets:
         logits = batch.logits_at(self._probe.positions[LAST])
         logprobs = torch.log_softmax(logits, dim=-1)
         choice = logits.argmax(-1).cpu().numpy()
-        finite = torch.isfinite(logits).all(dim=-1).cpu().numpy()
+        finite = torch.isfinite(logits.amax(-1)).cpu().numpy()
         rows = batch.rows
         for index, (_, ids) in enumerate(self._asked.sets):
             self._values["set_logprob"][rows, index] = logprobs[:, list(ids)].logsumexp(-1).cpu().numpy()

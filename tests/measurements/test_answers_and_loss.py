@@ -104,6 +104,27 @@ def test_a_model_that_says_nothing_has_no_answer() -> None:
         assert np.isnan(found[name][1:]).all(), name
 
 
+@given(
+    padding=st.sets(st.integers(0, 5), min_size=1, max_size=4),
+    broken=st.sampled_from([np.nan, np.inf, None]),
+)
+def test_tokens_that_only_pad_the_vocabulary_are_impossible_and_no_more_than_that(
+    padding: set[int], broken: float | None
+) -> None:
+    left = sorted({*range(6)} - padding)
+    logits = np.full((2, 6), -np.inf, dtype=np.float32)
+    logits[0, left] = np.arange(len(left))
+    if broken is not None:  # all are -inf otherwise
+        logits[1, left[0]] = broken
+    found = answers_from(logits, [left[0], left[0]], foils=[min(padding)] * 2)
+    alone = answers_from(logits[:1, left], [0])
+    for name in ("answer_logprob", "answer_rank", "entropy"):
+        assert found[name][0] == pytest.approx(alone[name][0], abs=1e-6), name
+    assert found["predicted"].tolist() == [left[-1], -1] and found["answer_rank"][1] == -1
+    assert found["foil_logprob"][0] == -np.inf
+    assert np.isnan(found["answer_logprob"][1]) and np.isnan(found["entropy"][1])
+
+
 def test_a_broken_models_answers_are_missing_and_not_wrong() -> None:
     found = run(random_probe(), Answers(candidates=True), of=broken())
     assert (found["predicted"] == -1).all()

@@ -34,6 +34,21 @@ def test_a_broken_model_is_sure_of_nothing() -> None:
     assert (found["choice_set"] == -1).all()
 
 
+def test_a_choice_among_tokens_that_are_not_padding_is_a_choice() -> None:
+    padded = model()
+
+    def without_last(_module: object, _args: object, output: object) -> object:
+        output.logits[..., 23:] = -torch.inf  # type: ignore[attr-defined]
+        return output
+
+    handle = padded.register_forward_hook(without_last)
+    try:
+        found = measure(padded, probe_of(IDS), [SETS], architecture=architecture(model().config))
+    finally:
+        handle.remove()
+    assert np.isfinite(found["choice_logprob"]).all() and (found["choice_set"] >= 0).any()
+
+
 @pytest.mark.parametrize(
     "sets", [(), (("empty", ()),), (("beyond", (VOCAB,)),), (("twice", (3, 3)),), (("below", (-1,)),)]
 )
