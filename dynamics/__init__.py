@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from .collecting.estimating import estimate
     from .collecting.live import LiveCollector
     from .collecting.rounds import collect
-    from .collecting.upkeep import status, verify
+    from .collecting.upkeep import status
+    from .collecting.verifying import verify
     from .collecting.watching import watch
     from .explaining import explain
     from .learning.learn import learn
@@ -69,7 +70,7 @@ _HOME = {
     "report": "reporting",
     "status": "collecting.upkeep",
     "validate": "validating.validate",
-    "verify": "collecting.upkeep",
+    "verify": "collecting.verifying",
     "watch": "collecting.watching",
 }
 

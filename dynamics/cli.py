@@ -306,27 +306,27 @@ def explain(run: str, prompt: str, **options: Any) -> None:
 @click.argument("run")
 @_RUNS
 @_TRACES
-@click.option("--repair", is_flag=True, help="Measure damaged checkpoints again.")
+@click.option("--repair", is_flag=True, help="Measure or derive again what is damaged.")
 def verify(run: str, runs: Path | None, traces: Path, repair: bool) -> None:
-    """Check every chunk of RUN's trace against its checksum."""
-    from .collecting.upkeep import verify as function
+    """Hold every file of RUN's trace against what was noted when it was written."""
+    from .collecting.verifying import verify as function
 
     damage = function(run, runs=runs, traces=traces, repair=repair, reporter=Reporter())
+    left = [item for item in damage if not item.repaired]
     for item in damage:
         of = "" if item.step is None else f"step {item.step} "
-        click.echo(f"  {of}{item.variable}: {item.problem}")
-    steps = {item.step for item in damage if item.step is not None}
+        click.echo(f"  {of}{item.variable}: {item.problem}{' (mended)' if item.repaired else ''}")
     if not damage:
-        click.echo(f"{run}: every coordinate and every chunk of every complete checkpoint is intact")
-    elif repair and steps:
-        click.echo(f"{run}: measured {len({item.step for item in damage if item.repaired})} checkpoints again")
-        if not all(item.repaired for item in damage):
-            sys.exit(1)
-    else:
-        remedy = f"`dynamics verify {run} --repair` measures them again" if steps else "collect it anew, or restore it"
-        if all(item.variable.startswith("features/") for item in damage):
-            remedy = f"`dynamics learn {run} --fresh` reads the prompts again"
-        click.echo(f"{run}: {len(damage)} damaged; {remedy}")
+        click.echo(f"{run}: intact: every file of its trace is what was written")
+    elif repair:
+        steps = {item.step for item in damage if item.step is not None and item.repaired}
+        click.echo(f"{run}: measured {len(steps)} checkpoints again; {len(damage) - len(left)} of {len(damage)} mended")
+    if left:
+        features = sum(item.variable.startswith("features/") for item in left)
+        remedies = [f"`dynamics learn {run} --fresh` makes features again"] if features else []
+        if features < len(left) and not repair:
+            remedies.append(f"`dynamics verify {run} --repair` mends what can be measured or derived again")
+        click.echo("; ".join([f"{run}: {len(left)} damaged", *remedies]))
         sys.exit(1)
 
 

@@ -1,31 +1,26 @@
-"""How far a run is, and whether its trace is intact."""
+"""How far a run is."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 
 from checkpoints.errors import UserError
-from checkpoints.paths import StrPath, as_flag, as_path, as_text
+from checkpoints.paths import StrPath
 
-from ..names import CHECKPOINT
-from ..progress import Reporter
 from ..runs.config import Run
-from ..runs.lookup import requested, trace_name
+from ..runs.lookup import requested
 from ..runs.schedule import scheduled
-from ..store import FEATURES, WEIGHTS, Trace, writer_lock
+from ..store import Trace, writer_lock
 from ..store.journal import read_journal
 from ..store.lock import doing_now
-from ..store.paths import open_run_trace, trace_path
-from ..store.writer import check_format, delete_slab, open_group, slab_files
-from .rounds import collect
+from ..store.paths import trace_path
 
-__all__ = ["Damage", "RunStatus", "status", "verify"]
+__all__ = ["RunStatus", "status"]
 
 
 @dataclass(frozen=True)
@@ -102,150 +97,3 @@ def _locked(path: Path) -> bool:
             return False
     except UserError:
         return True
-
-
-@dataclass(frozen=True)
-class Damage:
-    """One chunk that is missing or does not match its checksum.
-
-    Attributes:
-        step: of the checkpoint; None for what is not of one checkpoint: a coordinate, or an array of the root.
-        variable: the array, as ``group/name``.
-        problem: what is wrong with it.
-        repaired: whether its checkpoint was measured again.
-    """
-
-    step: int | None
-    variable: str
-    problem: str
-    repaired: bool = False
-
-
-def verify(
-    name: str,
-    *,
-    runs: StrPath | None = None,
-    traces: StrPath = "traces",
-    run: Run | None = None,
-    repair: bool = False,
-    reporter: Reporter | None = None,
-) -> list[Damage]:
-    """Read every coordinate and every chunk of every complete checkpoint, and compare their checksums.
-
-    Args:
-        name: the run's name.
-        runs: the runs file.
-        traces: folder of traces.
-        run: the run itself, instead of reading the runs file; of use with ``repair`` only.
-        repair: delete the damaged checkpoints' data and measure them again. Coordinates are not repaired.
-        reporter: progress and messages.
-
-    Returns:
-        What is damaged, at most one entry per checkpoint and variable. Nothing else is looked at where arrays of the
-        root are.
-
-    Raises:
-        UserError: when there is no trace, or a repair is asked for and the run cannot be collected.
-        StoppedError: when a repair has to stop in the middle; the next collection goes on with it.
-    """
-    repair = as_flag(repair, "repair")
-    if runs is not None or run is not None:
-        requested(name, run, runs=runs, traces=traces)  # a runs file that is not there is refused
-    traces, trace = as_path(traces, "traces"), trace_name(as_text(name, "name"))
-    found = _damaged(trace, traces)
-    steps = {d.step for d in found if d.step is not None}
-    if not repair or not steps:
-        return found
-    name, run, traces = requested(name, run, runs=runs, traces=traces)  # before anything is deleted
-    _reset(open_run_trace(trace, traces), sorted(steps))
-    done = collect(name, run=run, traces=traces, only=steps, reporter=reporter)
-    return [replace(d, repaired=d.step in steps - done.failed.keys()) for d in found]
-
-
-def _damaged(name: str, traces: Path) -> list[Damage]:
-    path = trace_path(traces, name)
-    found: list[Damage] = []
-    if path.exists():
-        root = open_group(path, mode="r")
-        check_format(dict(root.attrs), path)
-        found = _coordinates(path, root)
-    if found:
-        return found
-    trace = open_run_trace(name, traces)
-    root = open_group(trace.path, mode="r")
-    for probe in _measured(trace):
-        group = root[probe]
-        assert isinstance(group, zarr.Group)
-        found += _coordinates(trace.path / probe, group, probe)
-        for variable, array in group.arrays():
-            if array.metadata.dimension_names[0] != CHECKPOINT or variable == "step":  # type: ignore[union-attr,index]
-                continue
-            for index in np.flatnonzero(trace.complete):
-                problem = _problem(trace.path / probe / variable, array, int(index))
-                if problem:
-                    found.append(Damage(int(trace.steps[index]), f"{probe}/{variable}", problem))
-    if FEATURES in root:
-        for features in _groups_in(root[FEATURES]):
-            group = root[f"{FEATURES}/{features}"]
-            assert isinstance(group, zarr.Group)
-            found += _coordinates(trace.path / FEATURES / features, group, f"{FEATURES}/{features}")
-    return found
-
-
-def _groups_in(group: Any) -> list[str]:
-    """Paths of all groups below."""
-    return [str(name) for name, node in group.members(max_depth=None) if isinstance(node, zarr.Group)]
-
-
-def _coordinates(folder: Path, group: zarr.Group, name: str = "") -> list[Damage]:
-    """What is wrong with the arrays of a group that are not one slab a checkpoint; those of the root are none."""
-    found = []
-    for key, array in group.arrays():
-        along = array.metadata.dimension_names[0] == CHECKPOINT  # type: ignore[union-attr,index]
-        if name and along and key != "step":
-            continue
-        problem = ""
-        flag = not name and array.chunks == (1,)  # in which only what was said has a chunk
-        if not flag and array.size and not any(p.is_file() for p in (folder / key / "c").rglob("*")):
-            problem = "its chunk is missing"
-        try:
-            array[:]
-        except (ValueError, RuntimeError, OSError) as error:
-            problem = (str(error).splitlines() or ["it cannot be read"])[0]
-        if problem:
-            found.append(Damage(None, f"{name}/{key}".removeprefix("/"), problem))
-    return found
-
-
-def _measured(trace: Trace) -> list[str]:
-    """The groups that hold slabs."""
-    return [*trace.probes, *({WEIGHTS} & set(trace.tree.children))]
-
-
-def _problem(folder: Path, array: zarr.Array[Any], index: int) -> str:
-    """What is wrong with one checkpoint's slab, or nothing."""
-    stored = array.shards or array.chunks
-    expected = int(np.prod([-(-n // c) for n, c in zip(array.shape[1:], stored[1:], strict=True)]))
-    # an empty shard is read as if nothing had been written, without a complaint
-    present = sum(1 for p in slab_files(folder, index) if p.suffix != ".partial" and p.stat().st_size)
-    if present != expected:
-        return f"{expected - present} of {expected} chunks are missing or empty"
-    try:
-        array[index]
-    except (ValueError, RuntimeError, OSError) as error:
-        return str(error).splitlines()[0]
-    return ""
-
-
-def _reset(trace: Trace, steps: list[int]) -> None:
-    with writer_lock(trace.path):
-        root = open_group(trace.path, mode="r+")
-        state, digests = root["status"], root["weights_digest"]
-        assert isinstance(state, zarr.Array) and isinstance(digests, zarr.Array)
-        position = {int(s): i for i, s in enumerate(trace.steps)}
-        for step in steps:
-            digests[position[step]] = ""  # first: it says that the slabs are whole
-            state[position[step]] = "pending"
-            for probe in _measured(trace):
-                for variable in trace.tree[probe].data_vars:
-                    delete_slab(trace.path / probe / str(variable), position[step])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -15,12 +14,12 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from checkpoints.errors import UserError, first_line, unwritable
-from checkpoints.paths import replace_text
 from checkpoints.series import Checkpoint
 
 from ..names import CHECKPOINT
 from .declaration import FORMAT, FORMAT_VERSION, TraceDeclaration, chunk_shape
-from .derived import aside, consolidate
+from .derived import DERIVED, aside
+from .manifest import MANIFEST, collected_metadata, consolidated, files_in, rewrite
 from .variable import Variable
 
 __all__ = ["create_trace", "grow_trace", "put_attributes", "put_coordinate", "put_dataset"]
@@ -64,6 +63,7 @@ def _fill(path: Path, declaration: TraceDeclaration) -> None:
         ("stored_dtype", "string", "", "dtype of the weights as stored"),
         ("nonfinite", "int64", -1, "values of this checkpoint that are NaN or infinite because the model said so"),
         ("overflowed", "int64", -1, "finite activations beyond the range of trace_dtype"),
+        (MANIFEST, "string", "", "JSON: the state of a checkpoint, and what its slabs consist of"),
     ):
         root.create_array(
             name,
@@ -81,7 +81,8 @@ def _fill(path: Path, declaration: TraceDeclaration) -> None:
             "format_version": FORMAT_VERSION,
             "fingerprint": declaration.fingerprint(),
             "declared": declaration.summary(),
-            "coordinates": "step tokens stage revision label status reason weights_digest stored_dtype nonfinite overflowed",
+            "coordinates": "step tokens stage revision label status reason weights_digest stored_dtype nonfinite overflowed "
+            + MANIFEST,
             **declaration.attributes,
         }
     )
@@ -96,7 +97,7 @@ def _fill(path: Path, declaration: TraceDeclaration) -> None:
         node.attrs.update(about | dict(group.settings))
         for variable in group.variables:
             _create_variable(node, variable, declaration, n)
-    consolidate(path)
+    rewrite(path, written=files_in(path), metadata=collected_metadata(path))
 
 
 def _about_checkpoints(series: Sequence[Checkpoint]) -> dict[str, tuple[list[Any], dict[str, str]]]:
@@ -114,8 +115,8 @@ def _about_checkpoints(series: Sequence[Checkpoint]) -> dict[str, tuple[list[Any
 def grow_trace(path: Path, declaration: TraceDeclaration) -> None:
     """Make room for more checkpoints at the end of a trace; what is there stays as it is.
 
-    Readers see the old sizes until the consolidated metadata is put in place, which is one move. The attributes that say
-    what was declared come last: a process that was killed before did no harm, the next one does it all again.
+    Readers see the old sizes until the consolidated metadata is put in place, which is one move and comes last: a process
+    that was killed before did no harm, the next one does it all again.
 
     Raises:
         UserError: when the folder cannot be written.
@@ -123,25 +124,32 @@ def grow_trace(path: Path, declaration: TraceDeclaration) -> None:
     """
     n = len(declaration.checkpoints)
     try:
-        root = zarr.open_group(path, mode="r+", zarr_format=3, use_consolidated=False)
-        about = _about_checkpoints(declaration.checkpoints)
-        for node in (root, *(root[group.name] for group in declaration.groups)):
-            assert isinstance(node, zarr.Group)
-            arrays = dict(node.arrays())
-            if (
-                lacking := {"step", *(about if node is root else ())} - arrays.keys()
-            ):  # or the step would be gone for good
-                raise ValueError(f"the array {min(lacking)!r} is missing or of another form")
-            for name, array in arrays.items():
-                if array.metadata.dimension_names[0] != CHECKPOINT:  # type: ignore[union-attr,index]
-                    continue
-                array.resize((n, *array.shape[1:]))
-                if name in about:
-                    values = about[name][0]
-                    filled = np.array(values, dtype=object) if isinstance(values[0], str) else np.asarray(values)
-                    _whole(array)[:] = filled
-        consolidate(path)
-        put_attributes(path, {"fingerprint": declaration.fingerprint(), "declared": declaration.summary()})
+        root = zarr.open_group(path, mode="r+", zarr_format=3)
+        about, written = _about_checkpoints(declaration.checkpoints), []
+        # what is derived is of fewer checkpoints, and listed again where that does not matter
+        metadata = {name: node for name, node in consolidated(path).items() if name.split("/")[0] not in DERIVED}
+        needed = {*about, *(f"{group.name}/step" for group in declaration.groups)}
+        if lacking := needed - metadata.keys():  # or the step would be gone for good
+            raise ValueError(f"the array {min(lacking)!r} is missing")
+        for name, node in metadata.items():
+            if node["node_type"] != "array" or node["dimension_names"][0] != CHECKPOINT:
+                continue
+            array = root[name]
+            assert isinstance(array, zarr.Array)
+            array.resize((n, *array.shape[1:]))
+            node["shape"][0] = n
+            written.append(f"{name}/zarr.json")
+            if array.basename in about:
+                values = about[array.basename][0]
+                filled = np.array(values, dtype=object) if isinstance(values[0], str) else np.asarray(values)
+                _whole(array)[:] = filled
+                written.append(f"{name}/c/0")
+        rewrite(
+            path,
+            attributes={"fingerprint": declaration.fingerprint(), "declared": declaration.summary()},
+            written=written if "files" in root.attrs else (),
+            metadata=metadata,
+        )
     except OSError as error:
         raise unwritable(f"the trace {path}, which is to grow to {n} checkpoints,", error) from error
     except Exception as error:  # the metadata of its arrays may hold any JSON
@@ -154,10 +162,7 @@ def grow_trace(path: Path, declaration: TraceDeclaration) -> None:
 
 def put_attributes(path: Path, changed: Mapping[str, Any]) -> None:
     """Change attributes of the root in one move; zarr would drop the consolidated metadata that lies beside them."""
-    file = path / "zarr.json"
-    content = json.loads(file.read_text(encoding="utf-8"))
-    content["attributes"].update(json.loads(json.dumps(changed, default=str)))
-    replace_text(file, json.dumps(content))
+    rewrite(path, attributes=changed)
 
 
 def _create_variable(node: zarr.Group, variable: Variable, declaration: TraceDeclaration, checkpoints: int) -> None:

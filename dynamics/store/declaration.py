@@ -30,7 +30,7 @@ FEATURES = "features"
 
 ROOT_NAMES = (
     *("step", "tokens", "stage", "revision", "label", "status", "reason"),
-    *("weights_digest", "stored_dtype", "nonfinite", "overflowed", "results", FEATURES, WEIGHTS),
+    *("weights_digest", "stored_dtype", "nonfinite", "overflowed", "manifest", "results", FEATURES, WEIGHTS),
 )
 """Arrays and groups of the root, which no probe may be called after."""
 

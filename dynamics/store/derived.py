@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from checkpoints.paths import replace_text
 
 from ..names import CHECKPOINT
 from .declaration import FEATURES
+from .manifest import collected_metadata, consolidated, files_in, intact, rewrite, sealed_files
 
 __all__ = ["DERIVED", "RESULTS", "aside", "consolidate", "put_derived", "sweep_derived", "whole"]
 
@@ -29,6 +30,7 @@ DERIVED = (RESULTS, FEATURES)
 """Groups of the root whose children are derived."""
 
 _GROUP: dict[str, Any] = {"attributes": {}, "zarr_format": 3, "node_type": "group"}
+_LISTED = _GROUP | {"consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": {}}}
 
 
 def aside(trace: Path) -> Path:
@@ -57,10 +59,10 @@ def put_derived(trace: Path, place: str, fill: Callable[[zarr.Group], None]) -> 
         old.parent.mkdir(parents=True, exist_ok=True)
         group = zarr.open_group(new, mode="w", zarr_format=3)
         fill(group)
-        group.attrs["members"] = [name for name, _ in list(_nodes(new, ""))[1:]]
+        rewrite(new, written=files_in(new))
         final.parent.mkdir(exist_ok=True)
         replace_text(final.parent / "zarr.json", json.dumps(_GROUP))
-        consolidate(trace, measured=False, without=place)  # nobody reads the new one by what the old one said of itself
+        consolidate(trace, without=place)  # nobody reads the new one by what the old one said of itself
         if final.exists():
             os.replace(final, old)
         os.replace(new, final)
@@ -74,34 +76,29 @@ def sweep_derived(trace: Path) -> None:
     for old in (left / "old").glob("*/*"):
         if not (place := trace / old.relative_to(left / "old")).exists():
             os.replace(old, place)
-    consolidate(trace, measured=False)
+    consolidate(trace)
     shutil.rmtree(left, ignore_errors=True)  # after a failure threads of zarr may still be at work in it
 
 
-def consolidate(trace: Path, *, measured: bool = True, without: str = "") -> None:
-    """Write the consolidated metadata, in one move and only if they change.
+def consolidate(trace: Path, *, without: str = "") -> None:
+    """List what is derived in the consolidated metadata, in one move and only if that changes them.
 
     Args:
         trace: the trace.
-        measured: list what is measured as it is by now; otherwise only what is derived from it.
         without: a derived group that is not to be listed.
     """
-    file = trace / "zarr.json"
-    content = json.loads(file.read_text(encoding="utf-8"))
-    before = _listed(content)
-    if measured or not before:
-        children = sorted(p.name for p in trace.iterdir() if (p / "zarr.json").is_file())
-        listed = dict(pair for child in children if child not in DERIVED for pair in _nodes(trace, child))
-    else:
-        listed = {name: node for name, node in before.items() if name.split("/")[0] not in DERIVED}
+    before = consolidated(trace)
+    listed = {name: node for name, node in before.items() if name.split("/")[0] not in DERIVED}
+    if not before:  # another program dropped them
+        for child in sorted(p.name for p in trace.iterdir() if (p / "zarr.json").is_file() and p.name not in DERIVED):
+            listed |= collected_metadata(trace, child)
     for kind in DERIVED:
         places = [f"{kind}/{p.name}" for p in sorted((trace / kind).glob("*"))]
         for place in places:
             if place != without and _whole(trace, place, listed):
-                listed |= {kind: _GROUP} | dict(_nodes(trace, place))
+                listed |= {kind: _LISTED} | collected_metadata(trace, place)
     if listed != before:
-        content["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": listed}
-        replace_text(file, json.dumps(content))
+        rewrite(trace, metadata=listed)
 
 
 def whole(trace: Path, place: str) -> bool:
@@ -110,40 +107,26 @@ def whole(trace: Path, place: str) -> bool:
     One that was derived from fewer checkpoints than the trace has by now is not.
     """
     try:
-        return _whole(trace, place, _listed(json.loads((trace / "zarr.json").read_text(encoding="utf-8"))))
-    except (OSError, ValueError):
+        return _whole(trace, place, consolidated(trace))
+    except OSError:
         return False
 
 
 def _whole(trace: Path, place: str, listed: Mapping[str, Any]) -> bool:
     try:
         checkpoints = listed["step"]["shape"]
-        nodes = dict(_nodes(trace, place))
-        members = nodes[place]["attributes"].get("members")  # older versions of this program did not write them
-        if members is not None and members != [name.removeprefix(f"{place}/") for name in list(nodes)[1:]]:
-            return False
+        nodes = collected_metadata(trace, place)
         arrays = {name: node for name, node in nodes.items() if node["node_type"] == "array"}
         along = (node["shape"][:1] for node in arrays.values() if node["dimension_names"][:1] == [CHECKPOINT])
-        return all(n == checkpoints for n in along) and all(_chunks(trace / n, node) for n, node in arrays.items())
+        if not all(n == checkpoints for n in along):
+            return False
+        if "files" not in nodes[place]["attributes"]:  # of an older version of this program
+            return all(_chunks(trace / name, node) for name, node in arrays.items())
+        files = sealed_files(trace / place).items()
+        sizes = ((trace / place / name).stat().st_size == int(known.split()[0]) for name, known in files)
+        return bool(intact((trace / place / "zarr.json").read_bytes())) and all(sizes)
     except (AttributeError, KeyError, TypeError, ValueError, OSError):
         return False
-
-
-def _listed(root: Mapping[str, Any]) -> dict[str, Any]:
-    """The consolidated metadata in what the root's file says."""
-    metadata: dict[str, Any] = (root.get("consolidated_metadata") or {}).get("metadata", {})
-    return metadata
-
-
-def _nodes(trace: Path, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """A node and all that are in it, by name, with their metadata as a listing has them."""
-    node = json.loads((trace / name / "zarr.json").read_text(encoding="utf-8"))
-    if node["node_type"] == "array":
-        yield name, node
-        return
-    yield name, {**node, "consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": {}}}
-    for child in sorted(p.name for p in (trace / name).iterdir() if (p / "zarr.json").is_file()):
-        yield from _nodes(trace, f"{name}/{child}".removeprefix("/"))
 
 
 def _chunks(array: Path, node: dict[str, Any]) -> bool:

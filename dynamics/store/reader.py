@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import suppress
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from zarr.abc.store import ByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import LocalStore
 
 from checkpoints.errors import UserError, first_line, nearest
 from checkpoints.paths import StrPath, as_path, as_text
 from checkpoints.series import Checkpoint
 
 from ..names import CHECKPOINT, POSITION, PROMPT
-from .declaration import WEIGHTS
+from .declaration import FEATURES, WEIGHTS
 from .derived import DERIVED
-from .writer import check_format, open_group
+from .manifest import MANIFEST, sealed_files, unlike
+from .writer import check_format, damaged, open_group
 
 __all__ = ["Trace", "open_trace"]
 
@@ -25,15 +30,16 @@ __all__ = ["Trace", "open_trace"]
 def open_trace(path: StrPath, *, chunks: Any = None) -> xr.DataTree:
     """Open a trace as an :class:`xarray.DataTree`, lazily, with ``step`` as the index of dimension ``checkpoint``.
 
-    ``xr.open_datatree(path)`` gives the same data; this function also checks the format version and makes
-    ``.sel(step=1000)`` work.
+    ``xr.open_datatree(path)`` gives the same data; this function also checks the format version, makes
+    ``.sel(step=1000)`` work, and raises a UserError where a file of a complete checkpoint is missing, which Zarr itself
+    takes for values that were never measured.
 
     Args:
         path: the trace.
         chunks: passed to xarray; ``{}`` gives dask arrays chunked as stored, None plain lazy arrays.
 
     Raises:
-        UserError: when it is no trace, or of a newer format version.
+        UserError: when it is no trace, of a newer format version, or its metadata are damaged.
 
     Example::
 
@@ -42,21 +48,22 @@ def open_trace(path: StrPath, *, chunks: Any = None) -> xr.DataTree:
     """
     path = as_path(path, "path")
     check_format(dict(open_group(path, mode="r").attrs), path)
-    try:
+    with _readable(path, "a coordinate, or the metadata"):
         return _opened(path, chunks)
-    except Exception as error:  # the metadata of its arrays and groups may hold any JSON, too
-        raise _damaged(path, f"its metadata are damaged: {first_line(error)}") from error
 
 
 def _opened(path: Path, chunks: Any) -> xr.DataTree:
+    whole = _WholeStore(path)
+    whole.files = sealed_files(path)
     measured: dict[str, xr.Dataset] = {}
     derived: dict[str, dict[str, Any]] = {}
-    for name, store in xr.backends.ZarrStore.open_store(path, group="/", consolidated=None).items():
+    for name, store in xr.backends.ZarrStore.open_store(whole, group="/", consolidated=None).items():
         parts = name.strip("/").split("/")
         if parts[0] not in DERIVED:
             measured[name] = _index_by_step(xr.open_dataset(store, chunks=chunks))
         elif len(parts) > 1:
             derived.setdefault("/".join(parts[:2]), {})["/".join(parts[2:]) or "/"] = store
+    whole.steps = measured["/"]["step"].values
     tree = xr.DataTree.from_dict(measured)
     for place, stores in derived.items():
         if (path / place / "zarr.json").is_file():
@@ -64,6 +71,62 @@ def _opened(path: Path, chunks: Any) -> xr.DataTree:
                 opened = {name: _index_by_step(xr.open_dataset(store, chunks=chunks)) for name, store in stores.items()}
                 tree[place] = xr.DataTree.from_dict(opened)
     return tree
+
+
+_CHUNK = re.compile(r"(.+)/c/(\d+)(?:/\d+)*")
+
+
+class _WholeStore(LocalStore):
+    """The files of a trace, of which none that has to be there is taken for values that were not measured."""
+
+    files: Mapping[str, str] = {}
+    steps: np.ndarray | None = None
+
+    def __init__(self, root: Path | str, *, read_only: bool = True) -> None:
+        super().__init__(root, read_only=True)
+        self._complete: dict[int, bool] = {}
+
+    async def get(
+        self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        return self._checked(key, await super().get(key, prototype, byte_range))
+
+    def get_sync(
+        self, key: str, *, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        return self._checked(key, super().get_sync(key, prototype=prototype, byte_range=byte_range))
+
+    def _checked(self, key: str, found: Buffer | None) -> Buffer | None:
+        if key in self.files:
+            if problem := unlike(self.root / key, self.files[key]):
+                raise damaged(self.root, key, problem)
+        elif not found and (match := _CHUNK.fullmatch(key)):  # an empty shard is read as if nothing had been written
+            variable, index = match[1], int(match[2])
+            group = variable.partition("/")[0]
+            missing = "a chunk is missing or empty"
+            if group == FEATURES and self.files:  # earlier versions left out what is all fill
+                raise damaged(self.root, variable, missing)
+            if group not in (variable, FEATURES, "results") and self._is_complete(index):
+                step = index if self.steps is None else self.steps[index]
+                raise damaged(self.root, f"step {step} of {variable}", missing)
+        return found
+
+    def _is_complete(self, index: int) -> bool:
+        if index not in self._complete:
+            file = self.root / "status" / "c" / str(index)
+            self._complete[index] = file.is_file() and b"complete" in file.read_bytes()
+        return self._complete[index]
+
+
+@contextmanager
+def _readable(path: Path, what: str) -> Iterator[None]:
+    """What zarr says of a damaged chunk, as an error that says what to do."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # whatever reading damaged files raises
+        raise damaged(path, what, first_line(error)) from error
 
 
 def _index_by_step(dataset: xr.Dataset) -> xr.Dataset:
@@ -75,14 +138,6 @@ _ROOT = ("step", "tokens", "stage", "revision", "label", "status", "reason", "we
 
 _MOST = 10_000_000
 """More checkpoints than this no training had: metadata that say so are damaged, and would be read for hours."""
-
-
-def _damaged(path: Path, what: str) -> UserError:
-    return UserError(
-        f"{path} cannot be read: {what}",
-        expected="the files as `dynamics collect` wrote them",
-        remedy="restore them from a copy, or move the trace away and collect the run anew",
-    )
 
 
 class Trace:
@@ -99,17 +154,10 @@ class Trace:
         root = self.tree.to_dataset()
         lacking = [name for name in _ROOT if name not in root or root[name].dims != (CHECKPOINT,)]
         if lacking or root.sizes[CHECKPOINT] > _MOST or root["step"].dtype.kind not in "iu":
-            raise _damaged(
-                self.path, f"its root array {lacking[0] if lacking else 'step'!r} is missing or of another form"
-            )
-        try:
-            root = root.load()
-        except Exception as error:  # whatever reading a damaged chunk raises
-            raise UserError(
-                f"a root array of {self.path} is damaged: {first_line(error)}",
-                expected="readable chunks in status, reason, weights_digest, ...",
-                remedy="delete the damaged file under status/c/: that checkpoint is then measured again",
-            ) from error
+            array = lacking[0] if lacking else "step"
+            raise damaged(self.path, f"the array {array}", "it is missing or of another form")
+        with _readable(self.path, "an array of the root"):
+            root = root.drop_vars(MANIFEST, errors="ignore").load()
         self.attributes: dict[str, Any] = dict(root.attrs)
         self.steps: np.ndarray = root["step"].values
         self.tokens: np.ndarray = root["tokens"].values
@@ -173,7 +221,8 @@ class Trace:
     def values(self, probe: str, variable: str) -> np.ndarray:
         """A whole variable (checkpoint, ...) as numpy; floats of incomplete checkpoints are NaN, integers -1."""
         array = self._variable(probe, variable)
-        values: np.ndarray = array.values
+        with _readable(self.path, f"{probe}/{variable}"):
+            values: np.ndarray = array.values
         values = values.astype(np.float32) if values.dtype == np.float16 else values.copy()
         values[~self.complete] = -1 if values.dtype.kind in "iu" else np.nan
         return values
@@ -188,7 +237,8 @@ class Trace:
         if position is not None:
             array = self._at(array, position)
         for index in np.flatnonzero(self.complete):
-            values: np.ndarray = array.isel({CHECKPOINT: int(index)}).values
+            with _readable(self.path, f"step {self.steps[index]} of {probe}/{variable}"):
+                values: np.ndarray = array.isel({CHECKPOINT: int(index)}).values
             yield int(index), values.astype(np.float32) if values.dtype == np.float16 else values
 
     def _at(self, array: xr.DataArray, position: str) -> xr.DataArray:

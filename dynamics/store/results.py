@@ -11,6 +11,7 @@ import xarray as xr
 from ..names import CHECKPOINT
 from .create import put_dataset
 from .derived import RESULTS, put_derived, whole
+from .manifest import unlike_seal
 
 __all__ = ["read_result", "write_result"]
 
@@ -31,7 +32,7 @@ def write_result(trace: Path, analysis: str, dataset: xr.Dataset, summary: dict[
 def read_result(trace: Path, analysis: str) -> tuple[xr.Dataset, dict[str, Any]] | None:
     """The arrays and findings of one analysis, or None when it has not run, or what it stored is not whole."""
     place = f"{RESULTS}/{analysis}"
-    if not whole(trace, place):
+    if not whole(trace, place) or unlike_seal(trace / place):
         return None
     try:
         dataset = xr.open_dataset(trace / place, engine="zarr", consolidated=False).load()

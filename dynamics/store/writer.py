@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,17 +20,9 @@ from .attributes import check_attributes
 from .create import create_trace, grow_trace, put_attributes
 from .declaration import FORMAT, FORMAT_VERSION, WEIGHTS, TraceDeclaration
 from .derived import aside, sweep_derived
+from .manifest import FLAGS, MANIFEST, ROOT_COPY, intact, put_file, record_of, rewrite, sealed_files, slab_entry, unlike
 
-__all__ = [
-    "TraceWriter",
-    "check_format",
-    "delete_slab",
-    "discard_unused",
-    "open_group",
-    "remark",
-    "require_declared",
-    "slab_files",
-]
+__all__ = ["TraceWriter", "check_format", "damaged", "discard_unused", "open_group", "remark", "require_declared"]
 
 _VISITS = ("schedule", "checkpoints", "budget", "exclude", "include_masked")
 """What a run may change from one collection to the next: which checkpoints are visited, not what is measured on them."""
@@ -38,34 +32,30 @@ _FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 def remark(path: Path, indices: Sequence[int], reason: str) -> None:
     """Say why checkpoints are as they are, without changing their state; the caller holds the lock."""
-    array = open_group(path, mode="r+")["reason"]
-    assert isinstance(array, zarr.Array)
+    root = open_group(path, mode="r+")
     for index in indices:
-        if str(array[index]) != reason:
-            array[index] = reason
+        if str(_values(root, "reason")[index]) != reason:
+            _note(root, index, reason=reason)
+            _values(root, "reason")[index] = reason
 
 
-def slab_files(variable: Path, index: int) -> list[Path]:
-    """The files of one checkpoint of a variable; a variable with one number a checkpoint has one file."""
-    path = variable / "c" / str(index)
-    return [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
-
-
-def delete_slab(variable: Path, index: int) -> None:
-    """Delete one checkpoint of a variable."""
-    path = variable / "c" / str(index)
-    if path.is_file():
-        path.unlink()
-    else:
-        shutil.rmtree(path, ignore_errors=True)
+def damaged(path: Path, what: str, problem: str) -> UserError:
+    """The error for a trace, something in which is missing or is not what was written."""
+    return UserError(
+        f"{what} of {path} is damaged: {problem}",
+        expected="what was written when it was collected",
+        remedy=f"dynamics verify {path.name.removesuffix('.zarr')} --repair (it says what is damaged, and mends it)",
+    )
 
 
 def check_format(attributes: Mapping[str, Any], path: Path) -> None:
-    """Refuse what is no trace, a trace of a newer version, and one whose attributes were damaged.
+    """Refuse what is no trace, a trace of a newer version, and one whose metadata were damaged.
 
     Raises:
         UserError: with the version found and the versions that this program reads, or the attribute.
     """
+    if intact((path / "zarr.json").read_bytes()) is False:
+        raise damaged(path, "the file zarr.json", "it is not what was written (did another program change it?)")
     if attributes.get("format") != FORMAT:
         raise UserError(
             f"{path} is not a trace: its attribute `format` is {shown(attributes.get('format'))}",
@@ -113,9 +103,17 @@ def discard_unused(path: Path, declaration: TraceDeclaration) -> None:
         return
     root = open_group(path, mode="r")
     check_format(dict(root.attrs), path)
-    digests = root["weights_digest"]
-    assert isinstance(digests, zarr.Array)
-    if root.attrs.get("fingerprint") == declaration.fingerprint() or any(map(str, np.asarray(digests[:]))):
+    if root.attrs.get("fingerprint") == declaration.fingerprint():
+        return
+    try:
+        noted = [str(text) for text in np.asarray(_values(root, MANIFEST)[:])] if MANIFEST in root else []
+        measured = [
+            *map(str, np.asarray(_values(root, "weights_digest")[:])),
+            *(record_of(t).get("slabs") for t in noted),
+        ]
+    except Exception:  # what is damaged may have been measured
+        return
+    if any(measured):
         return
     shutil.rmtree(aside(path), ignore_errors=True)
     os.replace(path, aside(path))  # half deleted, it would be no trace
@@ -154,35 +152,52 @@ class TraceWriter:
 
     def status(self) -> list[Status]:
         """The state of every checkpoint."""
-        try:
-            values: Any = self._array("status")[:]
-        except (RuntimeError, ValueError, OSError) as error:
-            raise UserError(
-                f"the status of {self.path} is damaged: {str(error).splitlines()[0]}",
-                remedy="delete the damaged file under status/c/: that checkpoint is then measured again",
-                expected="readable chunks",
-            ) from error
-        return [cast(Status, str(value)) for value in values]
+        return [cast(Status, str(value)) for value in self._read("status")]
 
     def digest(self, index: int) -> str:
         """sha256 of the weights that a checkpoint was measured with, ``""`` if its data is not there or not whole."""
-        return str(self._array("weights_digest")[index])
+        return str(self._read("weights_digest", index))
 
     def digests(self) -> list[str]:
         """:meth:`digest` of every checkpoint."""
-        return [str(value) for value in np.asarray(self._array("weights_digest")[:])]
+        return [str(value) for value in self._read("weights_digest")]
 
     def revisions(self) -> list[str]:
         """What every checkpoint was pinned to when it was measured, or listed."""
-        return [str(value) for value in np.asarray(self._array("revision")[:])]
+        return [str(value) for value in self._read("revision")]
 
     def reason(self, index: int) -> str:
         """Why a checkpoint failed or is masked."""
-        return str(self._array("reason")[index])
+        return str(self._read("reason", index))
+
+    def recorded(self, index: int) -> tuple[Status, str, str]:
+        """Status, reason and digest as they were noted, or are there where nothing was; for a trace that is damaged."""
+        said = {}
+        for name in ("status", "reason", "weights_digest", MANIFEST):
+            try:
+                said[name] = str(self._array(name)[index]) if name in self._root else ""
+            except Exception:
+                said[name] = ""
+        said |= record_of(said[MANIFEST])
+        return cast(Status, said["status"] or "complete"), said["reason"], said["weights_digest"]
 
     def sketches(self) -> dict[str, np.ndarray]:
-        """What was measured on the weights of every checkpoint (missing: NaN): see :data:`WEIGHTS`."""
-        return {name: np.asarray(self._array(f"{WEIGHTS}/{name}")[:]) for name in ("sketch", "norm", "nonfinite")}
+        """What was measured on the weights of every checkpoint (missing: NaN): see :data:`WEIGHTS`.
+
+        What is damaged is missing, too: a checkpoint that cannot be measured again must not stand in the way of others.
+        """
+        found = {}
+        for name in ("sketch", "norm", "nonfinite"):
+            array = self._array(f"{WEIGHTS}/{name}")
+            try:
+                found[name] = np.asarray(array[:])
+            except Exception:  # whatever reading a damaged chunk raises
+                found[name] = np.full(array.shape, array.fill_value, dtype=array.dtype)
+                for index in range(array.shape[0]):
+                    with suppress(Exception):
+                        found[name][index] = array[index]
+        found["nonfinite"] = np.maximum(found["nonfinite"], 0)
+        return found
 
     def write(self, index: int, group: str, values: Mapping[str, np.ndarray]) -> tuple[int, int]:
         """Write every variable of one probe at one checkpoint; returns (non-finite values, overflowed values).
@@ -209,51 +224,65 @@ class TraceWriter:
 
     def commit(self, index: int, *, digest: str, stored_dtype: str, nonfinite: int, overflowed: int) -> None:
         """Mark a checkpoint complete, after everything else of it is written."""
-        revision = self._declaration.checkpoints[index].revision
-        if (
-            str(self._array("revision")[index]) != revision
-        ):  # the source has another commit for it than when it was listed
-            self._array("revision")[index] = revision
-        for name, value in (
-            ("weights_digest", digest),
-            ("stored_dtype", stored_dtype),
-            ("nonfinite", nonfinite),
-            ("overflowed", overflowed),
-        ):
+        self._pin(index)
+        flags: dict[str, Any] = dict(zip(FLAGS, (digest, stored_dtype, nonfinite, overflowed), strict=True))
+        for name, value in flags.items():
             self._array(name)[index] = value
-        self.mark(index, "complete")
+        self._mark(
+            index, "complete", "", **flags, slabs={v: slab_entry(self.path / v, index) for v in self._variables()}
+        )
 
     def mark(self, index: int, status: Status, reason: str = "") -> None:
-        """Set the state of one checkpoint, the reason before the state."""
-        if reason or self._array("reason")[index] != reason:
+        """Set the state of one checkpoint."""
+        self._mark(index, status, reason)
+
+    def clear(self, index: int) -> None:
+        """Delete whatever there is of one checkpoint, or a killed writer left of it."""
+        if self.digest(index):
+            if self._read("status", index) == "complete":  # who reads it meanwhile shall not miss them
+                self._mark(index, "pending", "")
+            self._array("weights_digest")[index] = ""  # it says that the slabs are whole
+            _note(self._root, index, weights_digest="", slabs={})
+        for variable in self._variables():
+            _delete(self.path / variable, index)
+
+    def forget(self, index: int) -> None:
+        """Delete all that is said of one checkpoint, readable or not, and what there is of it."""
+        for name in ("weights_digest", "status", MANIFEST, *FLAGS[1:], "reason", *self._variables()):
+            _delete(self.path / name, index)
+
+    def _mark(self, index: int, status: Status, reason: str, **about: Any) -> None:
+        """Record the state of a checkpoint and what else changed, then the reason, then the state."""
+        _note(self._root, index, status=status, reason=reason, **about)
+        if reason or self.reason(index) != reason:
             self._array("reason")[index] = reason
         if self._durable:
             os.sync()
         self._array("status")[index] = status
 
-    def clear(self, index: int) -> None:
-        """Delete whatever there is of one checkpoint, or a killed writer left of it."""
-        if self.digest(index):
-            self._array("weights_digest")[index] = ""  # it says that the slabs are whole
-        for group in self._declaration.groups:
-            for variable in group.variables:
-                delete_slab(self.path / group.name / variable.name, index)
+    def _pin(self, index: int) -> None:
+        """Write what a checkpoint is pinned to, where the source has another commit for it than when it was listed."""
+        revision, file = self._declaration.checkpoints[index].revision, "revision/c/0"
+        if self.revisions()[index] == revision:
+            return
+        sealed = sealed_files(self.path)
+        if sealed and (problem := unlike(self.path / file, sealed[file])):
+            raise damaged(self.path, "the array revision", problem)  # which would be rewritten, and so lost
+        self._array("revision")[index] = revision
+        if sealed:
+            rewrite(self.path, written=[file])
+
+    def _variables(self) -> list[str]:
+        return [f"{group.name}/{variable.name}" for group in self._declaration.groups for variable in group.variables]
 
     def _array(self, name: str) -> zarr.Array[Any]:
-        try:
-            array = self._root[name]
-        except Exception as error:  # its metadata may hold any JSON
-            raise self._damaged(name, first_line(error)) from error
-        if not isinstance(array, zarr.Array):
-            raise self._damaged(name, "it is no array")
-        return array.with_config({"write_empty_chunks": True})
+        return _values(self._root, name)
 
-    def _damaged(self, name: str, what: str) -> UserError:
-        return UserError(
-            f"the array {name} of {self.path} cannot be used: {what}",
-            expected="the arrays that the trace was created with",
-            remedy="restore its files from a copy, or move the trace away and collect the run anew",
-        )
+    def _read(self, name: str, index: Any = ...) -> Any:
+        try:
+            return np.asarray(self._array(name)[index])
+        except Exception as error:  # whatever reading a damaged chunk raises
+            raise damaged(self.path, f"the array {name}", first_line(error)) from error
 
     def _record_visits(self) -> None:
         """The run as it is now, where it differs from the one that began the trace in what it visits alone."""
@@ -271,6 +300,9 @@ class TraceWriter:
                 orphan.unlink()
             else:  # an older version of this program wrote features there
                 shutil.rmtree(orphan, ignore_errors=True)
+        root, copy = (self.path / "zarr.json").read_bytes(), self.path / ROOT_COPY
+        if MANIFEST in self._root and not (copy.is_file() and copy.read_bytes() == root):
+            put_file(copy, root)  # the last writer was killed between the two
         sweep_derived(self.path)
 
 
@@ -289,11 +321,13 @@ def open_group(path: Path, *, mode: Any) -> zarr.Group:
     """The trace's root group.
 
     Raises:
-        UserError: when there is no Zarr group.
+        UserError: when there is no Zarr group, or it cannot be read.
     """
     try:
         return zarr.open_group(path, mode=mode, zarr_format=3)
     except Exception as error:  # zarr.json may hold any JSON, or none
+        if (path / ROOT_COPY).is_file():
+            raise damaged(path, "the file zarr.json", "it is missing, or cannot be read") from error
         there = path.is_dir()
         raise UserError(
             f"{path} is not a trace: {first_line(error) if there else 'there is no such folder'}",
@@ -302,3 +336,37 @@ def open_group(path: Path, *, mode: Any) -> zarr.Group:
             if there
             else "correct the path, or collect the run: dynamics collect NAME",
         ) from error
+
+
+def _values(root: zarr.Group, name: str) -> zarr.Array[Any]:
+    path = Path(str(root.store_path).removeprefix("file://"))
+    try:
+        array = root[name]
+    except Exception as error:  # its metadata may hold any JSON
+        raise damaged(path, f"the array {name}", first_line(error)) from error
+    if not isinstance(array, zarr.Array):
+        raise damaged(path, f"the array {name}", "it is no array")
+    return array.with_config({"write_empty_chunks": True})
+
+
+def _note(root: zarr.Group, index: int, **changes: Any) -> None:
+    """Change the record of one checkpoint, in a trace that keeps them."""
+    if MANIFEST not in root:
+        return
+    array = _values(root, MANIFEST)
+    try:
+        before = str(array[index])
+    except Exception:
+        before = ""  # what it lacks shows as damage
+    record = json.dumps(record_of(before) | changes, ensure_ascii=False, sort_keys=True)
+    if record != before:
+        array[index] = record
+
+
+def _delete(variable: Path, index: int) -> None:
+    """Delete one checkpoint of a variable."""
+    path = variable / "c" / str(index)
+    if path.is_file():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)

@@ -92,7 +92,7 @@ def test_a_schedule_from_the_command_line_is_recorded_and_counts(dynamics: Dynam
     assert "not scheduled" not in said and "failed           1  steps 2" in said
 
 
-def test_verify_finds_a_damaged_coordinate(dynamics: Dynamics, collected: Path) -> None:
+def test_verify_finds_a_damaged_coordinate_and_repair_writes_it_again(dynamics: Dynamics, collected: Path) -> None:
     trace = collected / "traces/mine.zarr"
     for place, name in (("induction_repeats", "text"), ("", "tokens"), ("", "label")):
         (file,) = [p for p in (trace / place / name / "c").rglob("*") if p.is_file()]
@@ -102,8 +102,9 @@ def test_verify_finds_a_damaged_coordinate(dynamics: Dynamics, collected: Path) 
             said = dynamics("verify", "mine")
             assert said.code == 1 and "Traceback" not in said.err, said
             assert f"  {place}/{name}: ".replace(" /", " ") in said.out, said.out
-            assert "1 damaged; collect it anew" in said.out
-        file.write_bytes(whole)
+            assert "1 damaged; `dynamics verify mine --repair` mends" in said.out
+        assert dynamics("verify", "mine", "--repair").code == 0
+        assert file.read_bytes() == whole
     assert dynamics("verify", "mine").code == 0
 
 

@@ -20,6 +20,7 @@ import dynamics
 from checkpoints.errors import UserError
 from checkpoints.series import Checkpoint
 from dynamics.store import FORMAT_VERSION, Group, Trace, TraceDeclaration, TraceWriter, open_trace
+from dynamics.store.create import put_attributes
 from dynamics.store.declaration import chunk_shape
 from dynamics.store.variable import Variable
 from tests.store.declared import TEXT, declare, fill, values
@@ -215,7 +216,7 @@ def test_the_trace_explains_itself(tmp_path: Path) -> None:
 def test_a_newer_format_version_is_refused_with_both_versions(tmp_path: Path) -> None:
     declaration = declare()
     fill(tmp_path / "t.zarr", declaration)
-    zarr.open_group(tmp_path / "t.zarr", mode="r+").attrs["format_version"] = FORMAT_VERSION + 1
+    put_attributes(tmp_path / "t.zarr", {"format_version": FORMAT_VERSION + 1})
     for attempt in (open_trace, Trace, lambda path: TraceWriter(path, declaration)):
         with pytest.raises(UserError, match=rf"version {FORMAT_VERSION + 1}(.|\n)*version {FORMAT_VERSION} or older"):
             attempt(tmp_path / "t.zarr")

@@ -1,0 +1,294 @@
+"""Whichever file of a trace is damaged, ``verify`` says so, no reader takes it for what was measured, and a repair mends it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import dynamics
+from checkpoints.errors import UserError
+from dynamics.progress import Reporter
+from dynamics.runs.config import Run
+from dynamics.store import (
+    FeatureTable,
+    Trace,
+    TraceDeclaration,
+    TraceWriter,
+    open_trace,
+    read_result,
+    remark,
+    write_features,
+    write_result,
+    writer_lock,
+)
+from dynamics.store.damage import trace_damage
+from dynamics.store.manifest import MANIFEST, ROOT_COPY
+from tests.conftest import MadeOnce
+from tests.store.declared import declare, fill, snapshot
+
+SETTINGS = {"method": "chain", "site": "resid_post", "layer": 0, "joint": False, "key": "k"}
+
+
+def whole_trace(path: Path, **changes: Any) -> None:
+    """Two complete checkpoints, one that failed; a result and features."""
+    writer = fill(path, declare(**changes), (0, 1))
+    writer.mark(2, "failed", "its files are cut off")
+    steps = Trace(path).steps
+    result = xr.Dataset({"curve": ("checkpoint", steps * 0.5)}, coords={"step": ("checkpoint", steps)})
+    about = xr.Dataset({"fvu": ("snapshot", [0.5, 0.25])}, coords={"snapshot": steps[:2]})
+    probe = xr.Dataset({"activation": (("snapshot", "prompt"), np.ones((2, 4), dtype=np.float32))})
+    with writer_lock(path):
+        write_result(path, "made", result, {"text": "said"})
+        write_features(path, "main", about, {"mine": probe}, SETTINGS)
+
+
+def damages(files: dict[str, bytes], name: str) -> Iterator[tuple[str, bytes | None]]:
+    """Five ways in which a file may be another than was written."""
+    content, middle = files[name], len(files[name]) // 2
+    yield "deleted", None
+    yield "emptied", b""
+    yield "truncated", content[:-1]
+    yield "flipped", content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    last = name.rsplit("/", 1)[-1]
+    others = (c for n, c in files.items() if n.rsplit("/", 1)[-1] == last and c != content)
+    yield "replaced", next(others, b"another file")
+
+
+def put(file: Path, content: bytes | None) -> None:
+    file.unlink() if content is None else file.write_bytes(content)
+
+
+@pytest.mark.parametrize("layout", ["local", "sharded"])
+def test_whichever_file_is_damaged_in_whatever_way_it_is_noticed(tmp_path: Path, layout: Any) -> None:
+    path = tmp_path / "t.zarr"
+    whole_trace(path, layout=layout)
+    files = snapshot(path)
+    assert trace_damage(path) == [] and len(files) > 80
+    unseen = []
+    for number, name in enumerate(files):
+        # all five of every file are tried by benchmarks/fault_damage.py
+        what, content = list(damages(files, name))[number % 5]
+        put(path / name, content)
+        if not trace_damage(path):
+            unseen.append(f"{name} {what}")
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(files[name])
+    assert unseen == []
+    assert trace_damage(path) == []
+
+
+def test_no_reader_takes_a_missing_chunk_of_a_complete_checkpoint_for_what_was_measured(tmp_path: Path) -> None:
+    for layout in ("local", "sharded"):
+        path = tmp_path / layout / "t.zarr"
+        whole_trace(path, layout=layout)
+        whole = Trace(path).values("mine", "predicted")
+        slab = path / "mine/predicted/c/1"
+        (file,) = [p for p in slab.rglob("*") if p.is_file()]
+        content = file.read_bytes()
+        for damage in (None, b""):
+            put(file, damage)
+            trace = Trace(path)
+            reads = {
+                "values": lambda trace=trace: trace.values("mine", "predicted"),
+                "each": lambda trace=trace: dict(trace.each("mine", "predicted")),
+                "lazily": lambda path=path: open_trace(path)["mine"]["predicted"].sel(step=10).values,
+                "by dask": lambda path=path: open_trace(path, chunks={})["mine"]["predicted"].mean().compute(),
+            }
+            for how, read in reads.items():
+                with pytest.raises(UserError, match=r"step 10 of mine/predicted(.|\n)*verify t --repair") as error:
+                    read()
+                assert "missing or empty" in str(error.value), how
+            # what was not damaged can be read, and what was never measured is missing
+            assert np.isfinite(trace.values("mine", "answer_logprob")[:2]).all()
+            assert np.isnan(trace.values("mine", "answer_logprob")[2]).all()
+        put(file, content[:-1] + bytes([content[-1] ^ 1]))
+        with pytest.raises(UserError, match="verify t --repair"):
+            Trace(path).values("mine", "predicted")
+        file.write_bytes(content)
+        np.testing.assert_array_equal(Trace(path).values("mine", "predicted"), whole)
+
+
+def test_damaged_metadata_coordinates_and_derived_data_are_not_read_either(tmp_path: Path) -> None:
+    path = tmp_path / "t.zarr"
+    whole_trace(path)
+    files = snapshot(path)
+    digit = files["zarr.json"].replace(b'"declared"', b'"declarez"', 1)
+    for name, content in (("zarr.json", digit), ("zarr.json", b""), ("zarr.json", None), ("step/c/0", None)):
+        put(path / name, content)
+        with pytest.raises(UserError, match="verify t --repair"):
+            Trace(path)
+        (path / name).write_bytes(files[name])
+    for content in (None, files["mine/text/c/0"][:-1], files["other/text/c/0"]):
+        put(path / "mine/text/c/0", content)
+        with pytest.raises(UserError, match=r"mine/text(.|\n)*verify t --repair"):
+            Trace(path).label("mine", "text")
+        (path / "mine/text/c/0").write_bytes(files["mine/text/c/0"])
+    for name in ("results/made/curve/c/0", "results/made/zarr.json"):
+        for what, content in damages(files, name):
+            put(path / name, content)
+            assert read_result(path, "made") is None, what
+            (path / name).write_bytes(files[name])
+    assert read_result(path, "made") is not None
+    opened = FeatureTable(path, "main")
+    put(path / "features/main/mine/activation/c/0/0", None)
+    with pytest.raises(UserError, match="features/main/mine/activation"):
+        opened.read("mine")["activation"].load()
+
+
+def test_what_is_said_of_a_checkpoint_that_was_not_measured_is_held_against_what_was_noted(tmp_path: Path) -> None:
+    path = tmp_path / "t.zarr"
+    writer = fill(path, declare(), (0,))
+    writer.mark(1, "masked", "left out")
+    with writer_lock(path):
+        remark(path, [2], "not visited")
+    assert trace_damage(path) == []
+    for name, index in (("status", 1), ("reason", 1), ("reason", 2), (MANIFEST, 1), (MANIFEST, 2), ("nonfinite", 0)):
+        file = path / name / "c" / str(index)
+        content = file.read_bytes()
+        file.unlink()
+        assert [d.step for d in trace_damage(path)] == [(0, 10, 200)[index]], name
+        file.write_bytes(content)
+
+
+def test_a_writer_that_was_killed_before_the_last_mark_leaves_a_trace_that_can_be_collected_on(tmp_path: Path) -> None:
+    path = tmp_path / "t.zarr"
+    writer = fill(path, declare(), (0, 1))
+    for name in ("status", MANIFEST):  # the last that is written, and the one before
+        (path / name / "c" / "1").unlink()
+        assert Trace(path).complete.tolist() == [True, False, False]
+    assert trace_damage(path) == []
+    fill(path, declare(), (1,))
+    assert trace_damage(path) == [] and Trace(path).complete.tolist() == [True, True, False]
+    (path / ROOT_COPY).unlink()
+    assert [d.variable for d in trace_damage(path)] == [ROOT_COPY]
+    TraceWriter(path, declare())
+    assert trace_damage(path) == [] and writer.digest(1) == "digest1"
+
+
+def test_a_record_does_not_grow_with_the_number_of_checkpoints(tmp_path: Path) -> None:
+    checkpoints = tuple(dynamics_checkpoint(step) for step in range(40))
+    path = tmp_path / "t.zarr"
+    writer = fill(path, declare(checkpoints=checkpoints), (0, 39))
+    first, last = ((path / MANIFEST / "c" / str(i)).stat().st_size for i in (0, 39))
+    assert abs(first - last) < 20
+    small = fill(tmp_path / "s.zarr", declare(checkpoints=checkpoints[:2]), (0,))
+    noted = [len(dict(w.attributes)["files"]) for w in (writer, small)]
+    assert noted[0] == noted[1]
+
+
+def dynamics_checkpoint(step: int) -> Any:
+    from checkpoints.series import Checkpoint
+
+    return Checkpoint(step, f"step{step}")
+
+
+# --- repair
+
+
+def run_of(series: Path) -> Run:
+    return Run.model_validate(
+        {
+            "series": {"kind": "folder", "path": str(series)},
+            "analyses": [{"name": "induction", "options": {"prompts": 8, "period": 4}}],
+            "device": "cpu",
+        }
+    )
+
+
+@pytest.fixture
+def collected(made_once: MadeOnce, tiny_series: Path, tmp_path: Path) -> Path:
+    """A folder with a series of its own and a complete trace of it."""
+    run = run_of(tiny_series)
+    made = made_once("collected", lambda folder: dynamics.collect("mine", run=run, traces=folder / "traces"))
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(tiny_series, tmp_path / "series")
+    return tmp_path
+
+
+def test_a_repair_writes_measures_and_derives_again_until_every_byte_is_as_it_was(collected: Path) -> None:
+    path, run = collected / "traces/mine.zarr", run_of(collected / "series")
+    dynamics.analyse("mine", run=run, traces=collected / "traces")
+    before = snapshot(path)
+    results = [n for n in before if n.startswith("results/induction/")]
+    chosen = [
+        *("zarr.json", "status/zarr.json", "induction_repeats/zarr.json", "induction_repeats/token_loss/zarr.json"),
+        *("weights/step/zarr.json", "results/zarr.json", "tokens/c/0", "induction_repeats/text/c/0", "step/c/0"),
+        *("status/c/1", "weights_digest/c/2", "nonfinite/c/3", f"{MANIFEST}/c/4", "weights/sketch/c/5/0"),
+        *(results[3], results[-1]),
+    ]
+    for number, name in enumerate(chosen):
+        put(path / name, list(damages(before, name))[number % 5][1])
+    assert [d.variable for d in dynamics.verify("mine", run=run, traces=collected / "traces")] == ["zarr.json"]
+    damage = dynamics.verify("mine", run=run, traces=collected / "traces", repair=True)
+    assert len(damage) > 12 and all(d.repaired for d in damage)
+    assert dynamics.verify("mine", run=run, traces=collected / "traces") == []
+    after = snapshot(path)
+    assert {n for n in before.keys() | after.keys() if before.get(n) != after.get(n)} == set()
+
+
+def test_a_checkpoint_whose_weights_are_others_by_now_is_not_mixed_in(
+    collected: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, run = collected / "traces/mine.zarr", run_of(collected / "series")
+    shutil.copy(collected / "series/step6/model.safetensors", collected / "series/step3/model.safetensors")
+    (collected / "series/step2/model.safetensors").write_bytes(b"cut off")
+    for index in (1, 2, 3):  # steps 1, 2 and 3
+        (path / "weights/norm/c" / str(index)).write_bytes(b"")
+    before = snapshot(path)
+    damage = dynamics.verify("mine", run=run, traces=collected / "traces", repair=True, reporter=Reporter())
+    assert {d.step: d.repaired for d in damage} == {1: True, 2: False, 3: False}
+    said = " ".join(capsys.readouterr().err.split())
+    assert re.search(r"step 3 stays as it is: the weights at \S+ are not those .* Give them back", said), said
+    assert "step 2 cannot be measured again, and stays as it is" in said
+    after = snapshot(path)
+    changed = {n for n in before.keys() | after.keys() if before.get(n) != after.get(n)}
+    assert changed == {"weights/norm/c/1"}
+
+
+def test_a_trace_of_an_earlier_version_is_read_and_verify_says_what_it_lacks(
+    collected: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, run = collected / "traces/mine.zarr", run_of(collected / "series")
+    unsealed(path)
+    where: dict[str, Any] = {"run": run, "traces": collected / "traces"}
+    assert dynamics.verify("mine", **where, reporter=Reporter()) == []
+    assert "noted no digests" in capsys.readouterr().err
+    assert dynamics.collect("mine", **where).already == [0, 1, 2, 3, 6, 12]
+    shutil.rmtree(path / "induction_repeats/token_loss/c/3")
+    (path / "induction_repeats/text/c/0").write_bytes(b"nonsense")
+    found = dynamics.verify("mine", **where)
+    assert {(d.step, d.variable) for d in found} == {
+        (3, "induction_repeats/token_loss"),
+        (None, "induction_repeats/text"),
+    }
+    with pytest.raises(UserError, match="verify mine --repair"):
+        Trace(path).values("induction_repeats", "token_loss")
+    assert all(d.repaired for d in dynamics.verify("mine", **where, repair=True))
+    assert Trace(path).complete.all()
+
+
+def unsealed(path: Path) -> None:
+    """As an earlier version of this program wrote it: without a manifest."""
+    import json
+
+    root = json.loads((path / "zarr.json").read_text())
+    for name in ("files", "digest"):
+        del root["attributes"][name]
+    root["attributes"]["coordinates"] = root["attributes"]["coordinates"].replace(f" {MANIFEST}", "")
+    listed = root["consolidated_metadata"]["metadata"]
+    for name in [n for n in listed if n == MANIFEST or n.startswith("results")]:
+        del listed[name]
+    (path / "zarr.json").write_text(json.dumps(root))
+    shutil.rmtree(path / MANIFEST)
+
+
+def test_a_trace_is_declared_with_its_manifest_so_that_no_probe_takes_the_name() -> None:
+    with pytest.raises(UserError, match="cannot be called 'manifest'"):
+        TraceDeclaration((), (declare().groups[0].__class__(MANIFEST, "", {"text": ("x",)}, ()),))
