@@ -118,7 +118,14 @@ class FolderSeries(Series):
                 remedy="correct `series.config`; relative paths are relative to the runs file",
             )
         self._root = config.path if config.path.is_dir() else config.path.parent
-        self.layout, found = choose(config.path, config.layout, self._options)
+        try:
+            self.layout, found = choose(config.path, config.layout, self._options)
+        except OSError as error:  # a folder that is not ours, or goes while we look
+            raise UserError(
+                f"{error.filename or config.path} cannot be read: {error.strerror or error}",
+                expected="a folder that stays, and may be read",
+                remedy="run the same command again, or let its owner give you access",
+            ) from error
         self._layout = LAYOUTS[self.layout]
         per_step = config.tokens_per_step
         checkpoints = [
@@ -129,8 +136,7 @@ class FolderSeries(Series):
         self._contradictions = {f.step: f.contradiction for f in found.checkpoints if f.contradiction}
         self.checkpoints = ordered(checkpoints, where=str(config.path))
         # a file that says its step itself may be overwritten with the next one while the series is visited
-        single = [c.revision for c in self.checkpoints if (self._root / c.revision).is_file()]
-        self._listed = {revision: files_state([self._root / revision]) for revision in single}
+        self._listed = {f.revision: f.state for f in found.checkpoints if f.state}
 
     @property
     def tokenizer_folder(self) -> Path:

@@ -20,7 +20,7 @@ from .tensors import TensorInfo, unreadable
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["files_state", "fill", "read_header", "read_safetensors"]
+__all__ = ["FilesState", "files_state", "fill", "read_header", "read_safetensors"]
 
 _DTYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
@@ -41,7 +41,10 @@ class _Part(NamedTuple):
     stop: int
 
 
-def files_state(files: Iterable[Path]) -> tuple[tuple[str, int, int, int, int], ...]:
+FilesState = tuple[tuple[str, int, int, int, int], ...]
+
+
+def files_state(files: Iterable[Path]) -> FilesState:
     """What changes when any of some files is written or replaced: sizes, times and inodes.
 
     The time of change is there because the time of modification can be set back, as copying tools do.

@@ -119,9 +119,12 @@ def choice_in(folder: Path) -> Choice:
     """:func:`choose_files` of a folder.
 
     Raises:
-        CheckpointError: when an index cannot be read.
+        CheckpointError: when an index cannot be read, or the folder cannot be listed.
     """
-    names = [path.name for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
+    try:
+        names = [path.name for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
+    except OSError as error:  # deleted meanwhile, or not ours
+        raise unreadable(folder, error) from error
     indices = [f"{stem}.{suffix}.index.json" for stem, suffix, _ in _FORMATS]
     return choose_files(names, {name: _indexed(folder / name) for name in indices if name in names})
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ..configs import read_config
 from ..errors import CheckpointError
+from ..files.owned import FilesState
 from ..files.tensors import TensorInfo
 from ..files.torchfile import KeptFile
 from ..loading import Prepared, stored_dtype
@@ -47,6 +48,7 @@ class FoundCheckpoint(NamedTuple):
         tokens: tokens seen, where the files say it.
         numbered: whether its name says the step, too; else it is one of those that are called final, last, ...
         contradiction: what else it says of its step, as a clause; empty where nothing contradicts.
+        state: of the file whose content said the step, from before it was read for that (``files_state``); else empty.
     """
 
     step: int
@@ -54,6 +56,7 @@ class FoundCheckpoint(NamedTuple):
     tokens: int | None = None
     numbered: bool = True
     contradiction: str = ""
+    state: FilesState = ()
 
 
 class Found(NamedTuple):

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError
+from ..files.owned import files_state
 from ..files.tensors import TensorInfo
 from ..files.torchfile import contents, plain_names, state_dict_at, tensors_at
 from ..files.weights import files_digest
@@ -58,12 +59,14 @@ def find(root: Path, options: LayoutOptions) -> Found:
     """The file itself, or every ``ckpt*.pt`` in the folder and its sub-folders; the step is ``iter_num`` inside."""
     candidates, base = [root], root.parent
     if not root.is_file():
-        candidates, base = sorted([*root.glob("ckpt*.pt"), *root.glob("*/ckpt*.pt")]), root
+        there = [*root.glob("ckpt*.pt"), *root.glob("*/ckpt*.pt")]
+        candidates, base = sorted(file for file in there if file.is_file()), root
     if options.pattern is not None:
         candidates = [file for file in candidates if _named(file, root, options) is not None]
     steps: dict[Path, int] = {}
     faults: dict[Path, CheckpointError] = {}
     named = {file: step for file in candidates if (step := _named(file, root, options)) is not None}
+    states = {file: files_state([file]) for file in candidates}
     for file in candidates:
         try:
             steps[file] = _step(file, _contents(file))
@@ -76,7 +79,8 @@ def find(root: Path, options: LayoutOptions) -> Found:
     if options.pattern is not None:
         return Found([FoundCheckpoint(step, names[file]) for file, step in named.items()])
     found = [
-        FoundCheckpoint(s, names[f], numbered=f in named) for f, s in ({f: named[f] for f in faults} | steps).items()
+        FoundCheckpoint(s, names[f], numbered=f in named, state=states[f])
+        for f, s in ({f: named[f] for f in faults} | steps).items()
     ]
     return Found(with_contradictions(found, {names[f]: s for f, s in named.items() if f not in faults}))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import CheckpointError, UserError
+from ..files.owned import FilesState, files_state
 from ..files.tensors import TensorInfo
 from ..files.torchfile import contents, plain_names, state_dict_at, tensors_at, tensors_digest
 from ..files.weights import files_digest
@@ -38,6 +39,7 @@ class _File(NamedTuple):
         epoch: inside.
         copies: keys of other state dicts in it.
         fault: why it cannot be read.
+        state: of the file before it was read.
     """
 
     name: str
@@ -47,6 +49,7 @@ class _File(NamedTuple):
     epoch: int | None = None
     copies: tuple[str, ...] = ()
     fault: CheckpointError | None = None
+    state: FilesState = ()
 
 
 def find(root: Path, options: LayoutOptions) -> Found:
@@ -68,7 +71,7 @@ def find(root: Path, options: LayoutOptions) -> Found:
         elif said is None and epochs:
             said = file.epoch
         if said is not None:
-            found.append(FoundCheckpoint(said, file.name, numbered=file.number is not None))
+            found.append(FoundCheckpoint(said, file.name, numbered=file.number is not None, state=file.state))
         elif file.fault is not None:
             left_out[file.name] = f"its name says no step, and {file.fault.observed}"
         else:
@@ -94,7 +97,8 @@ def _look(path: Path, options: LayoutOptions) -> _File | None:
         named = file_step(path.name)
     if named is None and (options.pattern is not None or not is_last(path.name)):
         return None
-    file = _File(path.name, *(named or (None, False)))
+    number, is_epoch = named or (None, False)
+    file = _File(path.name, number, is_epoch, state=files_state([path]))
     try:
         content = contents(path)
         keys = _key_path(path, content, "")
@@ -152,6 +156,7 @@ def _key_path(file: Path, content: Any, index: str) -> KeyPath:
 
 
 def _in_file(file: Path, options: LayoutOptions) -> list[FoundCheckpoint]:
+    state = files_state([file])
     content = contents(file)
     listed = state_dict_list(content)
     if listed is not None:
@@ -160,7 +165,7 @@ def _in_file(file: Path, options: LayoutOptions) -> list[FoundCheckpoint]:
     keys = _key_path(file, content, "")
     named, step = file_step(file.name), recorded_step(content)
     said = [step] if step is not None else [named[0]] if named else None
-    return [FoundCheckpoint(step, file.name) for step in _steps(file, Listed([keys], said), options)]
+    return [FoundCheckpoint(step, file.name, state=state) for step in _steps(file, Listed([keys], said), options)]
 
 
 def _steps(file: Path, listed: Listed, options: LayoutOptions) -> list[int]:

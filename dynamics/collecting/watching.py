@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from checkpoints.errors import CheckpointError, StoppedError, UserError
-from checkpoints.files.owned import files_state
+from checkpoints.files.owned import FilesState, files_state
 from checkpoints.files.tensors import TensorInfo
 from checkpoints.loading import Prepared
 from checkpoints.local import FolderConfig, FolderSeries
@@ -72,9 +72,6 @@ class _Watched(Series):
         return self._folder.contradictions()
 
 
-_State = tuple[tuple[str, int, int, int, int], ...]
-
-
 @dataclass
 class _Job:
     """What is known of a job from one look to the next.
@@ -91,8 +88,8 @@ class _Job:
 
     folder: FolderSeries | None = None
     problem: UserError | None = None
-    seen: dict[str, _State] = field(default_factory=dict)
-    tried: dict[int, _State] = field(default_factory=dict)
+    seen: dict[str, FilesState] = field(default_factory=dict)
+    tried: dict[int, FilesState] = field(default_factory=dict)
     met: dict[str, int] = field(default_factory=dict)
     waiting: dict[int, str] = field(default_factory=dict)
     settling: bool = False
@@ -278,7 +275,7 @@ def _ended(config: FolderConfig, job: _Job, total: Collected, until: int | None,
 _CHANGING = "it is still being written"
 
 
-def _files(folder: FolderSeries, checkpoint: Checkpoint) -> _State:
+def _files(folder: FolderSeries, checkpoint: Checkpoint) -> FilesState:
     """What changes when anything in a checkpoint does; empty while it is being deleted."""
     path = folder.fetch(checkpoint)
     try:
@@ -287,7 +284,7 @@ def _files(folder: FolderSeries, checkpoint: Checkpoint) -> _State:
         return ()
 
 
-def _unfinished(folder: FolderSeries, checkpoint: Checkpoint, state: _State, before: _State | None) -> str:
+def _unfinished(folder: FolderSeries, checkpoint: Checkpoint, state: FilesState, before: FilesState | None) -> str:
     """Why a checkpoint is not whole yet; empty once nothing in it changed between two looks and its tensors can be listed."""
     if not state or state != before:
         return _CHANGING

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 from checkpoints.errors import UserError
+from checkpoints.files.owned import read_safetensors
 from checkpoints.foreign import read_json
 
 from .dictionary import Dictionary
@@ -85,14 +86,8 @@ class _Tensors:
     """The tensors of one file, in float32."""
 
     def __init__(self, file: Path, device: str) -> None:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
         self.file = file
-        try:
-            self._all = load_file(file, device=device)
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{file} cannot be read: {error}", expected="a whole safetensors file") from error
+        self._all = {name: tensor.to(device) for name, tensor in read_safetensors(file)[0].items()}
 
     def __contains__(self, name: str) -> bool:
         return name in self._all
