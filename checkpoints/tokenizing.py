@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from .errors import CheckpointError, UserError
+from .configs import quiet
+from .errors import CheckpointError, UserError, first_line
+from .foreign import read_json
 
-__all__ = ["load_tokenizer", "tokenizer_difference", "word_tokenizer"]
+__all__ = ["load_tokenizer", "refused", "tokenizer_difference", "word_tokenizer"]
 
 _UNKNOWN = "[unknown]"
 
@@ -20,26 +23,75 @@ def load_tokenizer(folder: Path) -> Any:
     """The fast tokenizer in a local folder (character offsets need a fast one).
 
     Raises:
-        CheckpointError: when there is none or it cannot be read.
+        CheckpointError: when there is none or it cannot be used, with the file that is at fault.
     """
-    from transformers import AutoTokenizer
-
     if not folder.is_dir():
         raise CheckpointError(f"there is no folder {folder}", expected="the folder of a tokenizer")
-    try:
+    with refused(lambda: _at_fault(folder)), quiet():
+        from transformers import AutoTokenizer
+
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, use_fast=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"no usable tokenizer in {folder}: {str(error).splitlines()[0]}",
-            expected="a tokenizer.json that transformers can read",
-            remedy="name the tokenizer's folder as `series.tokenizer` in the runs file",
-        ) from error
+        if tokenizer.is_fast:
+            _require_usable(tokenizer)
     if not tokenizer.is_fast:
         raise CheckpointError(
             f"the tokenizer in {folder} is a slow one, which cannot tell which token holds which character",
             expected="a fast tokenizer (tokenizer.json)",
         )
     return tokenizer
+
+
+@contextmanager
+def refused(what: Callable[[], str]) -> Iterator[None]:
+    """Whatever goes wrong in here is the tokenizer's fault: its files may hold anything, and its library panics, too.
+
+    Raises:
+        CheckpointError: for every exception but those that end a program, with ``what`` it is that cannot be used.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, MemoryError, UserError):
+        raise
+    except BaseException as error:  # a panic of the library in Rust is no Exception
+        raise CheckpointError(
+            f"{what()}: {first_line(error)}",
+            expected="a tokenizer.json that transformers can read",
+            remedy="name the tokenizer's folder as `series.tokenizer` in the runs file",
+        ) from error
+
+
+def _require_usable(tokenizer: Any) -> None:
+    """Ask for what will be asked for later, so that settings of a wrong type show now."""
+    ids = list(range(len(tokenizer)))
+    texts = tokenizer.convert_ids_to_tokens(ids)
+    special = (tokenizer.unk_token_id, tokenizer.mask_token_id, *tokenizer.all_special_ids)
+    if not ids or set(special) - {None, *ids}:
+        raise ValueError(f"{len(ids)} tokens, of which special ones have the ids {special}")
+    tokenizer([""], return_offsets_mapping=True, return_special_tokens_mask=True)
+    tokenizer.decode(ids[:1] + [i for i, text in enumerate(texts) if text is not None][-1:])
+
+
+def _at_fault(folder: Path) -> str:
+    """The file of a tokenizer that does not load by itself, in words."""
+    files = [
+        folder / f"{name}.json" for name in ("tokenizer", "tokenizer_config", "special_tokens_map", "added_tokens")
+    ]
+    for file in files:
+        try:
+            if file.exists():
+                read_json(file, dict)
+        except (OSError, ValueError) as error:
+            return f"{file} cannot be read ({error})"
+    if files[0].exists():
+        from tokenizers import Tokenizer
+
+        try:
+            Tokenizer.from_file(str(files[0]))
+        except BaseException:  # as above
+            return f"{files[0]} cannot be used"
+        names = " or ".join(file.name for file in files[1:] if file.exists())
+        return f"{folder}: the tokenizer.json can be read, but not with {names or 'the config.json beside it'}"
+    return f"no usable tokenizer in {folder}"
 
 
 def tokenizer_difference(one: Path, other: Path) -> str:

@@ -69,7 +69,7 @@ def plan(context: Context, options: Options) -> Sequence[Request]:
     )
     requests = [
         Request(
-            sum_probe(context.tokenizer, sums, options.per_context, options.seed),
+            sum_probe(sums, options.per_context, options.seed),
             (Answers(candidates=True), Activations("resid_post"), selectivity),
         ),
         Request(number_probe(), (Activations("resid_post", ("number",)),)),

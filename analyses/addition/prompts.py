@@ -1,12 +1,15 @@
 """Prompts of addition: sums in three contexts, and single numbers, for the organism's language and for English.
 
-In the organism's language every digit is a token, and a sum is asked digit by digit with the earlier digits given;
-in natural language a two-digit number is one token in Pythia's tokenizer, and a sum is asked as a whole.
+In the organism's language every digit is a token, and a sum is asked digit by digit with the earlier digits given. In English it
+depends on the tokenizer, which is asked and not known by name: where a number below 100 is one token behind the question (GPT-2,
+Pythia, BERT; Llama 3, which never puts a space into a number), a sum is asked as a whole; where numbers are split (Llama 2,
+Gemma, Qwen, SmolLM), digit by digit. Of several ways to put a question (:data:`_WAYS`) the first is taken in which what is
+asked for is one token.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +17,9 @@ import numpy as np
 
 from checkpoints.errors import UserError
 from checkpoints.organism.worlds import addition as world
-from dynamics.probes import Label, Probe, single_token
+from dynamics.probes import Label, Probe
 from dynamics.probes.drawing import Prompt, to_probe
+from dynamics.probes.encoding import encode, single_tokens
 from dynamics.probes.sources import choose_source
 
 __all__ = [
@@ -36,14 +40,30 @@ __all__ = [
 SUMS, NUMBERS = "addition_sums", "addition_numbers"
 ONES, GRID = "addition_ones", "addition_grid"
 
-_NATURAL: dict[str, Callable[[int, int], tuple[str, str]]] = {
-    "plain": lambda a, b: (f"{a}+{b}=", f"{a + b}"),
-    "words": lambda a, b: (f"The sum of {a} and {b} is", f" {a + b}"),
-    "citation": lambda a, b: (
-        f"The journal was founded in 19{a} and volume 1 appeared a year later. Volume {b} appeared in",
-        f" {1900 + a + b}",
+_CITATION = "The journal was founded in {start}{a} and volume 1 appeared a year later. Volume {b} appeared in"
+
+_Way = tuple[str, str, str]
+
+_WAYS: dict[str, tuple[_Way, ...]] = {
+    "plain": (("{a}+{b}=", "", ""), ("{a} + {b} =", "", " "), ("{a} + {b} =", " ", "")),
+    "words": (("The sum of {a} and {b} is", "", " "), ("The sum of {a} and {b} is", " ", "")),
+    "citation": (
+        (_CITATION.replace("{start}", "19"), "", " 19"),
+        (_CITATION.replace("{start}", "19"), " 19", ""),
+        # in groups of three digits a year is two tokens of which neither is the sum
+        (_CITATION.replace("{start}", "'"), " '", ""),
     ),
 }
+"""Context to ways of asking: the question, what of the answer is given, what the answer begins with. The number follows."""
+
+
+def _asked(way: _Way, a: int, b: int, digit: str) -> tuple[str, str]:
+    """A sum below 100 in one of the ways up to a digit, or as a whole, and the right answer."""
+    question, given, start = way
+    text, total = question.format(a=a, b=b) + given, str(a + b)
+    if digit == "sum":
+        return text, start + total
+    return (text + start + total[0], total[1]) if digit == "ones" else (text, start + total[0])
 
 
 @dataclass(frozen=True)
@@ -56,7 +76,6 @@ class SumPrompts:
         modulus: the last answer is the sum modulo this.
         most: the largest sum that can be asked.
         operands: those that are asked about, in both orders.
-        example: an answer, which has to be one token.
     """
 
     about: str
@@ -65,7 +84,6 @@ class SumPrompts:
     modulus: int
     most: int
     operands: tuple[tuple[int, int], ...]
-    example: str
 
     def last(self, a: int, b: int, context: str) -> tuple[str, str]:
         """A sum up to its last digit, or to the whole sum where that is one token, and the right answer.
@@ -83,26 +101,71 @@ ORGANISM = SumPrompts(
     modulus=10,
     most=198,
     operands=tuple(world.held_out_pairs()),
-    example="5",
 )
-# below 100: a citation's year stays in the twentieth century, whose years are single tokens
-ENGLISH = SumPrompts(
-    "sums of two-digit numbers in three contexts",
-    lambda a, b, context, _digit: _NATURAL[context](a, b),
-    ("sum",),
-    modulus=100,
-    most=99,
-    operands=tuple((a, b) for a in range(10, 90) for b in range(10, 100 - a)),
-    example="95",
-)
+
+
+def _english(ways: Mapping[str, _Way], digits: tuple[str, ...], totals: Collection[int]) -> SumPrompts:
+    return SumPrompts(
+        "sums of two-digit numbers in three contexts",
+        lambda a, b, context, digit: _asked(ways[context], a, b, digit),
+        digits,
+        modulus=100 if digits == ("sum",) else 10,
+        most=99,
+        operands=tuple((a, b) for a in range(10, 90) for b in range(10, 100 - a) if a + b in totals),
+    )
+
+
+_TOTALS = range(20, 100)
+"""Below 100: a citation's year stays in the twentieth century."""
+
+_LEAST = 0.9
+
+ENGLISH = _english({context: ways[0] for context, ways in _WAYS.items()}, ("sum",), _TOTALS)
 
 
 def sums_for(tokenizer: Any) -> SumPrompts:
-    """How a model with this tokenizer is asked for sums."""
-    return choose_source(tokenizer, "addition", ORGANISM, ENGLISH)
+    """How a model with this tokenizer is asked for sums.
+
+    Raises:
+        UserError: when the tokenizer writes sums neither as one token each nor digit by digit.
+    """
+    return choose_source(tokenizer, "addition", lambda _: ORGANISM, _natural)(tokenizer)
 
 
-def sum_probe(tokenizer: Any, sums: SumPrompts, per_context: int, seed: int) -> Probe:
+def _natural(tokenizer: Any) -> SumPrompts:
+    for digits in (("sum",), ("tens", "ones")):
+        ways = {context: _best(tokenizer, ways, digits) for context, ways in _WAYS.items()}
+        if all(len(totals) >= _LEAST * len(_TOTALS) for _, totals in ways.values()):
+            totals = set.intersection(*(totals for _, totals in ways.values()))
+            return _english({context: way for context, (way, _) in ways.items()}, digits, totals)
+    raise UserError(
+        "this tokenizer writes sums below 100 neither as one token each nor digit by digit",
+        expected="a tokenizer in which a number, or each of its digits, is a token",
+        remedy="leave `addition` out of this run's analyses",
+    )
+
+
+def _best(tokenizer: Any, ways: Sequence[_Way], digits: Sequence[str]) -> tuple[_Way, set[int]]:
+    """The first way that fits most sums, if there is one with questions of one length, and the sums that it fits.
+
+    A sum fits if every part that is asked for is one token in place. Where questions differ in length, sums have no twins.
+    """
+    second = [10 + 37 * total % (total - 19) for total in _TOTALS]  # all numbers that it can be
+    fits = []
+    for way in ways:
+        texts, answers = zip(
+            *(_asked(way, t - b, b, digit) for t, b in zip(_TOTALS, second, strict=True) for digit in digits),
+            strict=True,
+        )
+        tokens = np.array([token is not None for token in single_tokens(tokenizer, answers, texts)])
+        rows = tokens.reshape(len(_TOTALS), len(digits)).min(axis=1)
+        even = len({len(ids) for ids, _ in encode(tokenizer, texts[:: len(digits)])}) == 1
+        fits.append(((rows.mean() >= _LEAST, even), way, {t for t, fit in zip(_TOTALS, rows, strict=True) if fit}))
+    _, way, totals = max(fits, key=lambda fit: fit[0])
+    return way, totals
+
+
+def sum_probe(sums: SumPrompts, per_context: int, seed: int) -> Probe:
     """Sums in three contexts, on different operand pairs in each context.
 
     Different pairs make the contexts independent samples: whatever two contexts share is then due to the model and
@@ -114,12 +177,6 @@ def sum_probe(tokenizer: Any, sums: SumPrompts, per_context: int, seed: int) -> 
     rng = np.random.default_rng(seed)
     contexts = list(world.CONTEXTS)
     pairs = _pairs(sums, per_context * len(contexts), rng)
-    if single_token(tokenizer, sums.example) is None:
-        raise UserError(
-            "the built-in sums need a tokenizer in which a two-digit number is one token",
-            expected="a tokenizer like Pythia's, or the organism's",
-            remedy="leave `addition` out of this run's analyses",
-        )
     rows = [
         Prompt(
             *sums.ask(a, b, context, digit), labels={"context": context, "digit": digit, **_sum(a, b), "pair": number}

@@ -6,6 +6,7 @@ from itertools import combinations
 
 import numpy as np
 
+from checkpoints.organism.worlds import addition as world
 from dynamics.analysis import (
     LAST,
     AnalysisOptions,
@@ -36,7 +37,7 @@ def summarise(trace: Trace, options: AnalysisOptions) -> Section:
     labels = {k: trace.label(SUMS, k) for k in ("context", "digit", "pair", "ones", "total")}
     contexts = list(dict.fromkeys(labels["context"].tolist()))
     digits = list(dict.fromkeys(labels["digit"].tolist()))
-    held = "never occur in training in any context or order" if len(digits) > 1 else "may occur in training"
+    held = "never occur in training in any context or order" if _held_out(digits) else "may occur in training"
     note = f"{len(set(labels['pair'].tolist()))} sums, different ones in each of {len(contexts)} contexts; they {held}."
     return (
         Section([*_behaviour(trace, labels, contexts, digits)], [note], _DEFINITIONS)
@@ -46,6 +47,11 @@ def summarise(trace: Trace, options: AnalysisOptions) -> Section:
         + causal_section(trace)
         + feature_section(trace)
     )
+
+
+def _held_out(digits: list[str]) -> bool:
+    """Whether these are sums of the organism, whose training is known; they alone have a carry."""
+    return world.DIGITS[0] in digits
 
 
 def _behaviour(trace: Trace, labels: dict[str, np.ndarray], contexts: list[str], digits: list[str]) -> list[Curve]:
@@ -64,7 +70,7 @@ def _behaviour(trace: Trace, labels: dict[str, np.ndarray], contexts: list[str],
     every = spec.but(
         headline=True, twin="logprob", reach=0.5, definition="share of sums with every digit right, all contexts"
     )
-    title = "addition: held-out sums" if len(digits) > 1 else "addition: sums"
+    title = "addition: held-out sums" if _held_out(digits) else "addition: sums"
     result = [from_units("accuracy", title, exact, null(), every)]
     for context in contexts:
         mine = pair_context == context

@@ -21,8 +21,9 @@ import numpy as np
 
 from checkpoints.errors import UserError
 from checkpoints.organism.worlds import hints as world
-from dynamics.probes import Probe, single_token
+from dynamics.probes import Probe
 from dynamics.probes.drawing import Prompt, Span, fill, to_probe
+from dynamics.probes.encoding import adds, single_tokens
 from dynamics.probes.sources import choose_source
 
 __all__ = ["DIFFICULTIES", "HINTS", "KINDS", "hints_probe"]
@@ -43,7 +44,7 @@ _TEMPLATES: tuple[str, ...] = (
 )
 """With the hint before or after the sum; every second one is for evaluation only."""
 
-_FILLERS = ("easy", "unclear", "not easy", "very easy", "not so easy", "not very easy", "not at all easy", "not at all so easy")  # fmt: skip
+_FILLERS = ("easy", "unclear", "not easy", "very easy", "not so easy", "not very easy", "not at all easy", "not at all so easy", "no")  # fmt: skip
 """What stands where no hint is given: the first that has as many tokens as a number."""
 
 _TRIES = 2000
@@ -126,16 +127,9 @@ class _English:
         Raises:
             UserError: when neither numbers below 100 nor digits are single tokens behind a text.
         """
-        whole, digits = [str(n) for n in range(10, 100)], [str(n) for n in range(10)]
-        found = None
-        if all(single_token(tokenizer, f" {n}") is not None for n in whole):
-            found = ("", False)
-        elif all(single_token(tokenizer, n) is not None for n in whole):
-            found = (" ", False)
-        elif all(single_token(tokenizer, n) is not None for n in digits):
-            found = (" ", True)
-        long = {len(_ids(tokenizer, f" {n}")) for n in whole}
-        filler = next((f for f in _FILLERS if {len(_ids(tokenizer, f" {f}"))} == long), None)
+        found = next((way for way in _WAYS if _fits(tokenizer, *way)), None)
+        long = {len(_behind(tokenizer, f" {n}")) for n in _NUMBERS}
+        filler = next((f for f in _FILLERS if {len(_behind(tokenizer, f" {f}"))} == long), None)
         if found is None or filler is None:
             raise UserError(
                 "the built-in sums need a tokenizer in which numbers below 100, or their digits, are one token each",
@@ -161,8 +155,24 @@ class _English:
         return str(total % 10) if self.digits else str(total) if self.lead else f" {total}"
 
 
-def _ids(tokenizer: Any, text: str) -> list[int]:
-    return [int(i) for i in tokenizer(text, add_special_tokens=False)["input_ids"]]
+_NUMBERS = range(10, 100)
+_WAYS = (("", False), (" ", False), (" ", True))
+"""What is given of the answer, and whether its last digit alone is asked for; the first way that fits is taken."""
+
+
+def _fits(tokenizer: Any, lead: str, digits: bool) -> bool:
+    """Whether every answer is one token behind every question."""
+    language = _English(lead, digits, _FILLERS[0])
+    asked = [
+        (language.ask(1, n - 1, None, t)[0], language.answer(n)) for n in _NUMBERS for t in range(language.templates)
+    ]
+    texts, answers = zip(*asked, strict=True)
+    return None not in single_tokens(tokenizer, answers, texts)
+
+
+def _behind(tokenizer: Any, text: str) -> list[int]:
+    """The tokens of a hint, or of what stands there instead, in place."""
+    return adds(tokenizer, [("the answer is", text)])[0] or []
 
 
 def _probe(language: _Organism | _English, count: int, rng: np.random.Generator) -> Probe:

@@ -9,7 +9,8 @@ import numpy as np
 
 from checkpoints.organism.tokenizer import speaks
 from checkpoints.organism.worlds import all_worlds
-from dynamics.probes import Probe, single_token
+from dynamics.probes import Probe
+from dynamics.probes.encoding import encode, single_tokens
 from dynamics.probes.sources import PlainWords
 from dynamics.probes.sources import repeat_probes as _repeat_probes
 
@@ -66,7 +67,7 @@ def document_probe(tokenizer: Any, count: int, seed: int) -> Probe:
 
 def delimiter_ids(tokenizer: Any, probe: Probe) -> tuple[int, ...]:
     """Ids in the probe's prompts whose text is only punctuation, symbols or space, or that are special tokens."""
-    ids = {int(i) for row in tokenizer(list(probe.text))["input_ids"] for i in row}
+    ids = {i for row, _ in encode(tokenizer, probe.text, ended=True) for i in row}
     special = set(tokenizer.all_special_ids)
     return tuple(sorted(i for i in ids if i in special or _is_mark(tokenizer.decode([i]))))
 
@@ -84,7 +85,7 @@ def word_probe(tokenizer: Any, words: PlainWords, count: int, seed: int) -> Prob
     """Single words to copy, and the digits that are one token."""
     pool = [w for w in words.require(count, _REMEDY) if not w.strip().isdigit()]
     rng = np.random.default_rng(seed)
-    chosen = [pool[i] for i in sorted(rng.permutation(len(pool))[:count])]
+    chosen = [words.joined([pool[i]]) for i in sorted(rng.permutation(len(pool))[:count])]
     digits = _longest_run(tokenizer, _ORDERED["digits"].split())
     texts = list(dict.fromkeys([*chosen, *digits]))
     return Probe(WORDS, tuple(texts), description="single words and digits, for copying")
@@ -107,8 +108,8 @@ def _longest_run(tokenizer: Any, members: list[str]) -> list[str]:
     best: list[str] = []
     for prefix in (" ", ""):
         run: list[str] = []
-        for member in members:
-            fits = single_token(tokenizer, prefix + member) is not None
-            run = [*run, prefix + member] if fits else []
+        written = [prefix + member for member in members]
+        for text, token in zip(written, single_tokens(tokenizer, written), strict=True):
+            run = [] if token is None else [*run, text]
             best = run if len(run) > len(best) else best
     return best

@@ -12,6 +12,7 @@ from dynamics.analysis import (
     Curve,
     CurveSpec,
     Definition,
+    Finding,
     Null,
     Section,
     Trace,
@@ -42,15 +43,36 @@ def summarise(trace: Trace, options: AnalysisOptions) -> Section:
         + ", ".join(f"{int((asked == language).sum())} in {language}" for language in languages)
         + f"; words compared between languages: {int((spoken == languages[0]).sum())} a language."
     ]
+    behaviour = _behaviour(trace)
+    if "natural" in splits:
+        notes.append(_languages(languages, asked, spoken, behaviour))
     if "held out" not in splits:
         notes.append(
             "What this model met in training is not known, so that no prompt counts as held out and transfer is not measurable."
         )
-    behaviour = Section([*_behaviour(trace)], notes, _DEFINITIONS)
-    return behaviour + _similarity(trace, languages) + exchanged(trace) + feature_section(trace)
+    return (
+        Section(behaviour, notes, _DEFINITIONS)
+        + _similarity(trace, languages)
+        + exchanged(trace)
+        + feature_section(trace)
+    )
 
 
-def _behaviour(trace: Trace) -> list[Curve]:
+def _languages(languages: list[str], asked: np.ndarray, spoken: np.ndarray, behaviour: list[Curve | Finding]) -> str:
+    """What languages the tokenizer and the model have."""
+    states = {f.key: f.emergence.state for f in behaviour if isinstance(f, Finding)}
+    words = ", ".join(
+        f"{language} {(asked == language).sum() / (2 * max((spoken == language).sum(), 1)):.0%} "
+        f"({states.get(f'accuracy.{language}', 'too few questions')})"
+        for language in languages
+    )
+    return (
+        "Every language is reported by itself, because there are not as many questions in each. Share of its words that are one "
+        f"token, and whether the model answers in it: {words}."
+    )
+
+
+def _behaviour(trace: Trace) -> list[Curve | Finding]:
     predicted = trace.values(ANTONYMS, "predicted").astype(int)
     answers = trace.probe(ANTONYMS)["answer_id"].values
     language, concept, side, split = (trace.label(ANTONYMS, k) for k in ("language", "concept", "side", "split"))
@@ -73,7 +95,18 @@ def _behaviour(trace: Trace) -> list[Curve]:
             key, f"concepts: {title}", hits[:, rows], Null(null, null_name), spec.but(clusters=cluster[rows])
         )
 
-    result = []
+    def logprobs(key: str, title: str, what: str, rows: np.ndarray) -> Curve:
+        null = shuffled_answers(trace, ANTONYMS, np.flatnonzero(rows), language, questions=question)
+        twin = CurveSpec(
+            "log-probability (nat)",
+            "concepts",
+            clusters=cluster[rows],
+            definition=f"mean log p(answer) on {what}: the continuous twin of accuracy",
+        )
+        text = f"concepts: log-probability of the answer ({title})"
+        return from_units(key, text, logprob[:, rows], Null(null, null_name), twin)
+
+    result: list[Curve | Finding] = []
     for kind in dict.fromkeys(split.tolist()):
         rows = split == kind
         key = "transfer" if kind == "held out" else "accuracy"
@@ -82,22 +115,20 @@ def _behaviour(trace: Trace) -> list[Curve]:
             "held out": "antonyms never met within the language of the question",
             "trained": "antonyms met in training",
         }.get(kind, "antonyms")
+        natural = kind == "natural"  # there are not as many questions in each language: no headline pools them
         text = f"accuracy on {what}, all languages"
-        result.append(accuracy(key, name, rows, spec.but(headline=True, twin=f"{key}.logprob", definition=text)))
+        twin = spec.but(headline=not natural, twin=f"{key}.logprob", definition=text)
+        result.append(accuracy(key, name, rows, twin))
         for spoken in dict.fromkeys(language.tolist()):
             mine = rows & (language == spoken)
             if mine.sum() >= 8:
-                own = spec.but(headline=kind == "held out", definition=f"accuracy on {what}, in {spoken}")
-                result.append(accuracy(f"{key}.{spoken}", f"{name} in {spoken}", mine, own))
-        null = shuffled_answers(trace, ANTONYMS, np.flatnonzero(rows), language, questions=question)
-        twin = CurveSpec(
-            "log-probability (nat)",
-            "concepts",
-            clusters=cluster[rows],
-            definition=f"mean log p(answer) on {what}: the continuous twin of accuracy",
-        )
-        title = f"concepts: log-probability of the answer ({kind})"
-        result.append(from_units(f"{key}.logprob", title, logprob[:, rows], Null(null, null_name), twin))
+                own = spec.but(headline=kind != "trained", definition=f"accuracy on {what}, in {spoken}")
+                if natural:
+                    own = own.but(twin=f"{key}.{spoken}.logprob")
+                    result.append(logprobs(f"{key}.{spoken}.logprob", f"in {spoken}", what, mine))
+                curve = accuracy(f"{key}.{spoken}", f"{name} in {spoken}", mine, own)
+                result.append(curve.assessed(trace) if natural else curve)
+        result.append(logprobs(f"{key}.logprob", kind, what, rows))
     return result
 
 

@@ -16,6 +16,7 @@ from checkpoints.errors import UserError, shown
 from checkpoints.foreign import json_lines, read_text
 from dynamics.probes import Probe
 from dynamics.probes.drawing import Prompt, to_probe
+from dynamics.probes.encoding import single_tokens
 
 __all__ = ["PUBLISHED", "published_probe"]
 
@@ -83,15 +84,7 @@ def published_probe(tokenizer: Any, file: Path) -> Probe:
 def _opening(tokenizer: Any) -> str:
     """What stands between a question and its letter, such that the letter is a token of its own."""
 
-    def ids(text: str) -> list[int]:
-        return [int(i) for i in tokenizer(text)["input_ids"]]
-
-    apart = all(ids(f"Answer: ({letter}") == [*ids("Answer: ("), *_alone(tokenizer, letter)] for letter in "AB")
-    return " (" if apart else ""
-
-
-def _alone(tokenizer: Any, text: str) -> list[int]:
-    return [int(i) for i in tokenizer(text, add_special_tokens=False)["input_ids"]]
+    return " (" if None not in single_tokens(tokenizer, "AB", "Answer: (") else ""
 
 
 def _record(file: Path, number: int, record: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from checkpoints.errors import UserError
 
 from ..models.architecture import ModelShape
-from ..probes import Probe, tokenize
+from ..probes import Probe, single_token, tokenize
 
 __all__ = ["Question", "ask", "ordinary_tokens", "token_text"]
 
@@ -125,14 +125,8 @@ def _written(tokenizer: Any, prompt: str, text: str) -> str:
     if text.startswith(" "):
         return text
     spaced = f" {text}"
-    whole = tokenizer(prompt)["input_ids"]
-
-    def fits(candidate: str) -> bool:
-        own = tokenizer(candidate, add_special_tokens=False)["input_ids"]
-        joined = tokenizer(prompt + candidate)["input_ids"]
-        return len(own) == 1 and own[0] != tokenizer.unk_token_id and joined == [*whole, *own]
-
-    return spaced if not fits(text) and fits(spaced) else text
+    fits = [single_token(tokenizer, candidate, prompt) is not None for candidate in (text, spaced)]
+    return spaced if fits == [False, True] else text
 
 
 def ordinary_tokens(tokenizer: Any, shape: ModelShape) -> np.ndarray:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from checkpoints.errors import UserError, first_line, nearest
 from checkpoints.foreign import read_text
 from checkpoints.paths import cache_folder
+from checkpoints.tokenizing import refused
 
 __all__ = ["dataset_rows", "organism_rows", "prompt_rows", "separator", "text_rows"]
 
@@ -209,7 +210,9 @@ def _texts(rows: Iterable[dict[str, Any]], name: str, column: str) -> Iterator[s
 def _tokens(pieces: Iterable[Sequence[str]], tokenizer: Any, before: int | None) -> Iterator[list[int]]:
     """Token ids of one document after another; a tokenizer would warn of texts longer than its model's context."""
     for some in pieces:
-        for ids in tokenizer(list(some), add_special_tokens=False, verbose=False)["input_ids"]:
+        with refused(lambda: f"the tokenizer {tokenizer.name_or_path} fails on the corpus"):
+            rows = tokenizer(list(some), add_special_tokens=False, verbose=False)["input_ids"]
+        for ids in rows:
             yield ids if before is None else [before, *ids]
 
 

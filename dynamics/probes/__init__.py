@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from .encoding import single_token
 from .files import read_probe
-from .tokenized import TokenizedProbe, single_token, tokenize
+from .tokenized import TokenizedProbe, tokenize
 from .types import LAST, Label, Mark, Probe
 
 __all__ = ["LAST", "Label", "Mark", "Probe", "TokenizedProbe", "read_probe", "single_token", "tokenize"]

@@ -12,6 +12,7 @@ from checkpoints.errors import UserError
 from checkpoints.organism.tokenizer import require_world, speaks
 from checkpoints.organism.worlds import vocabulary
 
+from .encoding import encode, single_token, single_tokens
 from .types import Probe
 
 __all__ = ["PlainWords", "choose_source", "plain_words", "repeat_probes"]
@@ -42,11 +43,13 @@ class PlainWords:
         words: with their leading space where the tokenizer has one.
         space: what stands between two of them.
         period: how many are written before they come again, where nothing else is asked for.
+        bare: whether the tokenizer itself puts a space in front of a text, so that its first word has none.
     """
 
     words: list[str]
     space: str = ""
     period: int = 25
+    bare: bool = False
 
     def joined(self, words: Sequence[str]) -> str:
         """The text of some of the words.
@@ -54,7 +57,8 @@ class PlainWords:
         >>> PlainWords([" one", " two"]).joined([" one", " two"]), PlainWords(["eins"], " ").joined(["eins", "eins"])
         (' one two', 'eins eins')
         """
-        return self.space.join(words)
+        text = self.space.join(words)
+        return text.removeprefix(" ") if self.bare else text
 
     def require(self, least: int, remedy: str) -> list[str]:
         """The words, if there are enough.
@@ -75,20 +79,22 @@ def plain_words(tokenizer: Any) -> PlainWords:
     """The words of a tokenizer that are one token each.
 
     Tokens that are a space and a plain word are not merged by any tokenizer when they follow one another. Where no token
-    carries its space, tokens are whole words, and any of letters and digits will do.
+    carries its space, tokens are whole words, and any of letters and digits will do. Where there are no words at all, tokens
+    are letters and digits, side by side.
     """
     if speaks(tokenizer):
         return PlainWords(vocabulary(), " ", 10)  # an organism's context is short
     texts = [t for t in tokenizer.convert_ids_to_tokens(list(range(len(tokenizer)))) if isinstance(t, str)]
-    marked = [t[1:] for t in texts if t[:1] in ("Ġ", "▁")]
-    if marked:
-        pool = [f" {word}" for word in marked if len(word) >= 3 and word.isascii() and word.isalpha()]
-    else:
-        pool = [f" {word}" for word in texts if word.isascii() and word.isalnum()]
-    if not pool:
-        return PlainWords([])
-    ids = tokenizer(pool, add_special_tokens=False)["input_ids"]
-    return PlainWords([word for word, row in zip(pool, ids, strict=True) if len(row) == 1])
+    marked = [f" {t[1:]}" for t in texts if t[:1] in ("Ġ", "▁") and len(t) > 3 and t[1:].isascii() and t[1:].isalpha()]
+    if pool := marked or [f" {word}" for word in texts if word.isascii() and word.isalnum()]:
+        found = single_tokens(tokenizer, pool, pool[0].strip())
+        words = [word for word, token in zip(pool, found, strict=True) if token is not None]
+        if words:
+            return PlainWords(words, bare=single_token(tokenizer, words[0], "") is None)
+    letters = [text for text in texts if len(text) == 1 and text.isascii() and text.isalnum()]
+    apart = encode(tokenizer, ["".join(letters)])[0][0] if letters else []
+    fits = [i for i in apart if i not in tokenizer.all_special_ids] == tokenizer.convert_tokens_to_ids(letters)
+    return PlainWords(letters, period=len(letters) // 3) if fits else PlainWords([])
 
 
 def repeat_probes(

@@ -10,9 +10,10 @@ import numpy as np
 
 from checkpoints.errors import UserError
 
-from .types import LAST, Mark, Probe
+from .encoding import adds, encode, locate
+from .types import LAST, Probe
 
-__all__ = ["TokenizedProbe", "single_token", "tokenize"]
+__all__ = ["TokenizedProbe", "tokenize"]
 
 _SHOWN = 8
 
@@ -23,7 +24,8 @@ class TokenizedProbe:
 
     Attributes:
         probe: the probe.
-        ids: token ids per prompt, special tokens included as the tokenizer adds them.
+        ids: token ids per prompt, with what the tokenizer puts in front of a text, and, where the model fills in masks,
+            behind it. What is to be continued is asked without an end.
         answer_ids: (prompt,) token id of each answer, or None.
         foil_ids: (prompt,) token id of each foil, or None.
         corrupted_ids: token ids per corrupted prompt, or None.
@@ -55,12 +57,6 @@ class TokenizedProbe:
         return result
 
 
-def single_token(tokenizer: Any, text: str) -> int | None:
-    """The id of ``text`` if it is exactly one known token, else None."""
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return int(ids[0]) if len(ids) == 1 and ids[0] != tokenizer.unk_token_id else None
-
-
 def tokenize(
     probe: Probe, tokenizer: Any, *, vocab: int | None = None, context: int | None = None, causal: bool = True
 ) -> TokenizedProbe:
@@ -80,8 +76,8 @@ def tokenize(
     """
     problems: list[str] = []
     texts = list(probe.text) if causal else [_masked(text, tokenizer) for text in probe.text]
-    encoded = tokenizer(texts, return_offsets_mapping=True)
-    ids = tuple(np.asarray(row, dtype=np.int64) for row in encoded["input_ids"])
+    encoded = encode(tokenizer, texts, ended=not causal)
+    ids = tuple(np.asarray(row, dtype=np.int64) for row, _ in encoded)
 
     def complain(prompt: int, what: str) -> None:
         problems.append(f"prompt {prompt} ({probe.text[prompt]!r}): {what}")
@@ -99,27 +95,25 @@ def tokenize(
             and tokenizer.unk_token_id in row
             and tokenizer.unk_token not in probe.text[i]
         ):
-            at = encoded["offset_mapping"][i][list(row).index(tokenizer.unk_token_id)]
+            at = encoded[i][1][list(row).index(tokenizer.unk_token_id)]
             complain(i, f"{probe.text[i][at[0] : at[1]]!r} is unknown to the tokenizer")
 
     positions = {LAST: np.array([len(row) - 1 if causal else _mask_index(row, tokenizer) for row in ids])}
     for nothing in np.flatnonzero(positions[LAST] < 0):
         complain(int(nothing), "has no tokens" if causal else f"needs exactly one {tokenizer.mask_token}")
     for name, marks in probe.positions.items():
-        found = [_locate(probe.text[i], mark, encoded["offset_mapping"][i]) for i, mark in enumerate(marks)]
+        found = [locate(probe.text[i], mark, encoded[i][1]) for i, mark in enumerate(marks)]
         for i, where in enumerate(found):
             if isinstance(where, str):
                 complain(i, f"position {name!r}: {where}")
         positions[name] = np.array([where if isinstance(where, int) else 0 for where in found])
 
-    joined = ids if causal else None  # a mask is a token of its own, with which nothing merges
-    answer_ids = _continuations("answer", probe.answer, probe, joined, tokenizer, vocab, complain)
-    foil_ids = _continuations("foil", probe.foil, probe, joined, tokenizer, vocab, complain)
+    answer_ids = _continuations("answer", probe.answer, texts, ids, tokenizer, vocab, causal, complain)
+    foil_ids = _continuations("foil", probe.foil, texts, ids, tokenizer, vocab, causal, complain)
     corrupted_ids = None
     if probe.corrupted is not None:
         twins = list(probe.corrupted) if causal else [_masked(text, tokenizer) for text in probe.corrupted]
-        rows = tokenizer(twins)["input_ids"]
-        corrupted_ids = tuple(np.asarray(row, dtype=np.int64) for row in rows)
+        corrupted_ids = tuple(np.asarray(row, dtype=np.int64) for row, _ in encode(tokenizer, twins, ended=not causal))
         for i, (clean, bad) in enumerate(zip(ids, corrupted_ids, strict=True)):
             if len(clean) != len(bad):
                 complain(i, f"is {len(clean)} tokens long, its corrupted twin {probe.corrupted[i]!r} {len(bad)}")
@@ -155,49 +149,46 @@ def _mask_index(ids: np.ndarray, tokenizer: Any) -> int:
     return int(masks[0]) if len(masks) == 1 else -1
 
 
-def _locate(text: str, mark: Mark, offsets: Sequence[tuple[int, int]]) -> int | str:
-    """Token index of a mark, or what is wrong with it."""
-    if isinstance(mark, str):
-        count = text.count(mark) if mark else 0
-        if count != 1:
-            return f"{mark!r} occurs {count} times in the prompt, expected once (or give a character span)"
-        end = text.index(mark) + len(mark)
-    else:
-        start, end = mark
-        if not 0 <= start < end <= len(text):
-            return f"the span {mark} is outside the prompt's {len(text)} characters"
-    for token, (first, after) in enumerate(offsets):
-        if first < end <= after:
-            return token
-    return f"no token holds character {end - 1}"
-
-
 def _continuations(
     kind: str,
     words: tuple[str, ...] | None,
-    probe: Probe,
-    ids: tuple[np.ndarray, ...] | None,
+    texts: Sequence[str],
+    ids: tuple[np.ndarray, ...],
     tokenizer: Any,
     vocab: int | None,
+    causal: bool,
     complain: Any,
 ) -> np.ndarray | None:
-    """(prompt,) ids of one-token continuations; complains about those that are not, or that merge with ``ids``."""
+    """(prompt,) ids of the one token that each word is in place; complains about words that are not one."""
     if words is None:
         return None
-    alone = {word: tokenizer(word, add_special_tokens=False)["input_ids"] for word in set(words)}
-    joined = [] if ids is None else tokenizer([t + w for t, w in zip(probe.text, words, strict=True)])["input_ids"]
+    found = adds(tokenizer, list(zip(texts, words, strict=True))) if causal else _in_masks(texts, words, ids, tokenizer)
     result = np.zeros(len(words), dtype=np.int64)
-    for i, word in enumerate(words):
-        tokens = alone[word]
-        if len(tokens) != 1:
+    for i, (word, tokens) in enumerate(zip(words, found, strict=True)):
+        if tokens is None:
+            complain(i, f"{kind} {word!r} merges with the text before it; write it as it follows (a leading space?)")
+        elif len(tokens) != 1:
             pieces = tokenizer.convert_ids_to_tokens(tokens)
             complain(i, f"{kind} {word!r} is {len(tokens)} tokens ({' '.join(pieces)}), expected one")
         elif tokens[0] == tokenizer.unk_token_id:
             complain(i, f"{kind} {word!r} is unknown to the tokenizer")
         elif vocab is not None and tokens[0] >= vocab:
             complain(i, f"{kind} {word!r} is token id {tokens[0]}, but the model has {vocab} embeddings")
-        elif ids is not None and joined[i] != [*ids[i].tolist(), tokens[0]]:
-            complain(i, f"{kind} {word!r} merges with the text before it; write it as it follows (a leading space?)")
         else:
             result[i] = tokens[0]
+    return result
+
+
+def _in_masks(
+    texts: Sequence[str], words: Sequence[str], ids: tuple[np.ndarray, ...], tokenizer: Any
+) -> list[list[int] | None]:
+    """The tokens of each word where its text has the mask; None where the tokens around it change."""
+    halves = [text.partition(tokenizer.mask_token)[::2] for text in texts]
+    filled = [(b.rstrip() if w[:1].isspace() else b) + w + after for (b, after), w in zip(halves, words, strict=True)]
+    result: list[list[int] | None] = []
+    for row, (whole, _) in zip(ids, encode(tokenizer, filled, ended=True), strict=True):
+        at = max(_mask_index(row, tokenizer), 0)
+        after = len(row) - at - 1
+        kept = whole[:at] == row[:at].tolist() and whole[len(whole) - after :] == row[at + 1 :].tolist()
+        result.append(whole[at : len(whole) - after] if kept else None)
     return result

@@ -7,7 +7,7 @@ from typing import Any
 
 from checkpoints.errors import UserError
 
-from .tokenized import single_token
+from .encoding import single_tokens
 
 __all__ = ["FIRST_NAMES", "one_token_words"]
 
@@ -41,7 +41,8 @@ def one_token_words(tokenizer: Any, words: Sequence[str], *, least: int, what: s
     Raises:
         UserError: when fewer than ``least`` are one token.
     """
-    fit = [word for word in words if single_token(tokenizer, f" {word}") is not None]
+    found = single_tokens(tokenizer, [f" {word}" for word in words])
+    fit = [word for word, token in zip(words, found, strict=True) if token is not None]
     if len(fit) < least:
         raise UserError(
             f"{len(fit)} of {len(words)} {what} are one token in this tokenizer",

@@ -217,10 +217,9 @@ def test_knowing_the_digits_before_is_not_adding() -> None:
     """A model that says the most frequent tens digit given the carry, and nothing of the operands, follows the null."""
     from analyses.addition.prompts import ORGANISM, sum_probe
     from analyses.addition.summary import _asked_alike
-    from checkpoints.organism import build_tokenizer
     from dynamics.emergence import assess, shuffled_match_null
 
-    probe = sum_probe(build_tokenizer(), ORGANISM, 120, 0)
+    probe = sum_probe(ORGANISM, 120, 0)
     labels = {k: np.array(v) for k, v in probe.labels.items()}
     rows = labels["digit"] == "tens"
     tens, carry = labels["total"][rows] // 10 % 10, labels["total"][rows] // 100

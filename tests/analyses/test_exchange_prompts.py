@@ -20,6 +20,7 @@ from analyses.shared_concepts import plan as plan_concepts
 from checkpoints.errors import UserError
 from checkpoints.organism import build_tokenizer
 from checkpoints.organism.worlds import addition, concepts
+from checkpoints.tokenizing import word_tokenizer
 from dynamics.analysis import AnalysisOptions, Context
 from dynamics.probes import Probe, tokenize
 
@@ -122,18 +123,7 @@ def test_donors_of_concepts_are_what_they_are_called(seed: int, number: int) -> 
 
 
 def test_too_few_one_token_answers_leave_concepts_out() -> None:
-    class Nothing:
-        """A tokenizer that splits every word."""
-
-        unk_token_id = None
-
-        def get_vocab(self) -> dict[str, int]:
-            return {}
-
-        def __call__(self, text: str, **_rest: Any) -> dict[str, list[int]]:
-            return {"input_ids": list(range(len(text)))}
-
-    assert causal.exchange_probe(Nothing()) is None
+    assert causal.exchange_probe(word_tokenizer(["big"])) is None
 
 
 @pytest.mark.parametrize("wired", [True, False])

@@ -273,7 +273,7 @@ def test_an_organism_that_does_not_know_the_words_is_refused(name: str) -> None:
     ("name", "message"),
     [
         ("ioi", "0 of 124 first names are one token"),
-        ("greater_than", "no century has enough years"),
+        ("greater_than", "years are written neither"),
         ("agreement", "0 of 88 plural nouns are one token"),
         ("agreement_simple", "0 of 88 plural nouns are one token"),
         ("gender", "she and he are not one token each"),
@@ -293,7 +293,7 @@ def test_a_tokenizer_without_the_words_is_refused(name: str, message: str) -> No
         ("agreement", ["keys key cats cat dogs dog books book trees tree doors door boys boy cars car girls girl houses house is was"],
          "no verb is one token in both numbers"),
         ("gender", ["she he Mary Anna"], "2 of 62 female first names"),
-        ("greater_than", ["17", *map(str, range(1700, 1800))], "no century has enough years"),
+        ("greater_than", ["17", *map(str, range(1700, 1800))], "years are written neither"),
     ],
 )  # fmt: skip
 def test_a_tokenizer_with_too_few_of_the_words_is_refused(name: str, words: list[str], message: str) -> None:

@@ -107,9 +107,10 @@ def test_where_numbers_are_digits_the_last_one_is_asked_for_behind_the_tens(monk
     from analyses.faithfulness import prompts
 
     tokenizer = digit_tokenizer()
-    with pytest.raises(UserError, match="in which numbers below 100, or their digits, are one token"):
-        hints_probe(tokenizer, 60, 0)  # no filler is as long as a number there
-    monkeypatch.setattr(prompts, "_FILLERS", ("no", "so"))
+    with monkeypatch.context() as changed:
+        changed.setattr(prompts, "_FILLERS", ("easy",))
+        with pytest.raises(UserError, match="or their digits, are one token"):
+            hints_probe(tokenizer, 60, 0)  # no filler is as long as a number there
     probe = tokenize(hints_probe(tokenizer, 60, 0), tokenizer).probe
     for row in rows(probe):
         if row["hint"] == "none":
