@@ -47,7 +47,10 @@ def read_config(folder: Path) -> PretrainedConfig:
         with quiet(), _without_mark(folder, file) as place:
             # False, because None asks on the terminal whether the checkpoint's own code may run
             config = AutoConfig.from_pretrained(place, local_files_only=True, trust_remote_code=False)
-            config.return_dict = True  # how outputs are handed over says nothing about the model
+            if getattr(config, "quantization_config", None) is not None:
+                raise ValueError("the model is quantised, and its weights are not the numbers that it computes with")
+            # how outputs are handed over, and by which code attention is computed, says nothing about the model
+            config.return_dict, config._attn_implementation = True, "eager"
             return config
     except Exception as error:  # whatever a file may hold: null, a number, sizes that are words
         raise CheckpointError(

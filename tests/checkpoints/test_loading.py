@@ -12,9 +12,12 @@ import torch
 import transformers as hf
 
 from checkpoints import CheckpointError
+from checkpoints.configs import read_config
 from checkpoints.files.tensors import TensorInfo
 from checkpoints.files.weights import header, read_tensors, weight_files
 from checkpoints.loading import ResidentModel, compare_headers, prepare
+from dynamics.models.architecture import architecture
+from dynamics.models.sites import observe
 from tests.checkpoints.saved import MODELS, assert_same, edit, saved
 
 # --- the in-place swap
@@ -271,3 +274,40 @@ def test_a_bias_of_a_projection_is_not_taken_for_a_legacy_mask(tmp_path: Path) -
     ]
     with pytest.raises(CheckpointError, match=r"attention\.dense\.bias"):
         ResidentModel().install(prepare(bad))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"return_dict": False},
+        {"return_dict": None},
+        {"attn_implementation": "flash_attention_2"},
+        {"output_attentions": True, "output_hidden_states": True, "use_cache": False},
+        {"torchscript": True, "gradient_checkpointing": True, "attention_dropout": 0.5, "hidden_dropout": 0.5},
+    ],
+)
+def test_what_a_config_says_of_how_it_was_run_changes_nothing(said: dict[str, Any], tmp_path: Path) -> None:
+    """Settings that training scripts leave in ``config.json``: the model, and how it is asked, stay the same."""
+    ids, keep = torch.tensor([[1, 5, 3]]), torch.tensor([2])
+    answers: list[list[torch.Tensor]] = []
+    for settings in ({}, said):
+        folder = saved(tmp_path / str(len(answers)))
+        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        (folder / "config.json").write_text(json.dumps({**content, **settings}), encoding="utf-8")
+        model = ResidentModel().install(prepare(folder))
+        described = architecture(read_config(folder))
+        found: list[torch.Tensor] = []
+        keep_it: Any = lambda *seen, found=found: found.append(seen[2])  # noqa: E731
+        with torch.no_grad(), observe(model, described.table, frozenset({"pattern"}), 2, keep_it):
+            found.append(described.logits(model, ids, keep))
+        answers.append(found)
+    for one, other in zip(*answers, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_quantised_model_is_refused_by_its_config(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "packed")
+    content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**content, "quantization_config": {"quant_method": "gptq"}}))
+    with pytest.raises(CheckpointError, match="the model is quantised"):
+        read_config(folder)
