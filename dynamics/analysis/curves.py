@@ -14,7 +14,7 @@ import numpy as np
 
 from checkpoints.errors import UserError, shown
 
-from ..emergence import Trend, assess, definitions, onset_ends, unit_bootstrap
+from ..emergence import Trend, assess, definitions, looks_that_hold, onset_ends, unit_bootstrap
 from ..names import CHECKPOINT
 from ..numerics.draws import DRAWS, FINE_DRAWS
 from .findings import Finding
@@ -175,6 +175,7 @@ class Curve:
             onset_by=() if draws is None else tuple(onset_ends(steps, values, draws, emergence).tolist()),
             sample=spec.resampled,
             twin=spec.twin,
+            holds=looks_that_hold(steps, draws, null, emergence) if spec.headline and null is not None else None,
             drawn=draws,
         )
 

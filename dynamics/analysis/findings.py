@@ -47,6 +47,8 @@ class Finding:
             their draws can be compared one by one; empty where that is not known.
         twin: key of the finding that is the continuous twin of this one, a thresholded metric; else empty.
         mirage: whether this curve's sharpness survives in its twin; None without one.
+        holds: share of looks with other prompts, other null draws and a checkpoint less that say the same, for headlines
+            (:func:`dynamics.emergence.looks_that_hold`); None where it is not known.
         drawn: (checkpoint, draw) the bootstrap draws, while the analysis runs; they are not stored.
     """
 
@@ -67,6 +69,7 @@ class Finding:
     sample: str = ""
     twin: str = ""
     mirage: Mirage | None = None
+    holds: float | None = None
     drawn: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -81,7 +84,7 @@ class Finding:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values; NaN is null. Of ``onset_by``, null is "never" and "unusable" a draw that cannot be used."""
-        names = ("key", "title", "metric", "unit", "headline", "definition", "sample", "twin")
+        names = ("key", "title", "metric", "unit", "headline", "definition", "sample", "twin", "holds")
         data: dict[str, Any] = {name: getattr(self, name) for name in names}
         data["steps"] = list(self.steps)
         for name in ("values", "low", "high", "null_mean"):

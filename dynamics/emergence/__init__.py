@@ -12,6 +12,7 @@ from dynamics.emergence.bootstrap import shuffled_match_null, sign_flip_null, un
 from dynamics.emergence.bound import Bound, draws_needed, simultaneous_bound
 from dynamics.emergence.definitions import Onset, definitions
 from dynamics.emergence.discovery import count_onset, discover, found_since
+from dynamics.emergence.fragile import FRAGILE, looks_that_hold
 from dynamics.emergence.many import Many, assess_many
 from dynamics.emergence.mirage import Mirage, mirage
 from dynamics.emergence.order import (
@@ -28,6 +29,7 @@ from dynamics.emergence.runs import Runs, scan
 from dynamics.emergence.types import STATES, Emergence, Interval, State, Trend, tokens_of
 
 __all__ = [
+    "FRAGILE",
     "STATES",
     "Agreement",
     "Bound",
@@ -51,6 +53,7 @@ __all__ = [
     "draws_needed",
     "found_since",
     "in_order",
+    "looks_that_hold",
     "mirage",
     "onset_draws",
     "onset_ends",

@@ -76,7 +76,7 @@ from dynamics.emergence.shapes import plausible
 from dynamics.emergence.types import Emergence, Interval, State, Trend, tokens_of
 from dynamics.numerics.arrays import BoolArray, FloatArray, IntArray
 
-__all__ = ["assess"]
+__all__ = ["above_bound", "assess", "standard_error"]
 
 
 RANGE = 0.95
@@ -148,8 +148,8 @@ def assess(
         reason = f"no room above the null: its bound is at the metric's limit {limit:g} throughout"
         return Emergence(state="not measurable", reason=reason, null_upper=(math.nan,) * len(series.steps), **known)
     resampled = None if series.draws is None else series.draws[valid]
-    noise = bound.scale if resampled is None else _standard_error(resampled)
-    runs = _above(v[None, :], bound.upper, noise)
+    noise = bound.scale if resampled is None else standard_error(resampled)
+    runs = above_bound(v[None, :], bound.upper, noise)
     state: State = CODES[runs.state[0]]
     onset = _interval(at, runs.before[0], runs.start[0])
 
@@ -165,7 +165,7 @@ def assess(
     }
     known["fall"] = _fall(series, v, noise if resampled is None else resampled)
     if resampled is not None:
-        drawn = _above(resampled.T, bound.upper, noise)
+        drawn = above_bound(resampled.T, bound.upper, noise)
         known["confidence"] = float((drawn.state == runs.state[0]).mean())
         known["onset_range"] = _onset_range(at, v, resampled, bound.upper, bound.scale, runs)
     if state == "not emerged":
@@ -279,7 +279,7 @@ def _ceiling(series: _Series, limits: tuple[float, float]) -> float:
     return ceiling - ROUNDING * max(1.0, abs(ceiling))
 
 
-def _standard_error(draws: FloatArray) -> FloatArray:
+def standard_error(draws: FloatArray) -> FloatArray:
     """Standard deviation over finite draws (checkpoint,); 0 where there are fewer than two."""
     finite = np.isfinite(draws)
     n = finite.sum(axis=1)
@@ -288,12 +288,14 @@ def _standard_error(draws: FloatArray) -> FloatArray:
     return np.asarray(np.sqrt(squares / np.maximum(n - 1, 1)))
 
 
-def _above(curves: FloatArray, threshold: FloatArray, noise: FloatArray, *, at_least: bool = False) -> Runs:
-    """Runs of curves (curve, checkpoint) above a threshold (checkpoint,); with ``at_least``, at it or above."""
+def above_bound(
+    curves: FloatArray, threshold: FloatArray, noise: FloatArray, valid: BoolArray | None = None, at_least: bool = False
+) -> Runs:
+    """Runs of curves (curve, checkpoint) above a threshold (checkpoint,) or of each; with ``at_least``, at it or above."""
     excess = curves - threshold
     rounding = ROUNDING * np.abs(threshold)
     above = excess >= -rounding if at_least else excess > rounding
-    return scan(above, excess <= -CLEARLY * noise, np.isfinite(curves))
+    return scan(above, excess <= -CLEARLY * noise, np.isfinite(curves) if valid is None else valid)
 
 
 def _onset_range(
@@ -338,13 +340,9 @@ def _fall(series: _Series, v: FloatArray, noise: FloatArray) -> float | None:
 
 
 def _plateau(v: FloatArray, noise: FloatArray, floor: float, first: int) -> tuple[float, bool]:
-    """The level at which the curve has stopped rising, and whether it has not.
+    """The level at which the curve (checkpoint,) has stopped rising, and whether it has not.
 
-    Args:
-        v: (checkpoint,) the valid values.
-        noise: (checkpoint,) standard errors; what two checkpoints err together would only make them smaller.
-        floor: level before the onset.
-        first: where the plateau begins at the earliest.
+    It begins at ``first`` at the earliest. ``noise`` are standard errors; errors in common would only make them smaller.
     """
 
     def rises(begin: int) -> bool:
@@ -388,7 +386,7 @@ def _rise(at: IntArray, v: FloatArray, noise: FloatArray, floor: float, plateau:
 
 def _first_held(v: FloatArray, level: float, noise: FloatArray) -> int:
     """First position from which ``v`` stays at or above ``level`` until its end; its size if there is none."""
-    runs = _above(v[None, :], np.full(v.size, level), noise, at_least=True)
+    runs = above_bound(v[None, :], np.full(v.size, level), noise, at_least=True)
     return int(runs.start[0]) if runs.after[0] == NONE else v.size
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..analyser import Result
 from ..analysis.findings import Finding
-from ..emergence import Emergence, Onset
+from ..emergence import FRAGILE, Emergence, Onset
 from ..store import Trace
 from ..wording import steps_text
 from .ordering import order_content
@@ -108,6 +108,10 @@ def _notes(finding: Finding) -> list[str]:
         parts.append(f"last measured at step {finding.steps[int(np.flatnonzero(measured)[-1])]}")
     if e.state == "transient" and e.loss is not None:
         parts.append(f"lost in {e.loss}")
+    if finding.holds is not None and finding.holds < FRAGILE:
+        parts.append(
+            f"fragile: holds in {100 * finding.holds:.0f} of 100 looks with other prompts, null draws and checkpoints"
+        )
     if e.episodes > 1:
         parts.append(f"came and went: {e.episodes} episodes above the null")
     return parts
