@@ -14,7 +14,12 @@ CURVES = 40
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "scenario",
-    [Scenario("sigmoid", 12), Scenario("ramp", 24, "uneven", "gaussian"), Scenario("sigmoid", 40, "uneven")],
+    [
+        Scenario("sigmoid", 12),
+        Scenario("ramp", 24, "uneven", "gaussian"),
+        Scenario("sigmoid", 40, "uneven"),
+        Scenario("jump", 40, "steps", units=400),
+    ],
     ids=lambda scenario: f"{scenario.kind}-{scenario.checkpoints}-{scenario.noise}",
 )
 def test_intervals_cover_the_planted_onset(scenario: Scenario) -> None:
