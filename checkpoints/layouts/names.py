@@ -30,6 +30,8 @@ _LIKE = re.compile(
 )
 """What else looks like a checkpoint by its name."""
 _WEIGHTS = re.compile(r".*\.(?:pt|pth|ckpt|safetensors)|pytorch_model.*\.bin", _FLAGS)
+_PACKED = re.compile(r"[^.]*|.*\.(?:pkl|npz|msgpack|h5|gguf|zip|tar|tgz|gz|bz2|xz|zst)", _FLAGS)
+"""What else a checkpoint may lie in, to judge by a name that is one's."""
 _OTHER = re.compile(r".*(?:optim|sched|rng|random|scaler|training_args|adapter|-of-\d+).*", _FLAGS)
 """Files of that kind that are no weights, or not all of them."""
 
@@ -98,11 +100,13 @@ def left_out(root: Path, taken: Collection[str], pattern: re.Pattern[str] | None
         if path.is_dir():
             if reason := _folder(path, no_step):
                 found[path.name] = reason
-        elif _file(path):
-            if path.exists():
-                loose.append(path.name)
-            else:
+        elif not path.exists():
+            if _weights(path.name) or _named(path.name):
                 found[path.name] = f"it is a link to nothing ({os.readlink(path)})"
+        elif _weights(path.name) and (_named(path.name) or _LOOSE.search(path.name) is not None):
+            loose.append(path.name)
+        elif _named(path.name) and _PACKED.fullmatch(path.name):
+            found[path.name] = "it is a file of a kind that is not read"
     whole = [name for name in choose_files(loose).files if name in loose]
     for names in (whole, *([name] for name in loose if name not in whole)):
         if names:
@@ -126,14 +130,6 @@ def _folder(path: Path, no_step: str) -> str:
         other = folder_step(path.name) is not None and no_step == _NO_STEP
         return "it holds nothing in the layout of the others" if other else no_step
     return "it holds no weights, and its name says no step" if _LIKE.fullmatch(path.name) else ""
-
-
-def _file(path: Path) -> bool:
-    """Whether a file looks like a checkpoint; of a link to nothing only the name tells."""
-    name = path.name
-    return (_weights(name) and (_named(name) or _LOOSE.search(name) is not None)) or (
-        not path.exists() and _named(name)
-    )
 
 
 _LOOSE = re.compile(r"model|weights|state_?dict|final|last|best|ema|\d", _FLAGS)

@@ -80,10 +80,10 @@ class _Job:
         folder: its checkpoints as of the last look; None before the first.
         problem: why they could not be listed at the last look.
         seen: revision to the files that it had then.
-        tried: step to the files with which it failed.
+        tried: step to the files with which it failed, or was masked.
         met: revision to step of everything that was ever there.
         waiting: step to why it is not collected yet.
-        settling: whether the files of one that failed have changed since the last look.
+        settling: whether the files of such a one have changed since the last look.
     """
 
     folder: FolderSeries | None = None
@@ -200,7 +200,7 @@ def _look(
     path = trace_path(traces, name)
     before = Trace(path) if path.exists() else None
     known = {} if before is None else {c.step: c for c in before.checkpoints()}
-    failed = set() if before is None else before.steps_of("failed")
+    unused = set() if before is None else before.steps_of("failed") | before.steps_of("masked")
     last = max(known, default=-1)
     before_look, job.seen = job.seen, {c.revision: _files(folder, c) for c in folder.checkpoints}
     job.met |= {c.revision: c.step for c in folder.checkpoints}
@@ -217,7 +217,7 @@ def _look(
         elif held is not None:
             # in order: one that is still being written holds up those after it, or its position would be gone
             job.waiting[step] = f"step {held} before it is not whole"
-        elif step > last or (step in failed and state != job.tried.get(step)):
+        elif step > last or (step in unused and state != job.tried.get(step)):
             reason = "" if over else _unfinished(folder, checkpoint, state, before_look.get(checkpoint.revision))
             if step <= last:
                 again, job.settling = again or not reason, job.settling or reason == _CHANGING
@@ -239,7 +239,9 @@ def _look(
     total.failed |= done.failed
     total.masked = done.masked
     total.seconds += done.seconds
-    job.tried |= {c.step: job.seen[c.revision] for c in folder.checkpoints if c.step in done.failed}
+    job.tried |= {
+        c.step: job.seen[c.revision] for c in folder.checkpoints if c.step in done.failed.keys() | done.masked.keys()
+    }
     return changed or bool(done.collected)
 
 

@@ -76,6 +76,8 @@ BESIDE = {
     "ema_88.pt": lambda path: save(path, {"model": toy(), "step": 88}),
     "step87.safetensors": lambda path: path.write_bytes(b""),
     "epoch=1-step=86.ckpt": lambda path: path.write_bytes(b""),
+    "step85.tar.gz": lambda path: path.write_bytes(b""),
+    "step84": lambda path: path.write_bytes(b""),
 }
 
 
@@ -101,6 +103,7 @@ NO_CHECKPOINTS = [
     "optimizer.pt",
     "rng_state_0.pth",
     "notes9.txt",
+    "data_9.zip",
     "step9.log",
     ".step9",
     "training_args.bin",

@@ -320,3 +320,21 @@ def test_watching_a_folder_in_which_nothing_is_ever_saved_is_a_clear_error(tmp_p
     (tmp_path / "job" / "logs").mkdir(parents=True)
     with pytest.raises(UserError, match="is not a series of checkpoints: it holds logs"):
         watch("none", run=run(tmp_path, tmp_path / "job"), traces=tmp_path, poll=1, patience=2, sleep=script())
+
+
+def test_a_masked_checkpoint_is_looked_at_again_when_its_files_change(tiny_series: Path, tmp_path: Path) -> None:
+    job, sources = tmp_path / "job", saved(tiny_series)
+    for source in sources[:2]:
+        give(job, source, tiny_series)
+    state = job / sources[1].name / "trainer_state.json"
+    state.write_text('{"global_step": 7}')
+    masked: list[list[str]] = []
+
+    def right() -> None:
+        masked.append(Trace(tmp_path / "masked.zarr").status)
+        state.write_text(f'{{"global_step": {sources[1].name.removeprefix("step")}}}')
+
+    actions: Any = (*[PAUSE] * 3, right)
+    done = watch("masked", run=run(tmp_path, job), traces=tmp_path, poll=1, patience=3, sleep=script(*actions))
+    assert masked == [["complete", "masked"]]
+    assert len(done.collected) == 2 and not done.masked and not done.missing
