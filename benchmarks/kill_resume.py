@@ -109,8 +109,8 @@ def kill_while_growing(folder: Path) -> tuple[list[Kill], list[str]]:
 _GROWING = (
     *(("zarr", "Array.resize", call) for call in (1, 2, 7, 20)),
     ("zarr", "Array.__setitem__", 1),
-    ("dynamics.store.create", "consolidate", 1),
-    ("dynamics.store.create", "put_attributes", 1),
+    ("dynamics.store.create", "rewrite", 1),
+    *(("dynamics.store.manifest", "put_file", call) for call in (1, 2)),
     ("dynamics.store.create", "os.replace", 1),
     ("dynamics.store.writer", "TraceWriter.commit", 1),
 )

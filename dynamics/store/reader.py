@@ -98,7 +98,8 @@ class _WholeStore(LocalStore):
 
     def _checked(self, key: str, found: Buffer | None) -> Buffer | None:
         if key in self.files:
-            if problem := unlike(self.root / key, self.files[key]):
+            growing = key.count("/") == 2 or key.endswith("/step/c/0")  # written before the seal: it is there, no more
+            if (problem := unlike(self.root / key, self.files[key])) and not (growing and found):
                 raise damaged(self.root, key, problem)
         elif not found and (match := _CHUNK.fullmatch(key)):  # an empty shard is read as if nothing had been written
             variable, index = match[1], int(match[2])
