@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from checkpoints.errors import UserError
 from checkpoints.organism.worlds import concepts as world
 from dynamics.probes import Label, Probe, single_token
 from dynamics.probes.drawing import Prompt, to_probe
@@ -74,6 +75,9 @@ def antonym_probe(tokenizer: Any) -> Probe:
 
     Labels: ``language``, ``concept`` (number of the pair), ``side`` (which word is asked about), ``template``,
     ``split`` (see :class:`AntonymPrompts`).
+
+    Raises:
+        UserError: when no answer is one token.
     """
     asked = antonym_prompts(tokenizer)
     rows = [
@@ -92,6 +96,12 @@ def antonym_probe(tokenizer: Any) -> Probe:
         if single_token(tokenizer, opposite := antonym_of(language, concept, side)) is not None
         for template in (0, 1)
     ]
+    if not rows:
+        raise UserError(
+            "no antonym of three languages is one token in this tokenizer",
+            expected="a tokenizer of English, French or German",
+            remedy="leave `shared_concepts` out of this run's analyses",
+        )
     return to_probe(ANTONYMS, rows, "antonyms asked within one language")
 
 

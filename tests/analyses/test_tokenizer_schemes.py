@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,16 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
+import dynamics
 from analyses import addition
 from analyses.addition.prompts import SUMS, sums_for
 from analyses.faithfulness.prompts import hints_probe
 from analyses.greater_than.prompts import greater_than_probe
+from checkpoints import FolderConfig
+from dynamics.analyser import analyse
 from dynamics.analysis.base import Context, Request
 from dynamics.probes import TokenizedProbe, tokenize
+from dynamics.runs.config import AnalysisEntry, Run
 from dynamics.runs.plan import built_in, find_analysis
 from tests import real
 from tests.schemes import SCHEMES, build
@@ -93,3 +98,28 @@ def test_every_built_in_analysis_takes_the_real_tokenizer_of_smollm2() -> None:
         module, options = find_analysis(analysis)
         for request in module.plan(Context(tokenizer), options):
             assert np.all(tokenize(request.probe, tokenizer, vocab=len(tokenizer)).lengths > 0)
+
+
+@pytest.mark.slow
+def test_sums_digit_by_digit_and_languages_apart_are_collected_and_reported(tmp_path: Path) -> None:
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    tokenizer = made("SmolLM")
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_positions=64, n_embd=8, n_layer=1, n_head=1))
+    for step in (0, 10):
+        model.save_pretrained(tmp_path / "job" / f"step{step}")
+    tokenizer.save_pretrained(tmp_path / "job")
+    entries = (
+        AnalysisEntry(name="addition", options={"per_context": 20, "pairs_per_context": 8, "exchanged": 4}),
+        AnalysisEntry(name="shared_concepts"),
+    )
+    run = Run(series=FolderConfig(kind="folder", path=tmp_path / "job"), analyses=entries)
+    dynamics.collect("r", run=run, traces=tmp_path / "traces")
+    found = {r.summary.analysis: r.summary for r in analyse("r", run=run, traces=tmp_path / "traces")}
+    assert any("may occur in training" in note for note in found["addition"].notes)
+    assert found["addition"].finding("digit.tens").headline and found["addition"].finding("digit.ones").headline
+    headlines = {f.key for f in found["shared_concepts"].findings if f.headline and ".accuracy" in f.key}
+    assert headlines == {f"shared_concepts.accuracy.{language}" for language in ("english", "french", "german")}
+    assert any("english 100% (not emerged)" in note for note in found["shared_concepts"].notes)
