@@ -137,7 +137,8 @@ def _tensors(folder: Path, metadata: Mapping[str, Any]) -> dict[str, StoredTenso
             chunk = Chunk(offsets, extent, folder / where["relative_path"], where["offset"], where["length"])
             if chunk.file.name != where["relative_path"] or chunk.file.name not in sizes:
                 raise ValueError(f"{name!r} should be in a file {where['relative_path']!r}, which is not there")
-            if chunk.start < 0 or chunk.length < 0 or chunk.start + chunk.length > sizes[chunk.file.name]:
+            held = sizes[chunk.file.name] - chunk.start
+            if chunk.start < 0 or not prod(extent) <= chunk.length <= held:  # a number takes at least a byte
                 raise ValueError(f"{chunk.file.name} is too short to hold {name!r}")
             if any(o + e > s for o, e, s in zip(offsets, extent, shape, strict=True)):
                 raise ValueError(f"a part of {name!r} lies outside of it")

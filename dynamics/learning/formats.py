@@ -120,7 +120,7 @@ def _config(file: Path) -> dict[str, Any]:
         content: dict[str, Any] = read_json(file, dict)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{file} cannot be read: {error}", expected="a mapping in JSON", remedy="download or copy it again"
+            f"{file} cannot be read: {error}", expected="JSON, a mapping", remedy="download or copy it again"
         ) from error
     return content
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,46 @@ def test_a_config_that_cannot_be_used_is_a_clear_error(tmp_path: Path, content: 
         read_config(folder)
     with pytest.raises(CheckpointError):
         ResidentModel().install(prepare(folder))
+
+
+@pytest.mark.parametrize(
+    ("size", "value"),
+    [
+        *(("num_hidden_layers", n) for n in (-1, 0, 300_000, 10**30, "12", 1.5, True, [1])),
+        *(("hidden_size", 2**40), ("vocab_size", 2**60), ("intermediate_size", -5), ("num_attention_heads", 0)),
+        *(("num_hidden_layers", 9_000), ("hidden_size", 2**20), ("max_position_embeddings", 2**60)),
+    ],
+)
+def test_sizes_that_these_weights_cannot_have_are_refused_before_anything_is_built(
+    tmp_path: Path, size: str, value: object
+) -> None:
+    folder = saved(tmp_path / "step1")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, size: value}))
+    with pytest.raises(CheckpointError, match=rf"{size} is|describes a model of [\d,]+ (layers|numbers)") as refused:
+        ResidentModel().install(prepare(folder))
+    assert refused.value.expected and refused.value.remedy
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_a_tensor_that_repeats_one_number_without_end_is_refused(tmp_path: Path, zipped: bool) -> None:
+    folder = saved(tmp_path / "step1", stored="bin")
+    endless = {"x": torch.zeros(1).expand(2**20, 2**20)}
+    torch.save(endless, folder / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
+    for read in (read_tensors, prepare):
+        with pytest.raises(CheckpointError, match="is made of 4 bytes"):
+            read(folder)
+
+
+def test_a_module_without_parameters_is_refused(tmp_path: Path) -> None:
+    class Buffers(torch.nn.Module):
+        def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
+            super().__init__()
+            self.register_buffer("x", tensors["x"])
+
+    prepared = Prepared(tmp_path, {"x": torch.ones(2)}, "d", "float32")
+    with pytest.raises(CheckpointError, match=r"without parameters(.|\n)*remedy"):
+        ResidentModel(build=Buffers).install(prepared)
 
 
 # --- tokenizers

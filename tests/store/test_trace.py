@@ -237,8 +237,35 @@ def test_what_is_no_trace_is_refused(tmp_path: Path, kind: str) -> None:
     if kind != "nothing":
         attempts.append(lambda path: TraceWriter(path, declare()))
     for attempt in attempts:
-        with pytest.raises(UserError, match="is not a trace"):
+        with pytest.raises(UserError, match="is not a trace") as refused:
             attempt(path)
+        assert refused.value.expected and refused.value.remedy
+
+
+@pytest.mark.parametrize("step", [-1, 2**63, 10**30])
+def test_a_step_that_its_coordinate_cannot_hold_is_refused(step: int) -> None:
+    with pytest.raises(UserError, match=r"of 'final' is .*(.|\n)*2\^63"):
+        declare(checkpoints=(Checkpoint(0, "a"), Checkpoint(step, "b", label="final")))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        *({"run_config": 5}, {"run_config": {"analyses": "x"}}, {"run_config": {"analyses": [{"name": 5}]}}),
+        *({"declared": []}, {"declared": {"checkpoints": 5}}, {"model_config": "x"}, {"fingerprint": None}),
+        *({"run_config": {"checkpoints": -1}}, {"run_config": {"series": {"kind": "organism", "curriculum": [1]}}}),
+    ],
+    ids=str,
+)
+def test_attributes_of_another_form_are_refused_where_a_trace_is_opened(
+    tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    fill(tmp_path / "t.zarr", declare())
+    zarr.open_group(tmp_path / "t.zarr", mode="r+").attrs.update(changed)
+    for attempt in (open_trace, Trace, lambda path: TraceWriter(path, declare())):
+        with pytest.raises(UserError, match=f"is damaged: {next(iter(changed))}") as refused:
+            attempt(tmp_path / "t.zarr")
+        assert refused.value.expected and refused.value.remedy
 
 
 def test_unknown_probes_and_variables_suggest_the_nearest(tmp_path: Path) -> None:
