@@ -52,10 +52,11 @@ class Inert:
 
 
 class Storage(NamedTuple):
-    """The memory of one or several tensors, which lies outside of the pickle under this key."""
+    """The memory of one or several tensors, which lies outside of the pickle under this key: so many numbers."""
 
     dtype: str
     key: str
+    numbers: int
 
 
 class RefusedName(pickle.UnpicklingError):
@@ -97,7 +98,7 @@ class SafeUnpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> Storage:
         """What a storage is referred to by; its dtype is what the name of its class stands for."""
-        kind, dtype, key, *_ = pid
+        kind, dtype, key, _, count, *_ = pid
         if kind != "storage" or not isinstance(dtype, str):
             raise pickle.UnpicklingError(f"a reference to a {kind!r}, which no weight file has")
-        return Storage(dtype, str(key))
+        return Storage(dtype, str(key), int(count))

@@ -17,6 +17,7 @@ import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
@@ -90,6 +91,8 @@ def _tensor_of_new_dtype(
     dtype: str,
     *_: Any,
 ) -> TensorInfo:
+    if prod(size) > max(storage.numbers, _EXPANDED):  # before torch is asked for the memory
+        raise ValueError(f"a tensor of {prod(size)} numbers is made of {storage.numbers}")
     made = _Placed(tuple(size), dtype)
     made.place = (storage.key, offset, tuple(stride))
     return made
