@@ -141,7 +141,7 @@ def test_a_tokenizer_that_cannot_be_read_is_a_clear_error(tmp_path: Path, conten
     if content is not None:
         build_tokenizer().save_pretrained(tmp_path)
         (tmp_path / "tokenizer.json").write_text(content)
-    with pytest.raises(CheckpointError, match="no usable tokenizer") as refused:
+    with pytest.raises(CheckpointError, match=r"no usable tokenizer|tokenizer\.json cannot be") as refused:
         load_tokenizer(tmp_path)
     assert "series.tokenizer" in str(refused.value)
 
