@@ -26,12 +26,14 @@ class Attribution:
     """Scores of every edge, in the metric's unit; zero where there is no such edge.
 
     Attributes:
-        edges: (row, source, reader) sums over tokens; (token, source, reader) sums over rows with ``by_token``.
+        edges: (source, reader) sums over rows and tokens; (token, source, reader) with ``by_token``.
+        sources: (row, source) sums over tokens and over all readers of a source.
         reached: where asked for, per layer (position of the head, token, source, kind and head), summed over rows; keys
             of all heads first, then values.
     """
 
     edges: torch.Tensor
+    sources: torch.Tensor
     reached: list[torch.Tensor]
 
 
@@ -57,7 +59,7 @@ def attribute(
     reach: bool = False,
     between: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> Attribution:
-    """EAP-IG scores of all edges.
+    """EAP-IG scores of all edges, summed over rows.
 
     Args:
         wired: the model.
@@ -65,7 +67,7 @@ def attribute(
         positions: (row,) where the metric is taken.
         metric: of the logits there.
         steps: points of the path; 1 is plain attribution patching at the prompt itself.
-        by_token: keep the tokens at which edges are read apart, and not the rows.
+        by_token: keep the tokens at which edges are read apart.
         reach: take key and value edges apart by the position at which heads act.
         between: the twins' stream before the first layer, and (source, row, token, d_model) what sources write for
             ``ids`` less what they write for ``corrupted``, if that is known already.
@@ -83,14 +85,21 @@ def attribute(
         layers = [layer / steps for layer in found.reached]
         reached = [a + b for a, b in zip(reached, layers, strict=True)] if reached else layers
     mean /= steps
-    along = ids.shape[1 if by_token else 0]
-    edges = torch.zeros((along, len(graph.sources), len(graph.readers)), device=ids.device)
+    tokens = (ids.shape[1],) if by_token else ()
+    edges = torch.zeros((*tokens, len(graph.sources), len(graph.readers)), device=ids.device)
+    sources = torch.zeros((len(ids), len(graph.sources)), device=ids.device)
     groups = [of(layer) for layer in range(graph.layers) for of in (graph.attention_readers, graph.mlp_reader)]
-    for readers in (*groups, graph.logits_reader):
+    total, last = torch.zeros_like(difference[0]), len(graph.sources)  # of what reads later
+    for readers in reversed((*groups, graph.logits_reader)):
         seen = graph.seen_by(readers)
-        form = "srtd,krtd->tsk" if by_token else "srtd,krtd->rsk"
-        edges[:, :seen, readers] = torch.einsum(form, difference[:seen], mean[readers])
-    return Attribution(edges, reached)
+        sources[:, seen:last] = torch.einsum("srtd,rtd->rs", difference[seen:last], total)
+        total, last = total + mean[readers].sum(0), seen
+        if by_token:
+            edges[:, :seen, readers] = torch.einsum("srtd,krtd->tsk", difference[:seen], mean[readers])
+        else:
+            edges[:seen, readers] = difference[:seen].flatten(1) @ mean[readers].flatten(1).T
+    sources[:, :last] = torch.einsum("srtd,rtd->rs", difference[:last], total)
+    return Attribution(edges, sources, reached)
 
 
 def direct_logits(

@@ -119,19 +119,20 @@ def _attributed(wired: Wired, probe: TokenizedProbe, batch_tokens: int, steps: i
     width = (
         shape.d_model * (len(graph.sources) + len(graph.readers) + 20 * graph.layers) + 4 * shape.d_mlp * graph.layers
     )
-    for batch in pairs_of(wired, probe, tokens_at_once(batch_tokens, width), np.arange(n)):
-        rows = batch.rows
-        run, twin = wired.run(batch.ids, batch.positions), wired.run(batch.corrupted, batch.positions)
-        clean[rows], corrupted[rows] = (numbers(batch.metric(each.logits.float())) for each in (run, twin))
-        direct[rows] = numbers(direct_logits(wired, batch.ids, batch.positions, batch.answer, batch.foil, run)[0])
-        between = twin.streams[0], wired.sources(run, twin)
-        del run, twin
-        found = attribute(
-            wired, batch.ids, batch.corrupted, batch.positions, batch.metric, steps=steps, between=between
-        ).edges
-        source[rows] = numbers(found.sum(2))
-        for index, chosen in enumerate((half[rows], ~half[rows])):
-            edge[index] += numbers(found[chosen].sum(0)) / (half if index == 0 else ~half).sum()
+    tokens = tokens_at_once(batch_tokens, width)
+    for index, chosen in enumerate((np.flatnonzero(half), np.flatnonzero(~half))):
+        for batch in pairs_of(wired, probe, tokens, chosen):
+            rows = batch.rows
+            run, twin = wired.run(batch.ids, batch.positions), wired.run(batch.corrupted, batch.positions)
+            clean[rows], corrupted[rows] = (numbers(batch.metric(each.logits.float())) for each in (run, twin))
+            direct[rows] = numbers(direct_logits(wired, batch.ids, batch.positions, batch.answer, batch.foil, run)[0])
+            between = twin.streams[0], wired.sources(run, twin)
+            del run, twin
+            found = attribute(
+                wired, batch.ids, batch.corrupted, batch.positions, batch.metric, steps=steps, between=between
+            )
+            source[rows] = numbers(found.sources)
+            edge[index] += numbers(found.edges) / len(chosen)
     return Attributed(clean, corrupted, direct, source, np.where(graph.edges, edge, np.nan))
 
 
@@ -151,9 +152,10 @@ def pairs_of(wired: Wired, probe: TokenizedProbe, tokens: int, chosen: np.ndarra
     def given(values: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(values).to(wired.device)
 
-    for same in probe.batches(tokens):
-        rows = same[np.isin(same, chosen)]
-        if len(rows):
+    lengths = probe.lengths[chosen]
+    for length in np.unique(lengths):
+        same, size = chosen[lengths == length], max(1, tokens // int(length))
+        for rows in (same[start : start + size] for start in range(0, len(same), size)):
             ids, corrupted = (given(np.stack([of[r] for r in rows])) for of in (probe.ids, probe.corrupted_ids))
             answer, foil = given(probe.answer_ids[rows]), given(probe.foil_ids[rows])
             metric = logit_difference(answer, foil)

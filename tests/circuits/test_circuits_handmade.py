@@ -113,7 +113,7 @@ def test_attribution_is_exact_where_the_model_is_linear() -> None:
     last = torch.full((len(ids),), 3)
     edges = [(int(s), int(r)) for s, r in np.argwhere(wired.graph.edges)]
     exact = edge_effects(wired, ids, twins, last, metric, edges).sum(0)
-    scores = attribute(wired, ids, twins, last, metric, steps=10).edges.sum(0)
+    scores = attribute(wired, ids, twins, last, metric, steps=10).edges
     index = {(s.name, r.name): (i, j) for i, s in enumerate(wired.graph.sources) for j, r in enumerate(wired.graph.readers)}  # fmt: skip
     into, out = index["embed", "L0M"], index["L0M", "logits"]
     assert float(exact[edges.index(into)]) == float(exact[edges.index(out)]) == 200.0
