@@ -13,6 +13,7 @@ checkpoint do not outvote the honest ones; and series too long for all triples a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,10 @@ PLACES = 650
 """Places that are compared at once, as the work grows with their third power; more are dealt into several passes.
 
 The longest published series has 609 checkpoints."""
+
+
+BLOCK = 128
+"""Vectors that are in memory in double precision at once."""
 
 
 class Misplaced(NamedTuple):
@@ -51,7 +56,7 @@ class Order(NamedTuple):
     out: list[Misplaced]
 
 
-def angles(vectors: npt.NDArray[np.floating]) -> Array:
+def angles(vectors: Sequence[npt.NDArray[np.floating]] | npt.NDArray[np.floating]) -> Array:
     """Angles between all rows.
 
     Args:
@@ -60,13 +65,24 @@ def angles(vectors: npt.NDArray[np.floating]) -> Array:
     Returns:
         (row, row), radians, 0 on the diagonal.
     """
-    rows = vectors.astype(np.float64)
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    # the arc sine of the half chord is exact for small angles, where the arc cosine of the product is not
-    chord = np.sqrt(np.clip(2.0 - 2.0 * (rows @ rows.T), 0.0, 4.0))
-    result = 2.0 * np.arcsin(chord / 2.0)
+    result = np.empty((len(vectors), len(vectors)))
+    blocks = [slice(at, at + BLOCK) for at in range(0, len(vectors), BLOCK)]
+    for here, mine in enumerate(blocks):
+        rows = _directions(vectors[mine])
+        for other in blocks[: here + 1]:
+            product = rows @ (rows if other == mine else _directions(vectors[other])).T
+            # the arc sine of the half chord is exact for small angles, where the arc cosine of the product is not
+            chord = np.sqrt(np.clip(2.0 - 2.0 * product, 0.0, 4.0))
+            result[mine, other] = 2.0 * np.arcsin(chord / 2.0)
+            result[other, mine] = result[mine, other].T
     np.fill_diagonal(result, 0.0)
     return result
+
+
+def _directions(vectors: Sequence[npt.NDArray[np.floating]] | npt.NDArray[np.floating]) -> Array:
+    rows = np.array(vectors, dtype=np.float64)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows
 
 
 def order(angle: Array) -> Order:

@@ -48,7 +48,7 @@ CROWD, CROWD_SHARE = 8, 0.25
 
 def audit_weights(
     steps: Sequence[int] | npt.NDArray[np.integer],
-    sketches: Floats,
+    sketches: Sequence[Floats] | Floats,
     norms: Sequence[float] | Floats,
     nonfinite: Sequence[int] | npt.NDArray[np.integer],
     digests: Sequence[str],
@@ -93,7 +93,9 @@ def audit_weights(
     return sorted(found, key=lambda f: (f.step, f.kind))
 
 
-def neighbours(steps: Sequence[int] | npt.NDArray[np.integer], sketches: Floats) -> dict[str, npt.NDArray[np.float64]]:
+def neighbours(
+    steps: Sequence[int] | npt.NDArray[np.integer], sketches: Sequence[Floats] | Floats
+) -> dict[str, npt.NDArray[np.float64]]:
     """Cosines of every checkpoint's weights with those of others, for tables.
 
     Args:
@@ -124,16 +126,17 @@ class _Rows:
         angle: (valid, valid) angles between them.
     """
 
-    def __init__(self, steps: Iterable[int], sketches: Floats, labels: Sequence[str] = ()) -> None:
+    def __init__(self, steps: Iterable[int], sketches: Sequence[Floats] | Floats, labels: Sequence[str] = ()) -> None:
         self.steps = [int(step) for step in steps]
         self.labels = list(labels) or [""] * len(self.steps)
         if not len(self.labels) == len(sketches) == len(self.steps):
             raise ValueError(f"{len(self.steps)} steps, {len(sketches)} sketches and {len(self.labels)} labels")
         if any(a >= b for a, b in pairwise(self.steps)):
             raise ValueError("steps must increase")
-        usable = np.isfinite(sketches).all(axis=1) & (sketches != 0).any(axis=1)
-        self.valid = np.flatnonzero(usable)
-        self.angle = angles(sketches[self.valid])
+        self.valid = np.array(
+            [i for i, row in enumerate(sketches) if np.isfinite(row).all() and row.any()], dtype=np.intp
+        )
+        self.angle = angles([sketches[i] for i in self.valid])  # rows where they are: all of them twice are much
 
     def finding(self, row: int, kind: Kind, reason: str, *, mask: bool = False) -> AuditFinding:
         """What to say about one row."""
@@ -164,7 +167,9 @@ def _copies(rows: _Rows, digests: Sequence[str], out_of_order: set[int]) -> list
     return found
 
 
-def _stored_anew(rows: _Rows, sketches: Floats, masked: set[int], said: set[int]) -> list[AuditFinding]:
+def _stored_anew(
+    rows: _Rows, sketches: Sequence[Floats] | Floats, masked: set[int], said: set[int]
+) -> list[AuditFinding]:
     """Steps in a row that are the same but for rounding, where those beside them are farther away than that.
 
     Angles cannot tell rounding from a step of training that was as small; single weights can, as no rounding to nearest
@@ -179,10 +184,10 @@ def _stored_anew(rows: _Rows, sketches: Floats, masked: set[int], said: set[int]
         said: steps of which something was said already, masked or not.
     """
     kept = [n for n in range(len(rows.valid)) if rows.step(n) not in masked]
-    values = sketches[rows.valid].astype(np.float64)
     groups: list[list[int]] = []
     for here, point in enumerate(kept):
-        if groups and _rounded(values[kept[groups[-1][0]]], values[point]):
+        first = rows.valid[kept[groups[-1][0]]] if groups else 0
+        if groups and _rounded(sketches[first].astype(np.float64), sketches[rows.valid[point]].astype(np.float64)):
             groups[-1].append(here)
         else:
             groups.append([here])

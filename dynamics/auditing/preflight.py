@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from checkpoints.audit import AuditFinding, audit_listing
 from checkpoints.errors import CheckpointError
+from checkpoints.files.tensors import TensorInfo
 from checkpoints.loading import compare_headers
 from checkpoints.series import Checkpoint, Series, WeightFile
 
@@ -20,7 +22,9 @@ def preflight(series: Series, checkpoints: Sequence[Checkpoint]) -> dict[Checkpo
     Every checkpoint must have the same tensors as most of the series has. Files that would have to be downloaded
     first are not looked at.
     """
-    headers, bad = {}, {}
+    forms: dict[str, dict[str, TensorInfo]] = {}  # one header of each form: those of thousands of checkpoints are large
+    found: dict[Checkpoint, str] = {}
+    bad: dict[Checkpoint, str] = {}
     for checkpoint in checkpoints:
         try:
             header = series.header(checkpoint)
@@ -28,14 +32,14 @@ def preflight(series: Series, checkpoints: Sequence[Checkpoint]) -> dict[Checkpo
             bad[checkpoint] = error.observed
         else:
             if header is not None:
-                headers[checkpoint] = header
-    shapes = {c: json.dumps(sorted((k, v.shape) for k, v in h.items())) for c, h in headers.items()}
-    if not shapes:
+                text = json.dumps(sorted((k, v.shape) for k, v in header.items()))
+                found[checkpoint] = form = hashlib.sha256(text.encode()).hexdigest()
+                forms.setdefault(form, header)
+    if not found:
         return bad
-    most = Counter(shapes.values()).most_common(1)[0][0]
-    reference = next(headers[c] for c, s in shapes.items() if s == most)
-    for checkpoint, found in headers.items():
-        problems = compare_headers(reference, found)
+    reference = forms[Counter(found.values()).most_common(1)[0][0]]
+    for checkpoint, form in found.items():
+        problems = compare_headers(reference, forms[form])
         if problems:
             more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
             bad[checkpoint] = f"{series.fetch(checkpoint)}: tensor {', '.join(problems[:3])}{more}"

@@ -64,7 +64,7 @@ def compare(known: Mapping[int, Known], absent: Collection[int] = ()) -> list[Au
     sketches = [filled[s].sketch for s in steps]
     return audit_weights(
         np.array(steps),
-        np.stack([s.values for s in sketches]),
+        [s.values for s in sketches],
         np.array([s.norm for s in sketches]),
         np.array([s.nonfinite for s in sketches]),
         # weights that are all NaN are the same bytes at every step, which says nothing about labels
