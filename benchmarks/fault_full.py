@@ -7,6 +7,7 @@ goes through; the trace is then file by file what it would have been.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import tempfile
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from benchmarks.fault_writes import Change, watched
 __all__ = ["run"]
 
 SIZES = 20
+GROWS = ("open", "mkdir")
+"""Changes for which there must be room."""
 
 
 def run() -> list[Figures]:
@@ -39,21 +42,21 @@ def _full(made: Made, what: str, stage: str, work: Callable[[Path], object]) -> 
     most = at / "most"
 
     def measure() -> None:
-        sizes = [_size(at)]
-        with watched(lambda change: sizes.append(_size(at))):
+        sizes = []
+        with watched(lambda change: sizes.append(_size(at)) if change.verb in GROWS else None):
             work(at)
-        most.write_text(f"{sizes[0]} {max(sizes)}", encoding="utf-8")
+        most.write_text(json.dumps(sorted(sizes)), encoding="utf-8")
 
     if (ended := forked(measure)).code:
         raise RuntimeError(f"{what} failed without a fault: {ended.said[-500:]}")
-    least, largest = map(int, most.read_text(encoding="utf-8").split())
+    sizes = json.loads(most.read_text(encoding="utf-8"))
     most.unlink()
     expected = snapshot(at)
     survived = noticed = 0
     failures = []
     for number in range(SIZES):
         at = made.copy(stage)
-        room = least + (largest - least) * number // SIZES
+        room = sizes[len(sizes) * number // SIZES]
         stopped = forked(lambda at=at, room=room: _filled(work, at, room))  # type: ignore[misc]
         seen, again = forked(lambda at=at: look(at)), forked(lambda at=at: work(at))  # type: ignore[misc]
         sound = not seen.code and not again.code and snapshot(at) == expected
@@ -71,7 +74,7 @@ def _filled(work: Callable[[Path], object], at: Path, room: int) -> None:
     from checkpoints.errors import StoppedError
 
     def fault(change: Change) -> None:
-        if change.verb in ("open", "mkdir") and _size(at) >= room:
+        if change.verb in GROWS and _size(at) >= room:
             change.empty()
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), change.path)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from checkpoints.errors import UserError, nearest, stopped_by_disk
+from checkpoints.errors import StoppedError, UserError, nearest, stopped_by_disk
 from checkpoints.paths import StrPath, as_flag, as_texts
 
 from .analysis.base import Analysis, AnalysisOptions
@@ -112,6 +112,8 @@ def _unless_collecting(trace: Path, reporter: Reporter) -> Iterator[bool]:
         try:
             stack.enter_context(writer_lock(trace))
             free = True
+        except StoppedError:  # the disk is full
+            raise
         except UserError as error:
             reporter.say(f"results are not stored: {error.observed}")
             free = False
