@@ -41,10 +41,11 @@ def remark(path: Path, indices: Sequence[int], reason: str) -> None:
 
 def damaged(path: Path, what: str, problem: str) -> UserError:
     """The error for a trace, something in which is missing or is not what was written."""
+    command = f"dynamics verify {path.name.removesuffix('.zarr')} --repair"  # in a terminal, whoever is told
     return UserError(
         f"{what} of {path} is damaged: {problem}",
         expected="what was written when it was collected",
-        remedy=f"dynamics verify {path.name.removesuffix('.zarr')} --repair (it says what is damaged, and mends it)",
+        remedy=f"{command} (it says what is damaged, and mends it)",
     )
 
 
