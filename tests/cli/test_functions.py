@@ -106,15 +106,17 @@ def test_watching_needs_a_run_or_a_folder(tmp_path: Path, monkeypatch: pytest.Mo
         dynamics.watch()
     seen: list[Any] = []
 
-    def once(name: str, run: Run, *_rest: Any) -> bool:
+    def once(name: str, run: Run, *_rest: Any, **_more: Any) -> bool:
         seen.append((name, run))
         return False
 
     monkeypatch.setattr("dynamics.collecting.watching._look", once)
     sleep: Callable[[float], None] = lambda _seconds: None  # noqa: E731
-    dynamics.watch(folder="job", patience=0, analyses=["induction"], sleep=sleep)
+    with pytest.raises(UserError, match="no checkpoint was saved"):
+        dynamics.watch(folder="job", patience=0, analyses=["induction"], sleep=sleep)
     ((name, run),) = seen
     assert name == "job" and run.series.path == tmp_path / "job" and (tmp_path / "job").is_dir()
     assert [entry.name for entry in run.analyses] == ["induction"]
-    dynamics.watch("mine", run=run, folder="elsewhere", patience=0, sleep=sleep)
+    with pytest.raises(UserError, match="no checkpoint was saved"):
+        dynamics.watch("mine", run=run, folder="elsewhere", patience=0, sleep=sleep)
     assert seen[1][0] == "mine" and seen[1][1].series.path == tmp_path / "elsewhere"
