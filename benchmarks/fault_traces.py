@@ -36,7 +36,6 @@ class Made:
             "dynamics.measurements.forward",
             "dynamics.learning.learn",
             "dynamics.reporting.build",
-            "dynamics.collecting.upkeep",
         ):
             import_module(module)
         import_module("torch").set_num_threads(1)
@@ -124,7 +123,7 @@ def look(at: Path) -> None:
     import xarray as xr
 
     from checkpoints.errors import UserError
-    from dynamics.collecting.upkeep import status, verify
+    from dynamics import status, verify
     from dynamics.store import Trace, dictionaries_in, read_result
 
     path = at / "traces" / f"{NAME}.zarr"
