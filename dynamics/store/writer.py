@@ -20,7 +20,19 @@ from .attributes import check_attributes
 from .create import create_trace, grow_trace, put_attributes
 from .declaration import FORMAT, FORMAT_VERSION, WEIGHTS, TraceDeclaration
 from .derived import aside, sweep_derived
-from .manifest import FLAGS, MANIFEST, ROOT_COPY, intact, put_file, record_of, rewrite, sealed_files, slab_entry, unlike
+from .manifest import (
+    FLAGS,
+    MANIFEST,
+    ROOT_COPY,
+    intact,
+    parsed,
+    put_file,
+    record_of,
+    rewrite,
+    sealed_files,
+    slab_entry,
+    unlike,
+)
 
 __all__ = ["TraceWriter", "check_format", "damaged", "discard_unused", "open_group", "remark", "require_declared"]
 
@@ -55,7 +67,9 @@ def check_format(attributes: Mapping[str, Any], path: Path) -> None:
     Raises:
         UserError: with the version found and the versions that this program reads, or the attribute.
     """
-    if intact((path / "zarr.json").read_bytes()) is False:
+    version = attributes.get("format_version")
+    newer = type(version) is int and version > FORMAT_VERSION and _copied_version(path) in (None, version)
+    if not newer and intact((path / "zarr.json").read_bytes()) is False:
         raise damaged(path, "the file zarr.json", "it is not what was written (did another program change it?)")
     if attributes.get("format") != FORMAT:
         raise UserError(
@@ -63,7 +77,6 @@ def check_format(attributes: Mapping[str, Any], path: Path) -> None:
             expected=f"{FORMAT!r}",
             remedy="give the path of a folder that `dynamics collect` wrote",
         )
-    version = attributes.get("format_version")
     if type(version) is not int or not 0 < version <= FORMAT_VERSION:
         raise UserError(
             f"{path} has trace format version {short(str(version))}",
@@ -71,6 +84,12 @@ def check_format(attributes: Mapping[str, Any], path: Path) -> None:
             remedy="install a newer circuit-dynamics",
         )
     check_attributes(attributes, path)
+
+
+def _copied_version(path: Path) -> Any:
+    """The format version that the second copy of the root's metadata says: a version in one of them alone is damage."""
+    copy = path / ROOT_COPY
+    return parsed(copy.read_bytes()).get("attributes", {}).get("format_version") if copy.is_file() else None
 
 
 def require_declared(path: Path, attributes: Mapping[str, Any], declaration: TraceDeclaration) -> None:

@@ -11,6 +11,7 @@ import zarr
 from safetensors.torch import load_file, save_file
 
 from dynamics.store import writer_lock
+from dynamics.store.manifest import ROOT_COPY
 from tests.cli.commands import Dynamics
 from tests.cli.conftest import VERBS, files, refused
 
@@ -116,7 +117,7 @@ def test_a_tokenizer_that_does_not_fit_is_refused(dynamics: Dynamics, project: P
     )
     refused(dynamics("collect", "mine"), "probe 'p'", "prompt 1 ('4 + 5 =')", "the tokenizer does not fit")
     (other / "tokenizer.json").write_text("{")
-    refused(dynamics("collect", "mine"), "no usable tokenizer in")
+    refused(dynamics("collect", "mine"), "tokenizer.json cannot be read", "not JSON")
     shutil.rmtree(other)
     refused(dynamics("collect", "mine"), "there is no folder")
 
@@ -138,7 +139,10 @@ def test_probes_that_do_not_fit_are_refused_with_every_mistake(dynamics: Dynamic
 
 
 def test_a_trace_of_a_newer_format_version_is_refused_by_every_verb(dynamics: Dynamics, collected: Path) -> None:
-    zarr.open_group(collected / "traces/mine.zarr", mode="r+").attrs["format_version"] = 99
+    trace = collected / "traces/mine.zarr"
+    zarr.open_group(trace, mode="r+").attrs["format_version"] = 99
+    refused(dynamics("status", "mine"), "zarr.json", "is damaged", "another program")  # the copy says version 1
+    shutil.copyfile(trace / "zarr.json", trace / ROOT_COPY)
     for verb in (*VERBS, "verify"):
         refused(dynamics(verb, "mine"), "trace format version 99", "version 1 or older", "newer circuit-dynamics")
 
