@@ -137,6 +137,7 @@ def _merged(layer: Any, name: str) -> Any:
             f"the adapter at {name!r}, a {type(layer).__module__}.{type(layer).__name__}, cannot be merged into its "
             f"layer: {first_line(error)}",
             expected="an adapter that is a change of weights, such as LoRA or DoRA",
+            remedy="train with another kind, or give the model without it",
         ) from error
 
 
@@ -147,6 +148,7 @@ def _refuse(model: Any) -> None:
         raise UserError(
             f"a {type(model).__name__} cannot be measured: it has no parameters",
             expected="a torch.nn.Module with weights",
+            remedy="give the model itself",
         )
     kinds = {type(module).__name__ for module in model.modules()}
     parts = {type(parameter).__name__ for parameter in model.parameters()}
@@ -172,10 +174,12 @@ def _refuse(model: Any) -> None:
         raise UserError(
             "some weights of the model are not in memory (offloaded, or on the device `meta`)",
             expected="a model that is in memory as a whole",
+            remedy="load it without `device_map`, on a device that it fits",
         )
     settings = getattr(model, "peft_config", None)
     if isinstance(settings, dict) and any(getattr(each, "is_prompt_learning", False) for each in settings.values()):
         raise UserError(
             "the model is trained with prompts of its own (prompt or prefix tuning), which stand before every text",
             expected="an adapter that is a change of weights, such as LoRA",
+            remedy="train with such a one",
         )

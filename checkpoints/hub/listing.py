@@ -78,7 +78,7 @@ def list_repositories(entry: Entry, repositories: Mapping[str, Repository], clie
             errors[name] = error
         else:
             if commit is None:
-                errors[name] = UserError(f"{name!r} has no branch main")
+                errors[name] = UserError(f"{name!r} has no branch main", expected="a repository with weights on main")
             else:
                 commits[name] = commit
 

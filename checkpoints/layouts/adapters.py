@@ -65,6 +65,7 @@ def require_base(root: Path, folders: list[Path], base: Base | None) -> None:
     if alone and find_spec("peft") is None:
         raise UserError(
             f"{root} holds adapters, and the package peft, which merges them, is not installed",
+            expected="peft, or whole checkpoints",
             remedy="pip install 'circuit-dynamics[adapters]'",
         )
     if folders and not alone and base is not None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from ..errors import UserError
-from ..paths import cache_folder
+from ..paths import cache_folder, replace_text
 from .curriculum import OrganismConfig, batch, schedule, truth
 from .tokenizer import SEPARATOR, build_tokenizer, token_ids
 
@@ -74,16 +74,20 @@ def _save(model: PreTrainedModel, config: OrganismConfig, folder: Path, step: in
     """Write ``stepN`` under a provisional name and rename it, so that a folder of that name is complete."""
     from safetensors import SafetensorError
 
-    final, partial = folder / f"step{step}", folder / f"step{step}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
+    final, partial, old = (folder / f"step{step}{end}" for end in ("", ".partial", ".old"))
+    for left in (partial, old):
+        shutil.rmtree(left, ignore_errors=True)
     try:
         model.save_pretrained(partial)
     except SafetensorError as error:  # a full disk, say
         raise OSError(str(error)) from error
     build_tokenizer(config.curriculum).save_pretrained(partial)
     # An interrupted training may have saved steps after the last remembered state: they are made again.
-    shutil.rmtree(final, ignore_errors=True)
+    # Half deleted, such a folder would still have the name of a complete one.
+    if final.exists():
+        os.replace(final, old)
     os.replace(partial, final)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def train(name: str, config: OrganismConfig, *, progress: Progress | None = None) -> Path:
@@ -160,9 +164,7 @@ def _train(folder: Path, config: OrganismConfig, progress: Progress | None) -> N
             last_state = time.monotonic()
         if progress is not None:
             progress(done, config.steps, float(loss.detach()))
-    partial = folder / "truth.json.partial"
-    partial.write_text(json.dumps(truth(config), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, folder / "truth.json")
+    replace_text(folder / "truth.json", json.dumps(truth(config), indent=1, ensure_ascii=False) + "\n")
     (folder / _STATE).unlink(missing_ok=True)
 
 

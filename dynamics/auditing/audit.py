@@ -84,7 +84,10 @@ def audit(
     weights = as_flag(weights, "weights")
     name, run, traces = requested(name, run, runs=runs, traces=traces)
     if not run.series.stored:
-        raise UserError(f"run {name!r} was collected while it trained: there are no checkpoints to audit")
+        raise UserError(
+            f"run {name!r} was collected while it trained: there are no checkpoints to audit",
+            expected="a series of stored checkpoints",
+        )
     if steps_to_train(name, run.series):
         raise UserError(f"organism {name!r} is not trained yet", remedy=f"dynamics collect {name}")
     series = open_series(name, run.series)

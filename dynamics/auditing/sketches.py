@@ -14,7 +14,7 @@ import os
 import zipfile
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from checkpoints.paths import cache_folder
 from checkpoints.series import Checkpoint, Series, WeightFile
 
 from ..store import WEIGHTS, Trace
+from ..store.reader import weight_sketches
 
 __all__ = [
     "Known",
@@ -104,11 +105,9 @@ def traced_sketches(path: Path, checkpoints: Iterable[Checkpoint]) -> dict[int, 
     trace = Trace(path)
     if WEIGHTS not in trace.tree.children:
         return {}
-    data: Any = trace.tree[WEIGHTS].to_dataset()
-    measured = {name: data[name].values for name in ("sketch", "norm", "nonfinite")}
     revisions = {c.step: c.revision for c in checkpoints}
     same = {c.step for c in trace.checkpoints() if revisions.get(c.step) == c.revision}
-    found = measured_sketches(trace.steps.tolist(), trace.digests, measured)
+    found = measured_sketches(trace.steps.tolist(), trace.digests, weight_sketches(path))
     return {step: known for step, known in found.items() if step in same}
 
 

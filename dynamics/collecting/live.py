@@ -25,7 +25,7 @@ from pydantic import ValidationError
 
 from checkpoints.errors import UserError, shown
 from checkpoints.loading import stored_dtype
-from checkpoints.paths import StrPath, as_number, as_path, as_texts
+from checkpoints.paths import StrPath, as_flag, as_number, as_path, as_texts
 from checkpoints.series import Checkpoint
 from checkpoints.wrappers import plain, unwrapped
 
@@ -40,6 +40,7 @@ from ..runs.schedule import log_steps
 from ..store import Trace, TraceWriter, writer_lock
 from ..store.journal import write_journal
 from ..store.paths import trace_path
+from ..store.writer import discard_unused
 from .measuring import shortest, try_out, write_checkpoint
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ class LiveCollector:
         self.failed: dict[int, str] = {}
         check_name(name)
         traces, analyses = as_path(traces, "traces"), as_texts(analyses, "analyses")
+        resume = as_flag(resume, "resume")
         self._say = say or Reporter().say
         self._stack = ExitStack()
         self._resumed = False
@@ -166,7 +168,8 @@ class LiveCollector:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             self.failed[step] = reason
             self._say(f"dynamics: step {step} was not collected: {reason}; training goes on")
-            self._record_failure(step, reason)
+            if self._active and step not in self.collected:  # what is there, or another training's, stays as it is
+                self._record_failure(step, reason)
         if self._active and self._planned and step >= self._planned[-1]:
             self.close()  # nothing is due any more: others may read the trace, and store what they find in it
 
@@ -237,6 +240,7 @@ class LiveCollector:
 
     def _take_up(self, resume: bool) -> None:
         """Go on with the trace that is there."""
+        discard_unused(self._path, self._resolved.declaration)
         if not self._path.exists():
             if self._planned:
                 self._writer = TraceWriter(self._path, self._resolved.declaration, durable=self._run.durable)
@@ -265,7 +269,10 @@ class LiveCollector:
         known = self._resolved.declaration.checkpoints
         if self._writer is None or step not in [c.step for c in known]:
             if known and step < known[-1].step:
-                raise UserError(f"step {step} comes after step {known[-1].step}: a trace grows at its end only")
+                raise UserError(
+                    f"step {step} comes after step {known[-1].step}: a trace grows at its end only",
+                    expected=f"a step after {known[-1].step}",
+                )
             more = (*known, self._checkpoint(step, tokens))
             declaration = replace(self._resolved.declaration, checkpoints=more)
             self._writer = TraceWriter(self._path, declaration, durable=self._run.durable)
@@ -281,6 +288,7 @@ class LiveCollector:
             same = step not in self.collected or self._writer.digest(steps.index(step)) == _digest(_state(self._model))
         if not same:
             self._active = False
+            self._stack.close()  # nothing more is written: others may
             raise UserError(
                 f"step {step} of {self._path} has other weights: it is the trace of another training, which is kept",
                 expected="the training that this one goes on with",

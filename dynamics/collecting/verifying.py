@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from checkpoints.errors import CheckpointError
+from checkpoints.local import FolderConfig, FolderSeries
 from checkpoints.paths import StrPath, as_flag, as_path, as_text
+from checkpoints.series import Checkpoint, Series
 
 from ..analyser import analyse
 from ..progress import Reporter
@@ -22,8 +26,10 @@ from ..store.damage import Damage, has_manifest, root_problem, trace_damage
 from ..store.derived import DERIVED, RESULTS
 from ..store.manifest import ROOT_COPY, consolidated, metadata_of, put_file, rewrite, sealed_files, unlike
 from ..store.paths import open_run_trace, trace_path
+from ..store.writer import open_group
+from .collector import collect_once
 from .opening import open_run
-from .rounds import collect
+from .watching import WatchedSeries
 
 __all__ = ["Damage", "verify"]
 
@@ -134,13 +140,37 @@ def _measure(name: str, run: Run, traces: Path, path: Path, damage: Iterable[Dam
     if not steps and not coordinates:
         return set()
     with writer_lock(path):
-        resolved = open_run(name, run, path, reporter)
+        series = _with_deleted(name, run, path)
+        resolved = open_run(name, run, path, reporter, series=series)
         writer = TraceWriter(path, resolved.declaration, durable=run.durable)  # which refuses another run
         if coordinates:
             _mend_coordinates(path, resolved.declaration, coordinates)
         again, kept = _forget(resolved, writer, steps, reporter)
-    done = collect(name, run=run, traces=traces, only=again, keep_going=True, reporter=reporter) if again else None
-    return kept | (done.failed.keys() if done else set())
+    if not again:
+        return kept
+    done = collect_once(name, run, traces=traces, only=again, keep_going=True, series=series, reporter=reporter)
+    return kept | done.failed.keys()
+
+
+def _with_deleted(name: str, run: Run, path: Path) -> Series | None:
+    """A folder's series with those checkpoints that the job has deleted, as the trace knows them; None if there are none."""
+    if not isinstance(run.series, FolderConfig):
+        return None
+    folder, root = FolderSeries(run.series, name=name), open_group(path, mode="r")
+    there = {c.step: c for c in folder.checkpoints}
+    declared: Any = root.attrs["declared"]  # the coordinates may be what is damaged
+    said = {int(step.split()[1]): str(about) for step, about in declared["checkpoints"].items()}
+    if said.keys() <= there.keys():
+        return None
+    revisions = [""] * len(said)
+    with suppress(Exception):  # whatever reading a damaged chunk raises
+        revisions = [str(revision) for revision in root["revision"][:]]  # type: ignore[index, union-attr]
+    known = []
+    for (step, about), revision in zip(said.items(), revisions, strict=True):
+        tokens, _, stage = about.removeprefix("tokens ").partition(", stage ")
+        gone = Checkpoint(step, revision, None if tokens == "None" else int(tokens), stage)
+        known.append(there.get(step, gone))
+    return WatchedSeries(folder, known)
 
 
 def _mend_coordinates(path: Path, declaration: TraceDeclaration, arrays: set[str]) -> None:

@@ -24,16 +24,16 @@ from ..wording import left_out_lines
 from .collector import Collected, collect_once
 from .opening import Digests
 
-__all__ = ["watch"]
+__all__ = ["WatchedSeries", "watch"]
 
 _GIVEN_UP = 300.0
 """Seconds after which an unreadable checkpoint counts as broken rather than as half written."""
 
 
-class _Watched(Series):
+class WatchedSeries(Series):
     """A folder's checkpoints, and those that the trace knows from before they were deleted."""
 
-    def __init__(self, folder: FolderSeries, checkpoints: list[Checkpoint]) -> None:
+    def __init__(self, folder: FolderSeries, checkpoints: Sequence[Checkpoint]) -> None:
         self._folder = folder
         self._there = {c.step: c for c in folder.checkpoints}
         self.name, self.origin = folder.name, folder.origin
@@ -50,7 +50,7 @@ class _Watched(Series):
     def _own(self, checkpoint: Checkpoint) -> Checkpoint:
         if checkpoint.step not in self._there:
             raise CheckpointError(
-                f"step {checkpoint.step} was deleted before it was collected",
+                f"step {checkpoint.step} was deleted",
                 expected="checkpoints that stay until they are collected",
                 remedy="let the training keep more checkpoints (save_total_limit)",
             )
@@ -124,7 +124,7 @@ def watch(
         traces: folder of traces.
         run: the run itself, instead of reading the runs file.
         analyses: for a series that no runs file mentions: these, instead of all that fit.
-        poll: seconds between two looks.
+        poll: seconds between two looks, at least 0.1.
         until: the step after which nothing more is expected.
         patience: seconds without any change after which nothing more is expected; None waits for ever.
         reporter: progress and messages.
@@ -137,7 +137,7 @@ def watch(
         UserError: when the run is no local series, its request is wrong, or there never was a checkpoint.
     """
     folder = None if folder is None else absolute(as_path(folder, "folder"))
-    as_number(poll, "poll", least=0, most=1e6, whole=False)
+    as_number(poll, "poll", least=0.1, most=1e6, whole=False)  # it is what the time is counted in
     if until is not None:
         as_number(until, "until")
     if patience is not None:
@@ -230,7 +230,7 @@ def _look(
     changed = before_look != job.seen
     if not fresh and not again and not (before is not None and "pending" in before.status):
         return changed
-    series = _Watched(folder, [*known.values(), *fresh])
+    series = WatchedSeries(folder, [*known.values(), *fresh])
     done = collect_once(
         name, run, traces=traces, keep_going=True, series=series, digests=job.digests, reporter=reporter
     )
@@ -238,6 +238,7 @@ def _look(
     total.already = [s for s in done.already if s not in total.collected]
     total.failed |= done.failed
     total.masked = done.masked
+    total.nonfinite |= done.nonfinite
     total.seconds += done.seconds
     job.tried |= {
         c.step: job.seen[c.revision] for c in folder.checkpoints if c.step in done.failed.keys() | done.masked.keys()
@@ -257,7 +258,11 @@ def _ended(config: FolderConfig, job: _Job, total: Collected, until: int | None,
     if not done and job.problem is not None:
         raise job.problem
     if not done and not job.waiting:
-        raise UserError(f"no checkpoint was saved in {config.path}", expected="at least one before the patience ended")
+        raise UserError(
+            f"no checkpoint was saved in {config.path}",
+            expected="at least one before the patience ended",
+            remedy="name the folder that the job saves its checkpoints in, or wait longer (--patience)",
+        )
     if job.problem is not None:  # what was there before is collected
         raise StoppedError(job.problem.observed, expected=job.problem.expected, remedy=job.problem.remedy)
     there = set() if job.folder is None else {c.revision for c in job.folder.checkpoints}

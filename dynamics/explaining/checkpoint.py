@@ -41,9 +41,10 @@ def guess(wired: Wired, question: Question, answer: int | None, foil: int | None
 
     ids = torch.from_numpy(question.ids)[None].to(wired.device)
     logits = wired.logits(ids, torch.tensor([ids.shape[1] - 1], device=wired.device))[0].float()
-    if not bool(torch.isfinite(logits).all()):
+    if not bool(torch.isfinite(logits.amax())):  # -inf elsewhere: a token that cannot come
         raise UserError(
             "the final checkpoint's logits are not finite, so that nothing can be guessed",
+            expected="a largest logit that is finite",
             remedy="give --answer and --foil",
         )
     order = [int(i) for i in logits.argsort(descending=True)[:3]]

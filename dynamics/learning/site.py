@@ -68,7 +68,10 @@ class SiteAt:
                 architecture.logits(model, given, last)
             except _Enough:
                 return found[0]
-        raise UserError(f"site {self.name!r} was not reached at layer {self.layer}")
+        raise UserError(
+            f"site {self.name!r} was not reached at layer {self.layer}",
+            expected="a model that computes the site in every forward pass",
+        )
 
     @contextmanager
     def replaced(self, model: Any, by: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:

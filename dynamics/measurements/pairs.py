@@ -98,6 +98,7 @@ def require_pairs(probe: TokenizedProbe) -> None:
         raise UserError(
             f"probe {probe.probe.name!r} cannot be patched",
             expected="an answer, a foil and a corrupted twin for every prompt",
+            remedy="give its prompts `answer`, `foil` and `corrupted`",
         )
 
 

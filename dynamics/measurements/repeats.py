@@ -95,7 +95,8 @@ class RepeatAttention:
             raise UserError(f"probe {probe.probe.name!r}: a period of {value} is no repeat", expected="2 or more")
         if 2 * value > next(iter(lengths)):
             raise UserError(
-                f"probe {probe.probe.name!r}: two periods of {value} do not fit its {next(iter(lengths))} tokens"
+                f"probe {probe.probe.name!r}: two periods of {value} do not fit its {next(iter(lengths))} tokens",
+                expected=f"prompts of {2 * value} tokens or more, or a shorter period",
             )
         return value
 

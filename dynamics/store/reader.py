@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+import zarr
 from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore
@@ -24,7 +25,7 @@ from .derived import DERIVED
 from .manifest import MANIFEST, sealed_files, unlike
 from .writer import check_format, damaged, open_group
 
-__all__ = ["Trace", "open_trace"]
+__all__ = ["Trace", "open_trace", "weight_sketches"]
 
 
 def open_trace(path: StrPath, *, chunks: Any = None) -> xr.DataTree:
@@ -139,6 +140,26 @@ _ROOT = ("step", "tokens", "stage", "revision", "label", "status", "reason", "we
 
 _MOST = 10_000_000
 """More checkpoints than this no training had: metadata that say so are damaged, and would be read for hours."""
+
+
+def weight_sketches(path: Path) -> dict[str, np.ndarray]:
+    """What was measured on the weights of every checkpoint of a trace (missing: NaN): see :data:`WEIGHTS`.
+
+    What is damaged is missing, too: a checkpoint that cannot be measured again must not stand in the way of others.
+    """
+    root, found = open_group(path, mode="r"), {}
+    for name in ("sketch", "norm", "nonfinite"):
+        array = root[f"{WEIGHTS}/{name}"]
+        assert isinstance(array, zarr.Array)
+        try:
+            found[name] = np.asarray(array[:])
+        except Exception:  # whatever reading a damaged chunk raises
+            found[name] = np.full(array.shape, array.fill_value, dtype=array.dtype)
+            for index in range(array.shape[0]):
+                with suppress(Exception):
+                    found[name][index] = array[index]
+    found["nonfinite"] = np.maximum(found["nonfinite"], 0)
+    return found
 
 
 class Trace:

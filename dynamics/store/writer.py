@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +17,7 @@ from checkpoints.errors import UserError, first_line, short, shown
 from ..names import Status
 from .attributes import check_attributes
 from .create import create_trace, grow_trace, put_attributes
-from .declaration import FORMAT, FORMAT_VERSION, WEIGHTS, TraceDeclaration
+from .declaration import FORMAT, FORMAT_VERSION, TraceDeclaration
 from .derived import aside, sweep_derived
 from .manifest import (
     FLAGS,
@@ -200,24 +199,6 @@ class TraceWriter:
                 said[name] = ""
         said |= record_of(said[MANIFEST])
         return cast(Status, said["status"] or "complete"), said["reason"], said["weights_digest"]
-
-    def sketches(self) -> dict[str, np.ndarray]:
-        """What was measured on the weights of every checkpoint (missing: NaN): see :data:`WEIGHTS`.
-
-        What is damaged is missing, too: a checkpoint that cannot be measured again must not stand in the way of others.
-        """
-        found = {}
-        for name in ("sketch", "norm", "nonfinite"):
-            array = self._array(f"{WEIGHTS}/{name}")
-            try:
-                found[name] = np.asarray(array[:])
-            except Exception:  # whatever reading a damaged chunk raises
-                found[name] = np.full(array.shape, array.fill_value, dtype=array.dtype)
-                for index in range(array.shape[0]):
-                    with suppress(Exception):
-                        found[name][index] = array[index]
-        found["nonfinite"] = np.maximum(found["nonfinite"], 0)
-        return found
 
     def write(self, index: int, group: str, values: Mapping[str, np.ndarray]) -> tuple[int, int]:
         """Write every variable of one probe at one checkpoint; returns (non-finite values, overflowed values).

@@ -167,7 +167,7 @@ def test_training_that_was_interrupted_ends_with_the_same_bits(
     assert weights(folder) == uninterrupted
     assert done[0] == (min(stop, SMALL.steps - 1) + 1 if remembers else 1)
     assert not (folder / "training_state.pt").exists()
-    assert not list(folder.glob("*.partial"))
+    assert not [*folder.glob("*.partial"), *folder.glob("*.old")]
     assert is_trained("small", SMALL)
 
 
@@ -213,7 +213,7 @@ training.train("small", training.OrganismConfig.model_validate_json({SMALL.model
     assert (folder / "training_state.pt").is_file()
     assert list(folder.glob("*.partial"))
     assert weights(train("small", SMALL)) == uninterrupted
-    assert not list(folder.glob("*.partial"))
+    assert not [*folder.glob("*.partial"), *folder.glob("*.old")]
 
 
 def test_an_organism_whose_truth_was_not_yet_written_is_finished(cache: Path, uninterrupted: dict[str, bytes]) -> None:

@@ -252,6 +252,26 @@ def test_a_checkpoint_whose_weights_are_others_by_now_is_not_mixed_in(
     assert changed == {"weights/norm/c/1"}
 
 
+def test_what_a_job_has_deleted_does_not_stand_in_the_way_of_a_repair(
+    collected: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, run = collected / "traces/mine.zarr", run_of(collected / "series")
+    for step in (0, 1, 3):
+        shutil.rmtree(collected / f"series/step{step}")
+    before = snapshot(path)
+    for index in (1, 2):  # steps 1 and 2
+        name = f"weights/sketch/c/{index}/0"
+        put(path / name, dict(damages(before, name))["flipped"])
+    checkpoints = dynamics.audit("mine", run=run, traces=collected / "traces").checkpoints
+    assert checkpoints == len(Trace(path).steps) - 3  # a sketch that is damaged is missing, and no more
+    (path / "tokens/c/0").unlink()
+    damage = dynamics.verify("mine", run=run, traces=collected / "traces", repair=True, reporter=Reporter())
+    assert {d.step or d.variable: d.repaired for d in damage} == {1: False, 2: True, "tokens": True}
+    assert "step 1 cannot be measured again, and stays as it is: step 1 was deleted" in capsys.readouterr().err
+    after = snapshot(path)
+    assert {n for n in before.keys() | after.keys() if before.get(n) != after.get(n)} == {"weights/sketch/c/1/0"}
+
+
 def test_a_trace_of_an_earlier_version_is_read_and_verify_says_what_it_lacks(
     collected: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -172,6 +172,8 @@ def test_answer_and_foil_are_the_first_and_second_choice() -> None:
     assert guess(wired, asked(), 4, None) == (4, 3)
     assert guess(wired, asked(), None, 3) == (4, 3)
     assert guess(wired, asked(), None, 0) == (3, 0)
+    wired.model.register_forward_hook(lambda _m, _i, logits: logits.index_fill(-1, torch.tensor([0]), -torch.inf))
+    assert guess(wired, asked(), None, None) == (3, 4)
 
 
 @pytest.mark.parametrize("family", WIRED)

@@ -98,6 +98,7 @@ def test_what_is_no_run_is_refused_with_the_way_to_change_one() -> None:
         ("explain", {"name": "mine", "prompt": "a", "figure_step": "x"}),
         ("explain", {"name": "mine", "prompt": "a", "seed": -1}),
         ("watch", {"name": "mine", "poll": -1.0}),
+        ("watch", {"name": "mine", "poll": 0}),
         ("watch", {"name": "mine", "poll": "x"}),
         ("watch", {"name": "mine", "until": "x"}),
         ("watch", {"name": "mine", "patience": "x"}),
