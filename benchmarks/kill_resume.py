@@ -110,7 +110,7 @@ _GROWING = (
     *(("zarr", "Array.resize", call) for call in (1, 2, 7, 20)),
     ("zarr", "Array.__setitem__", 1),
     ("dynamics.store.create", "rewrite", 1),
-    *(("dynamics.store.manifest", "put_file", call) for call in (1, 2)),
+    *(("dynamics.store.manifest", "replace_bytes", call) for call in (1, 2)),
     ("dynamics.store.create", "os.replace", 1),
     ("dynamics.store.writer", "TraceWriter.commit", 1),
 )

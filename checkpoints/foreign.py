@@ -47,7 +47,7 @@ def read_text(file: Path) -> str:
         raise ValueError(f"it is not UTF-8: {error.reason} at byte {error.start}") from error
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str | bytes) -> Any:
     """The value of a text in JSON.
 
     Raises:

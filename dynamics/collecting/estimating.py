@@ -25,9 +25,9 @@ from ..runs.config import Run
 from ..runs.lookup import requested
 from ..runs.resolve import Resolved
 from ..store import Trace
+from ..store.declaration import require_declared
 from ..store.journal import read_journal
 from ..store.paths import trace_path
-from ..store.writer import require_declared
 from .measuring import measure_all
 from .opening import (
     open_run,

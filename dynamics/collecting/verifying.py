@@ -12,7 +12,7 @@ from typing import Any
 
 from checkpoints.errors import CheckpointError
 from checkpoints.local import FolderConfig, FolderSeries
-from checkpoints.paths import StrPath, as_flag, as_path, as_text
+from checkpoints.paths import StrPath, as_flag, as_path, as_text, replace_bytes
 from checkpoints.series import Checkpoint, Series
 
 from ..analyser import analyse
@@ -21,10 +21,10 @@ from ..runs.config import Run
 from ..runs.lookup import requested, trace_name
 from ..runs.resolve import Resolved
 from ..store import TraceDeclaration, TraceWriter, writer_lock
-from ..store.create import create_trace
+from ..store.create import create_trace, grow_trace
 from ..store.damage import Damage, has_manifest, root_problem, trace_damage
 from ..store.derived import DERIVED, RESULTS
-from ..store.manifest import ROOT_COPY, consolidated, metadata_of, put_file, rewrite, sealed_files, unlike
+from ..store.manifest import ROOT_COPY, consolidated, metadata_of, rewrite, sealed_files, unlike
 from ..store.paths import open_run_trace, trace_path
 from ..store.writer import open_group
 from .collector import collect_once
@@ -59,7 +59,8 @@ def verify(
         the root are; a repair goes on to the rest.
 
     Raises:
-        UserError: when there is no trace, or a repair is asked for and the run cannot be collected.
+        UserError: when there is no trace, or it is not whole while another process writes it, or a repair is asked for and
+            the run cannot be collected.
         StoppedError: when a repair has to stop in the middle; the next collection goes on with it.
     """
     reporter, repair = reporter or Reporter(quiet=True), as_flag(repair, "repair")
@@ -68,6 +69,9 @@ def verify(
     traces, trace = as_path(traces, "traces"), trace_name(as_text(name, "name"))
     path = trace_path(traces, trace)
     found = trace_damage(path) if path.exists() else []
+    if found and not repair and path.with_name(f"{path.name}.owner").exists():
+        with writer_lock(path):  # another process that writes it is refused here: it is between two files, not damaged
+            found = trace_damage(path)
     if not found:
         open_run_trace(trace, traces)
         if not has_manifest(path):
@@ -106,7 +110,8 @@ def _mend_root(path: Path) -> bool:
     whole = [file for file in (root, copy) if not root_problem(file)]
     for file in (root, copy):
         if whole and (not file.is_file() or file.read_bytes() != whole[0].read_bytes()):
-            put_file(file, whole[0].read_bytes())
+            file.parent.mkdir(exist_ok=True)
+            replace_bytes(file, whole[0].read_bytes())
             return True
     return False
 
@@ -128,7 +133,7 @@ def _mend_nodes(path: Path) -> bool:
             own = {key: value for key, value in node.items() if key != "consolidated_metadata"}
             file.parent.mkdir(parents=True, exist_ok=True)
             compact = name.split("/")[0] in DERIVED and name.count("/") < 2  # others are as zarr writes them
-            put_file(file, json.dumps(own, indent=None if compact else 2).encode())
+            replace_bytes(file, json.dumps(own, indent=None if compact else 2).encode())
             changed = True
     return changed
 
@@ -178,11 +183,15 @@ def _mend_coordinates(path: Path, declaration: TraceDeclaration, arrays: set[str
     noted = sealed_files(path)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         made = Path(folder) / path.name
-        create_trace(made, declaration)
-        for file in [f for f in (made / a / "c" / "0" for a in arrays) if f.is_file()]:
+        first = declaration.checkpoints[: consolidated(path)["step"]["chunk_grid"]["configuration"]["chunk_shape"][0]]
+        create_trace(made, replace(declaration, checkpoints=first))
+        if len(first) < len(declaration.checkpoints):  # as it grew beyond its first chunk
+            grow_trace(made, declaration)
+        for file in [f for array in arrays for f in sorted((made / array / "c").glob("*")) if f.is_file()]:
             place = file.relative_to(made).as_posix()
             if place not in noted or not unlike(file, noted[place]):
-                put_file(path / place, file.read_bytes())
+                (path / place).parent.mkdir(parents=True, exist_ok=True)
+                replace_bytes(path / place, file.read_bytes())
             elif (path / place).is_file() and (path / place).read_bytes() == file.read_bytes():
                 rewrite(path, written=[place])  # it is right: a writer was killed before it had noted that
 

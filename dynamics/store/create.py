@@ -143,7 +143,8 @@ def grow_trace(path: Path, declaration: TraceDeclaration) -> None:
                 values = about[array.basename][0]
                 filled = np.array(values, dtype=object) if isinstance(values[0], str) else np.asarray(values)
                 _whole(array)[:] = filled
-                written.append(f"{name}/c/0")
+                chunks = (p.name for p in (path / name / "c").iterdir() if p.suffix != ".partial")
+                written += [f"{name}/c/{chunk}" for chunk in chunks]
         rewrite(
             path,
             attributes={"fingerprint": declaration.fingerprint(), "declared": declaration.summary()},

@@ -58,7 +58,11 @@ class Damage:
 
 def has_manifest(path: Path) -> bool:
     """Whether a trace says what it consists of; those of earlier versions do not."""
-    return (path / MANIFEST).is_dir()
+    if (path / MANIFEST).is_dir():
+        return True
+    root = parsed(_bytes(path / "zarr.json"))  # which says that there was one, where the folder is gone
+    listed = (root.get("consolidated_metadata") or {}).get("metadata") or {}
+    return MANIFEST in listed or not {"files", "digest"}.isdisjoint(root.get("attributes", {}))
 
 
 def trace_damage(path: Path) -> list[Damage]:
@@ -90,10 +94,12 @@ def trace_damage(path: Path) -> list[Damage]:
     steps = [int(name.split()[1]) for name in declared["checkpoints"]]
     found += _checkpoint_damage(path, root, steps, slabs, sealed)
     for kind in DERIVED:
+        if not (path / kind).is_dir():  # it may be deleted at any time
+            continue
         if kind in nodes and nodes[kind] != _metadata(metadata_of, path / kind):
             found.append(Damage(None, f"{kind}/zarr.json", "it is missing, or is not what was written"))
         there = {f"{kind}/{p.name}" for p in (path / kind).glob("*") if p.is_dir()}
-        for name in sorted(there | {n for n in nodes if n.count("/") == 1 and n.startswith(f"{kind}/")}):
+        for name in sorted(there):
             found += _derived_damage(path, root, name, {n: node for n, node in nodes.items() if _below(n, name)})
     return found
 

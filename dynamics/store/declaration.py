@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import ceil, prod
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +18,17 @@ from checkpoints.series import Checkpoint
 from ..names import DIMENSIONS, LAYER, POSITION, PROMPT
 from .variable import Variable
 
-__all__ = ["FEATURES", "FORMAT", "FORMAT_VERSION", "ROOT_NAMES", "WEIGHTS", "Group", "TraceDeclaration", "chunk_shape"]
+__all__ = [
+    "FEATURES",
+    "FORMAT",
+    "FORMAT_VERSION",
+    "ROOT_NAMES",
+    "WEIGHTS",
+    "Group",
+    "TraceDeclaration",
+    "chunk_shape",
+    "require_declared",
+]
 
 FORMAT = "circuit-dynamics-trace"
 FORMAT_VERSION = 1
@@ -233,3 +244,36 @@ def _short(value: Any) -> str:
         return ", ".join(map(str, value))
     text = json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= 100 else text[:97] + "..."
+
+
+def require_declared(path: Path, attributes: Mapping[str, Any], declaration: TraceDeclaration) -> None:
+    """Refuse to go on with a trace that was collected with other settings.
+
+    Args:
+        path: the trace.
+        attributes: of its root.
+        declaration: what it is to hold.
+
+    Raises:
+        UserError: with the differences.
+    """
+    if attributes.get("fingerprint") == declaration.fingerprint() or declaration.extends(attributes):
+        return
+    differences = declaration.differences(attributes) or ["another version of this program declared it"]
+    raise UserError(
+        f"{path} was collected with other settings:\n    " + "\n    ".join(differences[:6]),
+        expected="the settings that the trace was declared with" + _other_analyses(attributes, declaration),
+        remedy="undo the change (a trace grows at its end only), or move the trace away and collect again "
+        "(nothing was deleted)",
+    )
+
+
+def _other_analyses(attributes: Mapping[str, Any], declaration: TraceDeclaration) -> str:
+    """What to say where the run asks for other analyses than the trace was collected for."""
+    configs = (attributes.get("run_config"), declaration.attributes.get("run_config"))
+    had, wanted = ([a["name"] for a in (config or {}).get("analyses", ())] for config in configs)
+    if set(had) == set(wanted):
+        return ""
+    return (
+        f": it was collected for {', '.join(had) or 'no analyses'}, and now {', '.join(wanted) or 'none'} is asked for"
+    )

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from checkpoints.foreign import parse_json
+from checkpoints.paths import replace_bytes
 
 __all__ = [
     "FLAGS",
@@ -31,7 +33,6 @@ __all__ = [
     "intact",
     "metadata_of",
     "parsed",
-    "put_file",
     "record_of",
     "rewrite",
     "sealed_files",
@@ -93,7 +94,7 @@ def slab_entry(variable: Path, index: int) -> str:
 def parsed(content: bytes) -> dict[str, Any]:
     """A ``zarr.json``; empty where it is none."""
     try:
-        found = json.loads(content)
+        found = parse_json(content)
     except ValueError:
         return {}
     return found if isinstance(found, dict) and isinstance(found.get("attributes"), dict) else {}
@@ -102,7 +103,7 @@ def parsed(content: bytes) -> dict[str, Any]:
 def record_of(text: str) -> dict[str, Any]:
     """A checkpoint's record; empty where it is none."""
     try:
-        found = json.loads(text)
+        found = parse_json(text)
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
@@ -147,7 +148,7 @@ def collected_metadata(root: Path, name: str = "") -> dict[str, Any]:
 
 def metadata_of(folder: Path) -> dict[str, Any]:
     """Metadata of one node, as consolidated metadata have them."""
-    node: dict[str, Any] = json.loads((folder / "zarr.json").read_bytes())
+    node: dict[str, Any] = parse_json((folder / "zarr.json").read_bytes())
     if node["node_type"] == "group":
         node["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": {}}
     return node
@@ -176,7 +177,7 @@ def rewrite(
         metadata: all nodes below it, to replace the consolidated metadata.
     """
     file = folder / "zarr.json"
-    content = json.loads(file.read_bytes())
+    content = parse_json(file.read_bytes())
     about = {**content["attributes"], **json.loads(json.dumps(dict(attributes or {}), default=str))}
     if noted := {name: _entry((folder / name).read_bytes()) for name in written}:
         about["files"] = dict(sorted({**about.get("files", {}), **noted}.items()))
@@ -190,18 +191,11 @@ def rewrite(
     if seal := _SEAL.match(text):
         start, end = seal.span(1)
         text = text[:start] + _digest(text).encode() + text[end:]
-    put_file(file, text)
+    replace_bytes(file, text)
     if (folder / MANIFEST).is_dir():
-        put_file(folder / ROOT_COPY, text)
+        replace_bytes(folder / ROOT_COPY, text)
 
 
 def _place(name: str) -> tuple[int, str]:
     """The order in which zarr writes nodes."""
     return name.count("/"), unicodedata.normalize("NFKC", name).casefold()
-
-
-def put_file(file: Path, content: bytes) -> None:
-    """Write a file in one move."""
-    partial = file.with_name(f"{file.name}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, file)

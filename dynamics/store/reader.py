@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,8 @@ def _opened(path: Path, chunks: Any) -> xr.DataTree:
     for place, stores in derived.items():
         if (path / place / "zarr.json").is_file():
             with suppress(Exception):  # whatever is wrong with what is derived, it counts as absent
+                if place.startswith(f"{FEATURES}/"):  # read when it is asked for; results are read whole
+                    whole.files |= {f"{place}/{file}": known for file, known in sealed_files(path / place).items()}
                 opened = {name: _index_by_step(xr.open_dataset(store, chunks=chunks)) for name, store in stores.items()}
                 tree[place] = xr.DataTree.from_dict(opened)
     return tree
@@ -80,7 +82,7 @@ _CHUNK = re.compile(r"(.+)/c/(\d+)(?:/\d+)*")
 class _WholeStore(LocalStore):
     """The files of a trace, of which none that has to be there is taken for values that were not measured."""
 
-    files: Mapping[str, str] = {}
+    files: dict[str, str] = {}
     steps: np.ndarray | None = None
 
     def __init__(self, root: Path | str, *, read_only: bool = True) -> None:
@@ -99,9 +101,9 @@ class _WholeStore(LocalStore):
 
     def _checked(self, key: str, found: Buffer | None) -> Buffer | None:
         if key in self.files:
-            growing = key.count("/") == 2 or key.endswith("/step/c/0")  # written before the seal: it is there, no more
+            growing = key.count("/") == 2 or "/step/c/" in key  # written before the seal: it is there, no more
             if (problem := unlike(self.root / key, self.files[key])) and not (growing and found):
-                raise damaged(self.root, key, problem)
+                raise damaged(self.root, key.partition("/c/")[0] if key.startswith(FEATURES) else key, problem)
         elif not found and (match := _CHUNK.fullmatch(key)):  # an empty shard is read as if nothing had been written
             variable, index = match[1], int(match[2])
             group = variable.partition("/")[0]

@@ -13,11 +13,12 @@ import numpy as np
 import zarr
 
 from checkpoints.errors import UserError, first_line, short, shown
+from checkpoints.paths import replace_bytes
 
 from ..names import Status
 from .attributes import check_attributes
 from .create import create_trace, grow_trace, put_attributes
-from .declaration import FORMAT, FORMAT_VERSION, TraceDeclaration
+from .declaration import FEATURES, FORMAT, FORMAT_VERSION, TraceDeclaration, require_declared
 from .derived import aside, sweep_derived
 from .manifest import (
     FLAGS,
@@ -25,7 +26,6 @@ from .manifest import (
     ROOT_COPY,
     intact,
     parsed,
-    put_file,
     record_of,
     rewrite,
     sealed_files,
@@ -33,7 +33,7 @@ from .manifest import (
     unlike,
 )
 
-__all__ = ["TraceWriter", "check_format", "damaged", "discard_unused", "open_group", "remark", "require_declared"]
+__all__ = ["TraceWriter", "check_format", "damaged", "discard_unused", "open_group", "remark"]
 
 _VISITS = ("schedule", "checkpoints", "budget", "exclude", "include_masked")
 """What a run may change from one collection to the next: which checkpoints are visited, not what is measured on them."""
@@ -52,11 +52,14 @@ def remark(path: Path, indices: Sequence[int], reason: str) -> None:
 
 def damaged(path: Path, what: str, problem: str) -> UserError:
     """The error for a trace, something in which is missing or is not what was written."""
-    command = f"dynamics verify {path.name.removesuffix('.zarr')} --repair"  # in a terminal, whoever is told
+    run = path.name.removesuffix(".zarr")  # in a terminal, whoever is told
+    command, does = f"dynamics verify {run} --repair", "it says what is damaged, and mends it"
+    if what.startswith(f"{FEATURES}/"):
+        command, does = f"dynamics learn {run} --fresh", "it makes them again"
     return UserError(
         f"{what} of {path} is damaged: {problem}",
         expected="what was written when it was collected",
-        remedy=f"{command} (it says what is damaged, and mends it)",
+        remedy=f"{command} ({does})",
     )
 
 
@@ -89,28 +92,6 @@ def _copied_version(path: Path) -> Any:
     """The format version that the second copy of the root's metadata says: a version in one of them alone is damage."""
     copy = path / ROOT_COPY
     return parsed(copy.read_bytes()).get("attributes", {}).get("format_version") if copy.is_file() else None
-
-
-def require_declared(path: Path, attributes: Mapping[str, Any], declaration: TraceDeclaration) -> None:
-    """Refuse to go on with a trace that was collected with other settings.
-
-    Args:
-        path: the trace.
-        attributes: of its root.
-        declaration: what it is to hold.
-
-    Raises:
-        UserError: with the differences.
-    """
-    if attributes.get("fingerprint") == declaration.fingerprint() or declaration.extends(attributes):
-        return
-    differences = declaration.differences(attributes) or ["another version of this program declared it"]
-    raise UserError(
-        f"{path} was collected with other settings:\n    " + "\n    ".join(differences[:6]),
-        expected="the settings that the trace was declared with" + _other_analyses(attributes, declaration),
-        remedy="undo the change (a trace grows at its end only), or move the trace away and collect again "
-        "(nothing was deleted)",
-    )
 
 
 def discard_unused(path: Path, declaration: TraceDeclaration) -> None:
@@ -239,11 +220,12 @@ class TraceWriter:
 
     def clear(self, index: int) -> None:
         """Delete whatever there is of one checkpoint, or a killed writer left of it."""
-        if self.digest(index):
-            if self._read("status", index) == "complete":  # who reads it meanwhile shall not miss them
+        status, _, digest = self.recorded(index)
+        if digest or self.digest(index):
+            if "complete" in (status, self._read("status", index)):  # who reads it meanwhile shall not miss them
                 self._mark(index, "pending", "")
-            self._array("weights_digest")[index] = ""  # it says that the slabs are whole
             _note(self._root, index, weights_digest="", slabs={})
+            self._array("weights_digest")[index] = ""  # it says that the slabs are whole
         for variable in self._variables():
             _delete(self.path / variable, index)
 
@@ -263,11 +245,12 @@ class TraceWriter:
 
     def _pin(self, index: int) -> None:
         """Write what a checkpoint is pinned to, where the source has another commit for it than when it was listed."""
-        revision, file = self._declaration.checkpoints[index].revision, "revision/c/0"
+        revision = self._declaration.checkpoints[index].revision
+        file = f"revision/c/{index // self._array('revision').chunks[0]}"
         if self.revisions()[index] == revision:
             return
         sealed = sealed_files(self.path)
-        if sealed and (problem := unlike(self.path / file, sealed[file])):
+        if file in sealed and (problem := unlike(self.path / file, sealed[file])):
             raise damaged(self.path, "the array revision", problem)  # which would be rewritten, and so lost
         self._array("revision")[index] = revision
         if sealed:
@@ -303,19 +286,33 @@ class TraceWriter:
                 shutil.rmtree(orphan, ignore_errors=True)
         root, copy = (self.path / "zarr.json").read_bytes(), self.path / ROOT_COPY
         if MANIFEST in self._root and not (copy.is_file() and copy.read_bytes() == root):
-            put_file(copy, root)  # the last writer was killed between the two
+            copy.parent.mkdir(exist_ok=True)
+            replace_bytes(copy, root)  # the last writer was killed between the two
+        self._align()
         sweep_derived(self.path)
 
+    def _align(self) -> None:
+        """Make the arrays say what was recorded, where a writer was killed between the two.
 
-def _other_analyses(attributes: Mapping[str, Any], declaration: TraceDeclaration) -> str:
-    """What to say where the run asks for other analyses than the trace was collected for."""
-    configs = (attributes.get("run_config"), declaration.attributes.get("run_config"))
-    had, wanted = ([a["name"] for a in (config or {}).get("analyses", ())] for config in configs)
-    if set(had) == set(wanted):
-        return ""
-    return (
-        f": it was collected for {', '.join(had) or 'no analyses'}, and now {', '.join(wanted) or 'none'} is asked for"
-    )
+        A record that says complete is believed only if every slab is what it says.
+        """
+        said = ("status", "reason", "weights_digest")
+        try:
+            columns = [self._array(name)[:] for name in (MANIFEST, *said) if MANIFEST in self._root]
+        except Exception:  # what is damaged is left to a repair
+            return
+        for index, (text, *values) in enumerate(zip(*columns, strict=True)):
+            record = record_of(str(text))
+            if all(record.get(name, str(value)) == str(value) for name, value in zip(said, values, strict=True)):
+                continue
+            slabs = record.get("slabs") or {}
+            if record.get("status") != "complete" or (
+                slabs.keys() == {*self._variables()}
+                and all(slab_entry(self.path / v, index) == slabs[v] for v in slabs)
+            ):
+                for name in (*FLAGS, "reason", "status"):
+                    if name in record:
+                        self._array(name)[index] = record[name]
 
 
 def open_group(path: Path, *, mode: Any) -> zarr.Group:

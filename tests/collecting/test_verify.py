@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 
 import dynamics
 from checkpoints.errors import UserError
+from dynamics.collecting.verifying import _mend_coordinates
 from dynamics.progress import Reporter
 from dynamics.runs.config import Run
 from dynamics.store import (
@@ -28,10 +31,11 @@ from dynamics.store import (
     write_result,
     writer_lock,
 )
-from dynamics.store.damage import trace_damage
-from dynamics.store.manifest import MANIFEST, ROOT_COPY
+from dynamics.store.create import grow_trace
+from dynamics.store.damage import has_manifest, trace_damage
+from dynamics.store.manifest import MANIFEST, ROOT_COPY, record_of
 from tests.conftest import MadeOnce
-from tests.store.declared import declare, fill, snapshot
+from tests.store.declared import declare, fill, snapshot, values
 
 SETTINGS = {"method": "chain", "site": "resid_post", "layer": 0, "joint": False, "key": "k"}
 
@@ -187,6 +191,129 @@ def dynamics_checkpoint(step: int) -> Any:
     from checkpoints.series import Checkpoint
 
     return Checkpoint(step, f"step{step}")
+
+
+def test_a_trace_whose_manifest_is_gone_as_a_whole_is_damaged_and_no_earlier_version(tmp_path: Path) -> None:
+    path = tmp_path / "t.zarr"
+    whole_trace(path)
+    shutil.rmtree(path / MANIFEST)
+    assert has_manifest(path)
+    assert {d.variable for d in trace_damage(path)} >= {MANIFEST, f"{MANIFEST}/zarr.json", ROOT_COPY}
+    TraceWriter(path, declare())  # goes on with it
+    assert (path / ROOT_COPY).is_file() and Trace(path).complete.tolist() == [True, True, False]
+
+
+def test_coordinates_in_more_than_one_chunk_are_sealed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dynamics.store.create._COORDINATE_CHUNK", 4)
+    path = tmp_path / "t.zarr"
+    checkpoints = tuple(dynamics_checkpoint(step) for step in range(6))
+    TraceWriter(path, declare(checkpoints=checkpoints[:3]))
+    longer = declare(checkpoints=checkpoints)
+    grow_trace(path, longer)
+    assert trace_damage(path) == []
+    files = snapshot(path)
+    for name in ("step/c/1", "revision/c/1", "mine/step/c/1"):
+        (path / name).unlink()
+        assert [d.variable for d in trace_damage(path)] == [name.removesuffix("/c/1")]
+        _mend_coordinates(path, longer, {name.removesuffix("/c/1")})
+        assert snapshot(path) == files
+    assert len(Trace(path).steps) == 6
+
+
+def test_what_may_be_deleted_at_any_time_is_no_damage_when_it_is_gone_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "t.zarr"
+    whole_trace(path)
+    for place in ("results/made", "results", "features/main/mine", "features"):
+        shutil.rmtree(path / place)
+        assert [d.variable for d in trace_damage(path)] == (["features/main"] if place.endswith("mine") else [])
+
+
+def test_a_flipped_byte_in_features_names_what_makes_them_again(tmp_path: Path) -> None:
+    path = tmp_path / "t.zarr"
+    whole_trace(path)
+    for name in ("features/main/mine/activation/c/0/0", "features/main/fvu/c/0"):
+        content = (path / name).read_bytes()
+        put(path / name, bytes([content[0] ^ 1]) + content[1:])
+    table = FeatureTable(path, "main")
+    for read in (lambda: table.read("mine")["activation"].values, lambda: table.about["fvu"].values):
+        with pytest.raises(UserError, match=r"features/main/(mine/activation|fvu)(.|\n)*learn t --fresh"):
+            read()
+
+
+DEEP = b'{"a":' * 100_000
+
+
+def test_metadata_nested_too_deeply_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "t.zarr"
+    whole_trace(path)
+    for name in ("mine/zarr.json", "results/made/zarr.json", "results/zarr.json", ROOT_COPY, "zarr.json"):
+        (path / name).write_bytes(DEEP)
+        assert trace_damage(path), name
+    assert record_of(DEEP.decode()) == {}
+
+
+def test_a_writer_killed_between_a_record_and_what_it_records_is_no_damage_for_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At whatever write: while a checkpoint is committed, marked, masked or cleared."""
+
+    class Killed(BaseException):
+        pass
+
+    declared = declare(groups=declare().groups[1:])
+    fill(tmp_path / "whole.zarr", declared, (0, 1))
+    path, counts = tmp_path / "t.zarr", {"digest": "d", "stored_dtype": "float32", "nonfinite": 0, "overflowed": 0}
+    changes: dict[str, Any] = {
+        "commit": lambda w: w.commit(0, **counts),
+        "mark": lambda w: w.mark(1, "masked", "why"),
+        "clear": lambda w: w.clear(0),
+        "fail": lambda w: w.mark(2, "failed", "why"),
+    }
+    for name, change in changes.items():
+        for last in range(1, 9):
+            shutil.rmtree(path, ignore_errors=True)
+            shutil.copytree(tmp_path / "whole.zarr", path)
+            writer = TraceWriter(path, declared)
+            if name == "commit":
+                writer.clear(0)
+                for group, content in values(declared, 0).items():
+                    writer.write(0, group, content)
+            original, calls = zarr.Array.__setitem__, iter(range(1, 100))
+
+            def counted(*arguments: Any, original: Any = original, calls: Any = calls, last: int = last) -> None:
+                if next(calls) == last:
+                    raise Killed
+                original(*arguments)
+
+            finished = False
+            with monkeypatch.context() as patch, suppress(Killed):
+                patch.setattr(zarr.Array, "__setitem__", counted)
+                change(writer)
+                finished = True
+            TraceWriter(path, declared)
+            assert trace_damage(path) == [], (name, last)
+            if finished:
+                break
+        assert finished and last > 2
+
+
+def test_a_record_of_a_checkpoint_that_is_half_deleted_is_not_believed(tmp_path: Path) -> None:
+    path = tmp_path / "t.zarr"
+    fill(path, declare(), (0, 1))
+    for index in (0, 1):
+        (path / "status/c" / str(index)).unlink()
+    shutil.rmtree(path / "mine/predicted/c/1")
+    assert TraceWriter(path, declare()).status() == ["complete", "pending", "pending"]
+    assert {d.step for d in trace_damage(path)} == {10}
+
+
+def test_a_trace_that_is_being_written_is_not_said_to_be_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "t.zarr"
+    fill(path, declare(), (0, 1))
+    (path / "status/c/1").unlink()
+    with writer_lock(path), pytest.raises(UserError, match="being written by another process"):
+        dynamics.verify("t", traces=tmp_path)
+    assert [d.step for d in dynamics.verify("t", traces=tmp_path)] == [10]
 
 
 # --- repair

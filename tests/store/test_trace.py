@@ -261,7 +261,7 @@ def test_attributes_of_another_form_are_refused_where_a_trace_is_opened(
     tmp_path: Path, changed: dict[str, Any]
 ) -> None:
     fill(tmp_path / "t.zarr", declare())
-    zarr.open_group(tmp_path / "t.zarr", mode="r+").attrs.update(changed)
+    put_attributes(tmp_path / "t.zarr", changed)
     for attempt in (open_trace, Trace, lambda path: TraceWriter(path, declare())):
         with pytest.raises(UserError, match=f"is damaged: {next(iter(changed))}") as refused:
             attempt(tmp_path / "t.zarr")
