@@ -167,9 +167,11 @@ def _with_deleted(name: str, run: Run, path: Path) -> Series | None:
     said = {int(step.split()[1]): str(about) for step, about in declared["checkpoints"].items()}
     if said.keys() <= there.keys():
         return None
-    revisions = [""] * len(said)
+    like = folder.checkpoints[-1]  # a wrong guess is not written: it is held against what was noted
+    revisions = [like.revision.replace(str(like.step), str(step)) for step in said]
     with suppress(Exception):  # whatever reading a damaged chunk raises
-        revisions = [str(revision) for revision in root["revision"][:]]  # type: ignore[index, union-attr]
+        read: Any = root["revision"]
+        revisions = [str(r) or guess for r, guess in zip(read[:], revisions, strict=True)]
     known = []
     for (step, about), revision in zip(said.items(), revisions, strict=True):
         tokens, _, stage = about.removeprefix("tokens ").partition(", stage ")

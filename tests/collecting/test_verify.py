@@ -391,9 +391,14 @@ def test_what_a_job_has_deleted_does_not_stand_in_the_way_of_a_repair(
         put(path / name, dict(damages(before, name))["flipped"])
     checkpoints = dynamics.audit("mine", run=run, traces=collected / "traces").checkpoints
     assert checkpoints == len(Trace(path).steps) - 3  # a sketch that is damaged is missing, and no more
-    (path / "tokens/c/0").unlink()
+    for name in ("tokens", "revision", "step"):
+        (path / name / "c/0").unlink()
     damage = dynamics.verify("mine", run=run, traces=collected / "traces", repair=True, reporter=Reporter())
-    assert {d.step or d.variable: d.repaired for d in damage} == {1: False, 2: True, "tokens": True}
+    assert {d.step or d.variable: d.repaired for d in damage} == {
+        1: False,
+        2: True,
+        **dict.fromkeys(("tokens", "revision", "step"), True),
+    }
     assert "step 1 cannot be measured again, and stays as it is: step 1 was deleted" in capsys.readouterr().err
     after = snapshot(path)
     assert {n for n in before.keys() | after.keys() if before.get(n) != after.get(n)} == {"weights/sketch/c/1/0"}
