@@ -88,7 +88,7 @@ def audit(run: str, runs: Path | None, traces: Path, weights: bool) -> None:
 @click.option("--watch", type=click.Path(path_type=Path), metavar="FOLDER", help="Follow a training job's checkpoints.")
 @click.option("--poll", type=click.FloatRange(min=0.1), default=10.0, show_default=True, help="Seconds between looks.")
 @click.option("--until", type=int, metavar="STEP", help="With --watch: end when this step is collected.")
-@click.option("--patience", type=float, metavar="MINUTES", help="With --watch: end after so long without a new one.")
+@click.option("--patience", type=float, metavar="MINUTES", help="With --watch: end after so long without a change.")
 @click.option("--analyses", help="For a series that no runs file mentions: which, separated by commas.")
 def collect(
     run: str | None,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from checkpoints.ahead import ReadAhead
-from checkpoints.errors import CheckpointError, StoppedError, stopped_by_disk
+from checkpoints.errors import CheckpointError, StoppedError, first_line, stopped_by_disk
 from checkpoints.hub.cache import without_cache_path
 from checkpoints.series import Checkpoint, Series
 
@@ -227,7 +227,7 @@ def _install(resident: ResidentModel, ahead: ReadAhead[Prepared]) -> tuple[str, 
         resident.install(prepared)
     except torch.OutOfMemoryError as error:
         raise StoppedError(
-            f"out of memory while loading {prepared.folder}: {str(error).splitlines()[0]}",
+            f"out of memory while loading {prepared.folder}: {first_line(error)}",
             remedy="free memory on the device or choose another one, then run the same command again",
             expected="memory for the model",
         ) from error

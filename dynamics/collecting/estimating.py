@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from checkpoints.audit import sketch
+from checkpoints.configs import auto_class
 from checkpoints.errors import CheckpointError, UserError
 from checkpoints.paths import StrPath
 from checkpoints.series import Checkpoint, Series
@@ -308,9 +309,7 @@ def _random_seconds(resolved: Resolved) -> tuple[float | None, str]:
     config = transformers.AutoConfig.for_model(
         kind, **{k: v for k, v in resolved.model.config.items() if k != "model_type"}
     )
-    auto = transformers.AutoModelForCausalLM
-    if not resolved.model.architecture.shape.causal:
-        auto = transformers.AutoModelForMaskedLM
+    auto = auto_class(config)
     with torch.device("meta"):
         size = sum(p.numel() for p in auto.from_config(config).parameters())
     if size > _LARGEST:

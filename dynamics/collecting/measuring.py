@@ -93,7 +93,7 @@ def measure_all(
             )
         except torch.OutOfMemoryError as error:
             raise StoppedError(
-                f"out of memory on probe {plan.probe.name!r}: {str(error).splitlines()[0]}",
+                f"out of memory on probe {plan.probe.name!r}: {first_line(error)}",
                 remedy="lower `batch_tokens` in the runs file, then run the same command again",
             ) from error
         except UserError as error:

@@ -56,10 +56,10 @@ def rise_with_growth(
         level: of the fits' intervals.
     """
     n = x.size
-    plain = fit_shape(shape, x, values, noise, ranges=False)
     tried = [growth for growth in GROWTHS if n >= 2 * parameters(growth)]
     if len(tried) < 2:
         return (fit_shape(shape, x, values, noise, level=level),)
+    plain = fit_shape(shape, x, values, noise, ranges=False)
     locations, scales, shapes = widest(shape, x)
     beside = dict(zip(SIDES, growths(shape, x, locations, scales, SIDES), strict=True))
     weight = 1.0 / noise.scale(plain.mean) ** 2

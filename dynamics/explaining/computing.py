@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from checkpoints.ahead import ReadAhead
-from checkpoints.errors import CheckpointError, StoppedError, UserError
+from checkpoints.errors import CheckpointError, StoppedError, UserError, first_line
 from checkpoints.hub.cache import without_cache_path
 from checkpoints.paths import StrPath, as_flag, as_number, as_path, as_text
 from checkpoints.series import Checkpoint, Series
@@ -147,7 +147,7 @@ def explain(
         content = _explanation(name, run, series, model, question, chosen, needed, opened, share, seed, reporter)
     except torch.OutOfMemoryError as error:
         raise StoppedError(
-            f"out of memory: {str(error).splitlines()[0]}",
+            f"out of memory: {first_line(error)}",
             remedy="free memory on the device, choose another one, or ask a shorter prompt",
         ) from error
     if opened is not None:

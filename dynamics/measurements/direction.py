@@ -75,7 +75,7 @@ class Direction:
         random: random directions.
         steered_shuffled: how many of the shuffled ones are also steered along.
         steered_random: how many of the random ones are also steered along, and ablated.
-        units: label of what belongs together when labels are shuffled (see :func:`dynamics.numerics.shuffled_labels`).
+        units: label of what belongs together when labels are shuffled (see :func:`dynamics.numerics.ranking.shuffled_labels`).
         seed: of shuffles and random directions.
     """
 
