@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -127,11 +126,17 @@ def as_text(value: object, what: str) -> str:
     Raises:
         UserError: when it is something else.
     """
-    if isinstance(value, str):
-        with suppress(UnicodeEncodeError):  # bytes of a command line that are no text, halves of surrogate pairs
-            value.encode()
-            return value
-    raise _wrong(value, what, "a text", "a str")
+    if not isinstance(value, str):
+        raise _wrong(value, what, "a text", "a str")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:  # bytes of a command line that are no text, halves of surrogate pairs
+        raise UserError(
+            f"`{what}` is {value!r}, which holds half characters",
+            expected="valid UTF-8",
+            remedy=f"write `{what}` without them",
+        ) from error
+    return value
 
 
 def as_texts(values: object, what: str) -> tuple[str, ...]:

@@ -308,7 +308,7 @@ def explain(run: str, prompt: str, **options: Any) -> None:
 @_TRACES
 @click.option("--repair", is_flag=True, help="Measure or derive again what is damaged.")
 def verify(run: str, runs: Path | None, traces: Path, repair: bool) -> None:
-    """Hold every file of RUN's trace against what was noted when it was written."""
+    """Hold every file of RUN's trace against what was written."""
     from .collecting.verifying import verify as function
 
     damage = function(run, runs=runs, traces=traces, repair=repair, reporter=Reporter())

@@ -55,7 +55,7 @@ def looks_that_hold(
             simultaneous_bound(
                 against[:, rng.integers(against.shape[1], size=against.shape[1])],
                 level,
-                family=count,
+                family=len(valid),
                 positions=positions,
             ).upper
             for _ in range(NULLS)

@@ -62,7 +62,7 @@ def own_code(what: str, module: str | None) -> Iterator[None]:
     except (UserError, MemoryError):
         raise
     except Exception as error:
-        if (module or "").partition(".")[0] in _OURS:
+        if (module or "").partition(".")[0] in _OURS or type(error).__name__ == "OutOfMemoryError":  # torch's
             raise
         frames = traceback.extract_tb(error.__traceback__)[1:]
         fault = UserError(

@@ -34,7 +34,7 @@ from .manifest import (
     slab_files,
     unlike_seal,
 )
-from .writer import check_format, open_group
+from .writer import check_format, is_newer, open_group
 
 __all__ = ["Damage", "has_manifest", "root_problem", "trace_damage"]
 
@@ -74,7 +74,7 @@ def trace_damage(path: Path) -> list[Damage]:
         UserError: when it is no trace, or of a newer version.
     """
     sealed = has_manifest(path)
-    if sealed and (problem := root_problem(path / "zarr.json")):
+    if sealed and not is_newer(path) and (problem := root_problem(path / "zarr.json")):
         return [Damage(None, "zarr.json", problem)]
     root = open_group(path, mode="r")
     check_format(dict(root.attrs), path)

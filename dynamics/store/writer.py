@@ -33,7 +33,7 @@ from .manifest import (
     unlike,
 )
 
-__all__ = ["TraceWriter", "check_format", "damaged", "discard_unused", "open_group", "remark"]
+__all__ = ["TraceWriter", "check_format", "damaged", "discard_unused", "is_newer", "open_group", "remark"]
 
 _VISITS = ("schedule", "checkpoints", "budget", "exclude", "include_masked")
 """What a run may change from one collection to the next: which checkpoints are visited, not what is measured on them."""
@@ -70,8 +70,7 @@ def check_format(attributes: Mapping[str, Any], path: Path) -> None:
         UserError: with the version found and the versions that this program reads, or the attribute.
     """
     version = attributes.get("format_version")
-    newer = type(version) is int and version > FORMAT_VERSION and _copied_version(path) in (None, version)
-    if not newer and intact((path / "zarr.json").read_bytes()) is False:
+    if not is_newer(path) and intact((path / "zarr.json").read_bytes()) is False:
         raise damaged(path, "the file zarr.json", "it is not what was written (did another program change it?)")
     if attributes.get("format") != FORMAT:
         raise UserError(
@@ -88,10 +87,14 @@ def check_format(attributes: Mapping[str, Any], path: Path) -> None:
     check_attributes(attributes, path)
 
 
-def _copied_version(path: Path) -> Any:
-    """The format version that the second copy of the root's metadata says: a version in one of them alone is damage."""
-    copy = path / ROOT_COPY
-    return parsed(copy.read_bytes()).get("attributes", {}).get("format_version") if copy.is_file() else None
+def is_newer(path: Path) -> bool:
+    """Whether a newer version of this program wrote a trace: both copies of its metadata say so, where it has two.
+
+    A version that only one of them says is damage.
+    """
+    files = [file for file in (path / "zarr.json", path / ROOT_COPY) if file.is_file()]
+    said = [parsed(file.read_bytes()).get("attributes", {}).get("format_version") for file in files]
+    return bool(said) and all(type(v) is int and v > FORMAT_VERSION and v == said[0] for v in said)
 
 
 def discard_unused(path: Path, declaration: TraceDeclaration) -> None:

@@ -22,7 +22,7 @@ PROBE = da.Probe("sums", ("1+1=",), answer=("2",))
 
 
 def made(**functions: Any) -> da.Analysis:
-    return da.Analysis("mine", SimpleNamespace(TITLE="Mine", __doc__="When?", **functions))
+    return da.Analysis("mine", SimpleNamespace(TITLE="Mine", __name__="mine", __doc__="When?", **functions))
 
 
 def summarised(returned: Any) -> da.Summary:

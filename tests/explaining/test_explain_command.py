@@ -56,8 +56,8 @@ def test_nonsense_is_refused_without_a_traceback(project: Dynamics) -> None:
     refused(project("explain", "mine", SUM, "--answer", "zebra"), "zebra")
     refused(project("explain", "mine", SUM, "--answer", "5", "--foil", "5"), "answer and foil are the same token")
     refused(project("explain", "mine", SUM, "--corrupted", "46+3=08"), "tokens long, its corrupted twin")
-    for share in ("0", "1.5", "nan"):
-        refused(project("explain", "mine", SUM, "--share", share), f"the share is {float(share)}")
+    for share, said in (("0", "the share is 0.0"), ("1.5", "the share is 1.5"), ("nan", "`share` is nan")):
+        refused(project("explain", "mine", SUM, "--share", share), said)
     refused(project("explain", "mine", SUM, "--checkpoints", "0"), "0 checkpoints were asked for")
     refused(project("explain", "mine", SUM, "--figure-step", "5"), "step 5 is not among those explained")
     refused(project("explain", "mine", "1" * 100), "tokens long, but the model reads")

@@ -256,7 +256,7 @@ def test_a_model_that_breaks_while_steered_is_left_as_it_was() -> None:
         return plain(ids)
 
     toy.forward = failing  # type: ignore[method-assign]
-    with pytest.raises(RuntimeError, match="out of memory"):
+    with pytest.raises(UserError, match="raised RuntimeError: out of memory"):
         PLANTED.run(toy, described(toy), probe, 16)
     assert not any(m._forward_hooks or "forward" in vars(m) for m in toy.modules() if m is not toy)
 
