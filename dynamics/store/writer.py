@@ -305,8 +305,8 @@ class TraceWriter:
         except Exception:  # what is damaged is left to a repair
             return
         for index, (text, *values) in enumerate(zip(*columns, strict=True)):
-            record = record_of(str(text))
-            if all(record.get(name, str(value)) == str(value) for name, value in zip(said, values, strict=True)):
+            record, there = record_of(str(text)), dict(zip(said, map(str, values), strict=True))
+            if there | {name: record[name] for name in said if name in record} == there:
                 continue
             slabs = record.get("slabs") or {}
             if record.get("status") != "complete" or (
@@ -314,7 +314,7 @@ class TraceWriter:
                 and all(slab_entry(self.path / v, index) == slabs[v] for v in slabs)
             ):
                 for name in (*FLAGS, "reason", "status"):
-                    if name in record:
+                    if name in record and there.get(name) != record[name]:  # no chunk that would not have been written
                         self._array(name)[index] = record[name]
 
 
