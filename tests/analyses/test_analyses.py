@@ -17,6 +17,7 @@ from dynamics.analysis.section import Summary
 from dynamics.runs.config import AnalysisEntry, Run
 from tests.conftest import MadeOnce
 
+pytestmark = pytest.mark.slow  # a calibration: a model is trained and traced
 NAMES = ("addition", "shared_concepts", "induction")
 ENGLISH_ONLY = OrganismConfig(
     steps=120,
@@ -127,7 +128,6 @@ def test_every_finding_has_a_null_and_survives_json(summaries: dict[str, Summary
             assert isinstance(one, Finding)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("laid_out")
 def test_a_report_is_made_again_from_stored_results_without_weights(english: tuple[Path, Run], tmp_path: Path) -> None:
     folder, run = english

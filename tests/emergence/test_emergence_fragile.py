@@ -28,6 +28,7 @@ def test_a_clear_jump_holds_and_one_that_hugs_its_bound_is_fragile() -> None:
     assert share < FRAGILE
 
 
+@pytest.mark.slow
 def test_what_is_not_fragile_comes_back_in_another_sample() -> None:
     rng = np.random.default_rng(2)
     kept, again, fragile, differing = 0, 0, 0, 0
@@ -42,6 +43,16 @@ def test_what_is_not_fragile_comes_back_in_another_sample() -> None:
     assert kept >= 15
     assert again / kept >= 0.95
     assert differing / fragile > 0.05
+
+
+def test_checkpoints_that_were_not_measured_change_nothing_of_what_holds() -> None:
+    right = np.random.default_rng(0).random((len(STEPS), 200)) < np.where(X > 3, 0.8, 0.1)[:, None]
+    draws = unit_bootstrap(right.astype(float), draws=100)
+    null = np.random.default_rng(1).binomial(200, 0.1, size=(len(STEPS), 200)) / 200
+    values = right.mean(axis=1)
+    values[[4, 11]], draws[[4, 11]], null[[4, 11]] = np.nan, np.nan, np.nan
+    found = assess(STEPS, values, draws=draws, null=null, null_name="chance", limits=(0, 1))
+    assert (found.state, looks_that_hold(STEPS, draws, null, found)) == ("emerged", pytest.approx(1.0, abs=0.05))
 
 
 def test_without_draws_or_a_null_nothing_is_known_of_it() -> None:

@@ -61,6 +61,7 @@ def test_pairs_are_ordered_as_planted_and_ties_are_not(findings: list[Finding]) 
     assert max(tie["before"], tie["after"]) < 0.95
 
 
+@pytest.mark.slow
 def test_circuits_planted_at_one_place_are_seldom_put_in_order() -> None:
     wrong, places = 0, np.random.default_rng(5).uniform(2, 3.6, size=12)
     for number, place in enumerate(places):

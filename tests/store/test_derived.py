@@ -84,6 +84,7 @@ def small(**changes: Any) -> TraceDeclaration:
     return declare(groups=(group,), **changes)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Object at zarr.json.partial")  # without consolidated metadata zarr looks around
 def test_a_writer_that_dies_at_any_change_leaves_the_old_or_the_new_and_the_next_one_goes_on(trace: Path) -> None:
     put_result(trace, 0)
