@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 from .retry import PassingError, requested_wait
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def _authorization() -> dict[str, str]:
         token = get_token()
     except Exception as error:  # only where a login of its own was set up for continuous integration, and fails
         raise UserError(
-            f"the login at the hub cannot be used: {str(error).splitlines()[0]}", remedy="log in with `hf auth login`"
+            f"the login at the hub cannot be used: {first_line(error)}", remedy="log in with `hf auth login`"
         ) from error
     return {"Authorization": f"Bearer {token}"} if token else {}
 

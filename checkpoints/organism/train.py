@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 from ..paths import cache_folder, replace_text
 from .curriculum import OrganismConfig, batch, schedule, truth
 from .tokenizer import SEPARATOR, build_tokenizer, token_ids
@@ -183,7 +183,7 @@ def _remember(folder: Path, step: int, model: PreTrainedModel, optimizer: Any) -
     try:
         torch.save({"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}, partial)
     except RuntimeError as error:  # a full disk, say
-        raise OSError(str(error).splitlines()[0]) from error
+        raise OSError(first_line(error)) from error
     os.replace(partial, folder / _STATE)
 
 

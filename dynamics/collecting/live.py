@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from checkpoints.errors import UserError, shown
+from checkpoints.errors import UserError, first_line, shown
 from checkpoints.loading import stored_dtype
 from checkpoints.paths import StrPath, as_flag, as_number, as_path, as_texts
 from checkpoints.series import Checkpoint
@@ -165,7 +165,7 @@ class LiveCollector:
             if self.due(step):
                 self._collect(step, tokens)
         except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = first_line(error)
             self.failed[step] = reason
             self._say(f"dynamics: step {step} was not collected: {reason}; training goes on")
             if self._active and step not in self.collected:  # what is there, or another training's, stays as it is

@@ -24,13 +24,14 @@ LOOKS = 100
 NULLS = 20
 """Bounds that are made anew; every one serves several looks."""
 
+LEVEL = 0.95
+"""Of the bounds of the null, as in :func:`dynamics.emergence.assess`."""
+
 FRAGILE = 0.9
 """A finding that holds in fewer looks than this is fragile."""
 
 
-def looks_that_hold(
-    steps: IntArray, draws: FloatArray | None, null: FloatArray, emergence: Emergence, *, level: float = 0.95
-) -> float | None:
+def looks_that_hold(steps: IntArray, draws: FloatArray | None, null: FloatArray, emergence: Emergence) -> float | None:
     """Share of looks in which state and onset are those of the curve; None where it cannot be looked at anew.
 
     Args:
@@ -38,7 +39,6 @@ def looks_that_hold(
         draws: (checkpoint, draw) bootstrap draws of the curve.
         null: (checkpoint, null_draw) curves of the null.
         emergence: what :func:`dynamics.emergence.assess` says of the curve.
-        level: of the null's bound.
     """
     if draws is None or emergence.state == "not measurable":
         return None
@@ -54,7 +54,7 @@ def looks_that_hold(
         [
             simultaneous_bound(
                 against[:, rng.integers(against.shape[1], size=against.shape[1])],
-                level,
+                LEVEL,
                 family=len(valid),
                 positions=positions,
             ).upper

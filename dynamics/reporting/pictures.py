@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from checkpoints.foreign import read_json
 from checkpoints.paths import replace_bytes, replace_text
 
 from ..analysis.sources import code_digest
@@ -127,7 +128,7 @@ def _digest(data: bytes) -> str:
 def _read(file: Path) -> dict[str, Any]:
     """What was drawn before; nothing where that cannot be known."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        found: dict[str, Any] = read_json(file, dict)
+    except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return found
