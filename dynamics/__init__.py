@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .runs.config import load_runs
     from .runs.lookup import find_run
     from .runs.schedule import log_steps
+    from .serving import mcp
     from .store import Trace, open_trace
     from .validating.validate import validate
 
@@ -44,6 +45,7 @@ __all__ = [
     "learn",
     "load_runs",
     "log_steps",
+    "mcp",
     "open_trace",
     "report",
     "status",
@@ -66,6 +68,7 @@ _HOME = {
     "learn": "learning.learn",
     "load_runs": "runs.config",
     "log_steps": "runs.schedule",
+    "mcp": "serving",
     "open_trace": "store",
     "report": "reporting",
     "status": "collecting.upkeep",

@@ -14,7 +14,6 @@ from checkpoints.errors import StoppedError, UserError
 from checkpoints.paths import absolute
 
 from .progress import Reporter, give_up_output, make_writable
-from .wording import duration, grouped, left_out_lines, steps_text
 
 __all__ = ["cli", "main"]
 
@@ -110,7 +109,7 @@ def collect(
     RUN is a run of the runs file, a published series (`dynamics series`), or the path of a folder of checkpoints.
     """
     from .collecting.rounds import collect as function
-    from .listing import print_estimate
+    from .listing import print_collected, print_estimate
     from .runs.lookup import find_run
 
     if run is None and watch is None:
@@ -146,19 +145,7 @@ def collect(
         )
     else:
         done = function(name, traces=traces, run=declared, keep_going=keep_going, reporter=Reporter())
-    total = len(done.collected) + len(done.already)
-    click.echo(
-        f"{done.trace}: {total} checkpoints complete ({len(done.collected)} now, {duration(done.seconds)}), "
-        f"{len(done.failed)} failed, {len(done.masked)} masked"
-    )
-    for steps, reason in grouped(done.failed):
-        click.echo(f"  {steps} failed: {reason}")
-    for steps, reason in grouped(done.missing):
-        click.echo(f"  {steps} not collected: {reason}")
-    for steps, reason in grouped(done.masked):
-        click.echo(f"  {steps} masked: {reason}")
-    for step, count in done.nonfinite.items():
-        click.echo(f"  step {step}: the model returned {count} values that are not finite; they are kept as they are")
+    print_collected(done)
     if done.failed or done.missing:
         sys.exit(1)
 
@@ -188,28 +175,10 @@ def _require_watch(watch: Path | None, dry_run: bool) -> None:
 def status(run: str, runs: Path | None, traces: Path) -> None:
     """What of RUN is complete, failed or masked, and how long is left."""
     from .collecting.upkeep import status as function
+    from .listing import print_status
 
     state = function(run, runs=runs, traces=traces)
-    for line in left_out_lines(state.left_out):
-        click.echo(line)
-    if state.trace is None:
-        click.echo(f"{run}: not started; `dynamics collect {run}` starts it")
-        return
-    doing = f" ({state.doing})" if state.doing else ""
-    click.echo(f"{state.trace}{f': being collected now{doing}' if state.collecting else ''}")
-    for name in ("complete", "pending", "failed", "masked", "not scheduled"):
-        steps = state.steps.get(name, [])
-        if steps:
-            shown = ", ".join(map(str, steps[:8])) + (f", ... {steps[-1]}" if len(steps) > 8 else "")
-            click.echo(f"  {name:<14}{len(steps):>4}  steps {shown}")
-    for shown, reason in grouped(state.reasons):
-        click.echo(f"  {shown}: {reason}")
-    for number, purposes in enumerate(state.rounds, 1):
-        click.echo(f"  round {number}: {steps_text(sorted(purposes))}")
-        for step, keys in sorted(purposes.items()):
-            click.echo(f"    step {step} narrows {', '.join(keys)}")
-    if state.seconds_left:
-        click.echo(f"  about {duration(state.seconds_left)} left at {state.seconds_per_checkpoint:.1f} s a checkpoint")
+    print_status(run, state)
 
 
 @cli.command()
@@ -328,6 +297,23 @@ def verify(run: str, runs: Path | None, traces: Path, repair: bool) -> None:
             remedies.append(f"`dynamics verify {run} --repair` mends what can be measured or derived again")
         click.echo("; ".join([f"{run}: {len(left)} damaged", *remedies]))
         sys.exit(1)
+
+
+@cli.command()
+@_RUNS
+@_TRACES
+@_REPORTS
+@click.option(
+    "--allow-explain", is_flag=True, help="Also offer to explain prompts, which loads weights and writes pages."
+)
+def mcp(runs: Path | None, traces: Path, reports: Path | None, allow_explain: bool) -> None:
+    """Serve reports to an assistant (Model Context Protocol, over standard input and output).
+
+    Needs the extra `mcp`; reads only, unless something else is allowed.
+    """
+    from .serving import mcp as function
+
+    function(runs=runs, traces=traces, reports=reports, allow_explain=allow_explain)
 
 
 @cli.command()

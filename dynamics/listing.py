@@ -1,4 +1,4 @@
-"""What the command line says about series, audits and what a collection would take."""
+"""What the command line says about series, audits, and what a collection would take or did."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from .wording import duration, grouped, left_out_lines, steps_text
 
 if TYPE_CHECKING:
     from .auditing.audit import Audit
+    from .collecting.collector import Collected
     from .collecting.estimating import Estimate
+    from .collecting.upkeep import RunStatus
     from .runs.config import Run
 
-__all__ = ["print_audit", "print_catalogue", "print_entry", "print_estimate"]
+__all__ = ["print_audit", "print_catalogue", "print_collected", "print_entry", "print_estimate", "print_status"]
 
 
 def print_catalogue() -> None:
@@ -130,6 +132,20 @@ def print_audit(audit: Audit, *, table: bool = False) -> None:
         click.echo("no checkpoint contradicts its label")
 
 
+def print_collected(done: Collected) -> None:
+    """What a collection did, and what of the series it left out."""
+    total = len(done.collected) + len(done.already)
+    click.echo(
+        f"{done.trace}: {total} checkpoints complete ({len(done.collected)} now, {duration(done.seconds)}), "
+        f"{len(done.failed)} failed, {len(done.masked)} masked"
+    )
+    for what, reasons in (("failed", done.failed), ("not collected", done.missing), ("masked", done.masked)):
+        for steps, reason in grouped(reasons):
+            click.echo(f"  {steps} {what}: {reason}")
+    for step, count in done.nonfinite.items():
+        click.echo(f"  step {step}: the model returned {count} values that are not finite; they are kept as they are")
+
+
 def print_estimate(name: str, run: Run, guess: Estimate) -> None:
     """How much a collection would visit, download and take."""
     from .collecting.estimating import ASSUMED_BANDWIDTH
@@ -157,3 +173,27 @@ def print_estimate(name: str, run: Run, guess: Estimate) -> None:
     if guess.download_bytes:
         rate = f"{ASSUMED_BANDWIDTH / 1e6:.0f} MB/s"
         click.echo(f"time for downloading: {duration(guess.download_seconds)} at {rate}, while the model computes")
+
+
+def print_status(run: str, state: RunStatus) -> None:
+    """What of a run is complete, failed or masked, and how long is left."""
+    for line in left_out_lines(state.left_out):
+        click.echo(line)
+    if state.trace is None:
+        click.echo(f"{run}: not started; `dynamics collect {run}` starts it")
+        return
+    doing = f" ({state.doing})" if state.doing else ""
+    click.echo(f"{state.trace}{f': being collected now{doing}' if state.collecting else ''}")
+    for name in ("complete", "pending", "failed", "masked", "not scheduled"):
+        steps = state.steps.get(name, [])
+        if steps:
+            shown = ", ".join(map(str, steps[:8])) + (f", ... {steps[-1]}" if len(steps) > 8 else "")
+            click.echo(f"  {name:<14}{len(steps):>4}  steps {shown}")
+    for shown, reason in grouped(state.reasons):
+        click.echo(f"  {shown}: {reason}")
+    for number, purposes in enumerate(state.rounds, 1):
+        click.echo(f"  round {number}: {steps_text(sorted(purposes))}")
+        for step, keys in sorted(purposes.items()):
+            click.echo(f"    step {step} narrows {', '.join(keys)}")
+    if state.seconds_left:
+        click.echo(f"  about {duration(state.seconds_left)} left at {state.seconds_per_checkpoint:.1f} s a checkpoint")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-__all__ = ["duration", "grouped", "left_out_lines", "plural", "steps_text"]
+__all__ = ["duration", "grouped", "left_out_lines", "listed", "plural", "steps_text"]
 
 
 def duration(seconds: float) -> str:
@@ -17,6 +17,15 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def listed(items: Sequence[str]) -> str:
+    """Items as they are listed in a sentence.
+
+    >>> listed(["a"]), listed(["a", "b", "c"])
+    ('a', 'a, b and c')
+    """
+    return " and ".join([", ".join(items[:-1]), items[-1]]) if len(items) > 1 else "".join(items)
 
 
 def plural(word: str) -> str:
@@ -73,4 +82,4 @@ def _some(names: list[str]) -> str:
     if len(names) == 1:
         return f"{names[0]} is"
     shown = names if len(names) < 6 else [*names[:4], f"{len(names) - 4} more"]
-    return f"{', '.join(shown[:-1])} and {shown[-1]} are"
+    return f"{listed(shown)} are"

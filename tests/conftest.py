@@ -115,6 +115,22 @@ def tiny_series(made_once: MadeOnce) -> Path:
 
 
 @pytest.fixture(scope="session")
+def reported(tiny_series: Path, made_once: MadeOnce) -> Path:
+    """Folder with ``traces`` and ``reports`` of a run ``mine`` of the tiny organism. Read-only."""
+    import dynamics
+    from dynamics.runs.config import Run
+
+    def make(folder: Path) -> None:
+        analyses = [{"name": "induction", "options": {"prompts": 8, "period": 4}}]
+        series = {"kind": "folder", "path": str(tiny_series)}
+        run = Run.model_validate({"description": "a <b>bold</b> run", "series": series, "analyses": analyses})
+        dynamics.collect("mine", run=run, traces=folder / "traces")
+        dynamics.report("mine", run=run, traces=folder / "traces")
+
+    return made_once("reported", make)
+
+
+@pytest.fixture(scope="session")
 def real_model() -> Path:
     """Folder of a real language model, made once per user; skips where ``make real`` did not install it. Read-only."""
     if reason := real.why_not():

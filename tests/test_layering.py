@@ -52,6 +52,7 @@ ORDER = [
     "dynamics.learning",
     "dynamics.validating",
     "dynamics.explaining",
+    "dynamics.serving",
     "dynamics.listing",
     "dynamics.cli",
     "dynamics.__main__",

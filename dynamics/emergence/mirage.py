@@ -46,7 +46,7 @@ from dynamics.emergence.types import Trend, finite_ends
 from dynamics.numerics.arrays import FloatArray
 from dynamics.numerics.draws import DRAWS
 
-__all__ = ["Mirage", "mirage"]
+__all__ = ["Mirage", "MirageVerdict", "mirage"]
 
 MirageVerdict = Literal["survives", "does not survive", "undecided", "not measurable"]
 

@@ -1,4 +1,4 @@
-"""Writing a report: the page, ``report.json``, and every figure as SVG and PNG."""
+"""Writing a report: the page, ``report.json``, ``report.md``, and every figure as SVG and PNG."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from ..progress import Reporter
 from ..runs.lookup import requested
 from ..store.paths import beside_traces, open_run_trace
 from .content import headlines, report_content, row
+from .markdown import markdown
 from .pictures import Pictures
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Report:
     """What was written.
 
     Attributes:
-        folder: holds ``index.html``, ``report.json`` and ``figures/``.
+        folder: holds ``index.html``, ``report.json``, ``report.md`` and ``figures/``.
         content: what ``report.json`` says.
     """
 
@@ -96,6 +97,7 @@ def report(
             )
         )
         replace_text(folder / "index.html", page)
+        replace_text(folder / "report.md", markdown(content))
         replace_text(folder / "report.json", json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     except OSError as error:
         raise unwritable(f"the report in {folder}", error, option="--reports") from error

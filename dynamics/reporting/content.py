@@ -14,6 +14,8 @@ from ..emergence import FRAGILE, Emergence, Onset
 from ..store import Trace
 from ..wording import steps_text
 from .ordering import order_content
+from .schema import FORMAT
+from .story import story
 
 __all__ = ["headlines", "report_content", "row"]
 
@@ -25,10 +27,6 @@ _MODEL: dict[str, tuple[str, ...]] = {
     "vocab_size": (),
 }
 """What the page says of a model: keys of its config, and what other families of models call them."""
-
-FORMAT = 3
-"""Of ``report.json``: 2 adds ``order``, and to every finding its onsets by all definitions and its continuous twin; 3 calls
-pairs in order at a ``false_discovery_rate``, where 2 had a ``level`` for each pair alone."""
 
 
 def headlines(results: Sequence[Result]) -> list[Finding]:
@@ -134,7 +132,7 @@ def _count(tokens: int) -> str:
 def report_content(name: str, trace: Trace, results: Sequence[Result]) -> dict[str, Any]:
     """The whole report as JSON values.
 
-    Keys: ``format``, ``run``, ``series`` (steps and status of every checkpoint), ``counts``, ``problems``,
+    ``docs/report-format.md`` describes it, :mod:`.schema` checks it. Keys: ``format``, ``run``, ``story`` (see :func:`.story.story`), ``series`` (steps and status of every checkpoint), ``counts``, ``problems``,
     ``problem_texts`` (the same, steps of one reason together), ``emergence`` (headline rows), ``order`` (see
     :func:`order_content`), ``definitions`` (see :func:`_definitions`), ``analyses`` (summaries), ``probes``,
     ``provenance``, ``truth``.
@@ -156,6 +154,7 @@ def report_content(name: str, trace: Trace, results: Sequence[Result]) -> dict[s
             {"step": int(trace.steps[i]), "status": "complete", "reason": words.format(int(counted[i]))}
             for i in np.flatnonzero((counted > 0) & trace.complete)
         ]
+    order = order_content(headlines(results))
     return {
         "format": FORMAT,
         "run": name,
@@ -176,7 +175,8 @@ def report_content(name: str, trace: Trace, results: Sequence[Result]) -> dict[s
             if (value := next((config[n] for n in (k, *names) if config.get(n) is not None), None)) is not None
         },
         "emergence": [{**row(f), "key": f.key} for f in headlines(results)],
-        "order": order_content(headlines(results)),
+        "story": story([result.summary for result in results], order),
+        "order": order,
         "definitions": _definitions(headlines(results)),
         "analyses": [result.summary.to_json() for result in results],
         "probes": [_probe(trace, probe) for probe in trace.probes],
