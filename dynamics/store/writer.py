@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -44,10 +45,15 @@ _FLOAT16_MAX = float(np.finfo(np.float16).max)
 def remark(path: Path, indices: Sequence[int], reason: str) -> None:
     """Say why checkpoints are as they are, without changing their state; the caller holds the lock."""
     root = open_group(path, mode="r+")
+    reasons, records = _values(root, "reason"), _values(root, MANIFEST) if MANIFEST in root else None
     for index in indices:
-        if str(_values(root, "reason")[index]) != reason:
-            _note(root, index, reason=reason)
-            _values(root, "reason")[index] = reason
+        if str(reasons[index]) != reason:
+            if records is not None:
+                before = ""
+                with suppress(Exception):  # what it lacks shows as damage
+                    before = str(records[index])
+                records[index] = _noted(before, {"reason": reason})
+            reasons[index] = reason
 
 
 def damaged(path: Path, what: str, problem: str) -> UserError:
@@ -142,6 +148,8 @@ class TraceWriter:
         self._durable = durable
         if not path.exists():
             create_trace(path, declaration)
+        self._arrays: dict[str, zarr.Array[Any]] = {}
+        self._columns: dict[str, np.ndarray] = {}
         self._root = open_group(path, mode="r+")
         self.attributes = attributes = dict(self._root.attrs)
         check_format(attributes, path)
@@ -150,38 +158,37 @@ class TraceWriter:
             self._root = open_group(path, mode="r+")
         else:
             require_declared(path, attributes, declaration)
+        self._keeps_records = MANIFEST in self._root
         self._record_visits()
         self._sweep()
 
     def status(self) -> list[Status]:
         """The state of every checkpoint."""
-        return [cast(Status, str(value)) for value in self._read("status")]
+        return [cast(Status, str(value)) for value in self._column("status")]
 
     def digest(self, index: int) -> str:
         """sha256 of the weights that a checkpoint was measured with, ``""`` if its data is not there or not whole."""
-        return str(self._read("weights_digest", index))
+        return self._entry("weights_digest", index)
 
     def digests(self) -> list[str]:
         """:meth:`digest` of every checkpoint."""
-        return [str(value) for value in self._read("weights_digest")]
+        return [str(value) for value in self._column("weights_digest")]
 
     def revisions(self) -> list[str]:
         """What every checkpoint was pinned to when it was measured, or listed."""
-        return [str(value) for value in self._read("revision")]
+        return [str(value) for value in self._column("revision")]
 
     def reason(self, index: int) -> str:
         """Why a checkpoint failed or is masked."""
-        return str(self._read("reason", index))
+        return self._entry("reason", index)
 
     def recorded(self, index: int) -> tuple[Status, str, str]:
         """Status, reason and digest as they were noted, or are there where nothing was; for a trace that is damaged."""
-        said = {}
-        for name in ("status", "reason", "weights_digest", MANIFEST):
-            try:
-                said[name] = str(self._array(name)[index]) if name in self._root else ""
-            except Exception:
-                said[name] = ""
-        said |= record_of(said[MANIFEST])
+        said: dict[str, Any] = dict.fromkeys(("status", "reason", "weights_digest"), "")
+        for name in said:
+            with suppress(UserError):
+                said[name] = self._entry(name, index)
+        said |= record_of(self._record(index))
         return cast(Status, said["status"] or "complete"), said["reason"], said["weights_digest"]
 
     def write(self, index: int, group: str, values: Mapping[str, np.ndarray]) -> tuple[int, int]:
@@ -212,7 +219,7 @@ class TraceWriter:
         self._pin(index)
         flags: dict[str, Any] = dict(zip(FLAGS, (digest, stored_dtype, nonfinite, overflowed), strict=True))
         for name, value in flags.items():
-            self._array(name)[index] = value
+            self._put(name, index, value)
         self._mark(
             index, "complete", "", **flags, slabs={v: slab_entry(self.path / v, index) for v in self._variables()}
         )
@@ -225,10 +232,10 @@ class TraceWriter:
         """Delete whatever there is of one checkpoint, or a killed writer left of it."""
         status, _, digest = self.recorded(index)
         if digest or self.digest(index):
-            if "complete" in (status, self._read("status", index)):  # who reads it meanwhile shall not miss them
+            if "complete" in (status, self._entry("status", index)):  # who reads it meanwhile shall not miss them
                 self._mark(index, "pending", "")
-            _note(self._root, index, weights_digest="", slabs={})
-            self._array("weights_digest")[index] = ""  # it says that the slabs are whole
+            self._note(index, weights_digest="", slabs={})
+            self._put("weights_digest", index, "")  # it says that the slabs are whole
         for variable in self._variables():
             _delete(self.path / variable, index)
 
@@ -236,15 +243,27 @@ class TraceWriter:
         """Delete all that is said of one checkpoint, readable or not, and what there is of it."""
         for name in ("weights_digest", "status", MANIFEST, *FLAGS[1:], "reason", *self._variables()):
             _delete(self.path / name, index)
+        self._columns.clear()
 
     def _mark(self, index: int, status: Status, reason: str, **about: Any) -> None:
         """Record the state of a checkpoint and what else changed, then the reason, then the state."""
-        _note(self._root, index, status=status, reason=reason, **about)
+        self._note(index, status=status, reason=reason, **about)
         if reason or self.reason(index) != reason:
-            self._array("reason")[index] = reason
+            self._put("reason", index, reason)
         if self._durable:
             os.sync()
-        self._array("status")[index] = status
+        self._put("status", index, status)
+
+    def _note(self, index: int, **changes: Any) -> None:
+        """Change the record of one checkpoint, in a trace that keeps them."""
+        before = self._record(index)
+        if self._keeps_records and (record := _noted(before, changes)) != before:
+            self._put(MANIFEST, index, record)
+
+    def _record(self, index: int) -> str:
+        with suppress(UserError):
+            return self._entry(MANIFEST, index) if self._keeps_records else ""
+        return ""  # what it lacks shows as damage
 
     def _pin(self, index: int) -> None:
         """Write what a checkpoint is pinned to, where the source has another commit for it than when it was listed."""
@@ -255,7 +274,7 @@ class TraceWriter:
         sealed = sealed_files(self.path)
         if file in sealed and (problem := unlike(self.path / file, sealed[file])):
             raise damaged(self.path, "the array revision", problem)  # which would be rewritten, and so lost
-        self._array("revision")[index] = revision
+        self._put("revision", index, revision)
         if sealed:
             rewrite(self.path, written=[file])
 
@@ -263,13 +282,36 @@ class TraceWriter:
         return [f"{group.name}/{variable.name}" for group in self._declaration.groups for variable in group.variables]
 
     def _array(self, name: str) -> zarr.Array[Any]:
-        return _values(self._root, name)
+        """An array, looked up once: nobody else changes its metadata while the lock is held."""
+        if name not in self._arrays:
+            self._arrays[name] = _values(self._root, name)
+        return self._arrays[name]
 
-    def _read(self, name: str, index: Any = ...) -> Any:
+    def _read(self, name: str, index: Any = ...) -> np.ndarray:
         try:
             return np.asarray(self._array(name)[index])
         except Exception as error:  # whatever reading a damaged chunk raises
             raise damaged(self.path, f"the array {name}", first_line(error)) from error
+
+    def _column(self, name: str) -> np.ndarray:
+        """(checkpoint,) an array of the root, read once: nobody else writes it while the lock is held."""
+        if name not in self._columns:
+            self._columns[name] = self._read(name)
+        return self._columns[name]
+
+    def _entry(self, name: str, index: int) -> str:
+        """One entry of an array of the root, others of which may be damaged."""
+        with suppress(UserError):
+            return str(self._column(name)[index])
+        return str(self._read(name, index))
+
+    def _put(self, name: str, index: int, value: Any) -> None:
+        """Write one entry of an array of the root; where that is interrupted, the array is read again."""
+        column = self._columns.pop(name, None)
+        self._array(name)[index] = value
+        if column is not None:
+            column[index] = value
+            self._columns[name] = column
 
     def _record_visits(self) -> None:
         """The run as it is now, where it differs from the one that began the trace in what it visits alone."""
@@ -288,7 +330,7 @@ class TraceWriter:
             else:  # an older version of this program wrote features there
                 shutil.rmtree(orphan, ignore_errors=True)
         root, copy = (self.path / "zarr.json").read_bytes(), self.path / ROOT_COPY
-        if MANIFEST in self._root and not (copy.is_file() and copy.read_bytes() == root):
+        if self._keeps_records and not (copy.is_file() and copy.read_bytes() == root):
             copy.parent.mkdir(exist_ok=True)
             replace_bytes(copy, root)  # the last writer was killed between the two
         self._align()
@@ -301,8 +343,8 @@ class TraceWriter:
         """
         said = ("status", "reason", "weights_digest")
         try:
-            columns = [self._array(name)[:] for name in (MANIFEST, *said) if MANIFEST in self._root]
-        except Exception:  # what is damaged is left to a repair
+            columns = [self._column(name).copy() for name in (MANIFEST, *said) if self._keeps_records]
+        except UserError:  # what is damaged is left to a repair
             return
         for index, (text, *values) in enumerate(zip(*columns, strict=True)):
             record, there = record_of(str(text)), dict(zip(said, map(str, values), strict=True))
@@ -315,7 +357,7 @@ class TraceWriter:
             ):
                 for name in (*FLAGS, "reason", "status"):
                     if name in record and there.get(name) != record[name]:  # no chunk that would not have been written
-                        self._array(name)[index] = record[name]
+                        self._put(name, index, record[name])
 
 
 def open_group(path: Path, *, mode: Any) -> zarr.Group:
@@ -350,18 +392,9 @@ def _values(root: zarr.Group, name: str) -> zarr.Array[Any]:
     return array.with_config({"write_empty_chunks": True})
 
 
-def _note(root: zarr.Group, index: int, **changes: Any) -> None:
-    """Change the record of one checkpoint, in a trace that keeps them."""
-    if MANIFEST not in root:
-        return
-    array = _values(root, MANIFEST)
-    try:
-        before = str(array[index])
-    except Exception:
-        before = ""  # what it lacks shows as damage
-    record = json.dumps(record_of(before) | changes, ensure_ascii=False, sort_keys=True)
-    if record != before:
-        array[index] = record
+def _noted(before: str, changes: Mapping[str, Any]) -> str:
+    """A record with some of it changed."""
+    return json.dumps(record_of(before) | dict(changes), ensure_ascii=False, sort_keys=True)
 
 
 def _delete(variable: Path, index: int) -> None:
