@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.textpath import TextPath
+from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from checkpoints.errors import UserError
@@ -249,7 +250,8 @@ def colour_bar(figure: Figure, image: Any, axes: Sequence[Axes], title: str) -> 
 
 def label_width(labels: Sequence[str], room: float) -> float:
     """Inches that the longest label of a row is longer than ``room``."""
-    widths = [TextPath((0, 0), label, size=_STYLE["font.size"]).get_extents().width / 72 for label in labels if label]
+    font = FontProperties(size=_STYLE["font.size"])
+    widths = [text_to_path.get_text_width_height_descent(label, font, False)[0] / 72 for label in labels if label]
     return max(0.0, max(widths, default=0.0) - room)
 
 

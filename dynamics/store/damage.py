@@ -27,6 +27,7 @@ from .manifest import (
     collected_metadata,
     consolidated,
     intact,
+    is_newer,
     metadata_of,
     parsed,
     record_of,
@@ -34,7 +35,7 @@ from .manifest import (
     slab_files,
     unlike_seal,
 )
-from .writer import check_format, is_newer, open_group
+from .writer import check_format, open_group
 
 __all__ = ["Damage", "has_manifest", "root_problem", "trace_damage"]
 

@@ -23,6 +23,8 @@ from typing import Any
 from checkpoints.foreign import parse_json
 from checkpoints.paths import replace_bytes
 
+from .declaration import FORMAT_VERSION
+
 __all__ = [
     "FLAGS",
     "MANIFEST",
@@ -31,6 +33,7 @@ __all__ = [
     "consolidated",
     "files_in",
     "intact",
+    "is_newer",
     "metadata_of",
     "parsed",
     "record_of",
@@ -128,6 +131,16 @@ def intact(content: bytes) -> bool | None:
         return None if found and {"files", "digest"}.isdisjoint(found["attributes"]) else False
     start, end = seal.span(1)
     return _digest(content[:start] + b"0" * 16 + content[end:]) == seal[1].decode()
+
+
+def is_newer(path: Path) -> bool:
+    """Whether a newer version of this program wrote a trace: both copies of its metadata say so, where it has two.
+
+    A version that only one of them says is damage.
+    """
+    files = [file for file in (path / "zarr.json", path / ROOT_COPY) if file.is_file()]
+    said = [parsed(file.read_bytes()).get("attributes", {}).get("format_version") for file in files]
+    return bool(said) and all(type(v) is int and v > FORMAT_VERSION and v == said[0] for v in said)
 
 
 def files_in(folder: Path) -> list[str]:

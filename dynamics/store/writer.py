@@ -26,7 +26,7 @@ from .manifest import (
     MANIFEST,
     ROOT_COPY,
     intact,
-    parsed,
+    is_newer,
     record_of,
     rewrite,
     sealed_files,
@@ -34,7 +34,7 @@ from .manifest import (
     unlike,
 )
 
-__all__ = ["TraceWriter", "check_format", "damaged", "discard_unused", "is_newer", "open_group", "remark"]
+__all__ = ["TraceWriter", "check_format", "damaged", "discard_unused", "open_group", "remark"]
 
 _VISITS = ("schedule", "checkpoints", "budget", "exclude", "include_masked")
 """What a run may change from one collection to the next: which checkpoints are visited, not what is measured on them."""
@@ -46,14 +46,13 @@ def remark(path: Path, indices: Sequence[int], reason: str) -> None:
     """Say why checkpoints are as they are, without changing their state; the caller holds the lock."""
     root = open_group(path, mode="r+")
     reasons, records = _values(root, "reason"), _values(root, MANIFEST) if MANIFEST in root else None
-    for index in indices:
-        if str(reasons[index]) != reason:
-            if records is not None:
-                before = ""
-                with suppress(Exception):  # what it lacks shows as damage
-                    before = str(records[index])
-                records[index] = _noted(before, {"reason": reason})
-            reasons[index] = reason
+    for index in (i for i in indices if str(reasons[i]) != reason):
+        if records is not None:
+            before = ""
+            with suppress(Exception):  # what it lacks shows as damage
+                before = str(records[index])
+            records[index] = _noted(before, reason=reason)
+        reasons[index] = reason
 
 
 def damaged(path: Path, what: str, problem: str) -> UserError:
@@ -91,16 +90,6 @@ def check_format(attributes: Mapping[str, Any], path: Path) -> None:
             remedy="install a newer circuit-dynamics",
         )
     check_attributes(attributes, path)
-
-
-def is_newer(path: Path) -> bool:
-    """Whether a newer version of this program wrote a trace: both copies of its metadata say so, where it has two.
-
-    A version that only one of them says is damage.
-    """
-    files = [file for file in (path / "zarr.json", path / ROOT_COPY) if file.is_file()]
-    said = [parsed(file.read_bytes()).get("attributes", {}).get("format_version") for file in files]
-    return bool(said) and all(type(v) is int and v > FORMAT_VERSION and v == said[0] for v in said)
 
 
 def discard_unused(path: Path, declaration: TraceDeclaration) -> None:
@@ -184,11 +173,8 @@ class TraceWriter:
 
     def recorded(self, index: int) -> tuple[Status, str, str]:
         """Status, reason and digest as they were noted, or are there where nothing was; for a trace that is damaged."""
-        said: dict[str, Any] = dict.fromkeys(("status", "reason", "weights_digest"), "")
-        for name in said:
-            with suppress(UserError):
-                said[name] = self._entry(name, index)
-        said |= record_of(self._record(index))
+        said: dict[str, Any] = {name: self._readable(name, index) for name in ("status", "reason", "weights_digest")}
+        said |= record_of(self._readable(MANIFEST, index))
         return cast(Status, said["status"] or "complete"), said["reason"], said["weights_digest"]
 
     def write(self, index: int, group: str, values: Mapping[str, np.ndarray]) -> tuple[int, int]:
@@ -256,14 +242,9 @@ class TraceWriter:
 
     def _note(self, index: int, **changes: Any) -> None:
         """Change the record of one checkpoint, in a trace that keeps them."""
-        before = self._record(index)
-        if self._keeps_records and (record := _noted(before, changes)) != before:
+        before = self._readable(MANIFEST, index)  # what it lacks shows as damage
+        if self._keeps_records and (record := _noted(before, **changes)) != before:
             self._put(MANIFEST, index, record)
-
-    def _record(self, index: int) -> str:
-        with suppress(UserError):
-            return self._entry(MANIFEST, index) if self._keeps_records else ""
-        return ""  # what it lacks shows as damage
 
     def _pin(self, index: int) -> None:
         """Write what a checkpoint is pinned to, where the source has another commit for it than when it was listed."""
@@ -304,6 +285,12 @@ class TraceWriter:
         with suppress(UserError):
             return str(self._column(name)[index])
         return str(self._read(name, index))
+
+    def _readable(self, name: str, index: int) -> str:
+        """The same, empty where it is damaged or the trace has no such array."""
+        with suppress(UserError):
+            return self._entry(name, index)
+        return ""
 
     def _put(self, name: str, index: int, value: Any) -> None:
         """Write one entry of an array of the root; where that is interrupted, the array is read again."""
@@ -392,9 +379,9 @@ def _values(root: zarr.Group, name: str) -> zarr.Array[Any]:
     return array.with_config({"write_empty_chunks": True})
 
 
-def _noted(before: str, changes: Mapping[str, Any]) -> str:
+def _noted(before: str, **changes: Any) -> str:
     """A record with some of it changed."""
-    return json.dumps(record_of(before) | dict(changes), ensure_ascii=False, sort_keys=True)
+    return json.dumps(record_of(before) | changes, ensure_ascii=False, sort_keys=True)
 
 
 def _delete(variable: Path, index: int) -> None:

@@ -15,7 +15,7 @@ RUNS = """
 mine:
   description: "a <b>bold</b> run"
   series: {{kind: folder, path: {series}}}
-  analyses: [{{name: induction, options: {{prompts: 8, period: 4}}}}]
+  analyses: [{{name: induction, options: {{prompts: 8, period: 4, pairs: 20}}}}]
   device: cpu
 """
 
@@ -49,7 +49,7 @@ def _collected(tiny_series: Path, made_once: MadeOnce) -> Path:
     run = Run.model_validate(
         {
             "series": {"kind": "folder", "path": str(tiny_series)},
-            "analyses": [{"name": "induction", "options": {"prompts": 8, "period": 4}}],
+            "analyses": [{"name": "induction", "options": {"prompts": 8, "period": 4, "pairs": 20}}],
             "device": "cpu",
         }
     )

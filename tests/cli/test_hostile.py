@@ -196,7 +196,7 @@ def test_an_exception_in_a_users_analysis_names_it_and_shows_its_lines(dynamics:
     (project / "my_own_analysis.py").write_text(OWN)
     text = (project / "runs.yaml").read_text()
     (project / "runs.yaml").write_text(
-        text.replace("[{name: induction, options: {prompts: 8, period: 4}}]", "[my_own_analysis]")
+        text.replace("[{name: induction, options: {prompts: 8, period: 4, pairs: 20}}]", "[my_own_analysis]")
     )
     said = dynamics("collect", "mine")
     refused(

@@ -117,7 +117,7 @@ def test_probabilities_of_the_gaps_add_up() -> None:
 def run(series: Path, **changes: object) -> Run:
     return Run(
         series=FolderConfig(path=series),
-        analyses=(AnalysisEntry(name="induction"),),
+        analyses=(AnalysisEntry(name="induction", options={"prompts": 8, "period": 4, "pairs": 20}),),
         schedule="adaptive",
         checkpoints=3,
     ).model_copy(update=changes)

@@ -325,7 +325,7 @@ def run_of(series: Path) -> Run:
     return Run.model_validate(
         {
             "series": {"kind": "folder", "path": str(series)},
-            "analyses": [{"name": "induction", "options": {"prompts": 8, "period": 4}}],
+            "analyses": [{"name": "induction", "options": {"prompts": 8, "period": 4, "pairs": 20}}],
             "device": "cpu",
         }
     )

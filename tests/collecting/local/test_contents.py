@@ -163,7 +163,7 @@ def test_broken_weights_are_complete_counted_reported_and_never_a_plausible_numb
     analyses = [
         {"name": "addition", "options": {"per_context": 20, "permutations": 19}},
         "shared_concepts",
-        {"name": "induction", "options": {"prompts": 8, "period": 4}},
+        {"name": "induction", "options": {"prompts": 8, "period": 4, "pairs": 20}},
     ]
     run = make_run(tmp_path, series, analyses=analyses, exclude=[1, 2, 6])
     done = run_collect(tmp_path, run)
@@ -201,7 +201,7 @@ def test_activations_too_large_for_float16_are_counted_and_said(series: Path, tm
     run_collect(tmp_path, run)
     trace = Trace(tmp_path / "traces/mine.zarr")
     overflowed = trace.tree["overflowed"].values
-    assert overflowed[0] == 0 and overflowed[-1] == 2 * (len(PROMPTS) + 100)
+    assert overflowed[0] == 0 and overflowed[-1] == 2 * (len(PROMPTS) + 20)
     assert trace.tree["nonfinite"].values[-1] == 0
     assert np.isinf(trace.values("sums", "resid_post")[-1, :, 0, :, 0]).all()
     assert trace.probe("sums")["resid_post"].dtype == np.float16
@@ -216,7 +216,7 @@ def test_an_estimate_writes_nothing_and_is_right_about_sizes(tiny_series: Path, 
     guess = estimate("mine", run=run)
     assert sorted(tmp_path.rglob("*")) == before
     assert (guess.checkpoints, guess.of, guess.to_train) == (3, 6, 0)
-    assert guess.prompts == len(PROMPTS) + 2 * 8 + 100 and guess.seconds is not None and guess.seconds > 0
+    assert guess.prompts == len(PROMPTS) + 2 * 8 + 20 and guess.seconds is not None and guess.seconds > 0
     run_collect(tmp_path, run)
     trace = Trace(tmp_path / "traces/mine.zarr")
     groups = [trace.tree[name].to_dataset() for name in (*trace.probes, "weights")]

@@ -23,7 +23,7 @@ def make_run(folder: Path, series: Path, **changes: Any) -> Run:
     file.write_text("\n".join(json.dumps({"text": t, "answer": a}) for t, a in PROMPTS), encoding="utf-8")
     content: dict[str, Any] = {
         "series": {"kind": "folder", "path": str(series)},
-        "analyses": [{"name": "induction", "options": {"prompts": 8, "period": 4}}],
+        "analyses": [{"name": "induction", "options": {"prompts": 8, "period": 4, "pairs": 20}}],
         "probes": {"sums": {"file": str(file), "sites": ["resid_post"]}},
         "device": "cpu",
     }
