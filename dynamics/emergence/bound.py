@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -236,16 +237,25 @@ def _more(values: FloatArray, at: FloatArray, level: float, family: int) -> floa
     # The correlation of every checkpoint with the one before it: that of the gap it ends or lies in.
     kept = step[np.clip(np.searchsorted(at, positions, side="left") - 1, 0, step.size - 1)]
     new = np.sqrt(1.0 - kept**2)
-    rng = np.random.default_rng(0)
-    curves = rng.standard_normal((family, SIMULATED))
+    first, own = _noise(family)
+    curves = new[:, None] * first
+    curves[0] = first[0]
     for position in range(1, family):
-        curves[position] = kept[position] * curves[position - 1] + new[position] * curves[position]
+        curves[position] += kept[position] * curves[position - 1]
     if lasting < 1.0:
-        curves = np.sqrt(lasting) * curves + np.sqrt(1.0 - lasting) * rng.standard_normal(curves.shape)
+        curves = np.sqrt(lasting) * curves + np.sqrt(1.0 - lasting) * own
     curves *= np.interp(positions, at, np.nanstd(cut, axis=1))[:, None]
     limit = np.quantile(curves[np.round(at).astype(np.int64)].max(axis=0), level)
     above = min(float((curves.max(axis=0) > limit).mean()), 1.0 - 1.0 / SIMULATED)
     return max(1.0, math.log1p(-above) / math.log(level))
+
+
+@lru_cache(maxsize=2)
+def _noise(family: int) -> FloatArray:
+    """(2, checkpoint, curve) normal noise, the same for every bound; kept, as a finding has some twenty bounds."""
+    noise = np.random.default_rng(0).standard_normal((2, family, SIMULATED))
+    noise.flags.writeable = False
+    return noise
 
 
 def _correlation(one: FloatArray, other: FloatArray) -> tuple[FloatArray, FloatArray]:
