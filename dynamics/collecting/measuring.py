@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -61,36 +61,44 @@ def try_out(resolved: Resolved, model: Any) -> None:
 
 
 def measure_all(
-    resolved: Resolved, model: Any, said: Callable[[str], None] | None = None
+    resolved: Resolved,
+    model: Any,
+    said: Callable[[str], None] | None = None,
+    probes: Collection[str] | None = None,
 ) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
     """(probe, its variables), one probe at a time.
 
+    Prompts that several of them have go through the model once, so ask for all that is wanted in one call.
+
     Args:
         said: called about once a second with what is being measured.
+        probes: names of those that are wanted; None for all. What they get is the same, whichever they are.
 
     Raises:
         StoppedError: when memory is short.
     """
     import torch
 
-    from ..measurements.forward import measure
+    from ..measurements.forward import Together
 
-    for number, (plan, probe) in enumerate(resolved.probes, 1):
-        where = f"{plan.probe.name} (probe {number} of {len(resolved.probes)})"
+    wanted = [n for n, (plan, _) in enumerate(resolved.probes) if probes is None or plan.probe.name in probes]
+    together = Together(
+        model,
+        [(probe, plan.measurements) for plan, probe in resolved.probes],
+        architecture=resolved.model.architecture,
+        batch_tokens=resolved.run.batch_tokens,
+        wanted=wanted,
+    )
+    for number in wanted:
+        plan, _ = resolved.probes[number]
+        where = f"{plan.probe.name} (probe {number + 1} of {len(resolved.probes)})"
 
         def say(what: str, where: str = where) -> None:
             if said is not None:
                 said(f"{where}: {what}")
 
         try:
-            values = measure(
-                model,
-                probe,
-                plan.measurements,
-                architecture=resolved.model.architecture,
-                batch_tokens=resolved.run.batch_tokens,
-                said=say if said is not None else None,
-            )
+            values = together.of(number, say if said is not None else None)
         except torch.OutOfMemoryError as error:
             raise StoppedError(
                 f"out of memory on probe {plan.probe.name!r}: {first_line(error)}",

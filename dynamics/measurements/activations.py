@@ -48,6 +48,10 @@ class Activations:
         """Only for the site ``logits``: the named positions."""
         return [probe.positions[name] for name in self.positions] if self.site == "logits" else []
 
+    def reads(self, probe: TokenizedProbe) -> list[np.ndarray] | None:
+        """The named positions; of patterns the whole prompt, for every token may be looked at."""
+        return None if self.site == "pattern" else [probe.positions[name] for name in self.positions]
+
     def declare(self, probe: TokenizedProbe, shape: ModelShape) -> list[Variable]:
         """One variable, named after the site."""
         if self.site not in SITES:
@@ -92,29 +96,21 @@ class _CollectedActivations:
         self._values = np.full(variable.shape, np.nan, dtype=np.float32)
 
     def observe(self, site: str, layer: int, value: torch.Tensor, batch: Batch) -> None:
-        import torch
-
-        rows = torch.arange(len(batch.rows), device=value.device)[:, None]
-        at = torch.from_numpy(self._positions[batch.rows]).to(value.device)
-        if site == "pattern":  # (row, head, query, key) -> (row, position, head, key)
-            picked = value.transpose(1, 2)[rows, at]
-        elif site == "z" and value.ndim == 3:
-            picked = value[rows, at]
-            picked = picked.reshape(*picked.shape[:-1], *self._values.shape[-2:])
-        else:
-            picked = value[rows, at]
-        picked_values = picked.float().cpu().numpy()
+        wanted = self._positions[batch.rows]
+        # (row, head, query, key) -> (row, query, head, key)
+        prompts, names, picked = batch.picked(value.transpose(1, 2) if site == "pattern" else value, wanted)
+        if site == "z" and value.ndim == 3:
+            picked = picked.reshape(len(picked), *self._values.shape[-2:])
+        values = picked.float().cpu().numpy()
         expected = self._values.shape[2:] if layer < 0 else self._values.shape[3:]
-        if picked_values.shape[2:-1] != expected[:-1] or (
-            site != "pattern" and picked_values.shape[-1] != expected[-1]
-        ):
+        if values.shape[1:-1] != expected[:-1] or (site != "pattern" and values.shape[-1] != expected[-1]):
             raise UserError(
                 f"site {site!r} gave values of shape {tuple(value.shape)}",
                 expected=f"(row, token, {', '.join(map(str, expected))})",
                 remedy="correct the site's place in the SiteTable",
             )
         target = self._values if layer < 0 else self._values[:, :, layer]
-        target[batch.rows, ..., : picked_values.shape[-1]] = picked_values
+        target[prompts, names, ..., : values.shape[-1]] = values
 
     def finish(self, batch: Batch) -> None:
         if self._site == "logits":

@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 __all__ = ["Answers"]
 
 
+_AT_ONCE = 16
+"""Prompts whose words are walked over together on a processor."""
+
+_NOTHING = -200.0
+"""Nats below the likeliest word at which a word's probability is 0 in single precision."""
+
+
 @dataclass(frozen=True)
 class Answers:
     """The next-token distribution at the last position, against the probe's answers.
@@ -43,6 +50,10 @@ class Answers:
     def logits(self, probe: TokenizedProbe) -> list[np.ndarray]:
         """The last position."""
         return [probe.positions[LAST]]
+
+    def reads(self, probe: TokenizedProbe) -> list[np.ndarray]:
+        """No site."""
+        return []
 
     def declare(self, probe: TokenizedProbe, shape: ModelShape) -> list[Variable]:
         """See the class."""
@@ -92,33 +103,40 @@ class _Answers:
         raise AssertionError("answers need no site")
 
     def finish(self, batch: Batch) -> None:
+        logits = batch.logits_at(self._probe.positions[LAST])
+        size = _AT_ONCE if logits.device.type == "cpu" else len(logits)  # a processor reads again what it just wrote
+        for start in range(0, len(logits), size):
+            self._finish(batch.rows[start : start + size], logits[start : start + size])
+
+    def _finish(self, rows: np.ndarray, logits: torch.Tensor) -> None:
+        """One walk over the words: exp(below) is their probability but for ``total``."""
         import torch
 
-        logits = batch.logits_at(self._probe.positions[LAST])
-        logprobs = torch.log_softmax(logits, dim=-1)
-        finite = torch.isfinite(logits.amax(-1))  # NaN counts as the largest
-        every = torch.arange(len(batch.rows), device=logits.device)
+        largest, first = logits.max(-1)  # NaN counts as the largest
+        finite = torch.isfinite(largest)
+        below = logits - largest[:, None]
+        parts = below.exp()
+        total = parts.sum(-1)
+        every = torch.arange(len(rows), device=logits.device)
 
         def of(ids: np.ndarray | None) -> torch.Tensor:
             assert ids is not None
-            return logprobs[every, torch.from_numpy(ids[batch.rows]).to(logits.device)]
+            return torch.from_numpy(ids[rows]).to(logits.device)
 
         answer = of(self._probe.answer_ids)
         found = {
-            "answer_logprob": answer,
-            "answer_rank": torch.where(finite, (logprobs >= answer[:, None]).sum(-1) - 1, -1),
-            "predicted": torch.where(finite, logits.argmax(-1), -1),
-            "entropy": -(logprobs.exp() * logprobs)
-            .nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-            .sum(-1)
-            .where(finite, torch.full_like(answer, torch.nan)),
+            "answer_logprob": below[every, answer] - total.log(),
+            "answer_rank": torch.where(finite, (logits >= logits[every, answer, None]).sum(-1) - 1, -1),
+            "predicted": torch.where(finite, first, -1),
         }
         if "foil_logprob" in self._values:
-            found["foil_logprob"] = of(self._probe.foil_ids)
+            found["foil_logprob"] = below[every, of(self._probe.foil_ids)] - total.log()
         if "candidate_logprob" in self._values:
-            found["candidate_logprob"] = logprobs[:, list(self._probe.candidates)]
+            found["candidate_logprob"] = below[:, list(self._probe.candidates)] - total.log()[:, None]
+        mean = parts.mul_(below.clamp_(min=_NOTHING)).sum(-1) / total  # 0 x -inf is 0 here
+        found["entropy"] = (total.log() - mean).where(finite, torch.full_like(mean, torch.nan))
         for name, value in found.items():
-            self._values[name][batch.rows] = value.cpu().numpy()
+            self._values[name][rows] = value.cpu().numpy()
 
     def result(self) -> dict[str, np.ndarray]:
         return self._values

@@ -30,6 +30,7 @@ __all__ = [
     "Intervention",
     "Measurement",
     "Observation",
+    "Placed",
     "Priced",
     "require_causal",
     "require_positions",
@@ -45,21 +46,47 @@ class Batch:
         ids: (row, token) token ids on the model's device.
         logits_index: token positions for which logits exist, in the order of :attr:`logits`.
         logits: (row, kept position, vocab); None until the pass is over, or where no logits were asked for.
+        index: (prompt,) which row each prompt is, for an observation that is :class:`Placed`; None where they are the
+            rows, one by one.
+        start: token position of the first token that the values have; 0 for all others.
     """
 
     rows: np.ndarray
     ids: torch.Tensor
     logits_index: tuple[int, ...] = ()
     logits: torch.Tensor | None = None
+    index: np.ndarray | None = None
+    start: int = 0
 
     def logits_at(self, positions: np.ndarray) -> torch.Tensor:
-        """(row, vocab) float32 logits at one token position per prompt of the probe (``positions`` is (prompt,))."""
+        """(prompt, vocab) float32 logits at one token position per prompt of the probe (``positions`` is (prompt,))."""
         import torch
 
         assert self.logits is not None, "no logits were kept for this batch"
+        if self.index is None and len(self.logits_index) == 1:
+            return self.logits[:, 0].float()  # no copy
         column = {position: i for i, position in enumerate(self.logits_index)}
         index = torch.tensor([column[int(p)] for p in positions[self.rows]], device=self.logits.device)
-        return self.logits[torch.arange(len(self.rows), device=self.logits.device), index].float()
+        row = np.arange(len(self.rows)) if self.index is None else self.index
+        return self.logits[torch.from_numpy(row).to(self.logits.device), index].float()
+
+    def picked(self, value: torch.Tensor, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, torch.Tensor]:
+        """What a site has at token positions, of those that these values hold.
+
+        Args:
+            value: (row, token, ...) the site's values.
+            positions: (prompt, name) token positions of every prompt of this batch.
+
+        Returns:
+            Prompt of the probe (found,), number of the name (found,), and the values (found, ...).
+        """
+        import torch
+
+        at = positions - self.start
+        prompt, name = np.nonzero((at >= 0) & (at < value.shape[1]))
+        row = prompt if self.index is None else self.index[prompt]
+        found = value[torch.from_numpy(row).to(value.device), torch.from_numpy(at[prompt, name]).to(value.device)]
+        return self.rows[prompt], name, found
 
 
 class Accumulator(Protocol):
@@ -89,6 +116,18 @@ class Observation(Protocol):
 
     def start(self, probe: TokenizedProbe, shape: ModelShape) -> Accumulator:
         """A fresh accumulator for one checkpoint."""
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """An observation that reads its sites at known token positions, through :meth:`Batch.picked`.
+
+    Of its prompts what they begin with may come from one pass and the rest from another: :meth:`Accumulator.observe` is
+    called for both, and :meth:`Accumulator.finish` for the one with the logits.
+    """
+
+    def reads(self, probe: TokenizedProbe) -> list[np.ndarray] | None:
+        """Token positions, each (prompt,), at which it reads its sites; None where it needs the values of whole prompts."""
 
 
 @runtime_checkable

@@ -1,31 +1,33 @@
-"""Running one probe through one model: batches of equal length, every measurement fed from the same forward pass."""
+"""Running probes through one model: every measurement is fed from the same forward passes (:mod:`.passes`)."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from checkpoints.errors import UserError
 
 from ..models.architecture import Architecture
+from ..models.prefixes import Prefixes, begin, go_on
 from ..models.sites import observe
 from ..probes import TokenizedProbe
-from . import Batch, Intervention, Measurement
-from .base import Priced
+from . import Accumulator, Batch, Intervention, Measurement
+from .base import Placed, Priced
+from .passes import Part, Pass, Passes, tokens_at_once
 from .sharing import sharing
 
-__all__ = ["LOGITS", "measure"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Together", "measure"]
 
 SAID = 1.0
 """Seconds between two messages of what is being measured."""
-
-LOGITS = 2**25
-"""At most this many logits in one batch: at every position of 8,192 tokens, 50,000 words would be 1.6 GB."""
 
 
 def measure(
@@ -39,8 +41,7 @@ def measure(
 ) -> dict[str, np.ndarray]:
     """All variables of all measurements of one probe, with the model as it is.
 
-    Prompts of equal length share a batch, so that nothing is padded and no attention mask is needed: what one prompt
-    gives does not depend on its neighbours (up to the rounding of differently shaped matrix products).
+    What one prompt gives does not depend on its neighbours (up to the rounding of differently shaped matrix products).
 
     Args:
         model: a language model in evaluation mode.
@@ -56,50 +57,173 @@ def measure(
     Raises:
         UserError: when a site is not where the table says, or the logits are not of the declared shape.
     """
+    return Together(model, [(probe, measurements)], architecture=architecture, batch_tokens=batch_tokens).of(0, said)
+
+
+class Together:
+    """Several probes through one model with its weights as they are: what they have in common is computed once.
+
+    The passes are those of all probes, and only those are run that hold a prompt of a probe that is wanted: what is
+    measured of it is the same, bit by bit, whichever others are wanted too.
+
+    Args:
+        model: a language model in evaluation mode.
+        asked: every probe and what to measure of it.
+        architecture: its sizes, where its sites are, how it is asked for logits.
+        batch_tokens: at most this many tokens in one forward pass.
+        wanted: numbers of the probes that will be asked for; None for all of them.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        asked: Sequence[tuple[TokenizedProbe, Sequence[Measurement]]],
+        *,
+        architecture: Architecture,
+        batch_tokens: int = 8192,
+        wanted: Collection[int] | None = None,
+    ) -> None:
+        self._model, self._asked, self._architecture = model, asked, architecture
+        self._device = next(model.parameters()).device
+        self._tokens = tokens_at_once(batch_tokens, architecture.shape, self._device)
+        self._wanted = set(range(len(asked)) if wanted is None else wanted)
+        watched = [(probe, [m for m in all_ if not isinstance(m, Intervention)]) for probe, all_ in asked]
+        self._watched = watched
+        self._passes = Passes(watched, architecture, self._tokens)
+        self._accumulators: dict[int, list[_Watching]] = {}
+        self._run: set[int] = set()
+
+    def of(self, number: int, said: Callable[[str], None] | None = None) -> dict[str, np.ndarray]:
+        """All variables of one probe; of what its passes give for others, their accumulators are kept until they are asked for.
+
+        Args:
+            number: of the probe; one that is wanted, once.
+            said: called about once a second, in the midst of forward passes, with what is being measured.
+
+        Raises:
+            UserError: when a site is not where the table says, or the logits are not of the declared shape.
+        """
+        probe, measurements = self._asked[number]
+        names = ", ".join(dict.fromkeys(type(m).__name__ for m in self._watched[number][1]))
+        with self._saying(said, number, names, None):
+            for home in self._passes.homes(number):
+                if home not in self._run:
+                    self._run.add(home)
+                    self._observe(home)
+        watching = self._accumulators.pop(number, None) or self._start(number)
+        values = {name: value for one in watching for name, value in one.accumulator.result().items()}
+        with sharing():
+            for measurement in measurements:
+                if isinstance(measurement, Intervention):
+                    cost = (
+                        measurement.cost(probe, self._architecture.shape) if isinstance(measurement, Priced) else None
+                    )
+                    with self._saying(said, number, type(measurement).__name__, cost):
+                        values |= measurement.run(self._model, self._architecture, probe, self._tokens)
+        return values
+
+    def _saying(
+        self, said: Callable[[str], None] | None, number: int, what: str, cost: float | None
+    ) -> AbstractContextManager[None]:
+        if said is None:
+            return nullcontext()
+        return _saying(self._model, self._architecture, self._asked[number][0], what, cost, said)
+
+    def _start(self, number: int) -> list[_Watching]:
+        probe, observations = self._watched[number]
+        return [
+            _Watching(
+                m.sites(),
+                m.start(probe, self._architecture.shape),
+                isinstance(m, Placed) and m.reads(probe) is not None,
+            )
+            for m in observations
+        ]
+
+    def _observe(self, home: int) -> None:
+        """Run the passes of one probe for all that are wanted and have prompts in them."""
+        import torch
+
+        passes = [p for p in self._passes.of(home) if any(part.probe in self._wanted for part in p.parts)]
+        numbers = {part.probe for p in passes for part in p.parts} & self._wanted
+        for number in numbers - self._accumulators.keys():
+            self._accumulators[number] = self._start(number)
+        sites = frozenset().union(*(one.sites for number in numbers for one in self._accumulators[number]))
+        views: list[tuple[_Watching, _View]] = []
+
+        def callback(site: str, layer: int, value: torch.Tensor) -> None:
+            for one, view in views:
+                if site in one.sites:
+                    one.accumulator.observe(site, layer, view.of(value), view.batch)
+
+        shape, kept = self._architecture.shape, None
+        with torch.no_grad(), observe(self._model, self._architecture.table, sites, shape.layers, callback):
+            for each in passes:
+                ids = torch.from_numpy(each.ids).to(self._device)
+                views[:] = [
+                    (one, _view(each, part, ids, placed=one.placed))
+                    for part in each.parts
+                    if part.probe in self._wanted
+                    for one in self._accumulators[part.probe]
+                ]
+                if each.shared:
+                    views[:] = [(one, view) for one, view in views if one.placed]
+                    kept = begin(self._model, ids)
+                    continue
+                logits = self._logits(each, ids, kept)
+                for one, view in views:
+                    one.accumulator.finish(replace(view.batch, logits=view.of(logits) if each.kept else None))
+
+    def _logits(self, each: Pass, ids: torch.Tensor, prefixes: Prefixes | None) -> torch.Tensor:
+        import torch
+
+        # the head needs at least one position
+        keep = torch.tensor(each.kept or [ids.shape[1] - 1], device=self._device) - each.start
+        if each.prefix is None:
+            logits = self._architecture.logits(self._model, ids, keep)
+        else:
+            assert prefixes is not None
+            of = torch.from_numpy(each.prefix).to(self._device)
+            logits = go_on(self._model, ids[:, each.start :], keep, prefixes, of)
+        expected = (len(ids), len(keep), self._architecture.shape.vocab)
+        if logits.shape != expected:
+            raise UserError(
+                f"the model gave logits of shape {tuple(logits.shape)}",
+                expected=f"(row, token, vocab), here {expected}",
+                remedy="correct `vocab` in the adapter's shape, or what the module returns",
+            )
+        return logits
+
+
+@dataclass(frozen=True)
+class _Watching:
+    """One observation of one probe: whether it is :class:`Placed`, which takes rows and finds its prompts in them itself."""
+
+    sites: frozenset[str]
+    accumulator: Accumulator
+    placed: bool
+
+
+@dataclass(frozen=True)
+class _View:
+    """What one observation sees of a pass."""
+
+    batch: Batch
+    index: torch.Tensor | None
+
+    def of(self, value: torch.Tensor) -> torch.Tensor:
+        """(prompt, ...) where prompts are picked for it, else (row, ...)."""
+        return value if self.index is None else value[self.index]
+
+
+def _view(each: Pass, part: Part, ids: torch.Tensor, *, placed: bool) -> _View:
     import torch
 
-    shape = architecture.shape
-    interventions = [m for m in measurements if isinstance(m, Intervention)]
-    observations = [m for m in measurements if not isinstance(m, Intervention)]
-    accumulators = [(m.sites(), m.start(probe, shape)) for m in observations]
-    sites = frozenset().union(*(wanted for wanted, _ in accumulators))
-    needed = [positions for m in observations for positions in m.logits(probe)]
-    device = next(model.parameters()).device
-    batch: Batch | None = None
-
-    def callback(site: str, layer: int, value: torch.Tensor) -> None:
-        assert batch is not None
-        for wanted, accumulator in accumulators:
-            if site in wanted:
-                accumulator.observe(site, layer, value, batch)
-
-    watched = ", ".join(dict.fromkeys(type(m).__name__ for m in observations))
-    doing = nullcontext() if said is None else _saying(model, architecture, probe, watched, None, said)
-    with doing, torch.no_grad(), observe(model, architecture.table, sites, shape.layers, callback):
-        batches = _batches(probe, needed, batch_tokens, shape.vocab, architecture.whole) if accumulators else ()
-        for rows, kept in batches:
-            ids = torch.from_numpy(np.stack([probe.ids[row] for row in rows])).to(device)
-            batch = Batch(rows, ids, kept)
-            keep = torch.tensor(kept or [ids.shape[1] - 1], device=device)  # the head needs at least one position
-            logits = architecture.logits(model, ids, keep)
-            if logits.shape != (len(rows), len(keep), shape.vocab):
-                raise UserError(
-                    f"the model gave logits of shape {tuple(logits.shape)}",
-                    expected=f"(row, token, vocab), here {(len(rows), len(keep), shape.vocab)}",
-                    remedy="correct `vocab` in the adapter's shape, or what the module returns",
-                )
-            batch = replace(batch, logits=logits if kept else None)
-            for _, accumulator in accumulators:
-                accumulator.finish(batch)
-    values = {name: value for _, accumulator in accumulators for name, value in accumulator.result().items()}
-    with sharing():
-        for measurement in interventions:
-            cost = measurement.cost(probe, shape) if isinstance(measurement, Priced) else None
-            name = type(measurement).__name__
-            doing = nullcontext() if said is None else _saying(model, architecture, probe, name, cost, said)
-            with doing:
-                values |= measurement.run(model, architecture, probe, batch_tokens)
-    return values
+    index = None if np.array_equal(part.index, np.arange(len(each.ids))) else part.index
+    if placed:
+        return _View(Batch(part.rows, ids, each.kept, index=index, start=each.start), None)
+    picked = None if index is None else torch.from_numpy(index).to(ids.device)
+    return _View(Batch(part.rows, ids if picked is None else ids[picked], each.kept), picked)
 
 
 @contextmanager
@@ -133,15 +257,3 @@ def _saying(
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _batches(
-    probe: TokenizedProbe, needed: Sequence[np.ndarray], tokens: int, vocab: int, whole: bool
-) -> Iterator[tuple[np.ndarray, tuple[int, ...]]]:
-    """(rows, token positions that need logits): batches that keep to ``tokens`` and to :data:`LOGITS`."""
-    for rows in probe.batches(tokens):
-        kept = tuple(sorted({int(p) for positions in needed for p in positions[rows]}))
-        computed = int(probe.lengths[rows[0]]) if whole else max(1, len(kept))
-        size = max(1, LOGITS // (computed * vocab))
-        for start in range(0, len(rows), size):
-            yield rows[start : start + size], kept

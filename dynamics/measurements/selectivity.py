@@ -59,6 +59,10 @@ class Selectivity:
         """None."""
         return []
 
+    def reads(self, probe: TokenizedProbe) -> list[np.ndarray]:
+        """The last position."""
+        return [probe.positions[LAST]]
+
     def declare(self, probe: TokenizedProbe, shape: ModelShape) -> list[Variable]:
         """See the class."""
         for name in (self.label, self.by, *([self.where[0]] if self.where else [])):
@@ -122,13 +126,9 @@ class _CollectedSums:
         self._values = np.full((int(used.sum()), layers, units), np.nan, dtype=np.float32)
 
     def observe(self, site: str, layer: int, value: torch.Tensor, batch: Batch) -> None:
-        import torch
-
-        chosen = np.flatnonzero(self._row[batch.rows] >= 0)
-        if len(chosen):
-            rows = torch.from_numpy(chosen).to(value.device)
-            last = torch.from_numpy(self._last[batch.rows[chosen]]).to(value.device)
-            self._values[self._row[batch.rows[chosen]], layer] = value[rows, last].float().cpu().numpy()
+        wanted = np.where(self._row[batch.rows] >= 0, self._last[batch.rows], -1)
+        prompts, _, found = batch.picked(value, wanted[:, None])
+        self._values[self._row[prompts], layer] = found.float().cpu().numpy()
 
     def finish(self, batch: Batch) -> None:
         pass

@@ -44,6 +44,10 @@ class TokenSets:
         """The last position."""
         return [probe.positions[LAST]]
 
+    def reads(self, probe: TokenizedProbe) -> list[np.ndarray]:
+        """No site."""
+        return []
+
     def declare(self, probe: TokenizedProbe, shape: ModelShape) -> list[Variable]:
         """See the class; every set needs a token, and all of them must be in the vocabulary."""
         if not self.sets:

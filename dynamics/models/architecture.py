@@ -64,12 +64,14 @@ class Architecture:
         logits: called with (model, token ids (row, token), token positions (kept,)); runs the whole model and returns
             (row, kept, vocab).
         whole: whether that computes the logits of every token first, also of those that are not kept.
+        cached: whether the model can continue from a cache of keys and values (``dynamics.models.prefixes``).
     """
 
     shape: ModelShape
     table: SiteTable
     logits: Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor] = _keeping
     whole: bool = False
+    cached: bool = False
 
 
 class Adapter(Protocol):
@@ -118,7 +120,9 @@ def architecture(config: Any, sites: str | None = None) -> Architecture:
     """
     table = site_table(config, sites)
     shape = replace(model_shape(config), parallel=table.wiring.parallel if table.wiring else None)
-    return Architecture(shape, table) if shape.causal else Architecture(shape, table, _picking, whole=True)
+    if not shape.causal:
+        return Architecture(shape, table, _picking, whole=True)
+    return Architecture(shape, table, cached=sites is None)  # every family of ours is tested for it
 
 
 def find_adapter(dotted: str) -> Adapter:

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynamics.measurements import Activations, Answers, Measurement, Selectivity, TokenLoss
+from dynamics.measurements import Activations, Answers, Measurement, Selectivity, TokenLoss, passes
+from dynamics.models.architecture import architecture
 from dynamics.probes import LAST, Probe, TokenizedProbe
 from tests.measurements.measured import VOCAB, model, output, probe_of, repeats, run
 
@@ -108,22 +109,11 @@ def test_measurements_with_equal_settings_are_the_same_measurement() -> None:
 
 def test_logits_of_a_large_vocabulary_come_in_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every position's logits are asked for: the batch shrinks until they fit, and the numbers stay the same."""
-    import dynamics.measurements.forward
-
     ids = tuple(np.array([0, 5, 6, 7, 5, 6, 7]) + i for i in range(4))
     probe = TokenizedProbe(Probe("p", ("a",) * 4), ids, None, None, None, {"last": np.full(4, 6)}, {})
-    needed = TokenLoss().logits(probe)
-    monkeypatch.setattr(dynamics.measurements.forward, "LOGITS", 2 * 7 * 100)
-    sizes = [
-        len(rows)
-        for rows, kept in dynamics.measurements.forward._batches(probe, needed, 8192, 100, False)
-        if len(kept) == 7
-    ]
-    assert sizes == [2, 2]
-    monkeypatch.setattr(dynamics.measurements.forward, "LOGITS", 1)  # one prompt is always allowed
-    assert [len(rows) for rows, _ in dynamics.measurements.forward._batches(probe, needed, 8192, 100, False)] == [
-        1,
-        1,
-        1,
-        1,
-    ]
+    described = architecture(model().config)
+    for logits, sizes in ((2 * 7 * VOCAB, [2, 2]), (1, [1, 1, 1, 1])):  # one prompt is always allowed
+        monkeypatch.setattr(passes, "LOGITS", logits)
+        found = list(passes.Passes([(probe, [TokenLoss()])], described, 8192).of(0))
+        assert [len(each.ids) for each in found] == sizes
+        assert all(each.kept == tuple(range(7)) for each in found)
