@@ -117,15 +117,12 @@ def _overlap(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.asarray(np.where(most > 0, least / np.where(most > 0, most, 1.0), 0.0))
 
 
-def concept_features(
-    answers: np.ndarray, concept: np.ndarray, *, deals: int = _DEALS
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def concept_features(answers: np.ndarray, concept: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Which features answer the same words in every language?
 
     Args:
         answers: (language, word, feature).
         concept: (word,) words of one concept are shuffled together; they stand in the same order for every concept.
-        deals: of the null; features that beat all of them get as many more as the false discovery rate needs.
 
     Returns:
         (feature,) least correlation of two languages over words, NaN where a language is not answered or always alike;
@@ -156,12 +153,12 @@ def concept_features(
             dealt.append(one[order][:, some])
         return np.asarray(smallest(dealt) >= own[some] - 1e-9)
 
-    larger, drawn = np.zeros(len(own)), np.full(len(own), deals)
-    for _ in range(deals):
+    larger, drawn = np.zeros(len(own)), np.full(len(own), _DEALS)
+    for _ in range(_DEALS):
         larger += beaten(np.ones(len(own), dtype=bool))
     best = larger == 0
     if best.any():  # few among many need small p values
-        more = max(0, int(np.ceil(2.0 * len(own) / (0.05 * best.sum()))) - deals)
+        more = max(0, int(np.ceil(2.0 * len(own) / (0.05 * best.sum()))) - _DEALS)
         for _ in range(more):
             larger[best] += beaten(best)
         drawn[best] += more

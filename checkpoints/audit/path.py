@@ -52,8 +52,6 @@ def audit_weights(
     norms: Sequence[float] | Floats,
     nonfinite: Sequence[int] | npt.NDArray[np.integer],
     digests: Sequence[str],
-    *,
-    labels: Sequence[str] = (),
 ) -> list[AuditFinding]:
     """Faults of a series that its weights show.
 
@@ -64,7 +62,6 @@ def audit_weights(
         norms: (checkpoint,) norms of all weights, NaN where there is none.
         nonfinite: (checkpoint,) how many weights are NaN or infinite.
         digests: (checkpoint,) digests of the weights; empty where there is none.
-        labels: (checkpoint,) what the source calls them; none for none.
 
     Returns:
         By step; a checkpoint should be left out if ``mask`` is true for any of its findings.
@@ -72,7 +69,7 @@ def audit_weights(
     Raises:
         ValueError: when the arguments are not of one length, or steps do not increase.
     """
-    rows = _Rows(steps, sketches, labels)
+    rows = _Rows(steps, sketches)
     if not len(norms) == len(nonfinite) == len(digests) == len(rows.steps):
         raise ValueError("norms, nonfinite and digests must have one value for every step")
     found = [
@@ -126,11 +123,10 @@ class _Rows:
         angle: (valid, valid) angles between them.
     """
 
-    def __init__(self, steps: Iterable[int], sketches: Sequence[Floats] | Floats, labels: Sequence[str] = ()) -> None:
+    def __init__(self, steps: Iterable[int], sketches: Sequence[Floats] | Floats) -> None:
         self.steps = [int(step) for step in steps]
-        self.labels = list(labels) or [""] * len(self.steps)
-        if not len(self.labels) == len(sketches) == len(self.steps):
-            raise ValueError(f"{len(self.steps)} steps, {len(sketches)} sketches and {len(self.labels)} labels")
+        if len(sketches) != len(self.steps):
+            raise ValueError(f"{len(self.steps)} steps and {len(sketches)} sketches")
         if any(a >= b for a, b in pairwise(self.steps)):
             raise ValueError("steps must increase")
         self.valid = np.array(
@@ -140,7 +136,7 @@ class _Rows:
 
     def finding(self, row: int, kind: Kind, reason: str, *, mask: bool = False) -> AuditFinding:
         """What to say about one row."""
-        return AuditFinding(self.steps[row], self.labels[row], kind, reason, mask)
+        return AuditFinding(self.steps[row], "", kind, reason, mask)
 
     def step(self, point: int) -> int:
         """Step of a row of ``angle``."""
@@ -153,7 +149,7 @@ def _copies(rows: _Rows, digests: Sequence[str], out_of_order: set[int]) -> list
     for step, digest in zip(rows.steps, digests, strict=True):
         if digest:
             groups[digest].append(step)
-    judge = Judge(dict(zip(rows.steps, rows.labels, strict=True)), rows.steps[-1] if rows.steps else -1)
+    judge = Judge(dict.fromkeys(rows.steps, ""), rows.steps[-1] if rows.steps else -1)
     found: list[AuditFinding] = []
     for members in groups.values():
         at = [rows.steps.index(step) for step in members]
@@ -192,7 +188,7 @@ def _stored_anew(
         else:
             groups.append([here])
     found: list[AuditFinding] = []
-    judge = Judge(dict(zip(rows.steps, rows.labels, strict=True)), max(rows.steps, default=-1))
+    judge = Judge(dict.fromkeys(rows.steps, ""), max(rows.steps, default=-1))
     for group in groups:
         members = [rows.step(kept[n]) for n in group]
         beside = [(n, m) for n, m in ((group[0], group[0] - 1), (group[-1], group[-1] + 1)) if 0 <= m < len(kept)]

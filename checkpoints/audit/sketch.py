@@ -10,7 +10,6 @@ Cost: the norm reads every weight once, in a third of a second for a billion on 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -47,25 +46,16 @@ class Sketch:
     nonfinite: int
 
 
-def sketch(
-    tensors: Mapping[str, torch.Tensor], size: int = SAMPLE, *, ignore: re.Pattern[str] | None = IGNORED
-) -> Sketch:
+def sketch(tensors: Mapping[str, torch.Tensor]) -> Sketch:
     """Sample the weights and measure their norm.
 
     Args:
-        tensors: a state dict, on any device; tensors that are not floating are left out.
-        size: how many coordinates.
-        ignore: names to leave out; the checkpoints of a series can be compared only if they have the same other names.
-
-    Raises:
-        ValueError: when ``size`` is not positive.
+        tensors: a state dict, on any device; tensors that are not floating, and what :data:`IGNORED` names, are left out.
     """
     import torch
 
-    if size < 1:
-        raise ValueError(f"a sketch needs at least one coordinate, not {size}")
-    names = sorted(n for n, t in tensors.items() if t.is_floating_point() and not (ignore and ignore.search(n)))
-    counts = _shares([tensors[name].numel() for name in names], size)
+    names = sorted(n for n, t in tensors.items() if t.is_floating_point() and not IGNORED.search(n))
+    counts = _shares([tensors[name].numel() for name in names], SAMPLE)
     sampled = [np.zeros(0, dtype=np.float32)]
     square, nonfinite = 0.0, 0
     with torch.no_grad():
@@ -82,7 +72,7 @@ def sketch(
                 square += part
     values = np.concatenate(sampled)
     norm = float(np.sqrt(square)) if nonfinite == 0 else float("nan")
-    return Sketch(np.pad(values, (0, size - len(values))), norm, nonfinite)
+    return Sketch(np.pad(values, (0, SAMPLE - len(values))), norm, nonfinite)
 
 
 def _shares(sizes: list[int], total: int) -> list[int]:

@@ -1,7 +1,7 @@
 """Activation patching, exactly: the metric with whole sources taken from another run.
 
 A source's effect is what the metric loses when all that read it see what it wrote in the twin's run; what follows is
-computed anew (the total effect). ``denoise`` runs the twin instead and puts in what the prompt's run wrote (Heimersheim
+computed anew (the total effect). Prompt and twin exchanged, it is what denoising gains, with the other sign (Heimersheim
 and Nanda 2024). Each takes a pass from the source's layer on: nothing before it changes.
 """
 
@@ -25,7 +25,6 @@ def source_effects(
     metric: Metric,
     *,
     tokens: torch.Tensor | None = None,
-    denoise: bool = False,
     chosen: Sequence[int] | None = None,
     runs: tuple[ForwardPass, ForwardPass] | None = None,
 ) -> torch.Tensor:
@@ -33,18 +32,16 @@ def source_effects(
 
     Args:
         tokens: (row, token) where sources are taken from the other run; None for everywhere.
-        denoise: run the twin and put in the prompt's sources; the effect is then what the metric gains.
         chosen: numbers of the sources; None for all.
         runs: of ``ids`` and of ``corrupted``, if they are known already.
     """
     clean, twin = runs or (wired.run(ids, positions), wired.run(corrupted, positions))
-    run, donor, given = (twin, clean, corrupted) if denoise else (clean, twin, ids)
-    base = metric(run.logits.float())
+    base = metric(clean.logits.float())
     effects = []
     for source in range(len(wired.graph.sources)) if chosen is None else chosen:
-        added = wired.source(donor, source) - wired.source(run, source)
+        added = wired.source(twin, source) - wired.source(clean, source)
         if tokens is not None:
             added = added * tokens[:, :, None].to(added.dtype)
-        changed = metric(wired.resumed(given, positions, run, source, added).float())
-        effects.append(changed - base if denoise else base - changed)
+        changed = metric(wired.resumed(ids, positions, clean, source, added).float())
+        effects.append(base - changed)
     return torch.stack(effects, dim=1) if effects else base.new_empty((len(base), 0))

@@ -41,7 +41,6 @@ def assess_many(
     *,
     null: npt.ArrayLike | Callable[[slice], npt.ArrayLike],
     errors: npt.NDArray[np.floating] | Lazy | Callable[[slice], npt.NDArray[np.floating]] | None = None,
-    level: float = 0.95,
     chunk: int = 1000,
 ) -> Many:
     """Excess over null for many curves that share their checkpoints.
@@ -56,7 +55,6 @@ def assess_many(
         errors: standard errors (curve, checkpoint), or (checkpoint,) for all, or a callback from a slice; a dask array
             where ``values`` is one; the null's own scale if not given. They say what is clearly below the bound. A rate
             over n units has sqrt(p (1 - p) / n) with p away from 0 and 1, e.g. (successes + 1/2) / (n + 1).
-        level: of the bound.
         chunk: curves at a time (of a dask array: within a block), which bounds memory.
 
     Returns:
@@ -70,7 +68,7 @@ def assess_many(
         raise ValueError(f"values have shape {values.shape}; expected (curve, {at.size}) for {at.size} >= 2 steps")
     if (np.diff(at) <= 0).any():
         raise ValueError("steps do not increase; expected strictly increasing steps")
-    shared = None if callable(null) else _SharedNull.of(np.asarray(null, dtype=np.float64)[None], level)
+    shared = None if callable(null) else _SharedNull.of(np.asarray(null, dtype=np.float64)[None])
     if shared is not None and shared.bound.upper.shape[1] != at.size:
         raise ValueError(f"null has {shared.bound.upper.shape[1]} checkpoints; expected {at.size}")
 
@@ -79,7 +77,7 @@ def assess_many(
         against = shared
         if against is None:
             assert callable(null)
-            against = _SharedNull.of(np.asarray(null(piece), dtype=np.float64), level)
+            against = _SharedNull.of(np.asarray(null(piece), dtype=np.float64))
         return _chunk(np.asarray(values, dtype=np.float64), against, error)
 
     if hasattr(values, "__dask_graph__"):
@@ -146,8 +144,8 @@ class _SharedNull:
     largest: FloatArray
 
     @classmethod
-    def of(cls, null: FloatArray, level: float) -> _SharedNull:
-        bound = simultaneous_bound(null, level)
+    def of(cls, null: FloatArray) -> _SharedNull:
+        bound = simultaneous_bound(null)
         return cls(bound, np.sort(bound.largest, axis=1))
 
 

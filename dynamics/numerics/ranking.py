@@ -9,35 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 
 from .arrays import FloatArray
 
-__all__ = ["auroc", "resampled_counts", "shuffled_labels", "weighted_auroc"]
-
-
-def auroc(scores: npt.ArrayLike, positive: npt.ArrayLike) -> FloatArray:
-    """Area under the ROC curve.
-
-    Args:
-        scores: (..., prompt).
-        positive: (prompt,) members of class 1; or (label, prompt) for several labels of the same prompts.
-
-    Returns:
-        (...) or (..., label); NaN where a score is not finite, or a class is empty.
-
-    >>> auroc([0.1, 0.4, 0.35, 0.8], [False, False, True, True])
-    array(0.75)
-    """
-    s, one = np.asarray(scores, dtype=np.float64), np.asarray(positive, dtype=bool)
-    labels = np.atleast_2d(one).astype(np.float64)
-    finite = np.asarray(np.isfinite(s).all(axis=-1))
-    ranks = rankdata(np.where(finite[..., None], s, 0.0), axis=-1)
-    n1 = labels.sum(axis=1)
-    pairs = n1 * (labels.shape[1] - n1)
-    area = (ranks @ labels.T - n1 * (n1 + 1) / 2) / np.where(pairs > 0, pairs, np.nan)
-    area = np.where(finite[..., None], area, np.nan)
-    return np.asarray(area[..., 0] if one.ndim == 1 else area)
+__all__ = ["resampled_counts", "shuffled_labels", "weighted_auroc"]
 
 
 def weighted_auroc(scores: npt.ArrayLike, up: npt.ArrayLike, down: npt.ArrayLike) -> FloatArray:

@@ -159,13 +159,14 @@ def test_languages_that_share_nothing_are_not_found_to(tmp_path: Path) -> None:
     assert [f.emergence.state for f in found.findings] == ["not emerged"] * 2
 
 
-def test_shuffled_concepts_keep_what_opposites_share() -> None:
+def test_shuffled_concepts_keep_what_opposites_share(monkeypatch: pytest.MonkeyPatch) -> None:
     """A feature for one side of every concept is none of a concept; false finds are as rare as stated."""
+    monkeypatch.setattr(concepts, "_DEALS", 199)
     concept, side = np.repeat(np.arange(40), 2), np.tile([0.0, 1.0], 40)
     rng = np.random.default_rng(0)
     x = np.where(rng.random((3, 80, 400)) < 0.1, rng.exponential(size=(3, 80, 400)), 0.0)
     x[:, :, 0] = side + 0.1 * rng.random((3, 80))
-    least, p, found = concepts.concept_features(x, concept, deals=199)
+    least, p, found = concepts.concept_features(x, concept)
     assert least[0] > 0.9 and p[0] > 0.05
     assert (p[1:] <= 0.05).mean() < 0.08 and found.sum() <= 2
 

@@ -128,7 +128,7 @@ def test_denoising_restores_what_noising_takes() -> None:
     ids, twins = torch.from_numpy(np.stack(probe.ids)), torch.from_numpy(np.stack(probe.corrupted_ids))
     metric = logit_difference(torch.from_numpy(probe.answer_ids), torch.from_numpy(probe.foil_ids))
     last = torch.full((len(ids),), 3)
-    gained = source_effects(wired, ids, twins, last, metric, denoise=True)
+    gained = -source_effects(wired, twins, ids, last, metric)
     np.testing.assert_allclose(gained[:, -1], 10.0, atol=1e-5)
     # at the last token alone it is the same, elsewhere nothing
     where = torch.zeros(len(ids), 4)

@@ -17,7 +17,7 @@ from checkpoints.errors import UserError
 from dynamics.emergence import unit_bootstrap
 from dynamics.measurements import Direction
 from dynamics.models.architecture import architecture
-from dynamics.numerics.ranking import auroc, resampled_counts, shuffled_labels, weighted_auroc
+from dynamics.numerics.ranking import resampled_counts, shuffled_labels, weighted_auroc
 from dynamics.probes import LAST, Probe, TokenizedProbe
 from tests.circuits.handmade import LENGTH, NOW, WORDS, Toy, described, induction_toy
 from tests.models.families import CONFIGS, VOCAB
@@ -327,7 +327,13 @@ def test_auroc_is_that_of_mann_whitney_with_ties(seed: int, levels: int) -> None
     one = np.arange(25) < rng.integers(1, 25)
     expected = [mannwhitneyu(s[one], s[~one]).statistic / (one.sum() * (~one).sum()) for s in scores]
     np.testing.assert_allclose(auroc(scores, one), expected, atol=1e-12)
-    np.testing.assert_allclose(auroc(scores, np.stack([one, ~one]))[:, 1], 1 - np.array(expected), atol=1e-12)
+    np.testing.assert_allclose(auroc(scores, ~one), 1 - np.array(expected), atol=1e-12)
+
+
+def auroc(scores: Any, positive: Any) -> np.ndarray:
+    """(...,) of prompts that count once each."""
+    one = np.atleast_2d(np.asarray(positive, dtype=bool))
+    return weighted_auroc(scores, one, ~one)[..., 0]
 
 
 def test_auroc_of_one_class_or_of_broken_scores_is_missing() -> None:
