@@ -20,7 +20,7 @@ from dynamics.analysis import Curve, CurveSpec, Definition, Null, Section, Trace
 from dynamics.analysis.circuit import CircuitTask, circuit_section
 from dynamics.emergence import shuffled_match_null
 from dynamics.numerics.draws import COSTLY_DRAWS
-from dynamics.numerics.overlap import dealt_anew, jaccard, weighted_overlap
+from dynamics.numerics.overlap import deals, dealt, dealt_anew, jaccard, jaccards, weighted_overlap, weighted_overlaps
 
 from .pairs import CONTEXTS, DONORS, EXCHANGE, pair_probe_name
 
@@ -51,22 +51,23 @@ def _same_parts(trace: Trace, contexts: list[str]) -> Section:
     null = np.full((n, COSTLY_DRAWS), np.nan)
     scores = {c: dict(trace.each(pair_probe_name(c), "edge_score")) for c in contexts}
     rng = np.random.default_rng(0)
+    orders: list[np.ndarray] | None = None  # the same at every checkpoint, unless other edges are possible
     for index in sorted(set.intersection(*(set(s) for s in scores.values()))):
         here = {c: scores[c][index] for c in contexts}
         possible = np.isfinite(here[contexts[0]][0])
         if not possible.any() or any(np.isnan(s[:, possible]).any() for s in here.values()):
             continue  # a broken model
         here = {c: np.where(possible, s, 0.0) for c, s in here.items()}
-        dealt = {
-            c: [dealt_anew(half, possible, COSTLY_DRAWS, seed=i) for i, half in enumerate(s)] for c, s in here.items()
-        }
+        if orders is None or not np.array_equal(possible, orders[0][0] >= 0):
+            orders = [deals(possible, COSTLY_DRAWS, seed=i) for i in (0, 1)]
+        anew = {c: [dealt(half, order) for half, order in zip(s, orders, strict=True)] for c, s in here.items()}
         ceiling[index] = [weighted_overlap(*here[c]) for c in contexts]
         drawn, every = [], []
         for p, (one, other) in enumerate(pairs):
             crossed = [(here[one][h], here[other][1 - h]) for h in (0, 1)]
             every += [weighted_overlap(*c) for c in crossed]
             overlap[index, p] = np.mean(every[-2:])
-            drawn.append([[weighted_overlap(here[one][h], d) for d in dealt[other][1 - h]] for h in (0, 1)])
+            drawn.append([weighted_overlaps(here[one][h], anew[other][1 - h]) for h in (0, 1)])
         error = np.std(every, ddof=1) / np.sqrt(len(every))  # the curve's own noise belongs in its null
         null[index] = np.mean(drawn, axis=(0, 1)) + error * rng.standard_normal(COSTLY_DRAWS)
     means = overlap.mean(1)
@@ -128,11 +129,11 @@ def _kept_alike(trace: Trace, contexts: list[str], pairs: list[tuple[str, str]])
         if len(edges) < len(contexts) or not all(k.any() for k in edges.values()):
             continue
         possible = kept[contexts[0]][index] >= 0
-        dealt = {c: dealt_anew(k, possible, COSTLY_DRAWS, seed=2) > 0 for c, k in edges.items()}
-        nodes, dealt_nodes = ({c: np.asarray(k.any(-1)) for c, k in table.items()} for table in (edges, dealt))
-        for name, here, random in (("edges", edges, dealt), ("nodes", nodes, dealt_nodes)):
+        anew = {c: dealt_anew(k, possible, COSTLY_DRAWS, seed=2) > 0 for c, k in edges.items()}
+        nodes, nodes_anew = ({c: np.asarray(k.any(-1)) for c, k in table.items()} for table in (edges, anew))
+        for name, here, random in (("edges", edges, anew), ("nodes", nodes, nodes_anew)):
             curves[name][index] = np.mean([jaccard(here[a], here[b]) for a, b in pairs])
-            drawn = [[jaccard(here[a], r) for r in random[b]] for a, b in pairs]
+            drawn = [jaccards(here[a], random[b]) for a, b in pairs]
             curves[f"{name}_null"][index] = np.quantile(np.mean(drawn, axis=0), 0.95)
     return curves
 

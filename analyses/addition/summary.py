@@ -23,7 +23,7 @@ from dynamics.analysis import (
 from dynamics.emergence import shuffled_match_null
 from dynamics.numerics.decoding import decode_classes, decode_number, folds_of
 from dynamics.numerics.draws import DRAWS
-from dynamics.numerics.fourier import MAGNITUDE, fourier_r2, relabelled_digits
+from dynamics.numerics.fourier import MAGNITUDE, FourierFits, relabelled_digits
 
 from .causal import causal_section
 from .features import feature_section
@@ -225,16 +225,17 @@ def _structure(trace: Trace) -> Section:
     null = {k: np.full((n, layers, len(renamed)), np.nan) for k in names}
     draws = {k: np.full((n, layers, len(counts)), np.nan) for k in names}
 
-    def both(x: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """R² of magnitude, and what the other periods add to it."""
-        magnitude = fourier_r2(x, labels, weights, periods=MAGNITUDE)
-        return magnitude, fourier_r2(x, labels, weights) - magnitude
+    def both(*of: np.ndarray) -> tuple[FourierFits, FourierFits]:
+        """Fits of magnitude, and of the other periods too."""
+        return FourierFits(*of, periods=MAGNITUDE), FourierFits(*of)
 
+    fits = (r2, both(numbers)), (null, both(renamed)), (draws, both(numbers, counts))
     for checkpoint, values in trace.each(NUMBERS, "resid_post", position="number"):
         x = np.moveaxis(values, 1, 0)  # layer, number, d_model
-        for table, found in ((r2, both(x, numbers)), (null, both(x, renamed)), (draws, both(x, numbers, counts))):
-            for name, value in zip(names, found, strict=True):
-                table[name][checkpoint] = value
+        for table, (magnitude, every) in fits:
+            table["magnitude"][checkpoint] = magnitude.r2(x)
+            # what the other periods add
+            table["fourier"][checkpoint] = every.r2(x) - table["magnitude"][checkpoint]
     section = Section()
     beyond = "periods 2, 5 and 10 beyond period 100 and a linear term"
     for name, title, what in (

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..numerics.draws import COSTLY_DRAWS
-from ..numerics.overlap import dealt_anew, jaccard, weighted_overlap
+from ..numerics.overlap import dealt_anew, jaccard, jaccards, weighted_overlap, weighted_overlaps
 from ..store import Trace
 
 __all__ = ["CURVES", "Identity", "identity", "values_at"]
@@ -92,10 +92,7 @@ def identity(trace: Trace, probe: str) -> Identity:
         strength[index] = np.abs(score).mean(0).sum(1)
         ceiling = curves["ceiling"][index] = weighted_overlap(score[0], score[1])
         curves["with_final"][index] = _crossed(score, np.nan_to_num(scores))
-        null[index] = [
-            (weighted_overlap(score[0], one) + weighted_overlap(score[1], other)) / 2
-            for one, other in zip(dealt[1], dealt[0], strict=True)
-        ]
+        null[index] = (weighted_overlaps(score[0], dealt[1]) + weighted_overlaps(score[1], dealt[0])) / 2
         if before is not None:
             shared = curves["with_previous"][index] = _crossed(score, before[1])
             both = index in found and before[0] in found
@@ -107,8 +104,8 @@ def identity(trace: Trace, probe: str) -> Identity:
             curves["edges"][index] = (kept == 1).sum()
             curves["edges_jaccard"][index] = jaccard(kept == 1, kept_final)
             curves["nodes_jaccard"][index] = jaccard(_nodes(kept == 1), _nodes(kept_final))
-            curves["edges_null"][index] = np.quantile([jaccard(kept == 1, r) for r in random], 0.95)
-            curves["nodes_null"][index] = np.quantile([jaccard(_nodes(kept == 1), _nodes(r)) for r in random], 0.95)
+            curves["edges_null"][index] = np.quantile(jaccards(kept == 1, random), 0.95)
+            curves["nodes_null"][index] = np.quantile(jaccards(_nodes(kept == 1), _nodes(random)), 0.95)
     return Identity(final, null=null, strength=strength, turnover=tuple(turnover), kept=kept_final, **curves)
 
 
@@ -123,5 +120,5 @@ def _crossed(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _nodes(kept: np.ndarray) -> np.ndarray:
-    """(source,) sources that an edge of the circuit leaves."""
-    return np.asarray(kept.any(1))
+    """(..., source) sources that an edge of the circuit leaves."""
+    return np.asarray(kept.any(-1))

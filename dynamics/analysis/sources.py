@@ -27,17 +27,20 @@ def imported_files(modules: Iterable[str]) -> Mapping[str, Path]:
     Followed are this project's own packages and what lies in the folder (or the package) of one of the modules asked for;
     of anything else the version says what it is.
     """
-    todo = list(modules)
+    todo, looked = list(modules), _Looked()
     own = {name.partition(".")[0] for name in todo}
-    tops = [file for name in own if (file := _file(name)) is not None]
+    tops = [file for name in own if (file := looked.file(name)) is not None]
     folders = {file.parent.parent if file.name == "__init__.py" else file.parent for file in tops}
+    followed: dict[str, bool] = dict.fromkeys((*own, *_OURS), True)
     found: dict[str, Path] = {}
     while todo:
         name = todo.pop()
         if name in found:
             continue
         top = name.partition(".")[0]
-        file = _file(name) if top in own or top in _OURS or _beside(top, folders) else None
+        if top not in followed:
+            followed[top] = _beside(top, folders)
+        file = looked.file(name) if followed[top] else None
         if file is not None:
             found[name] = file
             package = name.rpartition(".")[0]
@@ -50,13 +53,44 @@ def _beside(top: str, folders: Iterable[Path]) -> bool:
     return any((folder / f"{top}.py").is_file() or (folder / top / "__init__.py").is_file() for folder in folders)
 
 
-def _file(name: str) -> Path | None:
-    """The source of a module; None where there is no such module, or no source."""
+class _Looked:
+    """Where modules are. Packages are looked into, and not imported, as ``find_spec`` would do: what an analysis imports only
+    while it plans may need torch."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[Path | None, tuple[Path, ...]]] = {}
+
+    def file(self, name: str) -> Path | None:
+        """The source of a module; None where there is no such module, or no source."""
+        return self._at(name)[0]
+
+    def _at(self, name: str) -> tuple[Path | None, tuple[Path, ...]]:
+        """Its source, and the folders of what is in it."""
+        if name not in self._known:
+            package, _, last = name.rpartition(".")
+            self._known[name] = _inside(self._at(package)[1], last) if package else _top(name)
+        return self._known[name]
+
+
+def _top(name: str) -> tuple[Path | None, tuple[Path, ...]]:
     try:
         spec = find_spec(name)
     except (ImportError, ValueError, AttributeError):
-        return None
-    return Path(spec.origin) if spec is not None and spec.origin and spec.origin.endswith(".py") else None
+        return None, ()
+    if spec is None:
+        return None, ()
+    file = Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
+    return file, tuple(Path(folder) for folder in spec.submodule_search_locations or ())
+
+
+def _inside(folders: tuple[Path, ...], name: str) -> tuple[Path | None, tuple[Path, ...]]:
+    for folder in folders:
+        inside = folder / name
+        if (file := inside / "__init__.py").is_file():
+            return file, (inside,)
+        if (file := folder / f"{name}.py").is_file():
+            return file, ()
+    return None, tuple(inside for folder in folders if (inside := folder / name).is_dir())
 
 
 @lru_cache(maxsize=1024)

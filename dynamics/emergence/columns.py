@@ -17,7 +17,7 @@ from scipy.special import expit
 
 from dynamics.numerics.arrays import FloatArray
 
-__all__ = ["Shape", "Side", "basis", "gain", "gain_beside", "grid", "growths", "widest"]
+__all__ = ["Shape", "Side", "basis", "gain", "gain_beside", "gain_of_growth", "grid", "growths", "widest"]
 
 Shape = Literal["logistic", "ramp"]
 
@@ -25,6 +25,9 @@ Side = Literal["before", "after"]
 
 LOCATIONS, SCALES = 72, 32
 """Size of the widest grid."""
+
+PIECE = 2**16
+"""Products of curves and points of a grid that are looked at together."""
 
 
 def basis(shape: Shape, x: FloatArray, location: FloatArray, scale: FloatArray) -> FloatArray:
@@ -60,7 +63,7 @@ def gain(curves: FloatArray, weight: FloatArray, shapes: FloatArray) -> FloatArr
     size = weight.sum() * ((flat**2 @ share) - (flat @ share) ** 2)
     # A shape that is constant over the checkpoints (numerically) explains nothing.
     known = size > 1e-10 * weight.sum()
-    product = np.maximum(((curves - (curves @ share)[:, None]) * weight) @ flat.T, 0.0)
+    product = np.maximum(_centred(curves, weight) @ flat.T, 0.0)
     explained = np.square(product, out=product)
     explained *= np.where(known, 1.0 / np.where(known, size, 1.0), 0.0)
     return np.asarray(explained.reshape(len(curves), *shapes.shape[:2]))
@@ -73,8 +76,8 @@ def gain_beside(
     shapes: FloatArray,
     grown: Sequence[FloatArray],
     scales: FloatArray,
-) -> tuple[FloatArray, FloatArray]:
-    """As :func:`gain`, of a shape with growth beside it; and what the growth alone explains.
+) -> FloatArray:
+    """As :func:`gain`, of a shape with growth beside it.
 
     Nothing where the growth would be steeper than the shape: there, the change is elsewhere.
 
@@ -83,38 +86,90 @@ def gain_beside(
         grown: the growth on each side, (location, scale, checkpoint); see :func:`growths`.
         scales: (scale,) of the grid.
     """
-    columns = [one.reshape(-1, one.shape[-1]) for one in (*grown, shapes)]
+    centred = _centred(curves, weight)
+    few = len(curves) < centred.shape[1]
+    flat = [column.reshape(-1, column.shape[-1]).T for column in (*grown, shapes)]
+    # All that follows is linear in the products of curves and columns: it is done to whichever are fewer, products or columns.
+    rows, size, taken = _eliminated(flat, weight, [centred @ column for column in flat] if few else flat)
+    rate = [row * inverse for row, inverse in zip(rows, size, strict=True)]
+    for i in range(len(rows) - 2, -1, -1):
+        for j in range(i + 1, len(rows)):
+            rate[i] = rate[i] - taken[i, j] * rate[j]
+    steepest = rate[-1] * np.tile((0.25 if shape == "logistic" else 1.0) / scales, shapes.shape[0])
+    steeper = [one - steepest for one in rate[:-1]]
+    parts = [row * np.sqrt(inverse) for row, inverse in zip(rows, size, strict=True)]
+    found = np.empty((len(curves), steepest.shape[1]))
+    # In pieces that stay in the processor's own memory: what is done with products takes longer than making them.
+    piece = max(1, PIECE // len(curves))
+    for start in range(0, found.shape[1], piece):
+        here = slice(start, start + piece)
+
+        def product(row: FloatArray, here: slice = here) -> FloatArray:
+            return np.array(row[:, here]) if few else np.asarray(centred @ row[:, here])
+
+        explained = np.maximum(product(parts[-1]), 0.0)
+        np.square(explained, out=explained)
+        for part in parts[:-1]:
+            explained += np.square(product(part))
+        for one in steeper:
+            explained[product(one) > 0.0] = 0.0
+        found[:, here] = explained
+    return found.reshape(len(curves), *shapes.shape[:2])
+
+
+def gain_of_growth(curves: FloatArray, weight: FloatArray, grown: Sequence[FloatArray]) -> FloatArray:
+    """What growth alone, without a shape, explains beyond a constant: (curve, location, scale).
+
+    Args:
+        curves, weight: as of :func:`gain`.
+        grown: as of :func:`gain_beside`.
+    """
+    flat = [column.reshape(-1, column.shape[-1]).T for column in grown]
+    centred = _centred(curves, weight)
+    products, size, _ = _eliminated(flat, weight, [centred @ column for column in flat])
+    explained = sum((row**2 * inverse for row, inverse in zip(products, size, strict=True)), np.zeros_like(products[0]))
+    return np.asarray(explained.reshape(len(curves), *grown[0].shape[:2]))
+
+
+def _centred(curves: FloatArray, weight: FloatArray) -> FloatArray:
+    """(curve, checkpoint) the curves less their means, times the weights."""
+    return np.asarray((curves - (curves @ (weight / weight.sum()))[:, None]) * weight)
+
+
+def _eliminated(
+    columns: Sequence[FloatArray], weight: FloatArray, rows: Sequence[FloatArray]
+) -> tuple[list[FloatArray], list[FloatArray], dict[tuple[int, int], FloatArray]]:
+    """Columns less a constant and what those before them explain; ``rows`` are linear in them, and go the same way.
+
+    Args:
+        columns: (checkpoint, point of the grid) each.
+        weight: (checkpoint,) inverse variances.
+        rows: (any, point) each: products with the columns, or the columns themselves.
+
+    Returns:
+        The rows; the inverse of what is left of each column's weighted sum of squares, (point,), 0 where nothing is; and
+        what of each later column was taken off for an earlier one, (point,) for each pair.
+    """
     share, count = weight / weight.sum(), len(columns)
-    means = [column @ share for column in columns]
-    centred = (curves - (curves @ share)[:, None]) * weight
-    product = [centred @ column.T for column in columns]
+    means = [share @ column for column in columns]
     square = {
-        (i, j): (columns[i] * columns[j]) @ weight - weight.sum() * means[i] * means[j]
+        (i, j): weight @ (columns[i] * columns[j]) - weight.sum() * means[i] * means[j]
         for i in range(count)
         for j in range(i, count)
     }
-    # Elimination, the shape last: what is left of its product has the sign of the rise.
-    factor: dict[tuple[int, int], FloatArray] = {}
+    left, inverse = list(rows), []
+    taken: dict[tuple[int, int], FloatArray] = {}
     for i in range(count):
-        left = square[i, i]
-        known = left > 1e-9 * np.maximum((columns[i] ** 2) @ weight, 1e-9 * weight.sum())
-        inverse = np.where(known, 1.0 / np.where(known, left, 1.0), 0.0)
+        size = square[i, i]
+        known = size > 1e-9 * np.maximum(weight @ columns[i] ** 2, 1e-9 * weight.sum())
+        inverse.append(np.where(known, 1.0 / np.where(known, size, 1.0), 0.0))
         for j in range(i + 1, count):
-            factor[i, j] = square[i, j] * inverse
+            taken[i, j] = square[i, j] * inverse[i]
         for j in range(i + 1, count):
-            product[j] = product[j] - factor[i, j] * product[i]
+            left[j] = left[j] - taken[i, j] * left[i]
             for k in range(j, count):
-                square[j, k] = square[j, k] - factor[i, j] * square[i, k]
-        factor[i, i] = inverse
-    alone = sum((product[i] ** 2 * factor[i, i] for i in range(count - 1)), np.zeros_like(product[0]))
-    explained = alone + np.maximum(product[-1], 0.0) ** 2 * factor[count - 1, count - 1]
-    rate = [product[i] * factor[i, i] for i in range(count)]
-    for i in range(count - 2, -1, -1):
-        for j in range(i + 1, count):
-            rate[i] = rate[i] - factor[i, j] * rate[j]
-    steepest = rate[-1] * np.tile((0.25 if shape == "logistic" else 1.0) / scales, shapes.shape[0])
-    full = (len(curves), *shapes.shape[:2])
-    return np.where(np.max(rate[:-1], axis=0) > steepest, 0.0, explained).reshape(full), alone.reshape(full)
+                square[j, k] = square[j, k] - taken[i, j] * square[i, k]
+    return left, inverse, taken
 
 
 def grid(shape: Shape, x: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -18,7 +18,7 @@ import math
 
 from scipy.stats import chi2
 
-from dynamics.emergence.columns import Shape, Side, gain, gain_beside, growths, widest
+from dynamics.emergence.columns import Shape, Side, gain, gain_beside, gain_of_growth, growths, widest
 from dynamics.emergence.noise import Noise
 from dynamics.emergence.shapes import NOT_BY_CHANCE, ShapeFit, fit_shape
 from dynamics.numerics.arrays import FloatArray
@@ -71,8 +71,8 @@ def rise_with_growth(
             left[growth], alone[growth] = total - float(gain(values[None], weight, shapes).max()), math.inf
             continue
         grown = [beside[side] for side in growth]
-        explained, without = gain_beside(shape, values[None], weight, shapes, grown, scales)
-        left[growth], alone[growth] = total - float(explained.max()), total - float(without.max())
+        left[growth] = total - float(gain_beside(shape, values[None], weight, shapes, grown, scales).max())
+        alone[growth] = total - float(gain_of_growth(values[None], weight, grown).max())
     best = min(tried, key=lambda growth: left[growth])
     degrees = n - parameters(best)
     spread = max(1.0, left[best] / degrees) if chi2.sf(left[best], degrees) < NOT_BY_CHANCE else 1.0

@@ -105,7 +105,7 @@ def fit_shape(
     def explained_by(curves: FloatArray, weight: FloatArray) -> FloatArray:
         if not growth:
             return gain(curves, weight, shapes)
-        return gain_beside(shape, curves, weight, shapes, beside, scales)[0]
+        return gain_beside(shape, curves, weight, shapes, beside, scales)
 
     def fitted(row: int, column: int, weight: FloatArray) -> tuple[float, float, FloatArray]:
         at = np.array([locations[row]]), np.array([scales[column]])

@@ -29,17 +29,24 @@ def folds_of(units: np.ndarray, folds: int = 5, seed: int = 0) -> np.ndarray:
 @np.errstate(invalid="ignore")  # infinities of a broken model become NaN
 def _fit_predict(x: np.ndarray, y: np.ndarray, train: np.ndarray, test: np.ndarray) -> np.ndarray:
     """(test prompt, target) ridge predictions; NaN where the fit is impossible."""
-    mean, scale = x[train].mean(0), x[train].std(0)
+    rows = x[train]
+    mean = rows.mean(0)
+    rows = rows - mean
+    scale = np.sqrt((rows * rows).mean(0))
     # dead units carry nothing
     scale = np.where(scale > 1e-6 * max(1e-30, float(scale.max(initial=0.0))), scale, np.inf)
-    a = (x[train] - mean) / scale
+    a = rows / scale
     dual = len(train) < a.shape[1]  # the smaller of the two equivalent systems
     gram = a @ a.T if dual else a.T @ a
     gram[np.diag_indices_from(gram)] += RIDGE * len(train)
     offset = y[train].mean(0)
     target = y[train] - offset
     try:
-        solved = cho_solve(cho_factor(gram, lower=True, check_finite=True), target if dual else a.T @ target)
+        factor, target = cho_factor(gram, lower=True, check_finite=True), target if dual else a.T @ target
+        if target.shape[1] > len(gram):  # the inverse is then the faster way, and a product with it as exact as the fit
+            solved = cho_solve(factor, np.eye(len(gram)), check_finite=False) @ target
+        else:
+            solved = cho_solve(factor, target)
     except (LinAlgError, ValueError):  # a model that returned NaN or infinity
         return np.full((len(test), y.shape[1]), np.nan)
     b = (x[test] - mean) / scale

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["MAGNITUDE", "PERIODS", "fourier_basis", "fourier_r2", "relabelled_digits"]
+__all__ = ["MAGNITUDE", "PERIODS", "FourierFits", "fourier_basis", "fourier_r2", "relabelled_digits"]
 
 PERIODS = (2, 5, 10, 100)
 MAGNITUDE = (100,)
@@ -30,6 +30,60 @@ def fourier_basis(numbers: np.ndarray, periods: tuple[int, ...] = PERIODS) -> np
     return np.stack(columns, axis=1)
 
 
+class FourierFits:
+    """The fits of many representations on the Fourier features of the same numbers.
+
+    Args:
+        numbers: (number,) integers, or (draw, number) to fit many relabellings of the same representations.
+        weights: (draw, number) bootstrap counts of the numbers, or None.
+        periods: the periods fitted beside the constant and the linear term.
+    """
+
+    def __init__(
+        self, numbers: np.ndarray, weights: np.ndarray | None = None, *, periods: tuple[int, ...] = PERIODS
+    ) -> None:
+        self._many = weights is not None or np.ndim(numbers) == 2
+        labels = np.atleast_2d(numbers)
+        w = np.ones((1, labels.shape[1])) if weights is None else np.asarray(weights, dtype=np.float64)
+        root = np.sqrt(w)[:, :, None]
+        basis = np.stack([fourier_basis(row, periods) for row in labels])  # (draw or 1, number, column)
+        q, size, _ = np.linalg.svd(root * basis, full_matrices=False)
+        q = q * (size > 1e-9 * size[:, :1])[:, None, :]  # features that these numbers cannot tell apart count once
+        self._weights, self._fitted = w, root * q  # (draw, number), (draw, number, column)
+
+    def r2(self, representations: np.ndarray) -> np.ndarray:
+        """Share of variance over numbers explained by the Fourier features.
+
+        Args:
+            representations: (..., number, feature); leading axes (say layers) are fitted apart.
+
+        Returns:
+            (...) R^2, or (..., draw) with weights or relabellings. NaN where the representations do not vary or are not
+            finite.
+        """
+        x, w, fitted = np.asarray(representations, dtype=np.float64), self._weights, self._fitted
+        with np.errstate(invalid="ignore"):  # infinities of a broken model become NaN
+            x = x - x.mean(-2, keepdims=True)  # costs nothing in exactness, keeps the Gram matrix well scaled
+        gram = x @ np.swapaxes(x, -1, -2)  # all that the fits need of the features, however many there are
+        share = w / w.sum(1, keepdims=True)
+        # The Gram matrix of the representations centred on their weighted mean is, for every draw, that of all less what the
+        # mean takes away in rows, in columns and (twice taken) in both. Only its trace and its part in the fit are needed.
+        mean = np.einsum("...nm,dm->...dn", gram, share)
+        both = np.einsum("...dn,dn->...d", mean, share)
+        total = np.einsum("...nn,dn->...d", gram, w) - 2 * np.einsum("...dn,dn->...d", mean, w) + both * w.sum(1)
+        column = fitted.sum(1)
+        explained = (
+            np.einsum("...dnc,dnc->...d", gram[..., None, :, :] @ fitted, fitted)
+            - 2 * np.einsum("...dn,dn->...d", mean, np.einsum("dnc,dc->dn", fitted, column))
+            + both * (column**2).sum(1)
+        )
+        with np.errstate(invalid="ignore", divide="ignore"):
+            r2 = np.where(
+                total > 1e-12 * np.maximum(np.abs(gram).max((-2, -1)), 1e-300)[..., None], explained / total, np.nan
+            )
+        return np.asarray(r2 if self._many else r2[..., 0])
+
+
 def fourier_r2(
     representations: np.ndarray,
     numbers: np.ndarray,
@@ -37,48 +91,8 @@ def fourier_r2(
     *,
     periods: tuple[int, ...] = PERIODS,
 ) -> np.ndarray:
-    """Share of variance over numbers explained by the Fourier features.
-
-    Args:
-        representations: (..., number, feature); leading axes (say layers) are fitted apart.
-        numbers: (number,) integers, or (draw, number) to fit many relabellings of the same representations.
-        weights: (draw, number) bootstrap counts of the numbers, or None.
-        periods: the periods fitted beside the constant and the linear term.
-
-    Returns:
-        (...) R^2, or (..., draw) with ``weights`` or two-dimensional ``numbers``. NaN where the representations do
-        not vary or are not finite.
-    """
-    x = np.asarray(representations, dtype=np.float64)
-    count = x.shape[-2]
-    many = weights is not None or np.ndim(numbers) == 2
-    labels = np.atleast_2d(numbers)
-    w = np.ones((1, count)) if weights is None else np.asarray(weights, dtype=np.float64)
-    root = np.sqrt(w)[:, :, None]
-    basis = np.stack([fourier_basis(row, periods) for row in labels])  # (draw or 1, number, column)
-    q, size, _ = np.linalg.svd(root * basis, full_matrices=False)
-    q = q * (size > 1e-9 * size[:, :1])[:, None, :]  # features that these numbers cannot tell apart count once
-    with np.errstate(invalid="ignore"):  # infinities of a broken model become NaN
-        x = x - x.mean(-2, keepdims=True)  # costs nothing in exactness, keeps the Gram matrix well scaled
-    gram = x @ np.swapaxes(x, -1, -2)  # all that the fits need of the features, however many there are
-    share = w / w.sum(1, keepdims=True)
-    # The Gram matrix of the representations centred on their weighted mean is, for every draw, that of all less what the
-    # mean takes away in rows, in columns and (twice taken) in both. Only its trace and its part in the fit are needed.
-    mean = np.einsum("...nm,dm->...dn", gram, share)
-    both = np.einsum("...dn,dn->...d", mean, share)
-    total = np.einsum("...nn,dn->...d", gram, w) - 2 * np.einsum("...dn,dn->...d", mean, w) + both * w.sum(1)
-    fitted = root * q  # (draw, number, column)
-    column = fitted.sum(1)
-    explained = (
-        np.einsum("...dnc,dnc->...d", gram[..., None, :, :] @ fitted, fitted)
-        - 2 * np.einsum("...dn,dn->...d", mean, np.einsum("dnc,dc->dn", fitted, column))
-        + both * (column**2).sum(1)
-    )
-    with np.errstate(invalid="ignore", divide="ignore"):
-        r2 = np.where(
-            total > 1e-12 * np.maximum(np.abs(gram).max((-2, -1)), 1e-300)[..., None], explained / total, np.nan
-        )
-    return np.asarray(r2 if many else r2[..., 0])
+    """:meth:`FourierFits.r2` of one set of representations."""
+    return FourierFits(numbers, weights, periods=periods).r2(representations)
 
 
 def relabelled_digits(numbers: np.ndarray, draws: int, seed: int = 0) -> np.ndarray:

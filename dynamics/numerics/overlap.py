@@ -12,9 +12,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from .arrays import FloatArray
+from .arrays import FloatArray, IntArray
 
-__all__ = ["dealt_anew", "jaccard", "weighted_overlap"]
+__all__ = ["deals", "dealt", "dealt_anew", "jaccard", "jaccards", "weighted_overlap", "weighted_overlaps"]
 
 
 def jaccard(one: npt.ArrayLike, other: npt.ArrayLike) -> float:
@@ -23,9 +23,15 @@ def jaccard(one: npt.ArrayLike, other: npt.ArrayLike) -> float:
     >>> jaccard([True, True, False], [True, False, True])
     0.3333333333333333
     """
-    a, b = np.asarray(one, dtype=bool), np.asarray(other, dtype=bool)
-    either = int((a | b).sum())
-    return float((a & b).sum() / either) if either else float("nan")
+    return float(jaccards(one, np.asarray(other)[None])[0])
+
+
+def jaccards(one: npt.ArrayLike, others: npt.ArrayLike) -> FloatArray:
+    """(other,) as :func:`jaccard`, of one set with each of many (other, ...)."""
+    many = np.asarray(others, dtype=bool)
+    a, b = np.asarray(one, dtype=bool).reshape(-1), many.reshape(len(many), -1)
+    both, either = (a & b).sum(1), (a | b).sum(1)
+    return np.asarray(np.where(either > 0, both / np.maximum(either, 1), np.nan))
 
 
 def weighted_overlap(one: npt.ArrayLike, other: npt.ArrayLike) -> float:
@@ -34,11 +40,42 @@ def weighted_overlap(one: npt.ArrayLike, other: npt.ArrayLike) -> float:
     >>> weighted_overlap([1.0, 1.0], [2.0, 2.0])
     1.0
     """
-    a, b = np.abs(np.asarray(one, dtype=np.float64)), np.abs(np.asarray(other, dtype=np.float64))
-    if not (a.sum() > 0 and b.sum() > 0 and np.isfinite(a).all() and np.isfinite(b).all()):
-        return float("nan")
-    a, b = a / a.sum(), b / b.sum()
-    return float(np.minimum(a, b).sum() / np.maximum(a, b).sum())
+    return float(weighted_overlaps(one, np.asarray(other)[None])[0])
+
+
+def weighted_overlaps(one: npt.ArrayLike, others: npt.ArrayLike) -> FloatArray:
+    """(other,) as :func:`weighted_overlap`, of one set with each of many (other, ...)."""
+    many = np.abs(np.asarray(others, dtype=np.float64))
+    a, b = np.abs(np.asarray(one, dtype=np.float64)).reshape(-1), many.reshape(len(many), -1)
+    whole, each = a.sum(), b.sum(1)
+    if not (np.isfinite(a).all() and whole > 0):
+        return np.full(len(b), np.nan)
+    known = np.isfinite(b).all(1) & (each > 0)
+    a, b = a / whole, b / np.where(known, each, np.nan)[:, None]
+    with np.errstate(invalid="ignore"):  # those that are not known
+        return np.asarray(np.minimum(a, b).sum(1) / np.maximum(a, b).sum(1))
+
+
+def deals(possible: npt.ArrayLike, draws: int, seed: int = 0) -> IntArray:
+    """(draw, source, reader) from which source each edge gets its weight, dealt anew for each reader; -1 for no edge.
+
+    Args:
+        possible: (source, reader) which edges there can be.
+        draws: how many.
+    """
+    allowed = np.asarray(possible, dtype=bool)
+    rng = np.random.default_rng(seed)
+    result = np.full((draws, *allowed.shape), -1)
+    for reader in range(allowed.shape[1]):
+        rows = np.flatnonzero(allowed[:, reader])
+        result[:, rows, reader] = rows[rng.permuted(np.tile(np.arange(len(rows)), (draws, 1)), axis=1)]
+    return result
+
+
+def dealt(weights: npt.ArrayLike, order: IntArray) -> FloatArray:
+    """(draw, source, reader) weights (source, reader) in the order that :func:`deals` gave."""
+    values = np.asarray(weights, dtype=np.float64)
+    return np.where(order >= 0, values[order, np.arange(values.shape[1])], 0.0)
 
 
 def dealt_anew(weights: npt.ArrayLike, possible: npt.ArrayLike, draws: int, seed: int = 0) -> FloatArray:
@@ -49,11 +86,4 @@ def dealt_anew(weights: npt.ArrayLike, possible: npt.ArrayLike, draws: int, seed
         possible: (source, reader) which edges there can be.
         draws: how many.
     """
-    values, allowed = np.asarray(weights, dtype=np.float64), np.asarray(possible, dtype=bool)
-    rng = np.random.default_rng(seed)
-    result = np.zeros((draws, *values.shape))
-    for reader in range(values.shape[1]):
-        rows = np.flatnonzero(allowed[:, reader])
-        order = rng.permuted(np.tile(np.arange(len(rows)), (draws, 1)), axis=1)
-        result[:, rows, reader] = values[rows, reader][order]
-    return result
+    return dealt(weights, deals(possible, draws, seed))
