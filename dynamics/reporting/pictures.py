@@ -101,19 +101,32 @@ class Pictures:
     def _save(self, figure: Figure, stem: str) -> dict[str, bytes]:
         """Both kinds of a figure, written; the page gets the SVG as data, so that it needs no other file."""
         import matplotlib as mpl
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.backends.backend_svg import FigureCanvasSVG, RendererSVG
 
-        files = {}
-        for kind, options in (
-            ("svg", {"metadata": {"Date": None, "Creator": "circuit-dynamics"}}),
-            ("png", {"dpi": 160}),
-        ):
-            buffer = io.BytesIO()
-            with mpl.rc_context({"svg.hashsalt": "dynamics"}):  # the same figure is the same file
-                figure.savefig(buffer, format=kind, **options)
-            files[kind] = buffer.getvalue()
-            replace_bytes(self._folder / f"{stem}.{kind}", files[kind])
-            figure.set_layout_engine("none")  # it is laid out: doing it again takes as long as drawing
-        return files
+        class Canvas(FigureCanvasSVG):
+            """One renderer measures all text while a figure is laid out; without, every measurement makes one."""
+
+            def get_renderer(self) -> RendererSVG:
+                return renderer
+
+        files = {"svg": io.BytesIO(), "png": io.BytesIO()}
+        with mpl.rc_context({"svg.hashsalt": "dynamics"}):  # the same figure is the same file
+            # What `savefig` does, which draws a figure twice for each file, once to lay it out.
+            figure.set_dpi(72)
+            renderer = RendererSVG(*figure.bbox.size, io.StringIO(), image_dpi=72)
+            canvas = Canvas(figure)
+            if (engine := figure.get_layout_engine()) is not None:
+                engine.execute(figure)
+            figure.set_layout_engine("none")
+            figure.set_dpi(100)  # of images within the SVG
+            canvas.print_svg(files["svg"], metadata={"Date": None, "Creator": "circuit-dynamics"})
+            figure.set_dpi(160)
+            FigureCanvasAgg(figure).print_png(files["png"])
+        written = {kind: buffer.getvalue() for kind, buffer in files.items()}
+        for kind, data in written.items():
+            replace_bytes(self._folder / f"{stem}.{kind}", data)
+        return written
 
 
 def _stem(name: str, which: str) -> str:
