@@ -113,16 +113,18 @@ class Pictures:
         files = {"svg": io.BytesIO(), "png": io.BytesIO()}
         with mpl.rc_context({"svg.hashsalt": "dynamics"}):  # the same figure is the same file
             # What `savefig` does, which draws a figure twice for each file, once to lay it out.
+            dpi = figure.get_dpi()
             figure.set_dpi(72)
-            renderer = RendererSVG(*figure.bbox.size, io.StringIO(), image_dpi=72)
+            renderer = RendererSVG(*figure.bbox.size, io.StringIO(), image_dpi=72)  # type: ignore[no-untyped-call]
             canvas = Canvas(figure)
             if (engine := figure.get_layout_engine()) is not None:
                 engine.execute(figure)
             figure.set_layout_engine("none")
-            figure.set_dpi(100)  # of images within the SVG
-            canvas.print_svg(files["svg"], metadata={"Date": None, "Creator": "circuit-dynamics"})
+            figure.set_dpi(dpi)  # of images within the SVG
+            about = {"Date": None, "Creator": "circuit-dynamics"}
+            canvas.print_svg(files["svg"], metadata=about)  # type: ignore[no-untyped-call]
             figure.set_dpi(160)
-            FigureCanvasAgg(figure).print_png(files["png"])
+            FigureCanvasAgg(figure).print_png(files["png"])  # type: ignore[no-untyped-call]
         written = {kind: buffer.getvalue() for kind, buffer in files.items()}
         for kind, data in written.items():
             replace_bytes(self._folder / f"{stem}.{kind}", data)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 import xarray as xr
 from matplotlib.figure import Figure
 
+from dynamics.analysis.figures import heat_maps
 from dynamics.progress import Reporter
 from dynamics.reporting.pictures import Pictures
 
@@ -104,3 +108,22 @@ def test_figures_that_a_report_no_longer_has_are_removed(folder: Path) -> None:
     pictures.of("", shown(), MODULE, never)
     pictures.finish()
     assert sorted(content(folder)) == ["figures.json", "notes.txt", "timeline.png", "timeline.svg"]
+
+
+def test_a_figure_is_what_matplotlib_saves(folder: Path) -> None:
+    def drawn() -> Figure:
+        table = np.arange(12.0).reshape(3, 4)
+        return heat_maps(
+            [("a", table), ("b", -table)], [0, 1, 10, 100], rows=list("xyz"), row_title="r", value_title="v"
+        )
+
+    data = Pictures(folder, Reporter(quiet=True)).of("", shown(7.0), MODULE, lambda: {"map": drawn()})["map"]["data"]
+    figure = drawn()
+    expected = {kind: io.BytesIO() for kind in ("svg", "png")}
+    with mpl.rc_context({"svg.hashsalt": "dynamics"}):
+        figure.savefig(expected["svg"], format="svg", metadata={"Date": None, "Creator": "circuit-dynamics"})
+        figure.set_layout_engine("none")
+        figure.savefig(expected["png"], format="png", dpi=160)
+    for kind, buffer in expected.items():
+        assert (folder / f"map.{kind}").read_bytes() == buffer.getvalue()
+    assert base64.b64decode(data.split(",")[1]) == expected["svg"].getvalue()
