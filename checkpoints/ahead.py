@@ -136,6 +136,10 @@ class ReadAhead(Generic[T]):
                 try:
                     return self._read(path)
                 except OSError as error:  # deleted meanwhile, or a bad disk: this checkpoint's trouble
-                    raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+                    raise CheckpointError(
+                        f"{path} cannot be read: {error.strerror or error}",
+                        expected="weights that stay where they are while they are read",
+                        remedy="see whether it is still there and may be read, then run the same command again",
+                    ) from error
 
             self._current = self._reader.submit(read)

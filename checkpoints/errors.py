@@ -42,20 +42,15 @@ class UserError(Exception):
     exit_code = 2
     """2: the request was wrong. Subclasses for work that began and had to stop say 1."""
 
-    def __init__(self, observed: str, *, expected: str = "", remedy: str = "") -> None:
+    def __init__(self, observed: str, *, expected: str, remedy: str) -> None:
         super().__init__(observed, expected, remedy)
         self.observed = observed
         self.expected = expected
         self.remedy = remedy
 
     def __str__(self) -> str:
-        lines = [self.observed]
-        if self.expected:
-            lines.append(f"  expected: {self.expected}")
-        if self.remedy:
-            lines.append(f"  remedy:   {self.remedy}")
-        lines += [f"  {note}" for note in getattr(self, "__notes__", ())]
-        return "\n".join(lines)
+        notes = [f"  {note}" for note in getattr(self, "__notes__", ())]
+        return "\n".join([self.observed, f"  expected: {self.expected}", f"  remedy:   {self.remedy}", *notes])
 
 
 class CheckpointError(UserError):
@@ -77,11 +72,15 @@ def unwritable(what: str, error: OSError, *, option: str = "") -> UserError:
         option: what names another folder, such as ``--traces``.
 
     >>> unwritable("the trace t.zarr", OSError(errno.ENOSPC, "No space left on device"))
-    StoppedError('the trace t.zarr cannot be written: No space left on device', '', 'make room, then run the same command again; what is complete stays')
+    StoppedError('the trace t.zarr cannot be written: No space left on device', 'room on the disk', 'make room, then run the same command again; what is complete stays')
     """
     observed = f"{what} cannot be written: {error.strerror or error}"
     if error.errno in _FULL:
-        return StoppedError(observed, remedy="make room, then run the same command again; what is complete stays")
+        return StoppedError(
+            observed,
+            remedy="make room, then run the same command again; what is complete stays",
+            expected="room on the disk",
+        )
     remedy = f"name another one with {option}" if option else "allow it, or move it to where you may write"
     return UserError(observed, expected="a folder that you may write to", remedy=remedy)
 
@@ -125,7 +124,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean {close[0]!r}?"
     if len(known) > _MANY:
-        return ""
+        return f"see how it is spelled: {len(known)} are known, {', '.join(known[:3])} among them"
     return f"known: {', '.join(known)}" if known else "none is declared"
 
 

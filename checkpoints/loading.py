@@ -319,6 +319,7 @@ def _fill(model: torch.nn.Module, prepared: Prepared) -> None:
             raise CheckpointError(
                 f"{prepared.folder} does not fit its config: {other!r} and {name!r} differ",
                 expected="equal tensors, because the model ties them",
+                remedy="set `tie_word_embeddings: false` in its config.json if the model was trained so; otherwise save it again",
             )
     with torch.no_grad():
         for name, tensor in given.items():

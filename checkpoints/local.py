@@ -218,7 +218,11 @@ class FolderSeries(Series):
             prepared = self._layout.read(fetched, self._options)
             after = files_state(self._layout.files(fetched))
         except OSError as error:
-            raise CheckpointError(f"{fetched} cannot be read: {error.strerror or error}") from error
+            raise CheckpointError(
+                f"{fetched} cannot be read: {error.strerror or error}",
+                expected="weights that stay where they are while they are read",
+                remedy="see whether it is still there and may be read, then run the same command again",
+            ) from error
         listed = self._listed.get(fetched.relative_to(self._root).as_posix(), before)
         if not before == after == listed:
             since = "it was listed: it may be of another step by now" if before != listed else "reading it began"

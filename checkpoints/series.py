@@ -209,7 +209,11 @@ class Series(ABC):
             except CheckpointError as error:
                 unlisted[checkpoint] = error
             except OSError as error:
-                unlisted[checkpoint] = CheckpointError(f"its files cannot be listed: {error.strerror or error}")
+                unlisted[checkpoint] = CheckpointError(
+                    f"its files cannot be listed: {error.strerror or error}",
+                    expected="a folder or file that can be read",
+                    remedy="see whether it is still there and may be read, then run the same command again",
+                )
 
         self.for_each(list_one, wanted, progress)
         self.unlisted = unlisted

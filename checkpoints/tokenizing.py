@@ -26,7 +26,11 @@ def load_tokenizer(folder: Path) -> Any:
         CheckpointError: when there is none or it cannot be used, with the file that is at fault.
     """
     if not folder.is_dir():
-        raise CheckpointError(f"there is no folder {folder}", expected="the folder of a tokenizer")
+        raise CheckpointError(
+            f"there is no folder {folder}",
+            expected="the folder of a tokenizer",
+            remedy="correct the path, or save it there with `tokenizer.save_pretrained(folder)`",
+        )
     with refused(lambda: _at_fault(folder)), quiet():
         from transformers import AutoTokenizer
 
@@ -37,6 +41,7 @@ def load_tokenizer(folder: Path) -> Any:
         raise CheckpointError(
             f"the tokenizer in {folder} is a slow one, which cannot tell which token holds which character",
             expected="a fast tokenizer (tokenizer.json)",
+            remedy="convert it: `AutoTokenizer.from_pretrained(folder).save_pretrained(folder)` where a fast one exists, or name another as `series.tokenizer`",
         )
     return tokenizer
 
@@ -171,6 +176,7 @@ def word_tokenizer(words: Sequence[str]) -> Any:
         raise UserError(
             f"{wrong[0]!r} is no word" if wrong else "a word occurs twice in the list of words",
             expected="distinct words without spaces",
+            remedy="leave out repeated and empty words, and split those with spaces",
         )
     # what is no word gets a token that no model has, and is reported when a probe is checked
     vocabulary = {word: index for index, word in enumerate([*words, _UNKNOWN])}

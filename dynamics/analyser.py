@@ -68,7 +68,9 @@ def analyse(
     entries = {entry.name: entry for entry in run.analyses}
     for unknown in [asked for asked in analyses if asked not in entries]:
         raise UserError(
-            f"run {name!r} has no analysis {unknown!r}", remedy=nearest(unknown, entries) + ", or add it to the run"
+            f"run {name!r} has no analysis {unknown!r}",
+            remedy=nearest(unknown, entries) + ", or add it to the run",
+            expected="an analysis of the run",
         )
     wanted = {n: find_analysis(n, entries[n].options) for n in (analyses or entries)}
     trace = open_run_trace(name, traces)

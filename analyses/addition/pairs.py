@@ -104,7 +104,9 @@ def _triples(sums: SumPrompts, count: int, rng: np.random.Generator) -> list[Tri
         if len(chosen) == count:
             return chosen
     raise UserError(
-        f"{count} sums with twins were asked for, there are {len(chosen)}", remedy="lower `pairs_per_context`"
+        f"{count} sums with twins were asked for, there are {len(chosen)}",
+        remedy="lower `pairs_per_context`",
+        expected="no more than there are sums with twins",
     )
 
 
@@ -122,6 +124,10 @@ def _twice(sums: SumPrompts, count: int, rng: np.random.Generator) -> list[tuple
         size = count // len(outcomes) + (i < count % len(outcomes))
         pairs = by_outcome[int(outcome)]
         if size > len(pairs):
-            raise UserError(f"{count} sums to exchange were asked for, there are fewer", remedy="lower `exchanged`")
+            raise UserError(
+                f"{count} sums to exchange were asked for, there are fewer",
+                remedy="lower `exchanged`",
+                expected="no more than there are sums to exchange",
+            )
         chosen += [pairs[i] for i in rng.permutation(len(pairs))[: max(2, size)]]
     return chosen

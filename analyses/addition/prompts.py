@@ -229,6 +229,10 @@ def _pairs(sums: SumPrompts, count: int, rng: np.random.Generator) -> list[tuple
     """Operand pairs, no two of which are each other's exchange."""
     pool = [(a, b) for a, b in sums.operands if a <= b]
     if count > len(pool):
-        raise UserError(f"{count} different sums were asked for, there are {len(pool)}", remedy="lower `per_context`")
+        raise UserError(
+            f"{count} different sums were asked for, there are {len(pool)}",
+            remedy="lower `per_context`",
+            expected="no more than there are sums",
+        )
     chosen = [pool[i] for i in rng.permutation(len(pool))[:count]]
     return [(b, a) if rng.random() < 0.5 else (a, b) for a, b in chosen]

@@ -193,6 +193,7 @@ def _probe(language: _Organism | _English, count: int, rng: np.random.Generator)
             raise UserError(
                 f"probe {HINTS!r}: {count} prompts were asked for, and there are no more than {3 * item} with new sums",
                 remedy="ask for fewer prompts",
+                expected="no more than there are sums",
             )
         seen.add(pair)
         right = one + other

@@ -126,7 +126,11 @@ def _organism_probe(_tokenizer: Any, count: int, rng: np.random.Generator) -> Pr
     strangers = world.held_out_names()
     most = 2 * min(len(kinds) * world.KNOWN, len(strangers))
     if count > most:
-        raise UserError(f"{count} prompts about names were asked for, there are {most}", remedy="ask for fewer prompts")
+        raise UserError(
+            f"{count} prompts about names were asked for, there are {most}",
+            remedy="ask for fewer prompts",
+            expected="no more than there are names",
+        )
     # one name of each frequency in turn; of each frequency, every second name is for evaluation only
     ranks = [int(r) + third * f for r in rng.permutation(third) for f in range(thirds)]
     unknown = [int(i) for i in rng.permutation(len(strangers))]

@@ -108,7 +108,11 @@ def _new(seen: set[str], *asked: str) -> bool:
 
 
 def _too_many(name: str, count: int) -> UserError:
-    return UserError(f"probe {name!r} has no {count} different prompts", remedy="ask for fewer prompts")
+    return UserError(
+        f"probe {name!r} has no {count} different prompts",
+        remedy="ask for fewer prompts",
+        expected="no more than can be made of its words",
+    )
 
 
 def _organism_praise(_tokenizer: Any, count: int, rng: np.random.Generator) -> Probe:

@@ -132,7 +132,9 @@ def _tensors(folder: Path, metadata: Mapping[str, Any]) -> dict[str, StoredTenso
             where = stored[name, offsets]
             if where.get("transform_descriptors"):
                 raise CheckpointError(
-                    f"{folder} holds {name!r} in compressed form", expected="parts as torch.save writes them"
+                    f"{folder} holds {name!r} in compressed form",
+                    expected="parts as torch.save writes them",
+                    remedy="save it without compression",
                 )
             chunk = Chunk(offsets, extent, folder / where["relative_path"], where["offset"], where["length"])
             if chunk.file.name != where["relative_path"] or chunk.file.name not in sizes:

@@ -342,6 +342,7 @@ def plain_names(tensors: Mapping[str, T], file: Path) -> dict[str, T]:
         raise CheckpointError(
             f"{file} holds some tensors twice, with and without what a wrapper puts into names, such as `_orig_mod.`",
             expected="each one once",
+            remedy="save the state dict of the module inside the wrapper alone",
         )
     return result
 

@@ -256,5 +256,6 @@ def _contents(file: Path) -> dict[str, TensorInfo]:
         raise CheckpointError(
             f"{file} cannot be read as weights: it holds a {type(found).__name__}",
             expected="a state dict: tensors by name",
+            remedy="save `model.state_dict()`",
         )
     return {key: info for key, info in found.items() if isinstance(info, TensorInfo)}

@@ -53,14 +53,22 @@ class RepositoryCache:
 
     def __init__(self, repo: str) -> None:
         if not is_repository(repo):
-            raise UserError(f"{repo!r} is not the name of a repository", expected="owner/name")
+            raise UserError(
+                f"{repo!r} is not the name of a repository",
+                expected="owner/name",
+                remedy="write it as its page on the hub is addressed",
+            )
         self.root = cache_folder() / "hub" / repo.replace("/", "--")
         self._uses: dict[str, FileLock] = {}
 
     def folder(self, commit: str, kind: str = "commits") -> Path:
         """Where files of a commit are; there need be none."""
         if not is_commit(commit):
-            raise UserError(f"{commit!r} is no commit", expected="40 hexadecimal digits")
+            raise UserError(
+                f"{commit!r} is no commit",
+                expected="40 hexadecimal digits",
+                remedy="copy the commit from the history of the repository",
+            )
         return self.root / kind / commit
 
     def commits(self) -> list[str]:

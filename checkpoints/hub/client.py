@@ -68,13 +68,18 @@ class HubClient:
             no_answer = isinstance(error, GaveUpError) and error.connection
             raise (UnreachableError if no_answer else UserError)(
                 f"{shown(endpoint())} does not list the revisions of {repo!r}: {error}",
+                expected="a list of branches and tags",
                 remedy="see whether it can be reached from here, and try again later",
             ) from None
         except (KeyError, TypeError):
             raise no_hub(repo) from None
         for name, commit in listed:
             if not isinstance(name, str) or not isinstance(commit, str) or not is_commit(commit):
-                raise UserError(f"{repo!r} lists {name!r} at {commit!r}", expected="a commit of 40 hexadecimal digits")
+                raise UserError(
+                    f"{repo!r} lists {name!r} at {commit!r}",
+                    expected="a commit of 40 hexadecimal digits",
+                    remedy="see whether HF_ENDPOINT is a hub, and try again later",
+                )
         return dict(listed)
 
     def tree(self, repo: str, commit: str) -> tuple[HubFile, ...]:
@@ -94,7 +99,9 @@ class HubClient:
                 content, url = self._json(repo, url)
                 files += [_file(item) for item in content if item["type"] == "file"]
         except (RefusedError, GaveUpError) as error:
-            raise CheckpointError(f"{where} cannot be listed: {error}", remedy="try again later") from None
+            raise CheckpointError(
+                f"{where} cannot be listed: {error}", remedy="try again later", expected="a list of its files"
+            ) from None
         except (KeyError, TypeError, ValueError):
             raise no_hub(repo) from None
         for file in files:
@@ -102,6 +109,7 @@ class HubClient:
                 raise CheckpointError(
                     f"{where} are refused: one is called {file.name!r}",
                     expected="names that stay in the folder that they are downloaded to",
+                    remedy="tell the owner of the repository, or leave this checkpoint out with `exclude`",
                 )
         return tuple(sorted(files, key=lambda f: f.name))
 
@@ -119,7 +127,9 @@ class HubClient:
             try:
                 self._complete(repo, commit, file, partial)
             except (RefusedError, GaveUpError) as error:
-                raise CheckpointError(f"{which} cannot be downloaded: {error}", remedy="try again later") from None
+                raise CheckpointError(
+                    f"{which} cannot be downloaded: {error}", remedy="try again later", expected=f"{file.size:,} bytes"
+                ) from None
             expected, found = _identity(file, partial)
             if expected == found:
                 os.replace(partial, target)

@@ -64,7 +64,9 @@ def list_repositories(entry: Entry, repositories: Mapping[str, Repository], clie
     labels = {name: label for name in repositories if (label := _parse(entry, name)) is not None}
     if not labels:
         raise UserError(
-            f"no repository of {entry.name!r} is a checkpoint: it has {_some(repositories)}", expected=_pattern(entry)
+            f"no repository of {entry.name!r} is a checkpoint: it has {_some(repositories)}",
+            expected=_pattern(entry),
+            remedy="correct `series.revisions`, the pattern of their names",
         )
     commits: dict[str, str] = {}
     errors: dict[str, UserError] = {}
@@ -78,7 +80,11 @@ def list_repositories(entry: Entry, repositories: Mapping[str, Repository], clie
             errors[name] = error
         else:
             if commit is None:
-                errors[name] = UserError(f"{name!r} has no branch main", expected="a repository with weights on main")
+                errors[name] = UserError(
+                    f"{name!r} has no branch main",
+                    expected="a repository with weights on main",
+                    remedy="leave this checkpoint out with `exclude`",
+                )
             else:
                 commits[name] = commit
 
@@ -100,7 +106,11 @@ def pinned(listing: Listing, pins: Mapping[int, Checkpoint]) -> Listing:
     """
     for step, pin in pins.items():
         if not is_commit(pin.revision):
-            raise UserError(f"step {step} is pinned to {pin.revision!r}", expected="a commit of 40 hexadecimal digits")
+            raise UserError(
+                f"step {step} is pinned to {pin.revision!r}",
+                expected="a commit of 40 hexadecimal digits",
+                remedy="collect into another trace: in this one its revision was changed",
+            )
     present = {checkpoint.step: checkpoint for checkpoint in listing.checkpoints}
     vanished = tuple(pin for step, pin in sorted(pins.items()) if step not in present)
     kept = [replace(c, revision=pins.get(c.step, c).revision) for c in listing.checkpoints]

@@ -87,7 +87,9 @@ class Repository:
             if files is None:
                 if self.offline:
                     raise CheckpointError(
-                        f"the files of {self.name} at {commit[:8]} were never listed, and {self._why_offline}"
+                        f"the files of {self.name} at {commit[:8]} were never listed, and {self._why_offline}",
+                        expected=f"a list from an earlier run in {self.cache.root}",
+                        remedy="connect (unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE), and run the same command again",
                     )
                 files = self._client.tree(self.name, commit)
                 self.cache.write(f"trees/{commit}.json", {"files": [[f.name, f.size, f.sha256, f.blob] for f in files]})
@@ -139,6 +141,7 @@ class Repository:
             raise CheckpointError(
                 f"{self.name} at {commit[:8]} is not in the cache, and {self._why_offline}",
                 remedy="connect (unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE), and run the same command again",
+                expected="a connection, or a download of an earlier run",
             )
         with self.cache.writing():
             folder.mkdir(parents=True, exist_ok=True)
@@ -147,6 +150,7 @@ class Repository:
                 raise StoppedError(
                     f"{self.name} at {commit[:8]} needs {needed / 1e9:.1f} GB more, and {folder} has {free / 1e9:.1f} GB free",
                     remedy="make room, or set DYNAMICS_CACHE to another folder",
+                    expected="room for the whole checkpoint",
                 )
             for file in self.cache.lacking(folder, files):
                 (folder / file.name).parent.mkdir(parents=True, exist_ok=True)

@@ -138,10 +138,16 @@ class HubSeries(Series):
         called = f"{checkpoint.label or checkpoint.revision[:8]} of {self.name}"
         if not weights.files:
             raise CheckpointError(
-                f"{called} holds no weights", expected="model*.safetensors or pytorch_model*.bin in its root"
+                f"{called} holds no weights",
+                expected="model*.safetensors or pytorch_model*.bin in its root",
+                remedy="leave this checkpoint out with `exclude`, or tell the owner of the repository",
             )
         if missing := len(weights.missing):
-            raise CheckpointError(f"{called} lacks {missing} of its {len(weights.files) + missing} weight files")
+            raise CheckpointError(
+                f"{called} lacks {missing} of its {len(weights.files) + missing} weight files",
+                expected=f"among others {weights.missing[0]}, as its index says",
+                remedy="leave this checkpoint out with `exclude`, or tell the owner of the repository",
+            )
         return self._repository(checkpoint).provide(checkpoint.revision, files, keep=self._config.keep, use=True)
 
     def read(self, fetched: Path) -> Prepared:
@@ -249,6 +255,7 @@ class HubSeries(Series):
             raise UserError(
                 f"the tokenizer {named!r} is neither a folder nor the name of a repository",
                 remedy="correct `series.tokenizer`",
+                expected="a folder that exists, or owner/name",
             )
         if self._tokenizer is None:
             if named:
@@ -265,17 +272,26 @@ class HubSeries(Series):
     def _tree(self, checkpoint: Checkpoint) -> tuple[HubFile, ...]:
         unavailable = self._unavailable.get(checkpoint.label, "")
         if unavailable and not is_commit(checkpoint.revision):
-            raise CheckpointError(unavailable)
+            raise CheckpointError(
+                unavailable,
+                expected="a repository with weights on main",
+                remedy="try again later, or leave this checkpoint out with `exclude`",
+            )
         if checkpoint.label and not is_safe(checkpoint.label):
             raise CheckpointError(
                 f"the revision {checkpoint.label!r} of {self.name} is refused",
                 expected="a name that is no path upwards",
+                remedy="leave this checkpoint out with `exclude`",
             )
         try:
             return self._repository(checkpoint).tree(checkpoint.revision)
         except UserError:
             if unavailable:  # a pinned commit, of which nothing was saved
-                raise CheckpointError(unavailable) from None
+                raise CheckpointError(
+                    unavailable,
+                    expected="a repository that can be read, or a download of an earlier run",
+                    remedy="try again later, or leave this checkpoint out with `exclude`",
+                ) from None
             raise
 
     def _checkpoint_sources(self) -> Iterator[Source]:
@@ -307,5 +323,7 @@ class HubSeries(Series):
         raise UserError(
             f"no {kind} was found for {self.name} ({self.origin})",
             expected=f"one of {', '.join(sorted(any_of))} in the root of a revision",
-            remedy="name a repository or a folder as `series.tokenizer`" if kind == "tokenizer" else "",
+            remedy="name a repository or a folder as `series.tokenizer`"
+            if kind == "tokenizer"
+            else "put a config.json beside the weights",
         )

@@ -48,7 +48,11 @@ def endpoint() -> str:
     except ValueError:
         good = False
     if not good:
-        raise UserError(f"HF_ENDPOINT is {address!r}", expected="the address of a hub, as https://huggingface.co")
+        raise UserError(
+            f"HF_ENDPOINT is {address!r}",
+            expected="the address of a hub, as https://huggingface.co",
+            remedy="correct HF_ENDPOINT, or unset it",
+        )
     return address
 
 
@@ -88,7 +92,9 @@ def get(repo: str, url: str, headers: Mapping[str, str]) -> Iterator[Response]:
         session, timeout = get_session(), max(_TIMEOUT, constants.HF_HUB_DOWNLOAD_TIMEOUT)
     except (ImportError, ValueError) as error:
         raise UserError(
-            f"no connection can be set up: {error}", expected="proxies (HTTPS_PROXY, ALL_PROXY) that Python can use"
+            f"no connection can be set up: {error}",
+            expected="proxies (HTTPS_PROXY, ALL_PROXY) that Python can use",
+            remedy="correct HTTPS_PROXY, HTTP_PROXY and ALL_PROXY, or unset them",
         ) from None
     try:
         with session.stream("GET", url, headers=sent, timeout=timeout, follow_redirects=True) as response:
@@ -151,7 +157,9 @@ def _authorization() -> dict[str, str]:
         token = get_token()
     except Exception as error:  # only where a login of its own was set up for continuous integration, and fails
         raise UserError(
-            f"the login at the hub cannot be used: {first_line(error)}", remedy="log in with `hf auth login`"
+            f"the login at the hub cannot be used: {first_line(error)}",
+            remedy="log in with `hf auth login`",
+            expected="a token in one line of plain characters",
         ) from error
     return {"Authorization": f"Bearer {token}"} if token else {}
 

@@ -166,6 +166,7 @@ def _merged(model: torch.nn.Module, settings: Any, tensors: dict[str, torch.Tens
                 f"the adapter does not fit its settings: {len(missing)} missing, {len(found.unexpected_keys)} unexpected "
                 f"({[*missing, *found.unexpected_keys][0]}, ...)",
                 expected="every tensor of the adapter once, and no other",
+                remedy="save the adapter again with `save_pretrained`; its adapter_config.json belongs to these weights alone",
             )
         root = unwrapped(wrapped.eval())
     with plain(root):

@@ -144,6 +144,7 @@ def _split(
         raise CheckpointError(
             f"{named} has {fused.shape[0]} rows",
             expected=f"{heads} queries and {groups} keys and values of size {size}, as the config says",
+            remedy="put the model_config.yaml of this training beside the checkpoint",
         )
     if not grouped:
         first, second = heads * size, (heads + groups) * size
@@ -183,5 +184,9 @@ def _opened(path: Path) -> tuple[Path, object, KeyPath]:
     content = contents(path / _FILE)
     keys = state_dict_path(content)
     if keys is None:
-        raise CheckpointError(f"{path / _FILE} holds no state dict", expected="tensors by name, or `model` with them")
+        raise CheckpointError(
+            f"{path / _FILE} holds no state dict",
+            expected="tensors by name, or `model` with them",
+            remedy="name the folder of checkpoints as litgpt saves them, each with its lit_model.pth",
+        )
     return path / _FILE, content, keys

@@ -154,7 +154,9 @@ def _step(file: Path, content: Mapping[str, Any]) -> int:
     step = recorded_step({"iter_num": content.get("iter_num")})
     if step is None:
         raise CheckpointError(
-            f"{file} does not say its step: iter_num is {content.get('iter_num')!r}", expected="a number of iterations"
+            f"{file} does not say its step: iter_num is {content.get('iter_num')!r}",
+            expected="a number of iterations",
+            remedy="save it with `iter_num`, or put the step into the name of its file",
         )
     return step
 
@@ -179,7 +181,11 @@ def _config(path: Path, sizes: Mapping[str, Any], *, tied: bool) -> PretrainedCo
     if not wrong and values["n_embd"] % values["n_head"]:  # type: ignore[operator]
         wrong = [f"n_head ({values['n_head']}) does not divide n_embd ({values['n_embd']})"]
     if wrong:
-        raise CheckpointError(f"{path} has model_args that cannot be used: {'; '.join(wrong)}", expected="sizes")
+        raise CheckpointError(
+            f"{path} has model_args that cannot be used: {'; '.join(wrong)}",
+            expected="sizes",
+            remedy="save the `model_args` that the model was built with",
+        )
     return GPT2Config(
         vocab_size=values["vocab_size"],
         n_positions=values["block_size"],

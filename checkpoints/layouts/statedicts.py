@@ -152,6 +152,7 @@ def _key_path(file: Path, content: Any, index: str) -> KeyPath:
     raise CheckpointError(
         f"{file} holds no state dict" + (f" number {index}" if index else ""),
         expected="tensors by name; or a dict with `model`, `state_dict` or `model_state_dict`; or a list of such",
+        remedy="save `model.state_dict()`, or name as `series.path` the files that hold weights alone",
     )
 
 

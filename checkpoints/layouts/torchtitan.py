@@ -107,6 +107,7 @@ def convert(tensors: dict[str, torch.Tensor], config: PretrainedConfig, path: Pa
                     raise CheckpointError(
                         f"{path}: {name} has {tensor.shape[0]} rows",
                         expected=f"{heads[target]} heads of size {config.head_dim}, as `series.config` says",
+                        remedy="correct n_heads or n_kv_heads in `series.config`",
                     )
                 tensor = halves_from_pairs(tensor, heads[target])
             result[f"model.layers.{block[1]}.{target}.{block[3]}"] = tensor

@@ -116,6 +116,7 @@ def train(name: str, config: OrganismConfig, *, progress: Progress | None = None
         raise UserError(
             f"organism {name!r} is being trained by another process ({folder})",
             remedy="wait until that process has finished, then run the same command again",
+            expected="one process at a time that trains it",
         ) from error
     except OSError as error:
         raise UserError(

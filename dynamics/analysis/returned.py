@@ -18,7 +18,7 @@ __all__ = ["array_of", "instance_of", "instances_of"]
 T = TypeVar("T")
 
 
-def instance_of(kind: type[T], value: object, what: str, *, remedy: str = "") -> T:
+def instance_of(kind: type[T], value: object, what: str, *, remedy: str) -> T:
     """``value``, which has to be of one type.
 
     Args:
@@ -35,7 +35,7 @@ def instance_of(kind: type[T], value: object, what: str, *, remedy: str = "") ->
     raise UserError(f"{what} {shown(value)}", expected=f"a {kind.__name__}", remedy=remedy)
 
 
-def instances_of(kinds: tuple[type[T], ...], values: object, what: str, *, remedy: str = "") -> list[T]:
+def instances_of(kinds: tuple[type[T], ...], values: object, what: str, *, remedy: str) -> list[T]:
     """``values`` as a list, every one of which has to be of one of the types; arguments as of :func:`instance_of`.
 
     Raises:

@@ -87,9 +87,14 @@ def audit(
         raise UserError(
             f"run {name!r} was collected while it trained: there are no checkpoints to audit",
             expected="a series of stored checkpoints",
+            remedy="where they were saved too, collect their folder as a run of its own",
         )
     if steps_to_train(name, run.series):
-        raise UserError(f"organism {name!r} is not trained yet", remedy=f"dynamics collect {name}")
+        raise UserError(
+            f"organism {name!r} is not trained yet",
+            remedy=f"dynamics collect {name}",
+            expected="checkpoints in the cache",
+        )
     series = open_series(name, run.series)
     listed = _hashed(series, series.all_files(), reporter)
     findings = listing_findings(series, listed) + contradiction_findings(series)

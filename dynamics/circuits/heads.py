@@ -121,7 +121,11 @@ def positivity(wired: Wired) -> torch.Tensor:
     model = wired.model
     embedding = getattr(model, "get_input_embeddings", lambda: None)()
     if embedding is None:
-        raise UserError("the model has no get_input_embeddings()", expected="a module whose weight is (vocab, d)")
+        raise UserError(
+            "the model has no get_input_embeddings()",
+            expected="a module whose weight is (vocab, d)",
+            remedy="give the model a `get_input_embeddings()`, or leave out what reads heads from weights",
+        )
     first, last = cast(torch.Tensor, embedding.weight).detach(), wired.unembedding().detach()
     middle = torch.zeros(first.shape[1], last.shape[1], device=first.device)
     for start in range(0, min(len(first), len(last)), _VOCAB):

@@ -44,7 +44,9 @@ class Parts:
                     block.get_submodule(path)
         except AttributeError as error:
             raise UserError(
-                f"the model is not wired as its table says: {error}", expected="a wiring that fits"
+                f"the model is not wired as its table says: {error}",
+                expected="a wiring that fits",
+                remedy="correct the `wiring` of the adapter, or leave out analyses of circuits",
             ) from error
 
     def heads(
@@ -83,7 +85,11 @@ class Parts:
         """
         head = getattr(self.model, "get_output_embeddings", lambda: None)()
         if head is None:
-            raise UserError("the model has no get_output_embeddings()", expected="a module whose weight is (vocab, d)")
+            raise UserError(
+                "the model has no get_output_embeddings()",
+                expected="a module whose weight is (vocab, d)",
+                remedy="give the model a `get_output_embeddings()`, or leave out analyses of circuits",
+            )
         return cast(torch.nn.Module, head)
 
     def unembedding(self) -> torch.Tensor:

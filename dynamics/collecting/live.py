@@ -206,6 +206,7 @@ class LiveCollector:
             raise UserError(
                 f"the settings of live run {self._name!r} are wrong: {where}: {error.errors()[0]['msg']}",
                 expected="fields of dynamics.runs.config.Run; weights in float32, float16 or bfloat16",
+                remedy="correct the arguments of `LiveRun` or of the callback",
             ) from error
         self._described = self._describe(tokenizer, adapter)
         self._resolved = self._plan([self._checkpoint(s) for s in self._planned or ()])
@@ -219,6 +220,7 @@ class LiveCollector:
             raise UserError(
                 f"a {type(self._model).__name__} cannot be measured as it is",
                 expected="a model of transformers, or an `adapter` (dynamics.models.architecture.Adapter)",
+                remedy="give `adapter=`, or pass the model itself, without what holds it",
             )
         if not getattr(tokenizer, "is_fast", False):
             raise UserError(
@@ -272,6 +274,7 @@ class LiveCollector:
                 raise UserError(
                     f"step {step} comes after step {known[-1].step}: a trace grows at its end only",
                     expected=f"a step after {known[-1].step}",
+                    remedy="trace the training that begins anew under another name",
                 )
             more = (*known, self._checkpoint(step, tokens))
             declaration = replace(self._resolved.declaration, checkpoints=more)
@@ -344,7 +347,11 @@ def _steps(steps: Collection[int] | None) -> list[int] | None:
     if steps is None:
         return None
     if not isinstance(steps, Collection) or isinstance(steps, str | bytes) or not steps:
-        raise UserError(f"`steps` is {shown(steps)}", expected="optimizer steps, such as [0, 10, 100], or None")
+        raise UserError(
+            f"`steps` is {shown(steps)}",
+            expected="optimizer steps, such as [0, 10, 100], or None",
+            remedy="give whole numbers of 0 or more, or leave `steps` out",
+        )
     return sorted({int(as_number(step, "steps", least=0)) for step in steps})
 
 

@@ -52,11 +52,13 @@ def try_out(resolved: Resolved, model: Any) -> None:
             raise UserError(
                 f"a {type(model).__name__} cannot be measured on probe {plan.probe.name!r}: {first_line(error)}",
                 expected="a model that takes token ids and gives logits",
+                remedy="give an adapter that calls it (`series.adapter`)",
             ) from error
         if logits.shape != (1, 1, shape.vocab):
             raise UserError(
                 f"the model gave logits of shape {tuple(logits.shape)} for one token of one prompt",
                 expected=f"(row, token, vocab), here {(1, 1, shape.vocab)}",
+                remedy="correct the adapter, or the sizes in the config",
             )
 
 
@@ -103,6 +105,7 @@ def measure_all(
             raise StoppedError(
                 f"out of memory on probe {plan.probe.name!r}: {first_line(error)}",
                 remedy="lower `batch_tokens` in the runs file, then run the same command again",
+                expected="memory for one batch of prompts beside the model",
             ) from error
         except UserError as error:
             error.add_note(f"on probe {plan.probe.name!r}, which {' and '.join(plan.asked)} asked for")

@@ -68,6 +68,7 @@ def chosen_checkpoints(name: str, run: Run, series: Series, traces: Path, count:
                 f"run {name!r} has no checkpoint to go back to: "
                 + "; ".join(f"step {step}: {reason}" for step, reason in list(masked.items())[:3]),
                 expected="at least one that is not masked",
+                remedy="set `include_masked: true` in the run if they are right nevertheless",
             )
     if count is None:
         return found

@@ -138,6 +138,7 @@ def explain(
         raise UserError(
             f"step {figure_step} is not among those explained",
             expected=f"one of {', '.join(str(c.step) for c in chosen)}",
+            remedy="name one of these as --figure-step",
         )
     features_too = [] if features is None else [features]
     question_of = [answer, foil, corrupted, random_tokens, share, seed, *features_too]
@@ -149,6 +150,7 @@ def explain(
         raise StoppedError(
             f"out of memory: {first_line(error)}",
             remedy="free memory on the device, choose another one, or ask a shorter prompt",
+            expected="memory for the model, its gradients and the prompt",
         ) from error
     if opened is not None:
         numbers = sorted({node["feature"] for node in content["nodes"] if node["kind"] == "feature"})
@@ -242,6 +244,7 @@ def _explanation(
                     raise UserError(
                         f"step {checkpoint.step}, by which answer and foil are guessed, cannot be loaded: {wired}",
                         remedy="give --answer and --foil",
+                        expected="weights that fit the model of the trace",
                     )
                 if question.how == "one token" and not question.tried:  # nothing says which twin: take random ones
                     question = replace(question, how="random tokens")

@@ -54,7 +54,11 @@ def closest_twin(
             row[position] = token
             rows.append(row)
     if not rows:
-        raise UserError("no token of the prompt can be exchanged", remedy="give --corrupted")
+        raise UserError(
+            "no token of the prompt can be exchanged",
+            remedy="give --corrupted",
+            expected="a token whose exchange keeps the length of the prompt",
+        )
     if answer is None:
         answer = guess(wired, question, None, foil)[0]
     twins = np.stack(rows)
@@ -71,7 +75,11 @@ def closest_twin(
     if best is None and foil is not None:  # a broken model cannot say which: random tokens then
         return replace(question, how="random tokens"), answer, foil
     if best is None:
-        raise UserError("the logits of no twin are finite", remedy="give --corrupted, or --random-tokens")
+        raise UserError(
+            "the logits of no twin are finite",
+            remedy="give --corrupted, or --random-tokens",
+            expected="a model whose logits are numbers",
+        )
     chosen = twins[best[1]]
     text = str(tokenizer.decode(chosen.tolist()))
     return replace(question, twins=chosen[None], texts=(text,), tried=len(twins)), answer, best[2]

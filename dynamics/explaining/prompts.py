@@ -71,9 +71,17 @@ def ask(
         raise UserError("the prompt is empty", expected="a text to be continued", remedy='give one: "36+59="')
     for what, text in (("prompt", prompt), ("answer", answer), ("foil", foil), ("corrupted twin", corrupted)):
         if text is not None and any("\ud800" <= character <= "\udfff" for character in text):
-            raise UserError(f"the {what} {text!r} is no text: it holds half characters", expected="valid UTF-8")
+            raise UserError(
+                f"the {what} {text!r} is no text: it holds half characters",
+                expected="valid UTF-8",
+                remedy="write it without them",
+            )
         if text == "":
-            raise UserError(f"the {what} is empty", expected="at least one token, or nothing at all")
+            raise UserError(
+                f"the {what} is empty",
+                expected="at least one token, or nothing at all",
+                remedy="write some text, or leave it out",
+            )
     given = {"answer": answer, "foil": foil}
     columns = {name: None if text is None else (_written(tokenizer, prompt, text),) for name, text in given.items()}
     probe = Probe(_PROBE, (prompt,), **columns, corrupted=None if corrupted is None else (corrupted,))  # type: ignore[arg-type]
@@ -82,10 +90,18 @@ def ask(
     found = tokenize(probe, tokenizer, vocab=shape.vocab, context=shape.context, causal=shape.causal)
     ids = found.ids[0]
     if len(ids) < 2:
-        raise UserError(f"the prompt {prompt!r} is one token long", expected="at least two, so that something can flow")
+        raise UserError(
+            f"the prompt {prompt!r} is one token long",
+            expected="at least two, so that something can flow",
+            remedy="write a longer prompt",
+        )
     if found.corrupted_ids is not None:
         if np.array_equal(found.corrupted_ids[0], ids):
-            raise UserError("the corrupted twin is the prompt itself", expected="a prompt that differs in what matters")
+            raise UserError(
+                "the corrupted twin is the prompt itself",
+                expected="a prompt that differs in what matters",
+                remedy="give another --corrupted, or none: then one is tried",
+            )
         twins, how, texts = np.stack(found.corrupted_ids), "given", (str(corrupted),)
     else:
         twins = _random_twins(tokenizer, shape, ids, seed)
@@ -93,7 +109,11 @@ def ask(
         texts = tuple(tokenizer.decode(row.tolist()) for row in twins)
     ends = [None if a is None else int(a[0]) for a in (found.answer_ids, found.foil_ids)]
     if ends[0] is not None and ends[0] == ends[1]:
-        raise UserError(f"answer and foil are the same token {answer!r}", expected="two different continuations")
+        raise UserError(
+            f"answer and foil are the same token {answer!r}",
+            expected="two different continuations",
+            remedy="give another --foil, or none: then it is chosen",
+        )
     tokens = tuple(token_text(tokenizer, int(i)) for i in ids)
     return Question(prompt, ids, tokens, twins, how, texts, ends[0], ends[1])
 
@@ -117,6 +137,7 @@ def _require_known(tokenizer: Any, text: str) -> None:
         raise UserError(
             f"the corrupted twin holds {text[start:end]!r}, which is unknown to the tokenizer",
             expected="tokens that the model was trained with",
+            remedy="write --corrupted with other words",
         )
 
 

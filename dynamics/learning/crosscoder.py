@@ -68,6 +68,7 @@ class TrainConfig:
             raise UserError(
                 f"{self.features} features, k {self.k}, {self.steps} steps",
                 expected="at least one each, and k above 0 and at most the number of features",
+                remedy="correct `features`, `k` and `steps` of the dictionary",
             )
 
 
@@ -119,7 +120,11 @@ class Trainer:
             if number + 1 >= FIRST:
                 break
         if not first:
-            raise UserError("the stream has no batch", expected="activations (checkpoint, token, d_model)")
+            raise UserError(
+                "the stream has no batch",
+                expected="activations (checkpoint, token, d_model)",
+                remedy="give a longer corpus",
+            )
         x = torch.cat(first, dim=1)
         mean = x.mean(dim=1)
         scale = ((x - mean[:, None]) ** 2).sum(dim=2).mean(dim=1).sqrt()
@@ -166,12 +171,17 @@ class Trainer:
                 raise StoppedError(
                     f"the loss is not finite at step {self.step}",
                     remedy="lower the learning rate, or check the activations",
+                    expected="activations and a learning rate at which the loss falls",
                 )
             if progress is not None:
                 progress(self.step, last, self.losses[-1])
             if self.step >= last:
                 return
-        raise UserError(f"the stream ended after {self.step} batches", expected=f"{last} batches")
+        raise UserError(
+            f"the stream ended after {self.step} batches",
+            expected=f"{last} batches",
+            remedy="give a stream that is as long as the training",
+        )
 
     def dictionary(self) -> Dictionary:
         """The dictionary as it is now; its decoder is the trained one, so that ``variance`` is missing (NaN)."""

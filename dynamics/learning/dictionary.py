@@ -85,7 +85,11 @@ class Dictionary:
 
     def __post_init__(self) -> None:
         if self.k is not None and not 1 <= self.k <= self.features:
-            raise UserError(f"{self.k} features are to fire on a token", expected=f"1 to {self.features}, or no limit")
+            raise UserError(
+                f"{self.k} features are to fire on a token",
+                expected=f"1 to {self.features}, or no limit",
+                remedy="correct k",
+            )
 
     @property
     def features(self) -> int:
@@ -116,6 +120,7 @@ class Dictionary:
             raise UserError(
                 f"activations have shape {tuple(x.shape)}",
                 expected=f"(checkpoint, token, d_model) with {self.mean.shape[0]} checkpoints of width {self.mean.shape[1]}",
+                remedy="give activations of the checkpoints and the site that it was learned from",
             )
         return ((x - self.mean[:, None]) / self.scale[:, None, None]).transpose(0, 1).contiguous()
 
@@ -237,7 +242,11 @@ def evaluate(dictionary: Dictionary, batches: Iterable[Any]) -> Fit:
             pairs += some.shape[1] * (some.shape[1] - 1)
             tokens += len(z)
     if not tokens:
-        raise UserError("there are no activations to measure the dictionary on", expected="at least one batch")
+        raise UserError(
+            "there are no activations to measure the dictionary on",
+            expected="at least one batch",
+            remedy="give rows of which something is held back",
+        )
     spread = squares - (total**2).sum(dim=1) / tokens
     per_token = error / tokens
     nan = torch.full_like(error, float("nan"))
@@ -283,7 +292,11 @@ def refit(dictionary: Dictionary, batches: Iterable[Any]) -> Dictionary:
             fired += (codes > 0).sum(dim=0)
             tokens += len(z)
         if not tokens:
-            raise UserError("there are no activations to fit the decoder to", expected="at least one batch")
+            raise UserError(
+                "there are no activations to fit the decoder to",
+                expected="at least one batch",
+                remedy="give a longer corpus",
+            )
         alive = torch.nonzero(fired >= FEWEST).flatten()
         centred = (gram - torch.outer(codes_sum, codes_sum) / tokens)[alive][:, alive]
         centred += 1e-8 * centred.diagonal().mean().nan_to_num(1.0) * torch.eye(len(alive), device=device)

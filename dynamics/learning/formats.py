@@ -53,6 +53,10 @@ class Contents:
     remarks: tuple[str, ...]
 
 
+_ANOTHER = "choose another dictionary"
+_AGAIN = "download or copy it again; if it is the same, its author has to mend it"
+
+
 def read_contents(folder: Path, *, norm_factor: float | None = None, device: str = "cpu") -> Contents:
     """Read ``cfg.json`` and the weights beside it.
 
@@ -78,7 +82,11 @@ def read_contents(folder: Path, *, norm_factor: float | None = None, device: str
         dictionary, remarks = _saelens(flat, tensors, norm_factor)
         return Contents(dictionary, "SAELens", str(flat.get("hook_name") or ""), remarks)
     if norm_factor is not None:
-        raise UserError(f"norm_factor is {norm_factor} for {file}", expected="none: this format does not normalise")
+        raise UserError(
+            f"norm_factor is {norm_factor} for {file}",
+            expected="none: this format does not normalise",
+            remedy="leave norm_factor out",
+        )
     return Contents(_sparsify(config, tensors), "sparsify", "", ())
 
 
@@ -100,13 +108,19 @@ class _Tensors:
         """
         if name not in self._all:
             raise UserError(
-                f"{self.file} has no tensor {name!r}", expected=f"one of shape {shape}, beside {self.names}"
+                f"{self.file} has no tensor {name!r}",
+                expected=f"one of shape {shape}, beside {self.names}",
+                remedy=_AGAIN,
             )
         tensor: torch.Tensor = self._all[name].float()
         if tuple(tensor.shape) != shape:
-            raise UserError(f"{name!r} in {self.file} has shape {tuple(tensor.shape)}", expected=str(shape))
+            raise UserError(
+                f"{name!r} in {self.file} has shape {tuple(tensor.shape)}", expected=str(shape), remedy=_AGAIN
+            )
         if not bool(torch.isfinite(tensor).all()):
-            raise UserError(f"{name!r} in {self.file} has values that are not finite", expected="finite weights")
+            raise UserError(
+                f"{name!r} in {self.file} has values that are not finite", expected="finite weights", remedy=_AGAIN
+            )
         return tensor
 
     @property
@@ -128,7 +142,11 @@ def _config(file: Path) -> dict[str, Any]:
 def _size(config: Mapping[str, Any], key: str, what: str) -> int:
     value = config.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UserError(f"{what} has {key}: {value!r}", expected="a number of 1 or more")
+        raise UserError(
+            f"{what} has {key}: {value!r}",
+            expected="a number of 1 or more",
+            remedy=_AGAIN,
+        )
     return value
 
 
@@ -163,13 +181,16 @@ def _saelens(
         f"the dictionary {tensors.file.parent}",
     )
     if kind not in ("standard", "jumprelu", "topk"):
-        raise UserError(f"{what} has the architecture {kind!r}", expected="standard, jumprelu or topk")
+        raise UserError(f"{what} has the architecture {kind!r}", expected="standard, jumprelu or topk", remedy=_ANOTHER)
     if config.get("activation_fn") not in (None, "relu"):
-        raise UserError(f"{what} has the activation {config['activation_fn']!r}", expected="relu or topk")
+        raise UserError(
+            f"{what} has the activation {config['activation_fn']!r}", expected="relu or topk", remedy=_ANOTHER
+        )
     if normal not in ("none", "expected_average_only_in"):
         raise UserError(
             f"{what} normalises activations by {normal!r}",
             expected="none, or one factor for all (expected_average_only_in)",
+            remedy=_ANOTHER,
         )
     if (normal == "none") != (norm_factor is None) or (norm_factor is not None and not norm_factor > 0):
         raise UserError(
@@ -181,13 +202,16 @@ def _saelens(
         )
     for key in ("hook_head_index", "hook_name_out"):
         if config.get(key) not in (None, config.get("hook_name")):
-            raise UserError(f"{what} has {key}: {config[key]!r}", expected="a dictionary of one whole site")
+            raise UserError(
+                f"{what} has {key}: {config[key]!r}", expected="a dictionary of one whole site", remedy=_ANOTHER
+            )
     changed = config.get("model_from_pretrained_kwargs")
     for key in ("center_writing_weights", "fold_value_biases", "refactor_factored_attn_matrices"):
         if changed and changed.get(key):
             raise UserError(
                 f"{what} was trained on a model with other weights than the published ones: {key}",
                 expected="one of a model as it is published, whose activations are those that are read here",
+                remedy=_ANOTHER,
             )
     d_in, features = _size(config, "d_in", what), _size(config, "d_sae", what)
     encoder, decoder = tensors.take("W_enc", d_in, features).T, tensors.take("W_dec", features, d_in)
@@ -196,7 +220,11 @@ def _saelens(
     if "scaling_factor" in tensors:  # of finetuning: all 1 in many old files
         factor = tensors.take("scaling_factor", features)
         if not config.get("finetuning_scaling_factor") and not torch.allclose(factor, torch.ones_like(factor)):
-            raise UserError(f"{what} has a scaling_factor that its {CONFIG} does not know", expected="none, or all 1")
+            raise UserError(
+                f"{what} has a scaling_factor that its {CONFIG} does not know",
+                expected="none, or all 1",
+                remedy=_ANOTHER,
+            )
         decoder = decoder * factor[:, None]
     if kind == "topk" and config.get("rescale_acts_by_decoder_norm"):
         norms = decoder.norm(dim=1)
@@ -217,12 +245,16 @@ def _saelens(
 def _sparsify(config: Mapping[str, Any], tensors: _Tensors) -> Dictionary:
     what = f"the dictionary {tensors.file.parent}"
     if config.get("activation", "topk") != "topk":
-        raise UserError(f"{what} has the activation {config['activation']!r}", expected="topk")
+        raise UserError(f"{what} has the activation {config['activation']!r}", expected="topk", remedy=_ANOTHER)
     for key in ("transcode", "skip_connection", "signed", "embed_skip", "gram_lookup"):
         if config.get(key):
-            raise UserError(f"{what} has {key}: true", expected="an autoencoder, with nothing beside it")
+            raise UserError(
+                f"{what} has {key}: true", expected="an autoencoder, with nothing beside it", remedy=_ANOTHER
+            )
     if "W_skip" in tensors:
-        raise UserError(f"{what} has a skip connection (W_skip)", expected="an autoencoder, with nothing beside it")
+        raise UserError(
+            f"{what} has a skip connection (W_skip)", expected="an autoencoder, with nothing beside it", remedy=_ANOTHER
+        )
     d_in = _size(config, "d_in", what)
     features = config.get("num_latents") or d_in * _size(config, "expansion_factor", what)
     return _one(

@@ -121,7 +121,11 @@ def learn(
         )
     for wanted in dictionaries:
         if wanted not in declared:
-            raise UserError(f"run {name!r} has no dictionary {wanted!r}", remedy=nearest(wanted, declared))
+            raise UserError(
+                f"run {name!r} has no dictionary {wanted!r}",
+                remedy=nearest(wanted, declared),
+                expected="a dictionary that the run declares",
+            )
     usable_device(run.device)
     trace = open_run_trace(name, traces)
     with stopped_by_disk(f"what dictionaries of {name} are made of"):
@@ -197,7 +201,9 @@ def _open(name: str, run: Run, trace: Trace, traces: Path, config: DictionaryCon
     shape = model.architecture.shape
     if len(checkpoints) < 2 and config.method != "published":
         raise UserError(
-            f"run {name!r} has {len(checkpoints)} checkpoint", expected="at least 2 to follow features over"
+            f"run {name!r} has {len(checkpoints)} checkpoint",
+            expected="at least 2 to follow features over",
+            remedy="let the run collect more, or use `method: published`, which needs one",
         )
     readings = _readings(run, model)
     layer = config.layer if config.layer is not None else min(shape.layers - 1, (2 * shape.layers) // 3)
@@ -315,7 +321,11 @@ def _rows(
     context = config.context
     if isinstance(corpus, WorldsCorpus):
         if not isinstance(run.series, OrganismConfig):
-            raise UserError("the corpus is `worlds`, and the series is no organism", expected="text, dataset or probes")
+            raise UserError(
+                "the corpus is `worlds`, and the series is no organism",
+                expected="text, dataset or probes",
+                remedy="say `corpus: {kind: text, file: ...}`, with text like what the model was trained on",
+            )
         context = run.series.context
         held = max(8, HELD_TOKENS // context)
         rows = organism_rows(run.series, wanted + held)
@@ -324,7 +334,11 @@ def _rows(
     if limit is not None and "context" not in config.model_fields_set:
         context = min(context, limit)
     if limit is not None and context > limit:
-        raise UserError(f"rows are {context} tokens long", expected=f"at most {limit}, which the model reads")
+        raise UserError(
+            f"rows are {context} tokens long",
+            expected=f"at most {limit}, which the model reads",
+            remedy="lower `context` of the dictionary, or leave it out",
+        )
     most = wanted + max(8, HELD_TOKENS // context)
     if isinstance(corpus, TextCorpus):
         rows, words = text_rows(corpus.file, model.tokenizer, context=context, most=most), str(corpus.file)
@@ -342,7 +356,11 @@ def _rows(
     else:
         prompts = [ids.tolist() for probe, _ in readings for ids in probe.ids]
         if not prompts:
-            raise UserError("no analysis of the run reads prompts through dictionaries", expected="another corpus")
+            raise UserError(
+                "no analysis of the run reads prompts through dictionaries",
+                expected="another corpus",
+                remedy="say `corpus: {kind: text, file: ...}`, or add an analysis that reads features",
+            )
         context = max(context, 1 + max(map(len, prompts)))
         rng = np.random.default_rng(config.seed)
         prompts = [prompts[i] for i in rng.permutation(len(prompts))]

@@ -60,6 +60,7 @@ class Published:
             raise UserError(
                 f"the dictionary {self.origin} is for activations of width {width}",
                 expected=f"{site.width}, which is that of {self.site} of this model",
+                remedy="choose a dictionary that was trained on this model at this site",
             )
         return site
 
@@ -112,7 +113,11 @@ def load_published(
 
 def _from_disk(source: Path, site: str | None, layer: int | None, table: SiteTable | None) -> Path:
     if not source.is_dir():
-        raise UserError(f"there is no folder {source}", expected="a folder, or owner/name of a repository on the hub")
+        raise UserError(
+            f"there is no folder {source}",
+            expected="a folder, or owner/name of a repository on the hub",
+            remedy="correct `place` of the dictionary",
+        )
     if (source / CONFIG).is_file():
         return source
     found = [file.parent.relative_to(source).as_posix() for file in source.rglob(CONFIG)]
@@ -127,12 +132,18 @@ def _from_hub(
     name, _, revision = "/".join(parts[:2]).partition("@")
     within = "/".join(parts[2:]).strip("/")
     if len(parts) < 2 or not is_repository(name):
-        raise UserError(f"there is no folder {source!r}", expected="a folder, or owner/name of a repository on the hub")
+        raise UserError(
+            f"there is no folder {source!r}",
+            expected="a folder, or owner/name of a repository on the hub",
+            remedy="correct `place` of the dictionary",
+        )
     repository = Repository(name, client)
     commit = repository.commit(revision or "main")
     if commit is None:
         raise UserError(
-            f"{name} has no revision {revision or 'main'!r}", remedy=nearest(revision or "main", repository.refs())
+            f"{name} has no revision {revision or 'main'!r}",
+            remedy=nearest(revision or "main", repository.refs()),
+            expected="a branch, a tag or a commit",
         )
     files = {PurePosixPath(file.name): file for file in repository.tree(commit)}
     folders = [p.parent for p in files if p.name == CONFIG]
@@ -152,7 +163,9 @@ def _choose(found: Sequence[str], where: str, site: str | None, layer: int | Non
         return found[0]
     if not found:
         raise UserError(
-            f"there is no {CONFIG} in {where}, nor in a folder in it", expected="a dictionary of SAELens or sparsify"
+            f"there is no {CONFIG} in {where}, nor in a folder in it",
+            expected="a dictionary of SAELens or sparsify",
+            remedy="name the folder or repository that holds one as `place`",
         )
     fitting = []
     if site is not None or layer is not None:
@@ -241,10 +254,15 @@ def _trusted(hook: str, site: str | None, layer: int | None, table: SiteTable | 
         raise UserError(
             f"the dictionary {origin} is of {hook!r}, which is not known to be {site or 'a site'}",
             expected="a dictionary of one of the sites" + (f": {', '.join(table.sites)}" if table else ""),
+            remedy="choose a dictionary of such a site, or correct `site` if it is another name of one",
         )
     if match:
         if layer not in (None, int(match[1])):
-            raise UserError(f"the dictionary {origin} is of {hook!r}", expected=f"layer {layer}")
+            raise UserError(
+                f"the dictionary {origin} is of {hook!r}",
+                expected=f"layer {layer}",
+                remedy=f"say `layer: {match[1]}`, or name the dictionary of layer {layer}",
+            )
         layer = int(match[1])
     if site is None or (layer is None and site not in ("embed", "ln_final")):
         raise UserError(

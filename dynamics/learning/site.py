@@ -40,9 +40,14 @@ class SiteAt:
             raise UserError(
                 f"activations cannot be streamed from site {site!r}",
                 expected=f"one of {', '.join(s for s in table.sites if s not in ('pattern', 'logits'))}",
+                remedy="name one of these as `site` of the dictionary",
             )
         if site in table.in_block and not 0 <= layer < shape.layers:
-            raise UserError(f"there is no layer {layer}", expected=f"0 to {shape.layers - 1}")
+            raise UserError(
+                f"there is no layer {layer}",
+                expected=f"0 to {shape.layers - 1}",
+                remedy="correct `layer` of the dictionary, or leave it out",
+            )
         self.architecture, self.name, self.layer = architecture, site, layer
         self.width = {"mlp_post": shape.d_mlp, "z": shape.heads * shape.d_head}.get(site, shape.d_model)
         self._outside = site in table.outside
@@ -71,6 +76,7 @@ class SiteAt:
         raise UserError(
             f"site {self.name!r} was not reached at layer {self.layer}",
             expected="a model that computes the site in every forward pass",
+            remedy="choose another `site` for the dictionary, or correct the table of the adapter",
         )
 
     @contextmanager

@@ -99,14 +99,20 @@ class ActivationStream:
             raise UserError(
                 f"the corpus has shape {rows.shape}, of which {config.skip} tokens a row are left out",
                 expected="token ids (row, token)",
+                remedy="give rows of equal length, longer than `skip`",
             )
         if rows.min() < 0 or rows.max() >= architecture.shape.vocab:
             raise UserError(
                 f"the corpus has token ids from {rows.min()} to {rows.max()}",
                 expected=f"0 to {architecture.shape.vocab - 1}",
+                remedy="name the tokenizer of this model as `series.tokenizer`",
             )
         if not checkpoints:
-            raise UserError("there is no checkpoint to stream from", expected="at least one")
+            raise UserError(
+                "there is no checkpoint to stream from",
+                expected="at least one",
+                remedy="collect the run first, or choose other checkpoints",
+            )
         self.config, self.refills = config, 0
         self._series, self._checkpoints = series, tuple(checkpoints)
         self._rows, self._device, self._progress = rows, device, progress
@@ -115,7 +121,11 @@ class ActivationStream:
         self.tokens = per_buffer
         """Tokens in a buffer."""
         if per_buffer < config.batch:
-            raise UserError(f"a buffer has {per_buffer} tokens", expected=f"at least a batch of {config.batch}")
+            raise UserError(
+                f"a buffer has {per_buffer} tokens",
+                expected=f"at least a batch of {config.batch}",
+                remedy="raise `rows` or `context` of the dictionary, give it a larger corpus, or lower `batch`",
+            )
         self._per_pass = per_buffer // config.batch
         self._number = -1
         self._buffer: torch.Tensor | None = None

@@ -55,7 +55,11 @@ class Activations:
     def declare(self, probe: TokenizedProbe, shape: ModelShape) -> list[Variable]:
         """One variable, named after the site."""
         if self.site not in SITES:
-            raise UserError(f"there is no site {self.site!r}", remedy=nearest(self.site, SITES))
+            raise UserError(
+                f"there is no site {self.site!r}",
+                remedy=nearest(self.site, SITES),
+                expected="a site of docs/reference/sites.md",
+            )
         require_positions(probe, self.positions)
         sizes = {
             "head": shape.heads,

@@ -59,7 +59,9 @@ class Answers:
         """See the class."""
         if probe.answer_ids is None:
             raise UserError(
-                f"probe {probe.probe.name!r} has no answers to measure", remedy="give every prompt an `answer`"
+                f"probe {probe.probe.name!r} has no answers to measure",
+                remedy="give every prompt an `answer`",
+                expected="a next token to compare with, for every prompt",
             )
         n = (len(probe.ids),)
         result = [

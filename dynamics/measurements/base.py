@@ -165,7 +165,9 @@ def require_positions(probe: TokenizedProbe, names: Sequence[str]) -> None:
     for name in names:
         if name not in probe.positions:
             raise UserError(
-                f"probe {probe.probe.name!r} has no position {name!r}", remedy=nearest(name, probe.positions)
+                f"probe {probe.probe.name!r} has no position {name!r}",
+                remedy=nearest(name, probe.positions),
+                expected="a position that the probe names, or `last`",
             )
 
 

@@ -68,7 +68,11 @@ class Circuit:
         """The variables; needs answers, foils and corrupted twins."""
         require_pairs(probe)
         if len(probe.ids) < 4:
-            raise UserError(f"probe {probe.probe.name!r} has {len(probe.ids)} prompts", expected="at least 4")
+            raise UserError(
+                f"probe {probe.probe.name!r} has {len(probe.ids)} prompts",
+                expected="at least 4",
+                remedy="ask for more prompts",
+            )
         graph = graph_of(shape)
         n, edges = len(probe.ids), graph.edges.shape
         sizes = sizes_of(graph, self.points)

@@ -120,15 +120,24 @@ class Direction:
         require_causal(probe, shape, "steering along a direction")
         name = probe.probe.name
         if probe.answer_ids is None or probe.foil_ids is None:
-            raise UserError(f"probe {name!r} has no answers and foils", expected="both, for every prompt")
+            raise UserError(
+                f"probe {name!r} has no answers and foils",
+                expected="both, for every prompt",
+                remedy="give every prompt an `answer` and a `foil`",
+            )
         require_positions(probe, (self.position,))
         beyond = [layer for layer in self.layers or () if not 0 <= layer < shape.layers]
         if beyond:
-            raise UserError(f"there is no layer {beyond[0]} to steer", expected=f"0 to {shape.layers - 1}")
+            raise UserError(
+                f"there is no layer {beyond[0]} to steer",
+                expected=f"0 to {shape.layers - 1}",
+                remedy="name layers of this model",
+            )
         if not any(self.strengths) or len(set(self.strengths)) < len(self.strengths):
             raise UserError(
                 f"steering strengths are {', '.join(f'{s:g}' for s in self.strengths) or 'none'}",
                 expected="different ones, not only 0",
+                remedy="give strengths such as -2, -1, 1, 2",
             )
         self._sides(probe)
         n, layers, text = len(probe.ids), shape.layers, "difference between the logits of answer and foil"
@@ -177,6 +186,7 @@ class Direction:
                     f"probe {name!r}: of the prompts with {self.held_out} = {side}, {self.contrast!r} is "
                     + (f"{found.pop()} for all" if found else "neither 0 nor 1"),
                     expected="prompts of both classes to train the direction, and to evaluate it",
+                    remedy=f"label prompts of both sides with {self.contrast}: 0 and 1",
                 )
         return value == 1, train, asked
 

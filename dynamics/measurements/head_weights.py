@@ -58,6 +58,7 @@ class HeadCopying:
                 f"probe {probe.probe.name!r} ends in {len(set(last))} different tokens in {len(last)} prompts, "
                 f"of a vocabulary of {shape.vocab}",
                 expected=f"at least two prompts, each with a last token of its own, and more than {2 * self.top} words",
+                remedy="give the probe more prompts that end in different tokens, or lower `top`",
             )
         size = (len(probe.ids), shape.layers, shape.heads)
         words = {
@@ -134,6 +135,7 @@ class HeadSuccession:
             raise UserError(
                 f"probe {probe.probe.name!r} is not made of lists: its labels `series` and `place` have gaps",
                 expected="for every list the places 0, 1, 2, ..., once each",
+                remedy="number the prompts of every list from 0 in `place`",
             )
         return whole
 

@@ -125,6 +125,7 @@ class HeadAttention:
             raise UserError(
                 f"probe {probe.probe.name!r} has a prompt of {short} tokens",
                 expected=f"at least {_FIRST_QUERY + 1}, so that first, previous and current token differ",
+                remedy="write longer prompts",
             )
         size = (len(probe.ids), shape.layers, shape.heads)
         return [

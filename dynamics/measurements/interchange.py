@@ -83,7 +83,11 @@ class Interchange:
     def declare(self, probe: TokenizedProbe, shape: ModelShape) -> list[Variable]:
         """The variables; needs answers, and labels that name donors and targets."""
         if probe.answer_ids is None:
-            raise UserError(f"probe {probe.probe.name!r} has no answers", expected="an answer for every prompt")
+            raise UserError(
+                f"probe {probe.probe.name!r} has no answers",
+                expected="an answer for every prompt",
+                remedy="give every prompt an `answer`",
+            )
         n = len(probe.ids)
         for donor in self.donors:
             for label in (donor_label(donor), target_label(donor)):
@@ -92,6 +96,7 @@ class Interchange:
                     raise UserError(
                         f"probe {probe.probe.name!r} does not say which prompt is the donor {donor!r}",
                         expected=f"a label {label!r} with the number of a prompt, 0 to {n - 1}, or -1 for none",
+                        remedy=f"label every prompt with {label}",
                     )
         require_positions(probe, self.positions)
         names: dict[str, tuple[str | int, ...]] = {

@@ -90,13 +90,19 @@ class RepeatAttention:
                 f"probe {probe.probe.name!r} is not made of repeats: label {self.period!r} has values {sorted(map(str, values))}, "
                 f"prompts have {sorted(lengths)} tokens",
                 expected="one integer period, and prompts of one length",
+                remedy=f"write {self.period} as one number for all, and prompts of equal length",
             )
         if value < 2:
-            raise UserError(f"probe {probe.probe.name!r}: a period of {value} is no repeat", expected="2 or more")
+            raise UserError(
+                f"probe {probe.probe.name!r}: a period of {value} is no repeat",
+                expected="2 or more",
+                remedy=f"write prompts that repeat, and after how many tokens as {self.period}",
+            )
         if 2 * value > next(iter(lengths)):
             raise UserError(
                 f"probe {probe.probe.name!r}: two periods of {value} do not fit its {next(iter(lengths))} tokens",
                 expected=f"prompts of {2 * value} tokens or more, or a shorter period",
+                remedy="write every prompt at least twice its period long",
             )
         return value
 

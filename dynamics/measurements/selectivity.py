@@ -68,7 +68,9 @@ class Selectivity:
         for name in (self.label, self.by, *([self.where[0]] if self.where else [])):
             if name not in probe.probe.labels:
                 raise UserError(
-                    f"probe {probe.probe.name!r} has no label {name!r}", remedy=nearest(name, probe.probe.labels)
+                    f"probe {probe.probe.name!r} has no label {name!r}",
+                    remedy=nearest(name, probe.probe.labels),
+                    expected="labels that every prompt has",
                 )
         contexts = tuple(str(c) for c in dict.fromkeys(probe.probe.labels[self.by]))
         units = shape.layers * shape.d_mlp

@@ -89,13 +89,25 @@ class TokenAttribution:
         require_causal(probe, shape, "the attribution of tokens")
         name, labels = probe.probe.name, probe.probe.labels
         if probe.answer_ids is None or probe.foil_ids is None:
-            raise UserError(f"probe {name!r} cannot be attributed", expected="an answer and a foil for every prompt")
+            raise UserError(
+                f"probe {name!r} cannot be attributed",
+                expected="an answer and a foil for every prompt",
+                remedy="give every prompt an `answer` and a `foil`",
+            )
         if self.baseline == "twin" and probe.corrupted_ids is None:
-            raise UserError(f"probe {name!r} has no corrupted twins", expected="twins, or the baseline 'mean'")
+            raise UserError(
+                f"probe {name!r} has no corrupted twins",
+                expected="twins, or the baseline 'mean'",
+                remedy="give every prompt a `corrupted` twin, or choose the baseline 'mean'",
+            )
         for _, positions in self.groups:
             require_positions(probe, positions)
         if self.only is not None and self.only[0] not in labels:
-            raise UserError(f"probe {name!r} has no label {self.only[0]!r}", remedy=nearest(self.only[0], labels))
+            raise UserError(
+                f"probe {name!r} has no label {self.only[0]!r}",
+                remedy=nearest(self.only[0], labels),
+                expected="a label that every prompt has",
+            )
         n = len(probe.ids)
         for counterpart in self.counterparts:
             given = labels.get(donor_label(counterpart))
@@ -103,6 +115,7 @@ class TokenAttribution:
                 raise UserError(
                     f"probe {name!r} does not say which prompt is the counterpart {counterpart!r}",
                     expected=f"a label {donor_label(counterpart)!r} with the number of a prompt, 0 to {n - 1}, or -1",
+                    remedy=f"label every prompt with {donor_label(counterpart)}",
                 )
         groups = {"token_group": (*(group for group, _ in self.groups), REST)}
         named = {"counterpart": self.counterparts, **groups}

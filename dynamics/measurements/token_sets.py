@@ -51,12 +51,13 @@ class TokenSets:
     def declare(self, probe: TokenizedProbe, shape: ModelShape) -> list[Variable]:
         """See the class; every set needs a token, and all of them must be in the vocabulary."""
         if not self.sets:
-            raise UserError("no set of tokens was named", expected="at least one")
+            raise UserError("no set of tokens was named", expected="at least one", remedy="name a set of tokens")
         for name, ids in self.sets:
             if not ids or min(ids) < 0 or max(ids) >= shape.vocab or len(set(ids)) != len(ids):
                 raise UserError(
                     f"the token set {name!r} is {list(ids)[:8]}",
                     expected=f"at least one token id, each once, 0 to {shape.vocab - 1}",
+                    remedy="give ids that the tokenizer of this model knows, none of them twice",
                 )
         n = len(probe.ids)
         coords = {"token_set": tuple(name for name, _ in self.sets)}

@@ -71,13 +71,11 @@ def find_run(
             if Path(name).is_dir()
             else "run the command where runs.yaml is, or name the file with --runs",
         )
-    remedy = nearest(name, [*declared, *catalogue()])
-    if Path(name).is_dir():
-        remedy = f"did you mean ./{name}?"
+    remedy = f"did you mean ./{name}?" if Path(name).is_dir() else nearest(name, [*declared, *catalogue()])
     raise UserError(
         f"there is no run {name!r} in {runs or DEFAULT_RUNS_FILE}, and no published series of that name",
         expected=f"one of {', '.join(declared)}; a name that `dynamics series` lists; or the path of a folder",
-        remedy=remedy if remedy.startswith("did you mean") else "",
+        remedy=remedy if remedy.startswith("did you mean") else "correct the name, or declare the run in that file",
     )
 
 

@@ -28,7 +28,7 @@ class _Source:
             self.here.add(checkpoint.step)
             self.most = max(self.most, len(self.here))
         if checkpoint.step in self.bad:
-            raise CheckpointError(f"step {checkpoint.step} is not to be had")
+            raise CheckpointError(f"step {checkpoint.step} is not to be had", expected="it", remedy="none")
         return Path(str(checkpoint.step))
 
     def release(self, checkpoint: Checkpoint) -> None:
@@ -90,7 +90,7 @@ def test_what_cannot_be_read_is_released_too() -> None:
 
     def read(path: Path) -> int:
         if path.name == "3":
-            raise CheckpointError("step 3 is truncated")
+            raise CheckpointError("step 3 is truncated", expected="all of it", remedy="none")
         return int(path.name)
 
     assert run(source, read) == [0, 1, 2, "step 3 is truncated", 4, 5, 6]

@@ -30,7 +30,7 @@ class Least(Series):
 
     def weight_files(self, checkpoint: Checkpoint) -> tuple[WeightFile, ...]:
         if checkpoint.step == 13:
-            raise CheckpointError("step 13 is nowhere")
+            raise CheckpointError("step 13 is nowhere", expected="it", remedy="none")
         return (WeightFile(checkpoint.revision, self.fetch(checkpoint).stat().st_size),)
 
     def fetch(self, checkpoint: Checkpoint) -> Path:

@@ -279,7 +279,7 @@ def test_the_first_mistake_ends_it_at_once_though_others_pause(hub: Hub, monkeyp
 
     def work(step: int) -> None:
         if step == 3:
-            raise UserError("stop")
+            raise UserError("stop", expected="no stop", remedy="none")
         client.tree(REPO, commits[step])
 
     started = time()
