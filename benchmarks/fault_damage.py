@@ -7,13 +7,12 @@ What cannot be made again by it, features, has to be named by it after the repai
 from __future__ import annotations
 
 import random
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.fault_figures import Figures
+from benchmarks.fault_traces import NAME, Made, workplace
 
 __all__ = ["WAYS", "damaged", "run"]
 
@@ -34,9 +33,10 @@ def damaged(files: dict[str, bytes], name: str, way: str) -> bytes | None:
 
 def run(most: int | None = None) -> list[Figures]:
     """Every file in every way; ``most``: as many files only, drawn at random."""
-    with tempfile.TemporaryDirectory() as folder:
-        where = _finished(Path(folder))
-        path = Path(where["traces"]) / "damaged.zarr"
+    with workplace() as folder:
+        made = Made(folder)
+        traces = made.copy("learned") / "traces"
+        where, path = {"run": made.run(), "traces": traces}, traces / f"{NAME}.zarr"
         files = snapshot(path)
         names = sorted(files) if most is None else sorted(random.Random(0).sample(sorted(files), most))
         tried = [(name, way) for way in WAYS for name in names]
@@ -56,40 +56,6 @@ def run(most: int | None = None) -> list[Figures]:
 def snapshot(path: Path) -> dict[str, bytes]:
     """Every file of a trace and its content."""
     return {p.relative_to(path).as_posix(): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
-
-
-def _finished(folder: Path) -> dict[str, Any]:
-    """A trace with results and features, and how to name its run."""
-    import numpy as np
-    import torch
-    import xarray as xr
-
-    import dynamics
-    from checkpoints.organism import OrganismConfig, organism_folder, train
-    from dynamics.runs.config import Run
-    from dynamics.store import Trace, write_features, writer_lock
-
-    torch.set_num_threads(1)
-    config = OrganismConfig(steps=4, checkpoints=3, layers=2, d_model=32, heads=2, batch=8)
-    train("damaged", config)
-    shutil.copytree(organism_folder("damaged", config), folder / "series")
-    run = Run.model_validate(
-        {
-            "series": {"kind": "folder", "path": str(folder / "series")},
-            "analyses": [{"name": "induction", "options": {"prompts": 8, "period": 4}}],
-            "device": "cpu",
-        }
-    )
-    where: dict[str, Any] = {"run": run, "traces": folder / "traces"}
-    dynamics.collect("damaged", **where)
-    path = folder / "traces/damaged.zarr"
-    steps = Trace(path).steps
-    about = xr.Dataset({"fvu": ("snapshot", np.linspace(1, 0, len(steps)))}, coords={"snapshot": steps})
-    settings = {"method": "chain", "site": "resid_post", "layer": 0, "joint": False, "key": "k"}
-    with writer_lock(path):
-        write_features(path, "made", about, {}, settings)
-    dynamics.analyse("damaged", **where)  # results say which dictionaries there were
-    return where
 
 
 def _put(path: Path, name: str, content: bytes | None) -> None:
@@ -132,7 +98,7 @@ def _unmended(
         for name, way in faults:
             _put(path, name, damaged(files, name, way))
         try:
-            left = [d.variable for d in dynamics.verify("damaged", **where, repair=True) if not d.repaired]
+            left = [d.variable for d in dynamics.verify(NAME, **where, repair=True) if not d.repaired]
         except Exception as error:
             print(f"{faults}: {error!r}")
             yield from faults

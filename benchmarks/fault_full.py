@@ -1,4 +1,4 @@
-"""The disk is full at twenty sizes, while checkpoints, results, features or a report are written.
+"""The disk is full at twenty sizes, while a trace is made, and while checkpoints, results, features or a report are written.
 
 The command must say so and end (``StoppedError``), everything that reads the trace must work, and with room the same command
 goes through; the trace is then file by file what it would have been.
@@ -9,12 +9,11 @@ from __future__ import annotations
 import errno
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.fault_figures import Figures, forked
-from benchmarks.fault_traces import Made, look, snapshot
+from benchmarks.fault_traces import STEPS, Made, snapshot, workplace
 from benchmarks.fault_writes import Change, watched
 
 __all__ = ["run"]
@@ -26,9 +25,10 @@ GROWS = ("open", "mkdir")
 
 def run() -> list[Figures]:
     """Fill, look, make room, go on, compare."""
-    with tempfile.TemporaryDirectory() as folder:
-        made = Made(Path(folder))
+    with workplace() as folder:
+        made = Made(folder)
         return [
+            _full(made, "a new trace", "nothing", made.collect(exclude=STEPS[1:])),
             _full(made, "checkpoints", "collected", made.collect()),
             _full(made, "the first results", "whole", made.analyse),
             _full(made, "results anew", "analysed", made.analyse),
@@ -58,7 +58,7 @@ def _full(made: Made, what: str, stage: str, work: Callable[[Path], object]) -> 
         at = made.copy(stage)
         room = sizes[len(sizes) * number // SIZES]
         stopped = forked(lambda at=at, room=room: _filled(work, at, room))  # type: ignore[misc]
-        seen, again = forked(lambda at=at: look(at)), forked(lambda at=at: work(at))  # type: ignore[misc]
+        seen, again = forked(lambda at=at: made.look(at)), forked(lambda at=at: work(at))  # type: ignore[misc]
         sound = not seen.code and not again.code and snapshot(at) == expected
         survived += sound
         noticed += stopped.code == 1 and "Traceback" not in stopped.said

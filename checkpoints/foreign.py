@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import json
 import math
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ import yaml
 
 from .errors import first_line
 
-__all__ = ["json_lines", "parse_json", "parse_yaml", "read_json", "read_text", "require_plain"]
+__all__ = ["json_lines", "parse_json", "parse_yaml", "read_json", "read_text", "require_plain", "truth_for_number"]
 
 _DEEPEST, _MOST = 64, 1_000_000
 """Of what a person writes into a settings file: levels, and values in all. Aliases of YAML can multiply to any number."""
@@ -89,9 +90,12 @@ def json_lines(text: str) -> tuple[list[tuple[int, Any]], list[str]]:
     return rows, problems
 
 
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML in which a key that occurs twice is an error (of two runs of one name, one would silently not exist), and a value
-    that cannot be made says where it stands."""
+    """YAML in which a key that occurs twice is an error (of two runs of one name, one would silently not exist), so are steps
+    such as 0100 (to base 8: 64) and 1:30 (to base 60: 90), and a value that cannot be made says where it stands."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -104,6 +108,10 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        number = node.tag in _NUMBERS and isinstance(node, yaml.ScalarNode)
+        if number and (":" in node.value or re.match(r"[-+]?0[0-9_]", node.value)):
+            problem = f"{node.value} is no plain number: YAML would read it to another base than 10"
+            raise yaml.MarkedYAMLError(problem=f"{problem}; quote it if it is a text", problem_mark=node.start_mark)
         try:
             return super().construct_object(node, deep)
         except (yaml.YAMLError, RecursionError):
@@ -120,6 +128,25 @@ def parse_yaml(text: str) -> Any:
     """
     with _one_error("YAML"):
         return yaml.load(text, _Loader)
+
+
+def truth_for_number(given: Any, read: Any) -> str | None:
+    """The key of the first true or false that was read as a number, as Python does; None where there is none.
+
+    >>> truth_for_number({"series": {"steps": [0, True]}}, {"series": {"steps": (0, 1)}})
+    'series.steps.1'
+    """
+    if isinstance(given, bool):
+        return None if isinstance(read, bool) or not isinstance(read, int | float) else ""
+    pairs: list[tuple[Any, Any, Any]] = []
+    if isinstance(given, dict) and isinstance(read, dict):
+        pairs = [(key, value, read[key]) for key, value in given.items() if key in read]
+    elif isinstance(given, list | tuple) and isinstance(read, list | tuple):
+        pairs = [(index, *pair) for index, pair in enumerate(zip(given, read, strict=False))]
+    for key, value, below in pairs:
+        if (found := truth_for_number(value, below)) is not None:
+            return f"{key}.{found}".rstrip(".")
+    return None
 
 
 def require_plain(value: Any) -> None:

@@ -96,6 +96,8 @@ def compare_headers(reference: dict[str, TensorInfo], other: dict[str, TensorInf
             problems.append(f"{name!r} is unexpected")
         elif reference[name].shape != other[name].shape:
             problems.append(f"{name!r} has shape {other[name].shape}, not {reference[name].shape}")
+        elif reference[name].floating != other[name].floating:
+            problems.append(f"{name!r} holds {other[name].dtype}, not {reference[name].dtype}")
     return problems
 
 
@@ -145,7 +147,8 @@ class ResidentModel:
         """Make ``prepared`` the resident weights.
 
         Raises:
-            CheckpointError: when a tensor is missing, unexpected, of another shape, or the config cannot be read.
+            CheckpointError: when a tensor is missing, unexpected, of another shape, not of real numbers where the model's
+                are, or the config cannot be read.
         """
         import torch
 
@@ -160,12 +163,14 @@ class ResidentModel:
         self._model = None  # release the old weights before the new ones are built
         dtype = getattr(torch, self._dtype)
         if self._build is not None:
-            self._model = _built(prepared, self._build, dtype, self._device)
+            model = _built(prepared, self._build, dtype, self._device)
         else:
             assert config is not None
             kind = model_class(config, prepared.folder, prepared.tensors)
             build = _from_tensors if prepared.native else _from_config
-            self._model = build(kind, prepared, config, dtype, self._device)
+            model = build(kind, prepared, config, dtype, self._device)
+        _require_real(model, prepared)
+        self._model = model
         self._config = identity
         self._names = _proved_names(self._model, prepared.tensors)
         self.rebuilt += 1
@@ -184,7 +189,7 @@ class ResidentModel:
         shared: dict[int, torch.Tensor] = {}
         for source, target in self._names.items():
             value = prepared.tensors[source]
-            if value.shape != state[target].shape:
+            if value.shape != state[target].shape or value.is_floating_point() != state[target].is_floating_point():
                 return False
             # a tied weight may be stored under two names, and then only counts as tied where both are equal
             first = shared.setdefault(state[target].data_ptr(), value)
@@ -324,6 +329,27 @@ def _fill(model: torch.nn.Module, prepared: Prepared) -> None:
     with torch.no_grad():
         for name, tensor in given.items():
             state[name].copy_(tensor)
+
+
+def _require_real(model: torch.nn.Module, prepared: Prepared) -> None:
+    """Refuse integers, truth values and complex numbers for weights, which a copy would turn into real numbers silently.
+
+    Raises:
+        CheckpointError: with the tensors: they are quantised, and what they stand for is written elsewhere, or are damaged.
+    """
+    state, prefix = model.state_dict(), getattr(model, "base_model_prefix", "")
+    wrong = []
+    for name, tensor in prepared.tensors.items():
+        if not tensor.is_floating_point() and (name in state or not IGNORED.search(name)):
+            target = _place(name, state, prefix)
+            if target is None or state[target].is_floating_point():
+                wrong.append(f"{name} ({str(tensor.dtype).removeprefix('torch.')})")
+    if wrong:
+        raise CheckpointError(
+            f"{prepared.folder} holds weights that are no real numbers: {', '.join(wrong[:3])}{', ...' if wrong[3:] else ''}",
+            expected="weights in float32, float16, bfloat16 or float64",
+            remedy="save the weights as they were before they were quantised",
+        )
 
 
 def _incomplete(folder: Path, missing: list[str], unexpected: list[str], wrong: list[str]) -> CheckpointError:

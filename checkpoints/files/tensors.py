@@ -16,6 +16,15 @@ class TensorInfo(NamedTuple):
     shape: tuple[int, ...]
     dtype: str
 
+    @property
+    def floating(self) -> bool:
+        """Whether its numbers are real ones, of whatever precision.
+
+        >>> [TensorInfo((1,), dtype).floating for dtype in ("BF16", "float32", "F8_E4M3", "I8", "C64", "bool")]
+        [True, True, True, False, False, False]
+        """
+        return self.dtype.removeprefix("torch.").upper().startswith(("F", "BF"))
+
 
 def refused(file: Path, what: str) -> CheckpointError:
     """The error for a pickle that would do more than hold tensors."""

@@ -32,7 +32,7 @@ def preflight(series: Series, checkpoints: Sequence[Checkpoint]) -> dict[Checkpo
             bad[checkpoint] = error.observed
         else:
             if header is not None:
-                text = json.dumps(sorted((k, v.shape) for k, v in header.items()))
+                text = json.dumps(sorted((k, v.shape, v.floating) for k, v in header.items()))
                 found[checkpoint] = form = hashlib.sha256(text.encode()).hexdigest()
                 forms.setdefault(form, header)
     if not found:

@@ -134,9 +134,11 @@ def write_checkpoint(
     try:
         # the model's own names, each tied weight once: files of one series may name and repeat them differently
         found = sketch(dict(model.named_parameters()))
+        with np.errstate(over="ignore"):
+            norm = np.float32(found.norm)  # of huge weights: inf
         about = {
             "sketch": found.values,
-            "norm": np.float32(found.norm),
+            "norm": norm,
             "nonfinite": np.int32(min(found.nonfinite, np.iinfo(np.int32).max)),
         }
         writer.write(index, WEIGHTS, {name: np.asarray(value) for name, value in about.items()})

@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from checkpoints.errors import UserError
 from checkpoints.paths import StrPath
 
 from ..runs.config import Run
 from ..runs.lookup import requested
 from ..runs.schedule import scheduled
-from ..store import Trace, writer_lock
+from ..store import Trace
 from ..store.journal import read_journal
-from ..store.lock import doing_now
+from ..store.lock import doing_now, is_locked
 from ..store.paths import trace_path
 
 __all__ = ["RunStatus", "status"]
@@ -73,7 +72,7 @@ def status(name: str, *, runs: StrPath | None = None, traces: StrPath = "traces"
     times = [e["seconds"] for e in events if e.get("event") == "complete"][-50:]
     each = float(np.median(times)) if times else None
     left = len(steps.get("pending", ()))
-    collecting = path.with_name(path.name + ".owner").exists() and _locked(path)
+    collecting = is_locked(path)
     return RunStatus(
         trace=path,
         steps=steps,
@@ -89,11 +88,3 @@ def status(name: str, *, runs: StrPath | None = None, traces: StrPath = "traces"
         collecting=collecting,
         doing=doing_now(path) if collecting else "",
     )
-
-
-def _locked(path: Path) -> bool:
-    try:
-        with writer_lock(path):
-            return False
-    except UserError:
-        return True

@@ -95,6 +95,10 @@ def verify(
         if again := sorted(results & {entry.name for entry in run.analyses}):
             analyse(name, again, traces=traces, run=run, reporter=reporter)
     left = {(damage.step, damage.variable) for damage in trace_damage(path)}
+    if foreign := sorted(name for _, name in left if name.split("/")[0] == RESULTS):
+        reporter.say(
+            f"{', '.join(foreign)} in {path}: no analysis of the run writes this; delete it if nobody needs it"
+        )
     return [replace(d, repaired=(d.step, d.variable) not in left and d.step not in failed) for d in found]
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from checkpoints.errors import UserError, nearest, short
-from checkpoints.foreign import parse_yaml, read_text, require_plain
+from checkpoints.foreign import parse_yaml, read_text, require_plain, truth_for_number
 from checkpoints.hub import HubConfig
 from checkpoints.local import FolderConfig
 from checkpoints.organism.curriculum import OrganismConfig
@@ -184,10 +184,10 @@ def check_name(name: str) -> None:
     """Refuse what cannot be a file's name.
 
     Raises:
-        UserError: for separators, a leading dot, nothing at all.
+        UserError: for separators, a leading dot, signs that do not print, nothing at all.
     """
     as_text(name, "name")
-    if "/" in name or "\\" in name or name.startswith(".") or not name.strip():
+    if "/" in name or "\\" in name or name.startswith(".") or not name.strip() or not name.isprintable():
         raise UserError(
             f"{short(name)!r} cannot name a run",
             expected="a name that is also a file's name, such as my-run",
@@ -228,7 +228,9 @@ def _read(file: StrPath | None) -> tuple[Path, Mapping[str, Any]]:
         raise UserError(
             f"the runs file {file} cannot be read: {getattr(error, 'strerror', None) or error}",
             expected="a YAML file in UTF-8",
-            remedy="run the command where runs.yaml is, or name the file with --runs",
+            remedy="run the command where runs.yaml is, or name the file with --runs"
+            if file == DEFAULT_RUNS_FILE
+            else "name a runs file with --runs",
         ) from error
     try:
         content = parse_yaml(text)
@@ -266,6 +268,12 @@ def _parse(name: str, body: Any, file: Path) -> Run:
         )
     try:
         run = Run.model_validate(body)
+        if (truth := truth_for_number(body, run.model_dump())) is not None:
+            raise UserError(
+                f"run {name!r} in {file} says true or false for {truth!r}",
+                expected="a number",
+                remedy="write the number; YAML reads yes and on as true, no and off as false",
+            )
     except ValidationError as error:
         lines = [_explain(problem, body) for problem in error.errors()]
         raise UserError(

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from checkpoints.errors import UserError, nearest
+from checkpoints.foreign import truth_for_number
 
 from ..analysis.base import Analysis, AnalysisOptions, Request
 from ..measurements import Activations, Answers, Measurement
@@ -82,7 +83,14 @@ def find_analysis(name: str, options: Mapping[str, Any] | None = None) -> tuple[
             remedy="class Options(da.AnalysisOptions): prompts: int = 8",
         )
     try:
-        return analysis, analysis.options.model_validate(dict(options or {}))
+        made = analysis.options.model_validate(dict(options or {}))
+        if (truth := truth_for_number(dict(options or {}), made.model_dump())) is not None:
+            raise UserError(
+                f"analysis {name!r}: option {truth!r} is true or false",
+                expected="a number",
+                remedy="write the number; YAML reads yes and on as true, no and off as false",
+            )
+        return analysis, made
     except ValidationError as error:
         problem = error.errors()[0]
         key = ".".join(map(str, problem["loc"]))

@@ -18,7 +18,7 @@ from checkpoints.series import Checkpoint
 
 from ..names import CHECKPOINT
 from .declaration import FORMAT, FORMAT_VERSION, TraceDeclaration, chunk_shape
-from .derived import DERIVED, aside
+from .derived import DERIVED, aside, clear_aside
 from .manifest import MANIFEST, collected_metadata, consolidated, files_in, rewrite
 from .variable import Variable
 
@@ -40,7 +40,7 @@ def create_trace(path: Path, declaration: TraceDeclaration) -> None:
     """
     partial = aside(path)
     try:
-        shutil.rmtree(partial, ignore_errors=True)
+        clear_aside(path)
         partial.mkdir(parents=True)
         _fill(partial, declaration)
         os.replace(partial, path)

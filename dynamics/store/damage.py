@@ -7,6 +7,7 @@ metadata, does not.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +97,8 @@ def trace_damage(path: Path) -> list[Damage]:
     found += _checkpoint_damage(path, root, steps, slabs, sealed)
     for kind in DERIVED:
         if not (path / kind).is_dir():  # it may be deleted at any time
+            if os.path.lexists(path / kind):
+                found.append(Damage(None, kind, "it is a file, or a link to nothing"))
             continue
         if kind in nodes and nodes[kind] != _metadata(metadata_of, path / kind):
             found.append(Damage(None, f"{kind}/zarr.json", "it is missing, or is not what was written"))

@@ -17,13 +17,14 @@ from typing import Any
 
 import zarr
 
+from checkpoints.errors import UserError
 from checkpoints.paths import replace_text
 
 from ..names import CHECKPOINT
 from .declaration import FEATURES
 from .manifest import collected_metadata, consolidated, files_in, intact, rewrite, sealed_files
 
-__all__ = ["DERIVED", "RESULTS", "aside", "consolidate", "put_derived", "sweep_derived", "whole"]
+__all__ = ["DERIVED", "RESULTS", "aside", "clear_aside", "consolidate", "put_derived", "sweep_derived", "whole"]
 
 RESULTS = "results"
 DERIVED = (RESULTS, FEATURES)
@@ -39,6 +40,14 @@ def aside(trace: Path) -> Path:
     return trace.with_name(trace.name + ".partial")
 
 
+def clear_aside(trace: Path) -> None:
+    """Remove what is left of what was written aside; a link or a pipe of that name goes, and what it points to stays."""
+    left = aside(trace)
+    if os.path.lexists(left) and (left.is_symlink() or not left.is_dir()):
+        left.unlink()
+    shutil.rmtree(left, ignore_errors=True)  # after a failure threads of zarr may still be at work in it
+
+
 def put_derived(trace: Path, place: str, fill: Callable[[zarr.Group], None]) -> None:
     """Put a group into a trace, instead of the one that is there; the caller holds the trace's lock.
 
@@ -50,11 +59,18 @@ def put_derived(trace: Path, place: str, fill: Callable[[zarr.Group], None]) -> 
         fill: writes the group.
 
     Raises:
+        UserError: when something else than a folder has the name of where it belongs.
         OSError: when it cannot be written; what was there stays.
     """
-    if aside(trace).exists():
+    if os.path.lexists(aside(trace)):
         sweep_derived(trace)
     final, new, old = trace / place, aside(trace) / "new", aside(trace) / "old" / place
+    if os.path.lexists(final.parent) and not final.parent.is_dir():
+        raise UserError(
+            f"{final.parent} is a file, or a link to nothing",
+            expected="a folder that this program made, or nothing of that name",
+            remedy="delete or rename it, then run the same command again",
+        )
     try:
         old.parent.mkdir(parents=True, exist_ok=True)
         group = zarr.open_group(new, mode="w", zarr_format=3)
@@ -73,11 +89,13 @@ def put_derived(trace: Path, place: str, fill: Callable[[zarr.Group], None]) -> 
 def sweep_derived(trace: Path) -> None:
     """Put back or remove what a killed writer left, and list what is there; the caller holds the trace's lock."""
     left = aside(trace)
+    if left.is_symlink() or not left.is_dir():
+        clear_aside(trace)
     for old in (left / "old").glob("*/*"):
         if not (place := trace / old.relative_to(left / "old")).exists():
             os.replace(old, place)
     consolidate(trace)
-    shutil.rmtree(left, ignore_errors=True)  # after a failure threads of zarr may still be at work in it
+    clear_aside(trace)
 
 
 def consolidate(trace: Path, *, without: str = "") -> None:

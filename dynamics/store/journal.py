@@ -5,6 +5,7 @@ It is kept out of the store, so that two traces of the same weights are the same
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -24,7 +25,10 @@ def journal_file(trace: Path) -> Path:
 def write_journal(trace: Path, event: str, **content: Any) -> None:
     """Append one event."""
     line = {"time": round(time.time(), 3), "pid": os.getpid(), "event": event, **content}
-    with journal_file(trace).open("a+b") as stream:
+    file = journal_file(trace)
+    if file.exists() and not file.is_file():
+        raise OSError(errno.EINVAL, "it is a folder, a pipe or a device, not a journal", str(file))
+    with file.open("a+b") as stream:
         if stream.tell():  # at its end
             stream.seek(-1, os.SEEK_END)
             if stream.read() != b"\n":  # a killed process cut its line off
@@ -37,6 +41,8 @@ def read_journal(trace: Path) -> list[dict[str, Any]]:
 
     Of a ``complete`` checkpoint ``seconds`` is a number; of a ``round`` ``purposes`` is a mapping from steps to texts.
     """
+    if not journal_file(trace).is_file():  # a pipe would be waited for
+        return []
     try:
         rows, _ = json_lines(journal_file(trace).read_bytes().decode("utf-8", "replace"))
     except OSError:

@@ -20,7 +20,7 @@ from ..names import Status
 from .attributes import check_attributes
 from .create import create_trace, grow_trace, put_attributes
 from .declaration import FEATURES, FORMAT, FORMAT_VERSION, TraceDeclaration, require_declared
-from .derived import aside, sweep_derived
+from .derived import aside, clear_aside, sweep_derived
 from .manifest import (
     FLAGS,
     MANIFEST,
@@ -113,7 +113,7 @@ def discard_unused(path: Path, declaration: TraceDeclaration) -> None:
         return
     if any(measured):
         return
-    shutil.rmtree(aside(path), ignore_errors=True)
+    clear_aside(path)
     os.replace(path, aside(path))  # half deleted, it would be no trace
     shutil.rmtree(aside(path), ignore_errors=True)
 

@@ -215,6 +215,41 @@ def test_a_tensor_that_does_not_fit_is_named(tmp_path: Path, damage: Any, messag
     assert_same(resident.install(prepare(good)), good)  # the series goes on
 
 
+UNREAL = [torch.int8, torch.uint8, torch.int32, torch.int64, torch.bool, torch.complex64]
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first load", "in place"])
+@pytest.mark.parametrize("dtype", UNREAL, ids=str)
+@pytest.mark.parametrize("name", ["gpt_neox.layers.1.mlp.dense_h_to_4h.weight", "gpt_neox.final_layer_norm.bias"])
+def test_weights_that_are_no_real_numbers_are_refused_and_not_cast(
+    tmp_path: Path, dtype: torch.dtype, name: str, first: bool
+) -> None:
+    def cast(tensors: dict[str, torch.Tensor]) -> None:
+        tensors[name] = tensors[name].to(dtype)
+
+    good, bad = saved(tmp_path / "good", seed=1), edit(saved(tmp_path / "bad", seed=2), cast)
+    resident = ResidentModel()
+    if not first:
+        resident.install(prepare(good))
+    with pytest.raises(CheckpointError, match="holds weights that are no real numbers") as refused:
+        resident.install(prepare(bad))
+    assert f"{name} ({str(dtype).removeprefix('torch.')})" in str(refused.value)
+    assert_same(resident.install(prepare(good)), good)
+    assert any(name in problem for problem in compare_headers(header(good), header(bad)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn], ids=str)
+def test_weights_of_any_precision_are_real_numbers(tmp_path: Path, dtype: torch.dtype) -> None:
+    def cast(tensors: dict[str, torch.Tensor]) -> None:
+        tensors[name] = tensors[name].to(dtype)
+
+    name = "gpt_neox.layers.1.mlp.dense_h_to_4h.weight"
+    good, other = saved(tmp_path / "good", seed=1), edit(saved(tmp_path / "other", seed=2), cast)
+    assert compare_headers(header(good), header(other)) == []
+    model = ResidentModel().install(prepare(other))
+    assert torch.equal(model.state_dict()[name], read_tensors(other)[0][name].float())
+
+
 def test_many_missing_tensors_are_counted_and_some_named(tmp_path: Path) -> None:
     def few(tensors: dict[str, torch.Tensor]) -> None:
         for name in sorted(tensors)[5:]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from checkpoints import UserError
-from checkpoints.foreign import read_json, read_text, require_plain
+from checkpoints.foreign import parse_yaml, read_json, read_text, require_plain
 from checkpoints.paths import absolute, as_number, as_path, as_text, beside
-from dynamics.runs.config import load_runs
+from dynamics.runs.config import check_name, load_runs
+from dynamics.runs.plan import find_analysis
 
 BASE = "r:\n  series: {kind: folder, path: ./s}\n  analyses: [induction]\n"
 
@@ -31,6 +33,13 @@ BASE = "r:\n  series: {kind: folder, path: ./s}\n  analyses: [induction]\n"
         ("  probes: {p: {file: ~no-such-user/x}}\n", "in run 'r' of"),
         (f"  probes: {{p: {{file: {'a' * 5000}}}}}\n", "cannot be a path: File name too long"),
         (f"  dictionaries: {{main: {{corpus: {{kind: text, file: {'a' * 300}}}}}}}\n", "cannot be a path"),
+        ("  exclude: [0010, 0100]\n", "0010 is no plain number: YAML would read it to another base"),
+        ("  checkpoints: 1:30\n", "1:30 is no plain number"),
+        ("  checkpoints: +012\n", "012 is no plain number"),
+        ("  checkpoints: 1:30.5\n", "1:30.5 is no plain number"),
+        ("  exclude: [0, true]\n", r"says true or false for 'exclude\.1'"),
+        ("  batch_tokens: on\n", "says true or false for 'batch_tokens'"),
+        ("  dictionaries: {main: {seed: no, corpus: {kind: probes}}}\n", r"true or false for 'dictionaries\.main\.seed'"),
     ],
     ids=lambda text: text[:24].strip(),
 )  # fmt: skip
@@ -83,3 +92,29 @@ def test_a_text_can_be_written() -> None:
     assert as_text("日本", "name") == "日本"
     with pytest.raises(UserError, match="`name` is"):
         as_text("\udcff", "name")
+
+
+@pytest.mark.parametrize("text", ["1_000", "1000", "'0100'", "0", "0x10", "-5", "0.5", "00:30:aa", "1e3"])
+def test_plain_numbers_and_texts_are_read_as_before(text: str) -> None:
+    assert parse_yaml(f"a: {text}") == yaml.safe_load(f"a: {text}")
+
+
+def test_true_or_false_for_a_number_of_an_analysis_is_refused() -> None:
+    with pytest.raises(UserError, match="option 'seed' is true or false"):
+        find_analysis("induction", {"seed": True})
+    assert find_analysis("induction", {"seed": 9})[1].model_dump()["seed"] == 9
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\x1b[31mb", "\u202eenim", "a\u200bb", "a\tb", "a\x7f", "\u2028"])
+def test_a_name_with_signs_that_do_not_print_names_no_run(name: str) -> None:
+    with pytest.raises(UserError, match="cannot name a run"):
+        check_name(name)
+    check_name("größe-日本.1 b")
+
+
+def test_the_remedy_for_a_runs_file_that_was_named_is_another_one(tmp_path: Path) -> None:
+    for name in ("none", "folder"):
+        (tmp_path / "folder").mkdir(exist_ok=True)
+        with pytest.raises(UserError, match="cannot be read") as refused:
+            load_runs(tmp_path / name)
+        assert refused.value.remedy == "name a runs file with --runs"
