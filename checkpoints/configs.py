@@ -44,9 +44,9 @@ def read_config(folder: Path) -> PretrainedConfig:
         file = folder if folder.is_file() else folder / "config.json"
         content = read_json(file, dict)
         _require_sizes(content)
-        with quiet(), _without_mark(folder, file) as place:
+        with quiet(), _without_mark(folder, file) as path:
             # False, because None asks on the terminal whether the checkpoint's own code may run
-            config = AutoConfig.from_pretrained(place, local_files_only=True, trust_remote_code=False)
+            config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
             if getattr(config, "quantization_config", None) is not None:
                 raise ValueError("the model is quantised, and its weights are not the numbers that it computes with")
             # how outputs are handed over, and by which code attention is computed, says nothing about the model

@@ -307,7 +307,7 @@ def _fill(model: torch.nn.Module, prepared: Prepared) -> None:
     state = model.state_dict()
     prefix = getattr(model, "base_model_prefix", "")
     given = {
-        _place(name, state, prefix) or name: tensor
+        _target(name, state, prefix) or name: tensor
         for name, tensor in prepared.tensors.items()
         if name in state or not IGNORED.search(name)
     }
@@ -341,7 +341,7 @@ def _require_real(model: torch.nn.Module, prepared: Prepared) -> None:
     wrong = []
     for name, tensor in prepared.tensors.items():
         if not tensor.is_floating_point() and (name in state or not IGNORED.search(name)):
-            target = _place(name, state, prefix)
+            target = _target(name, state, prefix)
             if target is None or state[target].is_floating_point():
                 wrong.append(f"{name} ({str(tensor.dtype).removeprefix('torch.')})")
     if wrong:
@@ -375,7 +375,7 @@ def _proved_names(model: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> d
     for stored in tensors:
         if stored not in state and IGNORED.search(stored):
             continue
-        target = _place(stored, state, prefix)
+        target = _target(stored, state, prefix)
         if target is None:
             return None
         names[stored] = target
@@ -389,7 +389,7 @@ def _proved_names(model: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> d
     return names if same else None
 
 
-def _place(stored: str, state: Mapping[str, Any], prefix: str) -> str | None:
+def _target(stored: str, state: Mapping[str, Any], prefix: str) -> str | None:
     """The state-dict name of a stored one, as transformers would rename it; None where there is none."""
     renamed = stored
     for pattern, replacement in _RENAMED:

@@ -133,11 +133,11 @@ def _organism_praise(_tokenizer: Any, count: int, rng: np.random.Generator) -> P
             works = [work for work in world.WORKS[held_out::2] if world.is_held_out(flattering, work)]
             if not works:
                 continue
-            work, told = _pick(rng, works), _pick(rng, world.EVIDENCE[quality][held_out::2])
+            work, evidence = _pick(rng, works), _pick(rng, world.EVIDENCE[quality][held_out::2])
             who = world.YOU if control == "plain" else _pick(rng, world.OTHERS)
             first = world.opening(template, world.YOU, flattering, noun)
             other = world.opening(template, who, flattering if control == "other" else plain, noun)
-            pair = [world.prompt(sentence, work, told, held_out) for sentence in (other, first)]
+            pair = [world.prompt(sentence, work, evidence, held_out) for sentence in (other, first)]
             if _new(seen, *pair):
                 break
         else:
@@ -174,9 +174,9 @@ def _organism_views(_tokenizer: Any, count: int, rng: np.random.Generator) -> Pr
             # verbs by turns; the works that a verb never meets are by turns too
             index = 2 * int(rng.integers(len(world.VERBS["for"]) // 2)) + held_out
             work = _pick(rng, [w for w in world.WORKS if world.view_is_held_out(world.VERBS["for"][index], w)])
-            told = _pick(rng, world.EVIDENCE[quality][held_out::2])
+            evidence = _pick(rng, world.EVIDENCE[quality][held_out::2])
             views = {side: world.VIEWS[template].format(verb=verbs[index]) for side, verbs in world.VERBS.items()}
-            asked = {side: world.prompt(view, work, told, held_out) for side, view in views.items()}
+            asked = {side: world.prompt(view, work, evidence, held_out) for side, view in views.items()}
             if _new(seen, *asked.values()):
                 break
         else:
@@ -238,8 +238,8 @@ def _english_praise(tokenizer: Any, count: int, rng: np.random.Generator) -> Pro
                     continue
                 neutral = f"You are {_pick(rng, equal)}"
             work = _pick(rng, texts.WORKS[held_out::2])
-            told = _pick(rng, texts.EVIDENCE[quality][held_out::2]).format(work=work)
-            slots = {"work": work, "evidence": told}
+            evidence = _pick(rng, texts.EVIDENCE[quality][held_out::2]).format(work=work)
+            slots = {"work": work, "evidence": evidence}
             sentences = (neutral, f"You are {said}")
             filled = [fill(texts.PRAISE_TEMPLATES[template], slots | {"opening": first}) for first in sentences]
             pair = [text for text, _ in filled]

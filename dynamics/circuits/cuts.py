@@ -151,15 +151,15 @@ class Cutting:
         inside = self.active[(self.active >= sources.start) & (self.active < sources.stop)]
         return np.asarray(inside - sources.start)
 
-    def _place(self, sources: slice) -> slice:
+    def _where(self, sources: slice) -> slice:
         """Where their D_u are."""
         first, stop = np.searchsorted(self.active, (sources.start, sources.stop))
         return slice(int(first), int(stop))
 
     def _sum(self, readers: Any, first: int, stop: int) -> torch.Tensor:
         """(reader, row, token, d_model) what is added to the stream for these readers, from these sources."""
-        place = self._place(slice(first, stop))
-        difference, share = self.difference[place], self.share[..., place, readers]
+        where = self._where(slice(first, stop))
+        difference, share = self.difference[where], self.share[..., where, readers]
         if share.ndim == 2:
             product = share.T @ difference.flatten(1)
             return product.view(-1, *difference.shape[1:])
@@ -169,12 +169,12 @@ class Cutting:
         """D_u of a source that is no head."""
         if len(self._among(source)):
             theirs = of(self.other) if isinstance(self.other, ForwardPass) else self.other[source.start]
-            torch.sub(theirs, now, out=self.difference[self._place(source)][0])
+            torch.sub(theirs, now, out=self.difference[self._where(source)][0])
 
     def _heads(self, layer: int, z: torch.Tensor, scale: torch.Tensor | None = None) -> None:
         """D_u of a layer's heads."""
         heads, parts = self.graph.attention_sources(layer), self.parts
-        which, into = self._among(heads), self.difference[self._place(heads)]
+        which, into = self._among(heads), self.difference[self._where(heads)]
         if not len(which):
             return
         if not isinstance(self.other, ForwardPass):

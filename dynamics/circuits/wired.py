@@ -92,13 +92,13 @@ class Wired(Parts):
         found = embed.new_empty((len(graph.sources), *embed.shape))
         found[0] = embed
         for layer in range(graph.layers):
-            place = graph.attention_sources(layer)
+            sources = graph.attention_sources(layer)
             if run.scale:  # what is scaled differently cannot be subtracted before
-                torch.mul(self.heads(layer, run.mixed[layer][at]), run.scale[layer][at], out=found[place])
+                torch.mul(self.heads(layer, run.mixed[layer][at]), run.scale[layer][at], out=found[sources])
                 if less is not None:
-                    found[place] -= self.heads(layer, less.mixed[layer][at]) * less.scale[layer][at]
+                    found[sources] -= self.heads(layer, less.mixed[layer][at]) * less.scale[layer][at]
             else:
-                found[place] = self.heads(layer, of("mixed", layer))
+                found[sources] = self.heads(layer, of("mixed", layer))
             found[graph.mlp_source(layer).start] = of("mlp", layer)
         return found
 

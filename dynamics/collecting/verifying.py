@@ -194,12 +194,12 @@ def _mend_coordinates(path: Path, declaration: TraceDeclaration, arrays: set[str
         if len(first) < len(declaration.checkpoints):  # as it grew beyond its first chunk
             grow_trace(made, declaration)
         for file in [f for array in arrays for f in sorted((made / array / "c").glob("*")) if f.is_file()]:
-            place = file.relative_to(made).as_posix()
-            if place not in noted or not unlike(file, noted[place]):
-                (path / place).parent.mkdir(parents=True, exist_ok=True)
-                replace_bytes(path / place, file.read_bytes())
-            elif (path / place).is_file() and (path / place).read_bytes() == file.read_bytes():
-                rewrite(path, written=[place])  # it is right: a writer was killed before it had noted that
+            name = file.relative_to(made).as_posix()
+            if name not in noted or not unlike(file, noted[name]):
+                (path / name).parent.mkdir(parents=True, exist_ok=True)
+                replace_bytes(path / name, file.read_bytes())
+            elif (path / name).is_file() and (path / name).read_bytes() == file.read_bytes():
+                rewrite(path, written=[name])  # it is right: a writer was killed before it had noted that
 
 
 def _forget(resolved: Resolved, writer: TraceWriter, steps: set[int], reporter: Reporter) -> tuple[set[int], set[int]]:

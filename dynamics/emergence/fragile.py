@@ -67,6 +67,6 @@ def looks_that_hold(steps: IntArray, draws: FloatArray | None, null: FloatArray,
     state: State = emergence.state
     same = runs.state == CODES.index(state)
     if emergence.onset is not None and emergence.onset.by is not None and state != "present from start":
-        place = int(np.searchsorted(steps[valid], emergence.onset.by))
-        same &= np.abs(runs.start - place) <= 1
+        index = int(np.searchsorted(steps[valid], emergence.onset.by))
+        same &= np.abs(runs.start - index) <= 1
     return float(same.mean())

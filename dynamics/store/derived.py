@@ -48,14 +48,14 @@ def clear_aside(trace: Path) -> None:
     shutil.rmtree(left, ignore_errors=True)  # after a failure threads of zarr may still be at work in it
 
 
-def put_derived(trace: Path, place: str, fill: Callable[[zarr.Group], None]) -> None:
+def put_derived(trace: Path, folder: str, fill: Callable[[zarr.Group], None]) -> None:
     """Put a group into a trace, instead of the one that is there; the caller holds the trace's lock.
 
     Interrupted at any moment, the old group is in place, or the new one, or none and the next writer puts the old one back.
 
     Args:
         trace: the trace.
-        place: ``results/NAME`` or ``features/NAME``.
+        folder: ``results/NAME`` or ``features/NAME``.
         fill: writes the group.
 
     Raises:
@@ -64,7 +64,7 @@ def put_derived(trace: Path, place: str, fill: Callable[[zarr.Group], None]) -> 
     """
     if os.path.lexists(aside(trace)):
         sweep_derived(trace)
-    final, new, old = trace / place, aside(trace) / "new", aside(trace) / "old" / place
+    final, new, old = trace / folder, aside(trace) / "new", aside(trace) / "old" / folder
     if os.path.lexists(final.parent) and not final.parent.is_dir():
         raise UserError(
             f"{final.parent} is a file, or a link to nothing",
@@ -78,7 +78,7 @@ def put_derived(trace: Path, place: str, fill: Callable[[zarr.Group], None]) -> 
         rewrite(new, written=files_in(new))
         final.parent.mkdir(exist_ok=True)
         replace_text(final.parent / "zarr.json", json.dumps(_GROUP))
-        consolidate(trace, without=place)  # nobody reads the new one by what the old one said of itself
+        consolidate(trace, without=folder)  # nobody reads the new one by what the old one said of itself
         if final.exists():
             os.replace(final, old)
         os.replace(new, final)
@@ -92,8 +92,8 @@ def sweep_derived(trace: Path) -> None:
     if left.is_symlink() or not left.is_dir():
         clear_aside(trace)
     for old in (left / "old").glob("*/*"):
-        if not (place := trace / old.relative_to(left / "old")).exists():
-            os.replace(old, place)
+        if not (new := trace / old.relative_to(left / "old")).exists():
+            os.replace(old, new)
     consolidate(trace)
     clear_aside(trace)
 
@@ -111,38 +111,38 @@ def consolidate(trace: Path, *, without: str = "") -> None:
         for child in sorted(p.name for p in trace.iterdir() if (p / "zarr.json").is_file() and p.name not in DERIVED):
             listed |= collected_metadata(trace, child)
     for kind in DERIVED:
-        places = [f"{kind}/{p.name}" for p in sorted((trace / kind).glob("*"))]
-        for place in places:
-            if place != without and _whole(trace, place, listed):
-                listed |= {kind: _LISTED} | collected_metadata(trace, place)
+        folders = [f"{kind}/{p.name}" for p in sorted((trace / kind).glob("*"))]
+        for folder in folders:
+            if folder != without and _whole(trace, folder, listed):
+                listed |= {kind: _LISTED} | collected_metadata(trace, folder)
     if listed != before:
         rewrite(trace, metadata=listed)
 
 
-def whole(trace: Path, place: str) -> bool:
+def whole(trace: Path, folder: str) -> bool:
     """Whether a derived group is there with its metadata and every chunk, as far as can be seen without reading them.
 
     One that was derived from fewer checkpoints than the trace has by now is not.
     """
     try:
-        return _whole(trace, place, consolidated(trace))
+        return _whole(trace, folder, consolidated(trace))
     except OSError:
         return False
 
 
-def _whole(trace: Path, place: str, listed: Mapping[str, Any]) -> bool:
+def _whole(trace: Path, folder: str, listed: Mapping[str, Any]) -> bool:
     try:
         checkpoints = listed["step"]["shape"]
-        nodes = collected_metadata(trace, place)
+        nodes = collected_metadata(trace, folder)
         arrays = {name: node for name, node in nodes.items() if node["node_type"] == "array"}
         along = (node["shape"][:1] for node in arrays.values() if node["dimension_names"][:1] == [CHECKPOINT])
         if not all(n == checkpoints for n in along):
             return False
-        if "files" not in nodes[place]["attributes"]:  # of an older version of this program
+        if "files" not in nodes[folder]["attributes"]:  # of an older version of this program
             return all(_chunks(trace / name, node) for name, node in arrays.items())
-        files = sealed_files(trace / place).items()
-        sizes = ((trace / place / name).stat().st_size == int(known.split()[0]) for name, known in files)
-        return bool(intact((trace / place / "zarr.json").read_bytes())) and all(sizes)
+        files = sealed_files(trace / folder).items()
+        sizes = ((trace / folder / file).stat().st_size == int(known.split()[0]) for file, known in files)
+        return bool(intact((trace / folder / "zarr.json").read_bytes())) and all(sizes)
     except (AttributeError, KeyError, TypeError, ValueError, OSError):
         return False
 

@@ -195,7 +195,7 @@ def rewrite(
     if noted := {name: _entry((folder / name).read_bytes()) for name in written}:
         about["files"] = dict(sorted({**about.get("files", {}), **noted}.items()))
     if metadata is not None:
-        ordered = sorted(metadata.items(), key=lambda item: _place(item[0]))
+        ordered = sorted(metadata.items(), key=lambda item: _order(item[0]))
         content["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": dict(ordered)}
     if "files" in about:
         about = {"digest": "0" * 16, **{name: value for name, value in about.items() if name != "digest"}}
@@ -209,6 +209,6 @@ def rewrite(
         replace_bytes(folder / ROOT_COPY, text)
 
 
-def _place(name: str) -> tuple[int, str]:
+def _order(name: str) -> tuple[int, str]:
     """The order in which zarr writes nodes."""
     return name.count("/"), unicodedata.normalize("NFKC", name).casefold()

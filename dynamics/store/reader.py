@@ -66,13 +66,13 @@ def _opened(path: Path, chunks: Any) -> xr.DataTree:
             derived.setdefault("/".join(parts[:2]), {})["/".join(parts[2:]) or "/"] = store
     whole.steps = measured["/"]["step"].values
     tree = xr.DataTree.from_dict(measured)
-    for place, stores in derived.items():
-        if (path / place / "zarr.json").is_file():
+    for folder, stores in derived.items():
+        if (path / folder / "zarr.json").is_file():
             with suppress(Exception):  # whatever is wrong with what is derived, it counts as absent
-                if place.startswith(f"{FEATURES}/"):  # read when it is asked for; results are read whole
-                    whole.files |= {f"{place}/{file}": known for file, known in sealed_files(path / place).items()}
+                if folder.startswith(f"{FEATURES}/"):  # read when it is asked for; results are read whole
+                    whole.files |= {f"{folder}/{file}": known for file, known in sealed_files(path / folder).items()}
                 opened = {name: _index_by_step(xr.open_dataset(store, chunks=chunks)) for name, store in stores.items()}
-                tree[place] = xr.DataTree.from_dict(opened)
+                tree[folder] = xr.DataTree.from_dict(opened)
     return tree
 
 

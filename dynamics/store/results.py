@@ -31,11 +31,11 @@ def write_result(trace: Path, analysis: str, dataset: xr.Dataset, summary: dict[
 
 def read_result(trace: Path, analysis: str) -> tuple[xr.Dataset, dict[str, Any]] | None:
     """The arrays and findings of one analysis, or None when it has not run, or what it stored is not whole."""
-    place = f"{RESULTS}/{analysis}"
-    if not whole(trace, place) or unlike_seal(trace / place):
+    folder = f"{RESULTS}/{analysis}"
+    if not whole(trace, folder) or unlike_seal(trace / folder):
         return None
     try:
-        dataset = xr.open_dataset(trace / place, engine="zarr", consolidated=False).load()
+        dataset = xr.open_dataset(trace / folder, engine="zarr", consolidated=False).load()
         summary = json.loads(dataset.attrs["summary"])
         if "step" in dataset.coords and CHECKPOINT in dataset.dims:
             dataset = dataset.set_xindex("step")
