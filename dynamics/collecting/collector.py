@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Collected", "collect_once"]
 
+FIRST_PICTURES = 10
+"""Checkpoints from which on it is worth while to look at a trace that is being collected: a shape needs five that are valid."""
+
 
 @dataclass
 class Collected:
@@ -210,6 +213,11 @@ def _collect(
                     digests[state] = digest
                 done.collected.append(step)
                 write_journal(writer.path, "complete", step=step, seconds=time.perf_counter() - began)
+                there = len(done.already) + len(done.collected)
+                if there >= FIRST_PICTURES and count < len(todo):
+                    reporter.once(
+                        f"`dynamics report {resolved.name}` draws what was measured by now, also while this goes on"
+                    )
             elif failure is not None:
                 done.failed[step] = failure
                 writer.mark(index, "failed", failure)

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
+import dynamics.collecting.collector as collector
 import dynamics.collecting.estimating as estimating
 import dynamics.measurements.forward as forward
-from dynamics import Trace, progress, status
+from dynamics import Trace, progress, report, status
 from dynamics.collecting.estimating import estimate
 from dynamics.measurements import Circuit, SourceEffects
+from dynamics.reporting import Report
 from tests.collecting.local.tiny import make_run, run_collect
 
 
@@ -38,6 +40,25 @@ def test_progress_names_probe_measurement_and_pass_and_so_does_the_status(
     assert 0.3 * about < max(passes) <= 1.2 * about  # an untrained model has no circuit to search for
     assert states[0].collecting and "Circuit (pass" in states[0].doing
     assert status("mine", run=run, traces=tmp_path / "traces").doing == ""
+
+
+@pytest.mark.slow
+def test_a_report_can_be_drawn_from_when_that_is_said(
+    tiny_series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path, tiny_series)
+    reports: list[Report] = []
+
+    class Looking(progress.Reporter):
+        def say(self, text: str) -> None:
+            if "dynamics report mine" in text:
+                reports.append(report("mine", run=run, traces=tmp_path / "traces"))
+
+    monkeypatch.setattr(collector, "FIRST_PICTURES", 2)
+    total = len(run_collect(tmp_path, run, reporter=Looking(quiet=True)).collected)
+    assert total > 2 and len(reports) == 1
+    assert reports[0].content["counts"] == {"complete": 2, "pending": total - 2}
+    assert (reports[0].folder / "figures" / "timeline.svg").is_file()
 
 
 def test_off_a_terminal_something_is_said_when_nothing_was_for_ten_seconds(
