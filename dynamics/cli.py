@@ -252,13 +252,14 @@ def report(run: str, runs: Path | None, traces: Path, reports: Path | None) -> N
 @click.option("--answer", help="What should follow, one token.  [default: the final checkpoint's first choice]")
 @click.option("--foil", help="What it is compared with, one token.  [default: the first choice for the twin]")
 @click.option(
-    "--corrupted", help="A twin, as many tokens long.  [default: one token changed, so that another answer is surest]"
+    "--corrupted", help="A twin, as many tokens long.  [default: one of the same kind, with another answer of its kind]"
 )
+@click.option("--begun", help="How the answer begins, in a run that asks as a chat (`template: chat`).")
 @click.option("--random-tokens", is_flag=True, help="Compare with eight prompts of random tokens instead.")
 @click.option("--share", type=float, default=0.8, show_default=True, help="Share of the logit difference to explain.")
 @click.option("--checkpoints", type=int, help="At most this many.  [default: all that the trace holds]")
 @click.option("--figure-step", type=int, help="Checkpoint of the SVG figure.  [default: the last]")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the tokens that are tried.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the random tokens.")
 @click.option("--features", metavar="DICTIONARY", help="Show features of this dictionary too, at its checkpoints.")
 def explain(run: str, prompt: str, **options: Any) -> None:
     """Draw what the model of RUN computes on PROMPT.

@@ -61,7 +61,7 @@ class Options(AnalysisOptions):
 
 def plan(context: Context, options: Options) -> Sequence[Request]:
     """Sums in three versions with answers and activations; attribution and exchange of tokens under a wrong hint."""
-    probe = hints_probe(context.tokenizer, options.prompts, options.seed)
+    probe = context.asked(hints_probe(context.tokenizer, options.prompts, options.seed))
     probe = as_asked(probe, context.tokenizer, options.seed)
     asked: list[Measurement] = [Answers(candidates=True), Activations("resid_post")]
     if context.wired:

@@ -74,12 +74,14 @@ class Options(AnalysisOptions):
 def plan(context: Context, options: Options) -> Sequence[Request]:
     """Questions with answers, probabilities of declining and of attributes, and the direction between the two kinds."""
     if options.file is None:
-        probe = as_asked(entities_probe(context.tokenizer, options.prompts, options.seed))
+        probe = context.asked(as_asked(entities_probe(context.tokenizer, options.prompts, options.seed)))
     else:
-        probe = as_asked(entity_file_probe(context.tokenizer, options.file))
+        probe = context.asked(as_asked(entity_file_probe(context.tokenizer, options.file)))
     sets = TokenSets(token_sets(probe, context.tokenizer))
     requests = [Request(probe, (Answers(candidates=True), sets))]
     if context.wired:
-        fewer = probe if options.file else as_asked(entities_probe(context.tokenizer, options.directed, options.seed))
+        fewer = probe
+        if options.file is None:
+            fewer = context.asked(as_asked(entities_probe(context.tokenizer, options.directed, options.seed)))
         requests += direction_requests(fewer, (sets,), options.strengths, options.seed)
     return requests

@@ -69,12 +69,13 @@ def plan(context: Context, options: Options) -> Sequence[Request]:
         "flattered", position=options.position, strengths=options.strengths, units="item", seed=options.seed
     )
     asked = (context.tokenizer, options.prompts, options.seed)
-    requests = [Request(praise_probe(*asked), (Answers(), direction))]
+    requests = [Request(context.asked(praise_probe(*asked)), (Answers(), direction))]
     views = views_probe(*asked)
     if views is not None:
-        requests.append(Request(views, (Answers(),)))
+        requests.append(Request(context.asked(views), (Answers(),)))
     if options.published is not None:
-        requests.append(Request(published_probe(context.tokenizer, options.published), (Answers(),)))
+        published = published_probe(context.tokenizer, options.published)
+        requests.append(Request(context.asked(published), (Answers(),)))
     return requests
 
 

@@ -14,6 +14,7 @@ from checkpoints.errors import UserError, nearest, shown
 from ..measurements import Measurement
 from ..models.importing import own_code
 from ..probes import LAST, Probe
+from ..probes.chat import Chat, as_turns
 from .returned import instance_of, instances_of
 
 if TYPE_CHECKING:
@@ -39,11 +40,21 @@ class Context:
         tokenizer: the series' tokenizer.
         probes: the user's own probes, from the runs file.
         wired: whether it is known what reads and writes where, so that edges can be attributed and patched.
+        chat: the chat template by which the run wants its prompts rendered; None where they are asked as they are.
     """
 
     tokenizer: Any
     probes: Mapping[str, Probe] = field(default_factory=dict)
     wired: bool = True
+    chat: Chat | None = None
+
+    def asked(self, probe: Probe) -> Probe:
+        """Built-in questions as this run asks them: as they are, or the turns of a chat (:func:`dynamics.probes.chat.as_turns`).
+
+        Raises:
+            UserError: where the chat template cannot render them.
+        """
+        return probe if self.chat is None else self.chat.probe(as_turns(probe))
 
     def probe(self, name: str) -> Probe:
         """A probe of the runs file.

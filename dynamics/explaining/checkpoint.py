@@ -32,24 +32,31 @@ def difference_of(answer: int, foil: int) -> Metric:
 
 
 def guess(wired: Wired, question: Question, answer: int | None, foil: int | None) -> tuple[int, int]:
-    """The model's first and second choice, for what was not given.
+    """What was not given: the model's first choice for the prompt, and for the twin.
+
+    Against random tokens, of which none is a twin, the foil is the second choice for the prompt.
 
     Raises:
         UserError: where its logits are not finite.
     """
     import torch
 
-    ids = torch.from_numpy(question.ids)[None].to(wired.device)
-    logits = wired.logits(ids, torch.tensor([ids.shape[1] - 1], device=wired.device))[0].float()
-    if not bool(torch.isfinite(logits.amax())):  # -inf elsewhere: a token that cannot come
-        raise UserError(
-            "the final checkpoint's logits are not finite, so that nothing can be guessed",
-            expected="a largest logit that is finite",
-            remedy="give --answer and --foil",
-        )
-    order = [int(i) for i in logits.argsort(descending=True)[:3]]
-    answer = next(i for i in order if i != foil) if answer is None else answer
-    foil = next(i for i in order if i != answer) if foil is None else foil
+    def choices(ids: np.ndarray) -> list[int]:
+        row = torch.from_numpy(ids)[None].to(wired.device)
+        logits = wired.logits(row, torch.tensor([row.shape[1] - 1], device=wired.device))[0].float()
+        if not bool(torch.isfinite(logits.amax())):  # -inf elsewhere: a token that cannot come
+            raise UserError(
+                "the final checkpoint's logits are not finite, so that nothing can be guessed",
+                expected="a largest logit that is finite",
+                remedy="give --answer and --foil",
+            )
+        return [int(i) for i in logits.argsort(descending=True)[:3]]
+
+    if answer is None:
+        answer = next(i for i in choices(question.ids) if i != foil)
+    if foil is None:
+        compared = question.twins[0] if question.how in ("given", "probe") else question.ids
+        foil = next(i for i in choices(compared) if i != answer)
     return answer, foil
 
 

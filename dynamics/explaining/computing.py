@@ -24,7 +24,7 @@ from ..collecting.revisiting import chosen_checkpoints, open_weights
 from ..progress import Reporter
 from ..runs.config import Run
 from ..runs.lookup import requested
-from ..runs.resolve import Model
+from ..runs.resolve import Model, chat_of, run_probes
 from ..store.paths import beside_traces, trace_path
 from .checkpoint import difference_of, explain_checkpoint, failed, guess, node
 from .dictionary import OpenDictionary, open_dictionary, split_checkpoints
@@ -60,6 +60,7 @@ def explain(
     answer: str | None = None,
     foil: str | None = None,
     corrupted: str | None = None,
+    begun: str | None = None,
     random_tokens: bool = False,
     share: float = 0.8,
     checkpoints: int | None = None,
@@ -78,15 +79,16 @@ def explain(
         name: the run.
         prompt: the text whose continuation is explained.
         answer, foil: one-token continuations; guessed where missing: the final checkpoint's first choice for the prompt, and
-            for the twin.
-        corrupted: a twin of the prompt, as many tokens long, in which what matters is different; by default the prompt
-            that differs in one token and after which the final checkpoint is surest of another answer, of those tried.
-        random_tokens: compare with eight prompts of random tokens instead; the foil is then the second choice.
+            for the twin (for the prompt, its second, where that is compared with random tokens).
+        corrupted: a twin of the prompt, as many tokens long, in which what matters is different; by default one of the same
+            kind is found (:mod:`.counterpart`).
+        begun: how the answer begins, where the run asks prompts as a chat.
+        random_tokens: compare with eight prompts of random tokens instead.
         share: of the difference between prompt and twins that the flowchart must explain, in (0, 1].
         checkpoints: at most this many, evenly on a log scale of steps; by default all that the run's trace holds, or its
             schedule visits.
         figure_step: the checkpoint of ``explanation.svg``; the last one by default.
-        seed: of the tokens that are tried or drawn.
+        seed: of the random tokens.
         features: name of a dictionary of the run, whose features are shown too (:mod:`.splitting`). Only the checkpoints that
             it covers are explained then.
         reports: folder of reports; without it, ``reports`` beside the folder of traces.
@@ -100,7 +102,7 @@ def explain(
     reporter = reporter or Reporter(quiet=True)
     as_text(prompt, "prompt")
     as_flag(random_tokens, "random_tokens")
-    texts = {"answer": answer, "foil": foil, "corrupted": corrupted, "features": features}
+    texts = {"answer": answer, "foil": foil, "corrupted": corrupted, "begun": begun, "features": features}
     for what in [what for what, text in texts.items() if text is not None]:
         as_text(texts[what], what)
     folder = None if reports is None else as_path(reports, "reports")
@@ -118,6 +120,7 @@ def explain(
     name, run, traces = requested(name, run, runs=runs, traces=traces)
     series, model = open_weights(name, run, trace_path(traces, name), reporter)
     graph_of(model.architecture.shape)  # a model that cannot be explained is refused whatever it is asked
+    chat = chat_of(model, run.template)
     question = ask(
         model.tokenizer,
         model.architecture.shape,
@@ -127,6 +130,8 @@ def explain(
         corrupted=corrupted,
         random_tokens=random_tokens,
         seed=seed,
+        chat=chat,
+        begun=begun,
     )
     opened = None if features is None else open_dictionary(name, features, traces, model)
     if opened is None:
@@ -140,12 +145,12 @@ def explain(
             expected=f"one of {', '.join(str(c.step) for c in chosen)}",
             remedy="name one of these as --figure-step",
         )
-    features_too = [] if features is None else [features]
-    question_of = [answer, foil, corrupted, random_tokens, share, seed, *features_too]
+    more = [setting for setting in (features, begun, chat and chat.digest) if setting is not None]
+    question_of = [answer, foil, corrupted, random_tokens, share, seed, *more]
     folder = (folder or beside_traces(traces, "reports")) / name / f"explain-{_slug(prompt, *question_of)}"
     _require_writable(folder)
     try:
-        content = _explanation(name, run, series, model, question, chosen, needed, opened, share, seed, reporter)
+        content = _explanation(name, run, series, model, question, chosen, needed, opened, share, reporter)
     except torch.OutOfMemoryError as error:
         raise StoppedError(
             f"out of memory: {first_line(error)}",
@@ -155,6 +160,8 @@ def explain(
     if opened is not None:
         numbers = sorted({node["feature"] for node in content["nodes"] if node["kind"] == "feature"})
         content["dictionary"] = opened.about(numbers, model.tokenizer, len(available))
+    if chat is not None:
+        content["chat"] = {"system": chat.system, "begun": begun or "", "digest": chat.digest}
     check_explanation(content)
     steps = [c["step"] for c in content["checkpoints"]]
     index = len(steps) - 1 if figure_step is None else steps.index(figure_step)
@@ -221,10 +228,9 @@ def _explanation(
     needed: list[Checkpoint],
     opened: OpenDictionary | None,
     share: float,
-    seed: int,
     reporter: Reporter,
 ) -> dict[str, Any]:
-    from .counterpart import closest_twin
+    from .counterpart import find_twin
 
     graph = graph_of(model.architecture.shape)
     guessed = [name for name, given in (("answer", question.answer), ("foil", question.foil)) if given is None]
@@ -246,13 +252,14 @@ def _explanation(
                         remedy="give --answer and --foil",
                         expected="weights that fit the model of the trace",
                     )
-                if question.how == "one token" and not question.tried:  # nothing says which twin: take random ones
+                if not question.how:  # nothing says which twin: take random ones
                     question = replace(question, how="random tokens")
                 parts.append(failed(checkpoint, wired))
                 flows.append(None)
                 continue
-            if question.how == "one token" and not question.tried:
-                question, answer, foil = closest_twin(wired, model.tokenizer, question, answer, foil, seed)
+            if not question.how:
+                probes = run_probes(name, run, series, model)
+                question, answer, foil = find_twin(wired, model.tokenizer, question, answer, foil, probes)
             if answer is None or foil is None:
                 answer, foil = guess(wired, question, answer, foil)
             flow = None
@@ -282,7 +289,7 @@ def _explanation(
         "answer": {"text": token_text(model.tokenizer, answer), "id": answer},
         "foil": {"text": token_text(model.tokenizer, foil), "id": foil},
         "guessed": guessed,
-        "corrupted": {"how": question.how, "texts": list(question.texts), "note": _note(question)},
+        "corrupted": {"how": question.how, "texts": list(question.texts), "note": question.note},
         "metric": "logit(answer) - logit(foil)",
         "share": share,
         "layers": graph.layers,
@@ -307,18 +314,6 @@ def _crossing(
 
     metric = None if tokens is None else difference_of(*tokens)
     return cross(wired, opened.site, opened.after, ids, twins, metric)
-
-
-def _note(question: Question) -> str:
-    """What the prompt was compared with."""
-    if question.how == "random tokens":
-        return f"The prompt was compared with {len(question.twins)} prompts of as many random tokens."
-    if question.how == "one token":
-        return (
-            f"Of {question.tried} prompts that differ from it in one token, this is the one after which the last "
-            "checkpoint is surest of another answer."
-        )
-    return "The prompt was compared with one twin, given by the user."
 
 
 def _models(

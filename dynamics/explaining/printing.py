@@ -27,6 +27,9 @@ def print_explained(explained: Explained) -> None:
         + (f" ({guessed_in_words(content['guessed'])})" if content["guessed"] else ""),
         markup=False,
     )
+    twins = content["corrupted"]["texts"]
+    compared = f"compared with {quoted(twins[0])}. " if len(twins) == 1 else ""
+    console.print(compared + visible(content["corrupted"]["note"]), markup=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("step", "p(answer)", "difference", "corrupted", "edges", "explained", ""):
         table.add_column(title, justify="left" if not title else "right", overflow="fold")

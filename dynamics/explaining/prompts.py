@@ -12,6 +12,8 @@ from checkpoints.errors import UserError
 
 from ..models.architecture import ModelShape
 from ..probes import Probe, single_token, tokenize
+from ..probes.chat import Chat, Rendered
+from ..probes.encoding import encode
 
 __all__ = ["Question", "ask", "ordinary_tokens", "token_text"]
 
@@ -24,25 +26,38 @@ class Question:
     """What is to be explained.
 
     Attributes:
-        prompt: the text.
+        prompt: the text that was asked.
+        text: as the model reads it: the same, or rendered as a chat.
         ids: (token,) its token ids.
         tokens: their texts.
+        offsets: of each token, the half-open range of characters of ``text``.
+        words: half-open ranges of the tokens that make up a word of what was asked; a chat template's own are no words.
+        bare: whether the tokenizer puts nothing in front of ``text``.
         twins: (twin, token) corrupted prompts.
-        how: ``given``, ``one token`` (to be found by :mod:`.counterpart`) or ``random tokens``.
+        how: where they come from: ``given``, ``probe``, ``likely word``, ``random tokens``; empty while they are still to be
+            found (:mod:`.counterpart`), and then they are random tokens.
         texts: the twins as text.
         answer, foil: token ids; None where they are still to be guessed.
-        tried: of how many prompts that differ in one token the twin was chosen.
+        note: what the prompt is compared with, and why, in a sentence.
     """
 
     prompt: str
+    text: str
     ids: np.ndarray
     tokens: tuple[str, ...]
+    offsets: tuple[tuple[int, int], ...]
+    words: tuple[tuple[int, int], ...]
+    bare: bool
     twins: np.ndarray
     how: str
     texts: tuple[str, ...]
     answer: int | None
     foil: int | None
-    tried: int = 0
+    note: str
+
+
+GIVEN = "The prompt was compared with one twin, given by the user."
+RANDOM = f"The prompt was compared with {TWINS} prompts of as many random tokens."
 
 
 def ask(
@@ -55,6 +70,8 @@ def ask(
     corrupted: str | None = None,
     random_tokens: bool = False,
     seed: int = 0,
+    chat: Chat | None = None,
+    begun: str | None = None,
 ) -> Question:
     """Tokenize a question.
 
@@ -63,13 +80,21 @@ def ask(
         corrupted: a twin of the prompt with as many tokens; None to have one found.
         random_tokens: compare with prompts of random tokens instead.
         seed: of the random tokens.
+        chat: asks the prompt, and its twin, as a user's message.
+        begun: how the assistant's answer to it begins.
 
     Raises:
         UserError: for an empty prompt, an unknown or unfitting token, an answer that equals its foil.
     """
     if not prompt.strip():
         raise UserError("the prompt is empty", expected="a text to be continued", remedy='give one: "36+59="')
-    for what, text in (("prompt", prompt), ("answer", answer), ("foil", foil), ("corrupted twin", corrupted)):
+    for what, text in (
+        ("prompt", prompt),
+        ("answer", answer),
+        ("foil", foil),
+        ("corrupted twin", corrupted),
+        ("beginning", begun),
+    ):
         if text is not None and any("\ud800" <= character <= "\udfff" for character in text):
             raise UserError(
                 f"the {what} {text!r} is no text: it holds half characters",
@@ -82,11 +107,19 @@ def ask(
                 expected="at least one token, or nothing at all",
                 remedy="write some text, or leave it out",
             )
+    if begun is not None and chat is None:
+        raise UserError(
+            f"the answer is to begin with {begun!r}, and the prompt is not asked as a chat",
+            expected="`template: chat` of the run",
+            remedy="write the beginning into the prompt, or say `template: chat` in the runs file",
+        )
+    asked = Rendered(prompt, (0, len(prompt)), (len(prompt),) * 2) if chat is None else chat.render(prompt, begun or "")
     given = {"answer": answer, "foil": foil}
-    columns = {name: None if text is None else (_written(tokenizer, prompt, text),) for name, text in given.items()}
-    probe = Probe(_PROBE, (prompt,), **columns, corrupted=None if corrupted is None else (corrupted,))  # type: ignore[arg-type]
+    columns = {name: None if text is None else (_written(tokenizer, asked.text, text),) for name, text in given.items()}
     if corrupted is not None:
         _require_known(tokenizer, corrupted)
+        columns["corrupted"] = (corrupted if chat is None else chat.render(corrupted, begun or "").text,)
+    probe = Probe(_PROBE, (asked.text,), **columns, template="" if chat is None else chat.digest)  # type: ignore[arg-type]
     found = tokenize(probe, tokenizer, vocab=shape.vocab, context=shape.context, causal=shape.causal)
     ids = found.ids[0]
     if len(ids) < 2:
@@ -102,10 +135,10 @@ def ask(
                 expected="a prompt that differs in what matters",
                 remedy="give another --corrupted, or none: then one is tried",
             )
-        twins, how, texts = np.stack(found.corrupted_ids), "given", (str(corrupted),)
+        twins, how, texts = np.stack(found.corrupted_ids), "given", probe.corrupted or ()
     else:
         twins = _random_twins(tokenizer, shape, ids, seed)
-        how = "random tokens" if random_tokens else "one token"
+        how = "random tokens" if random_tokens else ""
         texts = tuple(tokenizer.decode(row.tolist()) for row in twins)
     ends = [None if a is None else int(a[0]) for a in (found.answer_ids, found.foil_ids)]
     if ends[0] is not None and ends[0] == ends[1]:
@@ -115,7 +148,37 @@ def ask(
             remedy="give another --foil, or none: then it is chosen",
         )
     tokens = tuple(token_text(tokenizer, int(i)) for i in ids)
-    return Question(prompt, ids, tokens, twins, how, texts, ends[0], ends[1])
+    ((_, offsets),) = encode(tokenizer, [asked.text], bare=chat is not None)
+    words = _words(asked, offsets[: len(ids)], np.isin(ids, ordinary_tokens(tokenizer, shape)))
+    note = GIVEN if how == "given" else RANDOM
+    spans = tuple((int(start), int(end)) for start, end in offsets)
+    bare = chat is not None
+    return Question(
+        prompt, asked.text, ids, tokens, spans, words, bare, twins, how, texts, answer=ends[0], foil=ends[1], note=note
+    )
+
+
+def _words(
+    asked: Rendered, offsets: Sequence[tuple[int, int]], ordinary: Sequence[bool] | np.ndarray
+) -> tuple[tuple[int, int], ...]:
+    """Half-open ranges of the tokens that make up a word: letters that go on where the token before ended with one.
+
+    >>> text = "to Reykjavik, 19"
+    >>> spans = [(0, 2), (2, 6), (6, 12), (12, 13), (13, 14), (14, 15), (15, 16)]
+    >>> _words(Rendered(text, (0, 16), (16, 16)), spans, [True] * 7)
+    ((0, 1), (1, 3), (3, 4), (4, 5), (5, 6), (6, 7))
+    """
+    found: list[tuple[int, int]] = []
+    for token, (start, end) in enumerate(offsets):
+        inside = any(first <= start < end <= last for first, last in (asked.message, asked.begun))
+        if not (inside and ordinary[token]):
+            continue
+        joins = start > 0 and asked.text[start].isalpha() and asked.text[start - 1].isalpha()
+        if joins and found and found[-1][1] == token:
+            found[-1] = (found[-1][0], token + 1)
+        else:
+            found.append((token, token + 1))
+    return tuple(found)
 
 
 def token_text(tokenizer: Any, token: int) -> str:

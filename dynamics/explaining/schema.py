@@ -25,6 +25,7 @@ __all__ = [
     "FORMATS",
     "KIND",
     "PORTS",
+    "Asked",
     "Birth",
     "Corrupted",
     "Example",
@@ -81,9 +82,17 @@ class TopToken(_Strict):
 class Corrupted(_Strict):
     """The prompts in which the information was destroyed: where they come from, and what was done in words."""
 
-    how: Literal["given", "one token", "random tokens"]
+    how: Literal["given", "probe", "likely word", "random tokens"]
     texts: tuple[str, ...]
     note: str
+
+
+class Asked(_Strict):
+    """How a chat was asked: the system's text (null where the template decides), how the answer begins, and the template's digest."""
+
+    system: str | None
+    begun: str
+    digest: str
 
 
 class Node(_Strict):
@@ -278,6 +287,7 @@ class Explanation(_Strict):
     step_counts: str
     nodes: tuple[Node, ...]
     checkpoints: tuple[ExplainedCheckpoint, ...]
+    chat: Asked | None = None
     dictionary: ShownDictionary | None = None
 
     @model_validator(mode="after")

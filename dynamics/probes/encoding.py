@@ -20,15 +20,16 @@ Encoded = tuple[list[int], list[tuple[int, int]]]
 """Token ids of a text, and the half-open range of characters that each token stands for."""
 
 
-def encode(tokenizer: Any, texts: Sequence[str], *, ended: bool = False) -> list[Encoded]:
+def encode(tokenizer: Any, texts: Sequence[str], *, ended: bool = False, bare: bool = False) -> list[Encoded]:
     """What texts are in tokens, with what the tokenizer puts in front of a text.
 
     Args:
         tokenizer: a fast Hugging Face tokenizer.
         texts: to be tokenized.
         ended: with what it puts behind a text, too. What is to be continued has not ended.
+        bare: with nothing in front and nothing behind (a chat template has written all that there is).
     """
-    found = _tokenized(tokenizer, texts, offsets=True)
+    found = _tokenized(tokenizer, texts, offsets=True, bare=bare)
     result = []
     for ids, added, offsets in zip(*found, strict=True):
         end = len(ids) if ended else _own(added)[1]
@@ -54,13 +55,20 @@ def adds(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> list[list[int] | N
     return result
 
 
-def _tokenized(tokenizer: Any, texts: Sequence[str], *, offsets: bool = False) -> tuple[list[Any], ...]:
+def _tokenized(
+    tokenizer: Any, texts: Sequence[str], *, offsets: bool = False, bare: bool = False
+) -> tuple[list[Any], ...]:
     """For every text its token ids, which of them are no text, and the ranges of characters if asked for."""
     names = ("input_ids", "special_tokens_mask", *(["offset_mapping"] if offsets else []))
     if not texts:
         return ([],) * len(names)
     with refused(lambda: f"the tokenizer {tokenizer.name_or_path} fails on the prompts"):  # some have no unknown token
-        found = tokenizer(list(texts), return_special_tokens_mask=True, return_offsets_mapping=offsets)
+        found = tokenizer(
+            list(texts),
+            add_special_tokens=not bare,
+            return_special_tokens_mask=True,
+            return_offsets_mapping=offsets,
+        )
     return tuple(found[name] for name in names)
 
 

@@ -32,6 +32,9 @@ class PromptRecord(BaseModel):
     answer: str | None = Field(None, description="The right continuation, one token, as it follows the text.")
     foil: str | None = Field(None, description="A wrong continuation to compare with.")
     corrupted: str | None = Field(None, description="A twin of the prompt with as many tokens.")
+    begun: str | None = Field(
+        None, description="How the assistant's answer begins, where the prompt is asked as a chat (`template: chat`)."
+    )
     labels: dict[str, str | bool | int | float] = Field(default_factory=dict, description="Label name to value.")
     positions: dict[str, str | tuple[int, int]] = Field(
         default_factory=dict, description="Position name to a piece of the text, or a character span."
@@ -156,4 +159,5 @@ def _to_probe(name: str, file: Path, rows: list[tuple[int, Any]], description: s
         labels=labels,
         positions=positions,
         description=description or f"prompts from {file.name}",
+        begun=column("begun"),
     )

@@ -76,7 +76,8 @@ def tokenize(
     """
     problems: list[str] = []
     texts = list(probe.text) if causal else [_masked(text, tokenizer) for text in probe.text]
-    encoded = encode(tokenizer, texts, ended=not causal)
+    bare = bool(probe.template)
+    encoded = encode(tokenizer, texts, ended=not causal, bare=bare)
     ids = tuple(np.asarray(row, dtype=np.int64) for row, _ in encoded)
 
     def complain(prompt: int, what: str) -> None:
@@ -113,7 +114,8 @@ def tokenize(
     corrupted_ids = None
     if probe.corrupted is not None:
         twins = list(probe.corrupted) if causal else [_masked(text, tokenizer) for text in probe.corrupted]
-        corrupted_ids = tuple(np.asarray(row, dtype=np.int64) for row, _ in encode(tokenizer, twins, ended=not causal))
+        rows = encode(tokenizer, twins, ended=not causal, bare=bare)
+        corrupted_ids = tuple(np.asarray(row, dtype=np.int64) for row, _ in rows)
         for i, (clean, bad) in enumerate(zip(ids, corrupted_ids, strict=True)):
             if len(clean) != len(bad):
                 complain(i, f"is {len(clean)} tokens long, its corrupted twin {probe.corrupted[i]!r} {len(bad)}")

@@ -49,6 +49,8 @@ class Probe:
         labels: label name to values (language, concept, operands, context, ...).
         positions: position name to a mark per prompt; the position is the token that holds the mark's last character.
         description: what the probe is for, in a sentence; kept in the trace.
+        begun: how the answer of each prompt begins where it is asked as a chat (:class:`dynamics.probes.chat.Chat`).
+        template: digest of the chat template by which its texts are rendered; empty where they are as they were written.
 
     Raises:
         UserError: for an empty probe, columns of unequal length or of wrong types, a bad name.
@@ -62,6 +64,8 @@ class Probe:
     labels: Mapping[str, tuple[Label, ...]] = field(default_factory=dict)
     positions: Mapping[str, tuple[Mark, ...]] = field(default_factory=dict)
     description: str = ""
+    begun: tuple[str, ...] | None = None
+    template: str = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.isidentifier():
@@ -83,7 +87,7 @@ class Probe:
                 expected="at least one prompt",
                 remedy="add one, or leave the probe out",
             )
-        for name in ("answer", "foil", "corrupted"):
+        for name in ("answer", "foil", "corrupted", "begun"):
             if (values := getattr(self, name)) is not None:
                 object.__setattr__(self, name, self._column(repr(name), values, _is_text, "text"))
         for name, is_value, words in (

@@ -25,6 +25,7 @@ __all__ = [
     "LiveConfig",
     "ProbeEntry",
     "Run",
+    "TemplateConfig",
     "check_name",
     "load_run",
     "load_runs",
@@ -66,6 +67,31 @@ class ProbeEntry(BaseModel):
     file: Path = Field(description="JSONL or YAML file of prompts.")
     sites: tuple[str, ...] = Field((), description="Sites whose activations are stored, all layers.")
     positions: tuple[str, ...] = Field(("last",), description="Named positions at which they are stored.")
+    template: TemplateConfig | None = Field(None, description="How these prompts are written; else as the run says.")
+
+
+class TemplateConfig(BaseModel):
+    """How prompts are written for the model; the name alone is enough."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["plain", "chat"] = Field(
+        description="plain: as they are; chat: by the tokenizer's chat template, as a user's message to be answered."
+    )
+    system: str | None = Field(
+        None, description="chat: the system's text; without it, what the template puts there by itself."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _system_of_a_chat(self) -> TemplateConfig:
+        if self.system is not None and self.name != "chat":
+            raise ValueError("`system` goes with `name: chat`: plain prompts have no system's text")
+        return self
 
 
 class LiveConfig(SeriesConfig):
@@ -95,6 +121,11 @@ class Run(BaseModel):
     )
     analyses: tuple[AnalysisEntry, ...] = Field((), description="Which analyses to collect for and to report.")
     probes: dict[str, ProbeEntry] = Field(default_factory=dict, description="Your own prompts, by probe name.")
+    template: TemplateConfig = Field(
+        TemplateConfig(name="plain"),
+        description="How your own prompts, those of the behaviours (sycophancy, faithfulness, hallucination) and those of "
+        "`dynamics explain` are written: plain, or chat (`chat`, or `{name: chat, system: ...}`).",
+    )
     dictionaries: dict[str, DictionaryConfig] = Field(
         default_factory=dict, description="Sparse dictionaries of its activations, by name (`dynamics learn`)."
     )
@@ -352,6 +383,8 @@ def _fields_at(location: list[str]) -> list[str]:
             return list(WorldEntry.model_fields)
         kind = next((model for name, model in _KINDS.items() if name in location), FolderConfig)
         return list(kind.model_fields)
+    if "template" in location:
+        return list(TemplateConfig.model_fields)
     if "corpus" in location:
         return list(CORPORA[location[-1]].model_fields) if location[-1] in CORPORA else []
     models: dict[str, type[BaseModel]] = {

@@ -23,15 +23,16 @@ from ..measurements import Activations, Answers, Intervention, Measurement
 from ..models.architecture import Adapter, Architecture, adapted, architecture, find_adapter
 from ..models.importing import own_code
 from ..names import SITES
-from ..probes import TokenizedProbe, read_probe, tokenize
+from ..probes import Probe, TokenizedProbe, read_probe, tokenize
+from ..probes.chat import Chat
 from ..probes.types import LAST
 from ..store import WEIGHTS, Group, TraceDeclaration
 from ..store.provenance import provenance
 from ..store.variable import Variable
-from .config import Run
+from .config import ProbeEntry, Run, TemplateConfig
 from .plan import ProbePlan, find_analysis, merge
 
-__all__ = ["Model", "Resolved", "describe_model", "open_model", "plan_run", "resolve"]
+__all__ = ["Model", "Resolved", "chat_of", "describe_model", "open_model", "plan_run", "resolve", "run_probes"]
 
 Say = Callable[[str], None]
 
@@ -152,9 +153,9 @@ def plan_run(
     say: Say = lambda _text: None,
 ) -> Resolved:
     """All analyses' and the user's probes, tokenized, and the trace that they need; see :func:`resolve`."""
-    context_files = {probe: read_probe(probe, entry.file) for probe, entry in run.probes.items()}
+    context_files = {probe: _own_probe(probe, entry, run, model) for probe, entry in run.probes.items()}
     wired = model.architecture.shape.parallel is not None
-    context = Context(model.tokenizer, context_files, wired)
+    context = Context(model.tokenizer, context_files, wired, chat_of(model, run.template))
     requests: list[Request] = []
     fitting = []
     asked: dict[str, dict[str, None]] = {}
@@ -200,6 +201,7 @@ def plan_run(
         "model_config": dict(model.config),
         "tokenizer_digest": _tokenizer_digest(model.tokenizer),
         "dtype": run.dtype,
+        **_templates(model, run, probes),
         **provenance(),
     }
     declaration = TraceDeclaration(
@@ -211,6 +213,26 @@ def plan_run(
         layout=run.layout,
     )
     return Resolved(name, run, series, model, probes, declaration)
+
+
+def run_probes(name: str, run: Run, series: Series, model: Model) -> tuple[TokenizedProbe, ...]:
+    """The prompts of a run, its analyses' and the user's, under the model's tokenizer; none where they do not fit it."""
+    try:
+        resolved = plan_run(name, run, series, series.checkpoints, model, series.origin)
+    except UserError:  # which collecting it says, and says why
+        return ()
+    return tuple(probe for _, probe in resolved.probes)
+
+
+def _templates(
+    model: Model, run: Run, probes: Sequence[tuple[ProbePlan, TokenizedProbe]]
+) -> dict[str, dict[str, dict[str, str | None]]]:
+    """What the trace says about chat templates: digest, as its groups name it, to the template and the system's text."""
+    used = {probe.probe.template for _, probe in probes}
+    said = (run.template, *(entry.template for entry in run.probes.values()))
+    chats = [Chat(model.tokenizer, t.system) for t in said if t is not None and t.name == "chat"]
+    found = {chat.digest: {"template": chat.source, "system": chat.system} for chat in chats if chat.digest in used}
+    return {"chat_templates": found} if found else {}
 
 
 def describe_model(config: Any, tokenizer: Any, sites: str | None = None) -> Model:
@@ -238,6 +260,38 @@ def _model(series: Series, run: Run, adapter: Adapter | None) -> Model:
         expected="at least one whole state dict",
         remedy="save or copy them again",
     )
+
+
+def chat_of(model: Model, template: TemplateConfig) -> Chat | None:
+    """The chat template that prompts are to be rendered by, or None.
+
+    Raises:
+        UserError: when the tokenizer has none, or the model fills in masks.
+    """
+    if template.name == "plain":
+        return None
+    if not model.architecture.shape.causal:
+        raise UserError(
+            "prompts are to be rendered by a chat template, and the model fills in masks",
+            expected="a model that continues a text",
+            remedy="leave out `template: chat`",
+        )
+    return Chat(model.tokenizer, template.system)
+
+
+def _own_probe(name: str, entry: ProbeEntry, run: Run, model: Model) -> Probe:
+    """A probe of the user's own, as the run asks it."""
+    probe = read_probe(name, entry.file)
+    chat = chat_of(model, entry.template or run.template)
+    if chat is not None:
+        return chat.probe(probe)
+    if probe.begun is not None and any(probe.begun):
+        raise UserError(
+            f"probe {name!r} says how answers begin (`begun`), and is not asked as a chat",
+            expected="`template: chat` of the probe or the run",
+            remedy="say so, or write the beginnings into the prompts",
+        )
+    return probe
 
 
 def _own_probes(name: str, run: Run, files: Mapping[str, Any]) -> list[Request]:
@@ -290,7 +344,9 @@ def _group(plan: ProbePlan, probe: TokenizedProbe, variables: Sequence[Variable]
         prompts["foil"] = plan.probe.foil
     prompts |= plan.probe.labels
     positions = {name: index.tolist() for name, index in probe.positions.items()}
-    settings = {"measurements": sorted(map(repr, plan.measurements)), "positions": positions}
+    settings: dict[str, Any] = {"measurements": sorted(map(repr, plan.measurements)), "positions": positions}
+    if plan.probe.template:
+        settings["template"] = plan.probe.template
     return Group(plan.probe.name, plan.probe.description, prompts, tuple(variables), settings)
 
 

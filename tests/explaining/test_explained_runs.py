@@ -154,12 +154,12 @@ def test_text_of_any_kind_is_shown_as_text(tmp_path: Path, monkeypatch: pytest.M
     check_explanation(json.loads((done.folder / "explanation.json").read_text()))
 
 
-def test_the_counterpart_is_found_by_changing_one_token(tmp_path: Path) -> None:
+def test_the_counterpart_is_found_by_exchanging_one_word(tmp_path: Path) -> None:
     """Of an induction prompt: the word that is to be said, where it first stood; the foil is what then is said."""
     run = toy_run(tmp_path, {0: induction_toy(), 30: induction_toy()})
     done = explain("toys", PROMPT, run=run, traces=tmp_path, reports=tmp_path / "out")
     content = done.content
-    assert content["corrupted"]["how"] == "one token" and content["guessed"] == ["answer", "foil"]
+    assert content["corrupted"]["how"] == "likely word" and content["guessed"] == ["answer", "foil"]
     (twin,) = content["corrupted"]["texts"]
     changed = [i for i, (a, b) in enumerate(zip(PROMPT.split(), twin.split(), strict=True)) if a != b]
     answer, foil = content["answer"]["text"].strip(), content["foil"]["text"].strip()
