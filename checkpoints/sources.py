@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from .hub import HubConfig, HubSeries
 from .local import FolderConfig, FolderSeries
 from .organism.curriculum import OrganismConfig
 from .series import Checkpoint, Series, SeriesConfig
+from .staged import Part, StagedConfig, StagedSeries
 
 __all__ = ["open_series", "steps_to_train"]
 
@@ -36,8 +38,23 @@ def open_series(
         return open_organism(name, config, progress=training)
     if isinstance(config, HubConfig):
         return HubSeries(config, name=name, pins=pins)
+    if isinstance(config, StagedConfig):
+        return _open_parts(name, config, pins or {})
     assert isinstance(config, FolderConfig), "a series without stored checkpoints cannot be opened"
     return FolderSeries(config, name=name)
+
+
+def _open_parts(name: str, config: StagedConfig, pins: Mapping[int, Checkpoint]) -> StagedSeries:
+    """The parts one after the other, each from where the one before ends."""
+    parts: list[Part] = []
+    end = 0
+    for part in config.parts:
+        starts = end if part.starts is None else part.starts
+        own = {s - starts: replace(c, step=s - starts) for s, c in pins.items() if c.stage == part.stage}
+        series = open_series(f"{name} ({part.stage})", part.series, pins=own)
+        parts.append(Part(part.stage, series, starts))
+        end = starts + series.checkpoints[-1].step
+    return StagedSeries(parts, name=name, tokenizer=config.tokenizer)
 
 
 def steps_to_train(name: str, config: SeriesConfig) -> int:

@@ -31,6 +31,7 @@ ORDER = [
     "checkpoints.ahead",
     "checkpoints.audit",
     "checkpoints.hub",
+    "checkpoints.staged",
     "checkpoints.organism",
     "checkpoints.sources",
     "checkpoints",

@@ -68,7 +68,7 @@ class HubConfig(SeriesConfig):
         if (self.name is None) == (self.repo is None):
             said = "both were given" if self.name is not None else "neither was given"
             raise ValueError(f"give either `name` (a series of the catalogue) or `repo` (a repository): {said}")
-        if self.name is not None and "revisions" in self.model_fields_set:
+        if self.name is not None and self.revisions != type(self).model_fields["revisions"].default:
             raise ValueError("`revisions` goes with `repo`; the catalogue knows those of a named series")
         if self.repo is not None:
             try:

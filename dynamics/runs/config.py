@@ -15,6 +15,7 @@ from checkpoints.local import FolderConfig
 from checkpoints.organism.curriculum import OrganismConfig
 from checkpoints.paths import StrPath, absolute, as_path, as_text, beside
 from checkpoints.series import SeriesConfig
+from checkpoints.staged import PartConfig, StagedConfig
 
 from ..models.importing import import_beside
 from .dictionaries import CORPORA, DatasetCorpus, DictionaryConfig, TextCorpus
@@ -107,6 +108,7 @@ _KINDS: dict[str, type[SeriesConfig]] = {
     "folder": FolderConfig,
     "hub": HubConfig,
     "live": LiveConfig,
+    "staged": StagedConfig,
 }
 
 
@@ -116,7 +118,9 @@ class Run(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     description: str = Field("", description="What this run is for; shown in lists and reports.")
-    series: Annotated[OrganismConfig | FolderConfig | HubConfig | LiveConfig, Field(discriminator="kind")] = Field(
+    series: Annotated[
+        OrganismConfig | FolderConfig | HubConfig | LiveConfig | StagedConfig, Field(discriminator="kind")
+    ] = Field(
         description="Where the checkpoints come from; a name alone is that of a published series (`dynamics series`)."
     )
     analyses: tuple[AnalysisEntry, ...] = Field((), description="Which analyses to collect for and to report.")
@@ -164,11 +168,12 @@ class Run(BaseModel):
     @field_validator("series")
     @classmethod
     def _known(cls, value: BaseModel) -> BaseModel:
-        if isinstance(value, HubConfig) and value.name is not None:
+        parts = [part.series for part in value.parts] if isinstance(value, StagedConfig) else [value]
+        for name in [part.name for part in parts if isinstance(part, HubConfig) and part.name is not None]:
             from checkpoints.catalogue import find_entry
 
             try:
-                find_entry(value.name)
+                find_entry(name)
             except UserError as error:
                 raise ValueError(f"{error.observed}: {error.remedy}") from error
         return value
@@ -306,7 +311,7 @@ def _parse(name: str, body: Any, file: Path) -> Run:
                 remedy="write the number; YAML reads yes and on as true, no and off as false",
             )
     except ValidationError as error:
-        lines = [_explain(problem, body) for problem in error.errors()]
+        lines = [_explain(problem) for problem in error.errors()]
         raise UserError(
             f"run {name!r} in {file} has {len(lines)} mistake(s):\n    " + "\n    ".join(lines),
             expected="the keys and values of a run",
@@ -351,10 +356,11 @@ def _anchored(entry: DictionaryConfig, base: Path) -> DictionaryConfig:
     return entry.model_copy(update=changes)
 
 
-def _explain(problem: Any, body: Any) -> str:
+def _explain(problem: Any) -> str:
     """One pydantic problem as a sentence, with the nearest known key where a key is unknown."""
     location = [str(part) for part in problem["loc"]]
     where = ".".join(part for part in location if part not in _KINDS)
+    kinds = "folder, hub" if "parts" in location else ", ".join(_KINDS)
     if problem["type"] == "extra_forbidden":
         known = _fields_at(location[:-1])
         return f"unknown key {where!r}: {nearest(location[-1], known)}"
@@ -363,9 +369,9 @@ def _explain(problem: Any, body: Any) -> str:
     if problem["type"].startswith("union_tag") and "corpus" in location:
         return f"{where!r} needs a `kind`: worlds, text, dataset or probes"
     if problem["type"] == "union_tag_not_found":
-        return f"{where!r} has no `kind`: {', '.join(_KINDS)}"
+        return f"{where!r} has no `kind`: {kinds}"
     if problem["type"] == "union_tag_invalid":
-        return f"'{where}.kind' is {body['series'].get('kind')!r}: expected one of {', '.join(_KINDS)}"
+        return f"'{where}.kind' is {problem['input'].get('kind')!r}: expected one of {kinds}"
     if problem["type"] in ("dict_type", "model_type") and location[0] == "dictionaries":
         return f"{where!r} is no mapping: expected names with settings, such as `dictionaries: {{main: {{layer: 2}}}}`"
     message = str(problem["msg"]).removeprefix("Value error, ")
@@ -381,7 +387,9 @@ def _fields_at(location: list[str]) -> list[str]:
     if location[0] == "series":
         if "curriculum" in location:
             return list(WorldEntry.model_fields)
-        kind = next((model for name, model in _KINDS.items() if name in location), FolderConfig)
+        if location[-2:-1] == ["parts"]:
+            return list(PartConfig.model_fields)
+        kind = next((_KINDS[part] for part in reversed(location) if part in _KINDS), FolderConfig)
         return list(kind.model_fields)
     if "template" in location:
         return list(TemplateConfig.model_fields)
