@@ -251,9 +251,7 @@ def report(run: str, runs: Path | None, traces: Path, reports: Path | None) -> N
 @_REPORTS
 @click.option("--answer", help="What should follow, one token.  [default: the final checkpoint's first choice]")
 @click.option("--foil", help="What it is compared with, one token.  [default: the first choice for the twin]")
-@click.option(
-    "--corrupted", help="A twin, as many tokens long.  [default: one of the same kind, with another answer of its kind]"
-)
+@click.option("--corrupted", help="A twin, as many tokens long.  [default: one of the same kind is found]")
 @click.option("--begun", help="How the answer begins, in a run that asks as a chat (`template: chat`).")
 @click.option("--random-tokens", is_flag=True, help="Compare with eight prompts of random tokens instead.")
 @click.option("--share", type=float, default=0.8, show_default=True, help="Share of the logit difference to explain.")
