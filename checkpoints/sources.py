@@ -9,7 +9,7 @@ from .hub import HubConfig, HubSeries
 from .local import FolderConfig, FolderSeries
 from .organism.curriculum import OrganismConfig
 from .series import Checkpoint, Series, SeriesConfig
-from .staged import Part, StagedConfig, StagedSeries
+from .staged import Stage, StagedConfig, StagedSeries
 
 __all__ = ["open_series", "steps_to_train"]
 
@@ -46,13 +46,13 @@ def open_series(
 
 def _open_parts(name: str, config: StagedConfig, pins: Mapping[int, Checkpoint]) -> StagedSeries:
     """The parts one after the other, each from where the one before ends."""
-    parts: list[Part] = []
+    parts: list[Stage] = []
     end = 0
     for part in config.parts:
         starts = end if part.starts is None else part.starts
         own = {s - starts: replace(c, step=s - starts) for s, c in pins.items() if c.stage == part.stage}
         series = open_series(f"{name} ({part.stage})", part.series, pins=own)
-        parts.append(Part(part.stage, series, starts))
+        parts.append(Stage(part.stage, series, starts))
         end = starts + series.checkpoints[-1].step
     return StagedSeries(parts, name=name, tokenizer=config.tokenizer)
 

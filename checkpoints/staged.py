@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .files.tensors import TensorInfo
     from .loading import Prepared
 
-__all__ = ["Part", "PartConfig", "StagedConfig", "StagedSeries"]
+__all__ = ["Stage", "PartConfig", "StagedConfig", "StagedSeries"]
 
 
 class PartConfig(BaseModel):
@@ -78,8 +78,8 @@ class StagedConfig(SeriesConfig):
 
 
 @dataclass(frozen=True)
-class Part:
-    """A part that is open: its stage, its own series, and the step of the whole training at which it starts."""
+class Stage:
+    """A part that is open: its name, its own series, and the step of the whole training at which it starts."""
 
     stage: str
     series: Series
@@ -95,7 +95,7 @@ class StagedSeries(Series):
         UserError: when a part begins before the one before it ends, parts count different things, or have different tokenizers.
     """
 
-    def __init__(self, parts: Sequence[Part], *, name: str, tokenizer: Path | None = None) -> None:
+    def __init__(self, parts: Sequence[Stage], *, name: str, tokenizer: Path | None = None) -> None:
         self.name, self._parts, self._given = name, tuple(parts), tokenizer
         self.origin = "; ".join(f"{part.stage}: {part.series.origin}" for part in parts)
         self.pinned = all(part.series.pinned for part in parts)
@@ -108,7 +108,7 @@ class StagedSeries(Series):
                 remedy="leave out the part whose steps are not documented",
             )
         self.step_counts = counted.pop()
-        self._own: dict[int, tuple[Part, Checkpoint]] = {}
+        self._own: dict[int, tuple[Stage, Checkpoint]] = {}
         left_out: dict[str, str] = {}
         found: list[Checkpoint] = []
         end: Checkpoint | None = None
@@ -202,7 +202,7 @@ class StagedSeries(Series):
         wanted: Sequence[Checkpoint],
         progress: Callable[[int, int], None] | None,
     ) -> None:
-        """Part by part, as fast as each can."""
+        """Stage by part, as fast as each can."""
         done = 0
         for part in self._parts:
             mine = {self._own[c.step][1]: c for c in wanted if self._own[c.step][0] is part}
@@ -222,7 +222,7 @@ class StagedSeries(Series):
         part, own = self._own[checkpoint.step]
         return part.series.state(own, files)
 
-    def _whole(self, part: Part, own: Checkpoint, seen: int | None) -> Checkpoint:
+    def _whole(self, part: Stage, own: Checkpoint, seen: int | None) -> Checkpoint:
         """A part's checkpoint on the axis of the whole training."""
         tokens = None if own.tokens is None or seen is None else seen + own.tokens
         label = own.label or f"{part.stage} {own.step}"
