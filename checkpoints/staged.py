@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .files.tensors import TensorInfo
     from .loading import Prepared
 
-__all__ = ["Stage", "PartConfig", "StagedConfig", "StagedSeries"]
+__all__ = ["PartConfig", "Stage", "StagedConfig", "StagedSeries"]
 
 
 class PartConfig(BaseModel):
@@ -202,7 +202,7 @@ class StagedSeries(Series):
         wanted: Sequence[Checkpoint],
         progress: Callable[[int, int], None] | None,
     ) -> None:
-        """Stage by part, as fast as each can."""
+        """Part by part, as fast as each can."""
         done = 0
         for part in self._parts:
             mine = {self._own[c.step][1]: c for c in wanted if self._own[c.step][0] is part}
