@@ -19,6 +19,7 @@ from checkpoints.staged import PartConfig, StagedConfig
 
 from ..models.importing import import_beside
 from .dictionaries import CORPORA, DatasetCorpus, DictionaryConfig, TextCorpus
+from .template import TemplateConfig
 
 __all__ = [
     "DEFAULT_RUNS_FILE",
@@ -26,7 +27,6 @@ __all__ = [
     "LiveConfig",
     "ProbeEntry",
     "Run",
-    "TemplateConfig",
     "check_name",
     "load_run",
     "load_runs",
@@ -69,30 +69,6 @@ class ProbeEntry(BaseModel):
     sites: tuple[str, ...] = Field((), description="Sites whose activations are stored, all layers.")
     positions: tuple[str, ...] = Field(("last",), description="Named positions at which they are stored.")
     template: TemplateConfig | None = Field(None, description="How these prompts are written; else as the run says.")
-
-
-class TemplateConfig(BaseModel):
-    """How prompts are written for the model; the name alone is enough."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: Literal["plain", "chat"] = Field(
-        description="plain: as they are; chat: by the tokenizer's chat template, as a user's message to be answered."
-    )
-    system: str | None = Field(
-        None, description="chat: the system's text; without it, what the template puts there by itself."
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
-
-    @model_validator(mode="after")
-    def _system_of_a_chat(self) -> TemplateConfig:
-        if self.system is not None and self.name != "chat":
-            raise ValueError("`system` goes with `name: chat`: plain prompts have no system's text")
-        return self
 
 
 class LiveConfig(SeriesConfig):

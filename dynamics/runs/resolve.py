@@ -29,8 +29,9 @@ from ..probes.types import LAST
 from ..store import WEIGHTS, Group, TraceDeclaration
 from ..store.provenance import provenance
 from ..store.variable import Variable
-from .config import ProbeEntry, Run, TemplateConfig
+from .config import ProbeEntry, Run
 from .plan import ProbePlan, find_analysis, merge
+from .template import TemplateConfig
 
 __all__ = ["Model", "Resolved", "chat_of", "describe_model", "open_model", "plan_run", "resolve", "run_probes"]
 
