@@ -10,5 +10,16 @@ from .findings import AuditFinding, Kind
 from .listing import audit_listing
 from .path import audit_weights, neighbours
 from .sketch import SAMPLE, Sketch, sketch
+from .vectors import Vectors
 
-__all__ = ["SAMPLE", "AuditFinding", "Kind", "Sketch", "audit_listing", "audit_weights", "neighbours", "sketch"]
+__all__ = [
+    "SAMPLE",
+    "AuditFinding",
+    "Kind",
+    "Sketch",
+    "Vectors",
+    "audit_listing",
+    "audit_weights",
+    "neighbours",
+    "sketch",
+]

@@ -16,14 +16,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .equal import Judge
 from .findings import AuditFinding, Kind, name_steps
-from .order import Misplaced, Order, angles, order
+from .order import Misplaced, Order, order
 from .returns import SAME
+from .vectors import Indices, Vectors, apart, each
 
 __all__ = ["JUMP", "NORM_JUMP", "audit_weights", "neighbours"]
 
@@ -48,7 +50,7 @@ CROWD, CROWD_SHARE = 8, 0.25
 
 def audit_weights(
     steps: Sequence[int] | npt.NDArray[np.integer],
-    sketches: Sequence[Floats] | Floats,
+    sketches: Vectors,
     norms: Sequence[float] | Floats,
     nonfinite: Sequence[int] | npt.NDArray[np.integer],
     digests: Sequence[str],
@@ -57,8 +59,8 @@ def audit_weights(
 
     Args:
         steps: (checkpoint,) increasing.
-        sketches: (checkpoint, sample) weights at the same coordinates; a row with a NaN is left out, but is known to be
-            between others.
+        sketches: (checkpoint, sample) weights at the same coordinates, read some at a time; a row with a NaN is left out,
+            but is known to be between others.
         norms: (checkpoint,) norms of all weights, NaN where there is none.
         nonfinite: (checkpoint,) how many weights are NaN or infinite.
         digests: (checkpoint,) digests of the weights; empty where there is none.
@@ -79,20 +81,18 @@ def audit_weights(
         for row, count in enumerate(nonfinite)
         if count > 0
     ]
-    result = order(rows.angle)
+    result = order(rows)
     found += _copies(rows, digests, {rows.steps[rows.valid[n]] for point in result.out for n in point.rows})
     known = {f.step for f in found if f.mask}
     found += [f for f in _out_of_order(rows, result) if f.step not in known]
-    found += _stored_anew(rows, sketches, {f.step for f in found if f.mask}, {f.step for f in found})
+    found += _stored_anew(rows, {f.step for f in found if f.mask}, {f.step for f in found})
     masked = {f.step for f in found if f.mask}
     found += _jumps(rows, [n for n, row in enumerate(rows.valid) if rows.steps[row] not in masked])
     found += _norm_jumps(rows, norms, masked)
     return sorted(found, key=lambda f: (f.step, f.kind))
 
 
-def neighbours(
-    steps: Sequence[int] | npt.NDArray[np.integer], sketches: Sequence[Floats] | Floats
-) -> dict[str, npt.NDArray[np.float64]]:
+def neighbours(steps: Sequence[int] | npt.NDArray[np.integer], sketches: Vectors) -> dict[str, npt.NDArray[np.float64]]:
     """Cosines of every checkpoint's weights with those of others, for tables.
 
     Args:
@@ -107,39 +107,54 @@ def neighbours(
     {'previous': [nan, 0.6], 'next': [0.6, nan], 'first': [1.0, 0.6]}
     """
     rows = _Rows(steps, sketches)
-    cosine = np.full((len(rows.steps), len(rows.steps)), np.nan)
-    cosine[np.ix_(rows.valid, rows.valid)] = np.cos(rows.angle)
-    beside = np.append(np.diag(cosine, 1), np.nan)
-    first = cosine[rows.valid[0]] if len(rows.valid) else np.full(len(rows.steps), np.nan)
-    return {"previous": np.roll(beside, 1), "next": beside, "first": first}
+    result = {name: np.full(len(rows.steps), np.nan) for name in ("previous", "next", "first")}
+    first = before = np.empty(0)
+    for number, (row, vector) in enumerate(zip(rows.valid.tolist(), each(rows), strict=True)):
+        first = vector if not number else first
+        result["first"][row] = np.cos(apart(first, vector)) if number else 1.0
+        if number and rows.valid[number - 1] == row - 1:
+            result["next"][row - 1] = result["previous"][row] = np.cos(apart(before, vector))
+        before = vector
+    return result
 
 
 class _Rows:
-    """The checkpoints to compare.
+    """The checkpoints to compare: those that have a sketch, read some at a time (:class:`.vectors.Vectors`).
 
     Attributes:
         steps: of all checkpoints.
+        places: step to its index.
         valid: indices of those that have a sketch.
-        angle: (valid, valid) angles between them.
     """
 
-    def __init__(self, steps: Iterable[int], sketches: Sequence[Floats] | Floats) -> None:
+    def __init__(self, steps: Iterable[int], sketches: Vectors) -> None:
         self.steps = [int(step) for step in steps]
+        self.places = {step: index for index, step in enumerate(self.steps)}
         if len(sketches) != len(self.steps):
             raise ValueError(f"{len(self.steps)} steps and {len(sketches)} sketches")
         if any(a >= b for a, b in pairwise(self.steps)):
             raise ValueError("steps must increase")
-        self.valid = np.array(
-            [i for i, row in enumerate(sketches) if np.isfinite(row).all() and row.any()], dtype=np.intp
-        )
-        self.angle = angles([sketches[i] for i in self.valid])  # rows where they are: all of them twice are much
+        self._sketches = sketches
+        usable = [i for i, row in enumerate(each(sketches)) if np.isfinite(row).all() and row.any()]
+        self.valid: Indices = np.array(usable, dtype=np.intp)
+
+    def __len__(self) -> int:
+        return len(self.valid)
+
+    def __getitem__(self, points: Any) -> npt.NDArray[Any]:
+        """(point, sample) sketches of some of the valid ones."""
+        return self._sketches[self.valid[points]]
+
+    def apart(self, one: int, other: int) -> float:
+        """The angle between two of the valid ones."""
+        return apart(*self[np.array([one, other])])
 
     def finding(self, row: int, kind: Kind, reason: str, *, mask: bool = False) -> AuditFinding:
         """What to say about one row."""
         return AuditFinding(self.steps[row], "", kind, reason, mask)
 
     def step(self, point: int) -> int:
-        """Step of a row of ``angle``."""
+        """Step of one of the valid ones."""
         return self.steps[int(self.valid[point])]
 
 
@@ -152,7 +167,7 @@ def _copies(rows: _Rows, digests: Sequence[str], out_of_order: set[int]) -> list
     judge = Judge(dict.fromkeys(rows.steps, ""), rows.steps[-1] if rows.steps else -1)
     found: list[AuditFinding] = []
     for members in groups.values():
-        at = [rows.steps.index(step) for step in members]
+        at = [rows.places[step] for step in members]
         if len(members) > 1 and (at[-1] - at[0] >= len(members) or judge.designed(members) is not None):
             found += judge.findings(members, at_fault=out_of_order & {*members})
         elif len(members) > 1:
@@ -163,9 +178,7 @@ def _copies(rows: _Rows, digests: Sequence[str], out_of_order: set[int]) -> list
     return found
 
 
-def _stored_anew(
-    rows: _Rows, sketches: Sequence[Floats] | Floats, masked: set[int], said: set[int]
-) -> list[AuditFinding]:
+def _stored_anew(rows: _Rows, masked: set[int], said: set[int]) -> list[AuditFinding]:
     """Steps in a row that are the same but for rounding, where those beside them are farther away than that.
 
     Angles cannot tell rounding from a step of training that was as small; single weights can, as no rounding to nearest
@@ -175,27 +188,29 @@ def _stored_anew(
 
     Args:
         rows: the checkpoints.
-        sketches: (checkpoint, sample).
         masked: steps that are passed over.
         said: steps of which something was said already, masked or not.
     """
     kept = [n for n in range(len(rows.valid)) if rows.step(n) not in masked]
     groups: list[list[int]] = []
-    for here, point in enumerate(kept):
-        first = rows.valid[kept[groups[-1][0]]] if groups else 0
-        if groups and _rounded(sketches[first].astype(np.float64), sketches[rows.valid[point]].astype(np.float64)):
+    first = np.empty(0)
+    for here, vector in enumerate(each(rows, np.array(kept, dtype=np.intp))):
+        single = vector.astype(np.float64)
+        if groups and _rounded(first, single):
             groups[-1].append(here)
         else:
             groups.append([here])
+            first = single
     found: list[AuditFinding] = []
     judge = Judge(dict.fromkeys(rows.steps, ""), max(rows.steps, default=-1))
-    for group in groups:
+    for group in (g for g in groups if len(g) > 1):
         members = [rows.step(kept[n]) for n in group]
         beside = [(n, m) for n, m in ((group[0], group[0] - 1), (group[-1], group[-1] + 1)) if 0 <= m < len(kept)]
-        apart = bool(beside) and all(rows.angle[kept[n], kept[m]] > SAME for n, m in beside)
-        if len(group) < 2 or not apart or judge.designed(members) is not None or said & {*members}:
+        if not beside or any(rows.apart(kept[n], kept[m]) <= SAME for n, m in beside):
             continue
-        at = [rows.steps.index(step) for step in members]
+        if judge.designed(members) is not None or said & {*members}:
+            continue
+        at = [rows.places[step] for step in members]
         between = at[-1] - at[0] >= len(at)
         reason = f"{name_steps(members, rows.steps)} hold the same weights up to rounding"
         reason += ", and at most one label can be right" if between else ": training stood still, or a label is wrong"
@@ -220,7 +235,7 @@ def _out_of_order(rows: _Rows, result: Order) -> list[AuditFinding]:
         steps = [rows.step(n) for point in loose for n in point.rows]
         reason = f"{name_steps(steps, rows.steps)} are off the path of the others, too many to call them wrong:"
         reason += " the labels are in no order, or the training returned to where it was"
-        found.append(rows.finding(rows.steps.index(steps[0]), "off the path", reason))
+        found.append(rows.finding(rows.places[steps[0]], "off the path", reason))
     out = {n for point in result.out for n in point.rows}
     for point in result.out:
         if crowd and not point.exact:
@@ -237,12 +252,12 @@ def _why(rows: _Rows, point: Misplaced, out: set[int]) -> str:
     if point.twin is not None and point.exact:
         reason = f"holds the weights of step {rows.step(point.twin)} up to rounding"
         return reason + (", and at most one label can be right" if point.twin in out else "")
-    beside = " and ".join(f"{rows.angle[here, n]:.2g} from step {rows.step(n)}" for n in point.beside)
+    beside = " and ".join(f"{rows.apart(here, n):.2g} from step {rows.step(n)}" for n in point.beside)
     if point.twin is not None:
-        return f"is an angle of {rows.angle[here, point.twin]:.2g} from step {rows.step(point.twin)}, but {beside}"
+        return f"is an angle of {rows.apart(here, point.twin):.2g} from step {rows.step(point.twin)}, but {beside}"
     if len(point.beside) < 2:
         return f"is not where the path of the others begins or ends: an angle of {beside}"
-    return f"is an angle of {beside}, which are {rows.angle[point.beside]:.2g} apart"
+    return f"is an angle of {beside}, which are {rows.apart(*point.beside):.2g} apart"
 
 
 def _jumps(rows: _Rows, kept: Sequence[int]) -> list[AuditFinding]:
@@ -250,7 +265,7 @@ def _jumps(rows: _Rows, kept: Sequence[int]) -> list[AuditFinding]:
     if len(kept) < 4:  # of two ways one may well be much longer
         return []
     found: list[AuditFinding] = []
-    ways = [float(rows.angle[a, b]) for a, b in pairwise(kept)]
+    ways = [apart(one, other) for one, other in pairwise(each(rows, np.array(kept, dtype=np.intp)))]
     gaps = [rows.step(b) - rows.step(a) for a, b in pairwise(kept)]
     for i, (way, gap) in enumerate(zip(ways, gaps, strict=True)):
         beside = [ways[k] * max(1.0, gap / gaps[k]) for k in (i - 1, i + 1) if 0 <= k < len(ways)]

@@ -23,7 +23,7 @@ from ..runs.config import Run
 from ..runs.lookup import requested
 from ..store.paths import trace_path
 from .preflight import contradiction_findings, listing_findings
-from .sketches import Known, compare, keep, kept_file, kept_sketches, traced_sketches
+from .sketches import Known, compare, keep, kept_file, kept_sketches, load_kept, traced_sketches, values_of
 
 __all__ = ["Audit", "audit"]
 
@@ -117,7 +117,7 @@ def audit(
             "step": np.array(steps),
             "norm": np.array([s.norm for s in sketches]),
             "nonfinite": np.array([s.nonfinite for s in sketches]),
-            **neighbours(steps, np.stack([s.values for s in sketches])),
+            **neighbours(steps, values_of(sketches)),
         }
     findings = sorted(findings, key=lambda f: (f.step, f.kind))
     return Audit(
@@ -188,8 +188,9 @@ def _read(
             try:
                 prepared = ahead.take()
                 made = sketch(dict(resident.install(prepared).named_parameters()))
-                known[checkpoint.step] = Known(made, prepared.digest)
-                keep(file, known[checkpoint.step])
+                read = Known(made, prepared.digest)
+                keep(file, read)
+                known[checkpoint.step] = load_kept(file) or read
                 del prepared
             except CheckpointError as error:
                 failed[checkpoint.step] = without_cache_path(error.observed)

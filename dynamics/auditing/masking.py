@@ -18,7 +18,7 @@ from checkpoints.series import Checkpoint, Series
 from ..runs.config import Run
 from ..runs.resolve import Resolved
 from ..store import Trace, TraceWriter
-from ..store.reader import weight_sketches
+from ..store.reader import WeightSketches
 from .preflight import contradiction_findings, listing_findings
 from .sketches import Known, compare, kept_sketches, measured_sketches, traced_sketches
 
@@ -86,7 +86,7 @@ def weight_findings(
     steps = [c.step for c in checkpoints]
     # not those that were not asked for, between which training may have stood still
     failed = {s for s, state in zip(steps, writer.status(), strict=True) if state == "failed"}
-    known = {**before.kept, **measured_sketches(steps, writer.digests(), weight_sketches(writer.path))}
+    known = {**before.kept, **measured_sketches(steps, writer.digests(), WeightSketches(writer.path))}
     return compare(known, failed | {*before.reasons})
 
 

@@ -12,20 +12,22 @@ from __future__ import annotations
 import hashlib
 import os
 import zipfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from checkpoints.audit import SAMPLE, AuditFinding, Sketch, audit_weights
+from checkpoints.audit import SAMPLE, AuditFinding, Sketch, Vectors, audit_weights
 from checkpoints.paths import cache_folder
 from checkpoints.series import Checkpoint, Series, WeightFile
 
 from ..store import WEIGHTS, Trace
-from ..store.reader import weight_sketches
+from ..store.reader import WeightSketches
 
 __all__ = [
+    "Kept",
     "Known",
     "compare",
     "keep",
@@ -34,7 +36,31 @@ __all__ = [
     "load_kept",
     "measured_sketches",
     "traced_sketches",
+    "values_of",
 ]
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """A sketch that is read where it lies whenever its values are asked for, as those of thousands of checkpoints are large.
+
+    Attributes:
+        place: what holds it.
+        index: which row of that.
+        norm: see :class:`Sketch`.
+        nonfinite: see :class:`Sketch`.
+    """
+
+    place: Vectors
+    index: int
+    norm: float
+    nonfinite: int
+
+    @property
+    def values(self) -> np.ndarray:
+        """(sample,), all NaN where it cannot be read any more."""
+        values: np.ndarray = self.place[np.array([self.index])][0]
+        return values
 
 
 class Known(NamedTuple):
@@ -45,8 +71,33 @@ class Known(NamedTuple):
         digest: sha256 of the files they came from.
     """
 
-    sketch: Sketch
+    sketch: Sketch | Kept
     digest: str
+
+
+class values_of:
+    """(sketch, sample) values of many sketches; NaN for None. Read when they are asked for, by an array of indices."""
+
+    def __init__(self, sketches: Sequence[Sketch | Kept | None]) -> None:
+        self._sketches = sketches
+        self._size = next((len(s.values) for s in sketches if s is not None), SAMPLE)
+
+    def __len__(self) -> int:
+        return len(self._sketches)
+
+    def __getitem__(self, some: np.ndarray) -> np.ndarray:
+        found = np.full((len(some), self._size), np.nan, dtype=np.float32)
+        places: dict[int, tuple[Vectors, list[int], list[int]]] = {}
+        for at, sketch in enumerate(self._sketches[n] for n in some):
+            if isinstance(sketch, Kept):
+                _, rows, indices = places.setdefault(id(sketch.place), (sketch.place, [], []))
+                rows.append(at)
+                indices.append(sketch.index)
+            elif sketch is not None:
+                found[at] = sketch.values
+        for place, rows, indices in places.values():
+            found[rows] = place[np.array(indices)]
+        return found
 
 
 def compare(known: Mapping[int, Known], absent: Collection[int] = ()) -> list[AuditFinding]:
@@ -59,35 +110,29 @@ def compare(known: Mapping[int, Known], absent: Collection[int] = ()) -> list[Au
     """
     if not known:
         return []
-    nothing = np.full_like(next(iter(known.values())).sketch.values, np.nan)
-    filled = dict.fromkeys(absent, Known(Sketch(nothing, float("nan"), 0), "")) | dict(known)
-    steps = sorted(filled)
-    sketches = [filled[s].sketch for s in steps]
+    steps = sorted({*known, *absent})
+    sketches = [known[step].sketch if step in known else None for step in steps]
+    nonfinite = [0 if sketch is None else sketch.nonfinite for sketch in sketches]
     return audit_weights(
         np.array(steps),
-        [s.values for s in sketches],
-        np.array([s.norm for s in sketches]),
-        np.array([s.nonfinite for s in sketches]),
+        values_of(sketches),
+        np.array([np.nan if sketch is None else sketch.norm for sketch in sketches]),
+        np.array(nonfinite),
         # weights that are all NaN are the same bytes at every step, which says nothing about labels
-        ["" if s.nonfinite else filled[step].digest for step, s in zip(steps, sketches, strict=True)],
+        [known[s].digest if s in known and not broken else "" for s, broken in zip(steps, nonfinite, strict=True)],
     )
 
 
-def measured_sketches(
-    steps: Iterable[int], digests: Iterable[str], measured: Mapping[str, np.ndarray]
-) -> dict[int, Known]:
+def measured_sketches(steps: Iterable[int], digests: Iterable[str], measured: WeightSketches) -> dict[int, Known]:
     """Step to what a trace's arrays say, for the checkpoints that were measured.
 
     Args:
         steps: (checkpoint,).
         digests: (checkpoint,) empty where nothing was measured.
-        measured: ``sketch`` (checkpoint, sample), ``norm`` and ``nonfinite`` (checkpoint,).
+        measured: of that trace.
     """
     return {
-        step: Known(
-            Sketch(measured["sketch"][i], float(measured["norm"][i]), int(measured["nonfinite"][i])),
-            digest,
-        )
+        step: Known(Kept(measured, i, float(measured.norm[i]), int(measured.nonfinite[i])), digest)
         for i, (step, digest) in enumerate(zip(steps, digests, strict=True))
         if digest
     }
@@ -107,7 +152,7 @@ def traced_sketches(path: Path, checkpoints: Iterable[Checkpoint]) -> dict[int, 
         return {}
     revisions = {c.step: c.revision for c in checkpoints}
     same = {c.step for c in trace.checkpoints() if revisions.get(c.step) == c.revision}
-    found = measured_sketches(trace.steps.tolist(), trace.digests, weight_sketches(path))
+    found = measured_sketches(trace.steps.tolist(), trace.digests, WeightSketches(path))
     return {step: known for step, known in found.items() if step in same}
 
 
@@ -139,10 +184,28 @@ def load_kept(file: Path | None) -> Known | None:
         return None
     try:
         with np.load(file) as stored:
-            made = Sketch(stored["values"], float(stored["norm"]), int(stored["nonfinite"]))
-            return Known(made, str(stored["digest"]))
+            norm, nonfinite, _ = float(stored["norm"]), int(stored["nonfinite"]), stored["values"]
+            return Known(Kept(_File(file), 0, norm, nonfinite), str(stored["digest"]))
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         return None
+
+
+@dataclass(frozen=True)
+class _File:
+    """The sketch in a file, as the only row."""
+
+    file: Path
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        try:
+            with np.load(self.file) as stored:
+                values: np.ndarray = stored["values"][None][rows]
+                return values
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # deleted meanwhile
+            return np.full((len(rows), SAMPLE), np.nan, dtype=np.float32)
 
 
 def keep(file: Path | None, known: Known) -> None:

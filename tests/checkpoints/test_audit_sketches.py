@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from checkpoints import audit
 from checkpoints.audit import Sketch
-from checkpoints.audit.order import angles
+from checkpoints.audit.vectors import angles
 
 sketch_module = import_module("checkpoints.audit.sketch")  # the package has a function of that name
 

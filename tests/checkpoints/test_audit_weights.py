@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from checkpoints.audit import AuditFinding, audit_weights, neighbours
 from checkpoints.audit import order as order_module
-from checkpoints.audit.order import angles
+from checkpoints.audit.vectors import angles
 from checkpoints.audit.returns import SAME
 from tests.checkpoints.audited import BLOB, PYTHIA, STALE, kinds, masked
 
