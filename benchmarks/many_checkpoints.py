@@ -3,7 +3,7 @@
     python benchmarks/many_checkpoints.py [--checkpoints 100 300 1000 3000] [--verbs collect audit ...]
 
 A drifting random walk of the weights of a two-layer GPT-NeoX (3,856 parameters) stands for a training, one folder a
-checkpoint, as ``save_pretrained`` writes it; two probes of eight short prompts. Every verb is a process of its own, as a user
+checkpoint, as ``save_pretrained`` writes it; one probe of eight prompts, one curve. Every verb is a process of its own, as a user
 calls it. Printed are CPU seconds and peak memory; ``again`` is a collection that has nothing left to do.
 """
 
@@ -22,11 +22,25 @@ VERBS = ("collect", "again", "status", "verify", "audit", "analyse", "report")
 WORDS = [*(f"w{i}" for i in range(60)), "yes", "no"]
 RUNS = """many:
   series: {kind: folder, path: series}
-  analyses:
-    - {name: induction, options: {prompts: 8, period: 4}}
+  analyses: [preference]
   probes:
     words: {file: words.jsonl}
   device: cpu
+"""
+ANALYSIS = """from dynamics import analysis as da
+
+TITLE = "Answer against foil"
+
+
+def plan(context, options):
+    return [da.Request(context.probe("words"), (da.Answers(),))]
+
+
+def summarise(trace, options):
+    difference = trace.values("words", "answer_logprob") - trace.values("words", "foil_logprob")
+    null = da.Null(da.sign_flip_null(difference), "no difference")
+    spec = da.CurveSpec("logit difference (nat)", "words", headline=True)
+    return da.Section([da.from_units("preference", "right answer preferred", difference, null, spec)])
 """
 
 
@@ -61,6 +75,7 @@ def make(folder: Path, count: int) -> None:
     word_tokenizer(WORDS).save_pretrained(folder / "series")
     rows = [{"text": f"w{i} w{i + 1} w{i}", "answer": f" w{i + 1}", "foil": " no"} for i in range(8)]
     (folder / "words.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    (folder / "preference.py").write_text(ANALYSIS, encoding="utf-8")
     (folder / "runs.yaml").write_text(RUNS, encoding="utf-8")
 
 

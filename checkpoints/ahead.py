@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -83,7 +84,8 @@ class ReadAhead(Generic[T]):
     def __init__(self, series: Series, checkpoints: Sequence[Checkpoint], read: Callable[[Path], T]) -> None:
         self._series, self._checkpoints, self._read = series, list(checkpoints), read
         self._fetcher, self._reader = _Worker("fetch-ahead"), _Worker("read-ahead")
-        self._fetched: list[Future[Path]] = []
+        self._fetched: deque[Future[Path]] = deque()
+        self._submitted = 0
         self._released: Future[None] | None = None
         self._current: Future[T] | None = None
         self._index = 0
@@ -123,13 +125,14 @@ class ReadAhead(Generic[T]):
         self._read_next()
 
     def _fetch_next(self) -> None:
-        if len(self._fetched) < len(self._checkpoints):
-            checkpoint = self._checkpoints[len(self._fetched)]
+        if self._submitted < len(self._checkpoints):
+            checkpoint = self._checkpoints[self._submitted]
+            self._submitted += 1
             self._fetched.append(self._fetcher.submit(lambda: self._series.fetch(checkpoint)))
 
     def _read_next(self) -> None:
         if self._index < len(self._checkpoints):
-            fetched = self._fetched[self._index]
+            fetched = self._fetched.popleft()
 
             def read() -> T:
                 path = fetched.result()

@@ -14,7 +14,7 @@ __all__ = ["BLOCK", "Indices", "Vectors", "angles", "apart", "blocks", "each"]
 
 Indices = npt.NDArray[np.intp]
 
-BLOCK = 128
+BLOCK = 64
 """Vectors that are in memory in double precision at once."""
 
 

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from checkpoints.audit import SAMPLE, AuditFinding, Sketch, Vectors, audit_weights
+from checkpoints.audit.vectors import blocks
 from checkpoints.paths import cache_folder
 from checkpoints.series import Checkpoint, Series, WeightFile
 
@@ -96,7 +97,8 @@ class values_of:
             elif sketch is not None:
                 found[at] = sketch.values
         for place, rows, indices in places.values():
-            found[rows] = place[np.array(indices)]
+            for some in blocks(len(rows)):  # or all of them would be in memory twice
+                found[rows[some]] = place[np.array(indices[some])]
         return found
 
 
