@@ -200,8 +200,10 @@ class FolderSeries(Series):
 
     def weight_files(self, checkpoint: Checkpoint) -> tuple[WeightFile, ...]:
         """The files that the checkpoint is read from, some of which may hold other things too."""
-        files = self._layout.files(self.fetch(checkpoint))
-        return tuple(WeightFile(file.name, file.stat().st_size) for file in files)
+        path = self.fetch(checkpoint)
+        folder = path if path.is_dir() else path.parent
+        files = self._layout.files(path)
+        return tuple(WeightFile(file.relative_to(folder).as_posix(), file.stat().st_size) for file in files)
 
     def fetch(self, checkpoint: Checkpoint) -> Path:
         """The checkpoint's own folder or file; ``file#index`` where several share a file."""

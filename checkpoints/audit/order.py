@@ -32,7 +32,7 @@ PLACES = 650
 
 The longest published series has 609 checkpoints."""
 
-NEAR = 64
+NEAR = 32
 """Neighbours on either side with which each is compared where there are more places than that."""
 
 

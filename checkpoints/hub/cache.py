@@ -8,6 +8,7 @@
         commits/COMMIT/        config and weights of a checkpoint; .complete.json, written last, says that they are whole
         config/COMMIT/         config alone
         tokenizer/COMMIT/      tokenizer alone
+        trainer/COMMIT/        what the trainer wrote of itself
         dictionaries/COMMIT/   sparse dictionaries, in the repository's own folders
         locks/                 see below
 
@@ -41,7 +42,7 @@ from .files import HubFile, is_commit, is_repository
 __all__ = ["RepositoryCache", "checksums", "without_cache_path"]
 
 _COMPLETE = ".complete.json"
-_KINDS = ("commits", "config", "tokenizer", "dictionaries")
+_KINDS = ("commits", "config", "tokenizer", "trainer", "dictionaries")
 
 
 class RepositoryCache:

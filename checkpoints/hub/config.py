@@ -34,6 +34,11 @@ class HubConfig(SeriesConfig):
     )
     tokens_per_step: int | None = Field(None, ge=1, description="Tokens in one optimizer step, if it was constant.")
     stage: str = Field("", description="Pattern of the training stages to take, instead of the catalogue's choice.")
+    base: str | None = Field(
+        None,
+        description="Repository of the model, owner/name or owner/name@revision, where the checkpoints are adapters of it "
+        "(LoRA, ...) as `peft` saves them.",
+    )
     tokenizer: str | None = Field(
         None, description="Repository or local folder of the tokenizer, if the series' own is not the right one."
     )
@@ -45,6 +50,15 @@ class HubConfig(SeriesConfig):
     def _repository(cls, value: str | None) -> str | None:
         if value is not None and not is_repository(value):
             raise ValueError(f"{value!r} is not the name of a repository, as in EleutherAI/pythia-70m")
+        return value
+
+    @field_validator("base")
+    @classmethod
+    def _base(cls, value: str | None) -> str | None:
+        if value is not None and not is_repository(value.partition("@")[0]):
+            raise ValueError(
+                f"{value!r} is not the name of a repository, as in EleutherAI/pythia-70m or owner/name@main"
+            )
         return value
 
     @field_validator("stage")

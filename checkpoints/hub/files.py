@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..files.weights import choose_files
+from ..layouts.adapters import ADAPTER_CONFIG, ADAPTER_FILES
 from ..series import WeightFile
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "TOKENIZER",
     "VOCABULARIES",
     "HubFile",
+    "adapter",
     "choose",
     "is_commit",
     "is_repository",
@@ -50,6 +52,11 @@ class HubFile:
     sha256: str | None = None
     blob: str | None = None
 
+    @property
+    def content(self) -> str:
+        """What changes when its content does."""
+        return self.sha256 or self.blob or ""
+
 
 def is_repository(name: str) -> bool:
     """Whether this can be the name of a repository; if so it is also safe as the name of a folder, ``/`` replaced.
@@ -79,16 +86,27 @@ def is_safe(path: str) -> bool:
     return not any(p in ("", ".", "..") for p in parts) and ":" not in parts[0] and path.isprintable()
 
 
-def weight_files(files: Iterable[HubFile]) -> tuple[WeightFile, ...]:
-    """The weight files in the root, with sizes and checksums; the index has not been read."""
+def adapter(files: Iterable[HubFile]) -> tuple[HubFile, ...]:
+    """The files of an adapter without its model, that of its tensors first; empty where there is none."""
     by_name = {file.name: file for file in files}
-    return tuple(WeightFile(n, by_name[n].size, by_name[n].sha256) for n in choose_files(by_name).files)
+    if ADAPTER_CONFIG not in by_name or choose_files(by_name).files:
+        return ()
+    found = [by_name[name] for name in ADAPTER_FILES if name in by_name][:1]
+    return (*found, by_name[ADAPTER_CONFIG]) if found else ()
+
+
+def weight_files(files: Iterable[HubFile]) -> tuple[WeightFile, ...]:
+    """The weight files in the root, with sizes and checksums, or that of an adapter; the index has not been read."""
+    by_name = {file.name: file for file in files}
+    alone = [file.name for file in adapter(by_name.values())[:1]]
+    return tuple(WeightFile(n, by_name[n].size, by_name[n].sha256) for n in choose_files(by_name).files or alone)
 
 
 def choose(files: Iterable[HubFile]) -> tuple[HubFile, ...]:
-    """What is downloaded of a checkpoint: config, generation config, weights, and the index of weights in parts."""
+    """What is downloaded of a checkpoint: config, generation config, weights, and the index of weights in parts; or an adapter."""
     by_name = {file.name: file for file in files}
     weights = choose_files(by_name).files
     index = {re.sub(r"-\d+-of-\d+(\.\w+)$", r"\1.index.json", name) for name in weights}
-    wanted = {CONFIG, "generation_config.json", *index, *weights}
+    alone = {file.name for file in adapter(by_name.values())}
+    wanted = {CONFIG, "generation_config.json", *index, *weights, *alone}
     return tuple(file for name, file in sorted(by_name.items()) if name in wanted)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError, UserError
 from ..files.weights import choose_files
-from ..series import Checkpoint, Series, WeightFile
+from ..layouts.adapters import ADAPTER_FILES, adapter_files
+from ..layouts.folders import others_said
+from ..series import OPTIMIZER_STEPS, Checkpoint, Series, WeightFile
+from .adapted import AdaptedModel, require_whole
 from .cache import checksums
 from .client import HubClient
 from .config import HubConfig
@@ -19,6 +23,7 @@ from .files import (
     TOKENIZER,
     VOCABULARIES,
     HubFile,
+    adapter,
     choose,
     is_commit,
     is_repository,
@@ -27,6 +32,7 @@ from .files import (
 )
 from .listing import list_repositories, list_revisions, pinned
 from .repository import Repository
+from .said import Looking, Source
 from .transport import shown
 
 if TYPE_CHECKING:
@@ -35,8 +41,6 @@ if TYPE_CHECKING:
     from ..loading import Prepared
 
 __all__ = ["HubSeries"]
-
-Source = tuple[Repository, str, tuple[HubFile, ...]]
 
 
 class HubSeries(Series):
@@ -88,8 +92,14 @@ class HubSeries(Series):
         self.checkpoints, self.moved, self.vanished = listing.checkpoints, listing.moved, listing.vanished
         self._unavailable = listing.unavailable or {}
         self._unread: CheckpointError | None = None
-        self._tokenizer: Path | None = None
+        self._tokenizer: tuple[Path, Source] | None = None
         self._model_config: Path | None = None
+        self._model: AdaptedModel | None = None
+        if config.base is not None:
+            repo, _, revision = config.base.partition("@")
+            self._model = AdaptedModel(config.base, next(self._revision_source(repo, revision or "main"), None))
+            on = f" on {repo}@{self._model.source.commit}"  # another commit is another model
+            self.origin, self.repository = self.origin + on, self.repository + on
 
     def weight_files(self, checkpoint: Checkpoint) -> tuple[WeightFile, ...]:
         """The checkpoint's weight files in the repository's root: safetensors, or else ``.bin``; empty if none.
@@ -99,6 +109,20 @@ class HubSeries(Series):
             UserError: when nothing of the repository can be had.
         """
         return weight_files(self._tree(checkpoint))
+
+    def all_files(
+        self, checkpoints: Iterable[Checkpoint] | None = None, progress: Callable[[int, int], None] | None = None
+    ) -> dict[Checkpoint, tuple[WeightFile, ...]]:
+        """See the base class; what lies beside the weights is in ``left_out`` from then on."""
+        found = super().all_files(checkpoints, progress)
+        chosen = {}
+        for checkpoint in found:
+            names = [f.name for f in self._tree(checkpoint)]
+            choice = choose_files(names)
+            beside = [name for name in ADAPTER_FILES if choice.files and name in names]
+            chosen[checkpoint.label or checkpoint.revision[:8]] = choice._replace(others=(*choice.others, *beside))
+        self.left_out = others_said(chosen)
+        return found
 
     def for_each(
         self,
@@ -118,6 +142,37 @@ class HubSeries(Series):
         commit = None if self._repositories else self._main.commit("main")
         return () if commit is None else weight_files(self._main.tree(commit))
 
+    def contradictions(self) -> dict[Checkpoint, str]:
+        """What checkpoints say of themselves that their labels, or the tokenizer of the series, do not; and adapters.
+
+        ``revisions`` in the runs file says that names hold, and a ``tokenizer`` (also in the catalogue) that it does. Why
+        some could not be looked at is in ``unlisted``.
+
+        Raises:
+            UserError: when nothing of the repository can be had.
+        """
+        sources = {}
+        for checkpoint in self.checkpoints:
+            with suppress(CheckpointError):  # one that cannot be listed says so elsewhere
+                sources[checkpoint] = self._source(checkpoint)
+        said = {c: [clause] if (clause := self._wrong_kind(s)) else [] for c, s in sources.items()}
+        looking = Looking(sources, lambda call, wanted: self.for_each(call, wanted, None), said)
+        if "revisions" not in self._config.model_fields_set and self.step_counts == OPTIMIZER_STEPS:
+            looking.compare_steps()
+        if not (self._config.tokenizer or self.entry.tokenizer):
+            with suppress(UserError):  # there is none
+                looking.compare_tokenizers(*self._tokenizer_and_source())
+        self.unlisted = {**self.unlisted, **looking.unlisted}
+        return {c: "; ".join(said[c]) for c in self.checkpoints if said.get(c)}
+
+    def _wrong_kind(self, source: Source) -> str:
+        alone, base = adapter(source.files), self._model
+        if alone and base is None:
+            return f"it holds an adapter without its model ({alone[0].name}), and no `series.base` is named"
+        if not alone and base is not None and weight_files(source.files):
+            return f"it holds whole weights, where `series.base` says that all are adapters of {self._config.base}"
+        return ""
+
     def download_bytes(self, checkpoint: Checkpoint) -> int:
         """How much :meth:`fetch` would download; 0 where it is all here. Raises what :meth:`weight_files` does."""
         files, cache = choose(self._tree(checkpoint)), self._repository(checkpoint).cache
@@ -133,10 +188,17 @@ class HubSeries(Series):
             CheckpointError: when this checkpoint has no weights, lacks some, or they do not arrive.
             UserError: when nothing of the repository can be had, or the cache cannot be written.
         """
-        files = choose(self._tree(checkpoint))
+        source = self._source(checkpoint)
+        files = choose(source.files)
         weights = choose_files(f.name for f in files)
-        called = f"{checkpoint.label or checkpoint.revision[:8]} of {self.name}"
-        if not weights.files:
+        called = f"{source.label} of {self.name}"
+        if wrong := self._wrong_kind(source):
+            raise CheckpointError(
+                f"{called} cannot be used: {wrong}",
+                expected="checkpoints of one kind, and the model where they are adapters",
+                remedy="name the model's repository as `series.base` in the runs file, or leave these out with `exclude`",
+            )
+        if not weights.files and not adapter(files):
             raise CheckpointError(
                 f"{called} holds no weights",
                 expected="model*.safetensors or pytorch_model*.bin in its root",
@@ -159,6 +221,8 @@ class HubSeries(Series):
         from ..files.weights import weight_files as local_files
         from ..loading import prepare
 
+        if self._model is not None:
+            return self._model.base.merged(fetched)
         digests = checksums(fetched)
         # verified when they came: not read twice
         known = [digests.get(file.name) or "" for file in local_files(fetched)]
@@ -175,7 +239,8 @@ class HubSeries(Series):
         """
         files = self.weight_files(checkpoint) if files is None else files
         known = [f"{f.name} {f.sha256}" for f in files if f.sha256 is not None]
-        return tuple(known) if files and len(known) == len(files) else None
+        base = () if self._model is None else (self._model.source.commit,)
+        return (*base, *known) if files and len(known) == len(files) else None
 
     def header(self, checkpoint: Checkpoint) -> dict[str, TensorInfo] | None:
         """Names, shapes and dtypes of the stored tensors; None where that would cost a download.
@@ -191,7 +256,9 @@ class HubSeries(Series):
         folder = cache.folder(checkpoint.revision)
         if not cache.is_finished(folder):  # before the files are listed, which may take a request
             return None
-        return header(folder) if cache.is_complete(folder, choose(self._tree(checkpoint))) else None
+        if not cache.is_complete(folder, choose(self._tree(checkpoint))):
+            return None
+        return header(folder, files=adapter_files(folder)[:1])
 
     def release(self, checkpoint: Checkpoint) -> None:
         """Delete what was downloaded, unless it is to be kept or another process uses it.
@@ -231,14 +298,18 @@ class HubSeries(Series):
 
     @property
     def config_folder(self) -> Path:
-        """A folder with the config of the first checkpoint that has one, else of ``main``.
+        """A folder with the config of the first checkpoint that has one, else of ``main``; of the base of adapters.
 
         Raises:
-            UserError: when there is none.
+            UserError: when there is none, or the first checkpoint is an adapter of a model that is not named.
         """
         if self._model_config is None:
             sources = chain(self._checkpoint_sources(), self._main_source())
-            self._model_config = self._small("config", {CONFIG}, {CONFIG}, sources)
+            if self._model is not None:
+                sources = chain([self._model.source])
+            else:
+                require_whole(self.entry.repo, next(self._checkpoint_sources(), None))
+            self._model_config, _ = self._small("config", {CONFIG}, {CONFIG}, sources)
         return self._model_config
 
     @property
@@ -248,9 +319,12 @@ class HubSeries(Series):
         Raises:
             UserError: when there is none.
         """
-        named = self._config.tokenizer or self.entry.tokenizer
         if self._config.tokenizer is not None and Path(self._config.tokenizer).expanduser().is_dir():
             return Path(self._config.tokenizer).expanduser()
+        return self._tokenizer_and_source()[0]
+
+    def _tokenizer_and_source(self) -> tuple[Path, Source]:
+        named = self._config.tokenizer or self.entry.tokenizer
         if named and not is_repository(named):
             raise UserError(
                 f"the tokenizer {named!r} is neither a folder nor the name of a repository",
@@ -262,7 +336,8 @@ class HubSeries(Series):
                 revision = "main" if self._config.tokenizer else self.entry.tokenizer_revision
                 sources = self._revision_source(named, revision)
             else:
-                sources = chain(self._main_source(), self._checkpoint_sources())
+                of_base = () if self._model is None else (self._model.source,)
+                sources = chain(self._main_source(), self._checkpoint_sources(), of_base)
             self._tokenizer = self._small("tokenizer", TOKENIZER, VOCABULARIES, sources)
         return self._tokenizer
 
@@ -294,10 +369,14 @@ class HubSeries(Series):
                 ) from None
             raise
 
+    def _source(self, checkpoint: Checkpoint) -> Source:
+        label = checkpoint.label or checkpoint.revision[:8]
+        return Source(self._repository(checkpoint), checkpoint.revision, self._tree(checkpoint), label)
+
     def _checkpoint_sources(self) -> Iterator[Source]:
         for checkpoint in self.checkpoints:
             try:
-                yield self._repository(checkpoint), checkpoint.revision, self._tree(checkpoint)
+                yield self._source(checkpoint)
             except CheckpointError:  # the next one will do
                 continue
 
@@ -311,13 +390,16 @@ class HubSeries(Series):
         repository = self._main if repo == self.entry.repo else Repository(repo, self._client)
         commit = repository.commit(revision)
         if commit is not None:
-            yield repository, commit, repository.tree(commit)
+            yield Source(repository, commit, repository.tree(commit), revision)
 
-    def _small(self, kind: str, wanted: Collection[str], any_of: Collection[str], sources: Iterable[Source]) -> Path:
+    def _small(
+        self, kind: str, wanted: Collection[str], any_of: Collection[str], sources: Iterable[Source]
+    ) -> tuple[Path, Source]:
         """The first source's files of these names, where it has one of those that matter."""
-        for repository, commit, files in sources:
-            if any(file.name in any_of for file in files):
-                return repository.provide(commit, [f for f in files if f.name in wanted], kind=kind)
+        for source in sources:
+            if any(file.name in any_of for file in source.files):
+                files = [f for f in source.files if f.name in wanted]
+                return source.repository.provide(source.commit, files, kind=kind), source
         if self._unread is not None:
             raise self._unread
         raise UserError(

@@ -25,9 +25,10 @@ from ..wrappers import plain, unwrapped
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Base", "adapter_files", "require_base"]
+__all__ = ["ADAPTER_CONFIG", "ADAPTER_FILES", "Base", "adapter_files", "require_base", "require_peft"]
 
-_CONFIG = "adapter_config.json"
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 _KINDS = ("LORA", "ADALORA", "LOHA", "LOKR", "IA3", "OFT", "BOFT", "VERA")
 """Others are prompts, or load more than lies in the folder."""
 _KEEPS = (True, False, "gaussian", "eva", "orthogonal")
@@ -36,10 +37,23 @@ _KEEPS = (True, False, "gaussian", "eva", "orthogonal")
 
 def adapter_files(folder: Path) -> list[Path]:
     """The files of an adapter in a folder without whole weights, that of its tensors first; empty where there is none."""
-    if not (folder / _CONFIG).is_file() or weights.weight_files(folder):
+    places = _places(folder)
+    return [] if len(places) != 1 or weights.weight_files(folder) else _files(places[0])
+
+
+def _places(folder: Path) -> list[Path]:
+    """The folder itself or, as `peft` saves an adapter that has a name, its sub-folders that hold one."""
+    if _files(folder):
+        return [folder]
+    try:
+        return sorted(file.parent for file in folder.glob(f"*/{ADAPTER_CONFIG}") if _files(file.parent))
+    except OSError:  # not ours to read
         return []
-    found = [folder / f"adapter_model.{suffix}" for suffix in ("safetensors", "bin")]
-    return next(([file, folder / _CONFIG] for file in found if file.is_file()), [])
+
+
+def _files(folder: Path) -> list[Path]:
+    found = [folder / name for name in ADAPTER_FILES if (folder / ADAPTER_CONFIG).is_file()]
+    return next(([file, folder / ADAPTER_CONFIG] for file in found if file.is_file()), [])
 
 
 def require_base(root: Path, folders: list[Path], base: Base | None) -> None:
@@ -48,6 +62,13 @@ def require_base(root: Path, folders: list[Path], base: Base | None) -> None:
     Raises:
         UserError: when there is not, or ``peft`` is missing.
     """
+    for path in folders:
+        if len(places := _places(path)) > 1 and not weights.weight_files(path):
+            raise UserError(
+                f"{path} holds {len(places)} adapters without their model: {', '.join(p.name for p in places)}",
+                expected="one adapter in a checkpoint",
+                remedy="move the others away, or merge them where they were trained and save that",
+            )
     alone = [path for path in folders if adapter_files(path)]
     if alone and any(map(weights.weight_files, folders)):
         raise UserError(
@@ -62,17 +83,27 @@ def require_base(root: Path, folders: list[Path], base: Base | None) -> None:
             expected="the model that they were trained on",
             remedy="name its folder as `series.base` in the runs file, or merge them (`merge_and_unload`) and save that",
         )
-    if alone and find_spec("peft") is None:
-        raise UserError(
-            f"{root} holds adapters, and the package peft, which merges them, is not installed",
-            expected="peft, or whole checkpoints",
-            remedy="pip install 'circuit-dynamics[adapters]'",
-        )
+    if alone:
+        require_peft(str(root))
     if folders and not alone and base is not None:
         raise UserError(
             f"{root} holds whole checkpoints, and the runs file names a base for adapters",
             expected="`series.base` only where checkpoints are adapters",
             remedy="remove it from the series in the runs file",
+        )
+
+
+def require_peft(where: str) -> None:
+    """That adapters can be merged.
+
+    Raises:
+        UserError: when ``peft`` is missing.
+    """
+    if find_spec("peft") is None:
+        raise UserError(
+            f"{where} holds adapters, and the package peft, which merges them, is not installed",
+            expected="peft, or whole checkpoints",
+            remedy="pip install 'circuit-dynamics[adapters]'",
         )
 
 
@@ -107,9 +138,10 @@ class Base:
         """
         with self._lock:  # readers are threads, and injecting an adapter is not for two of them
             model = self._loaded()
-            tensors, digest = weights.read_tensors(folder, files=adapter_files(folder)[:1])
+            files = adapter_files(folder)
+            tensors, digest = weights.read_tensors(folder, files=files[:1])
             try:
-                said = (folder / _CONFIG).read_bytes()
+                said = files[1].read_bytes()
                 state = _merged(model, json.loads(said), tensors)
             except CheckpointError as error:
                 error.add_note(f"in {folder}")

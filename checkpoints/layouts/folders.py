@@ -6,6 +6,8 @@ pickles and are never opened.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +18,14 @@ from ..files.tensors import TensorInfo
 from ..foreign import read_json
 from ..loading import Prepared, prepare
 from ..series import LAST_STEP
-from .adapters import adapter_files, require_base
+from .adapters import ADAPTER_FILES, adapter_files, require_base
 from .base import Found, LayoutOptions, converted, found_folders, given_config
 from .content import recorded_step
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-__all__ = ["EXPECTED", "NEEDS_CONFIG", "config", "files", "find", "header", "read"]
+__all__ = ["EXPECTED", "NEEDS_CONFIG", "config", "files", "find", "header", "others_said", "read", "trainer_state"]
 
 EXPECTED = (
     "sub-folders stepN or checkpoint-N, each with config.json and *.safetensors or pytorch_model*.bin, or with an adapter "
@@ -39,7 +41,7 @@ def find(root: Path, options: LayoutOptions) -> Found:
     require_base(root, [root / c.revision for c in found.checkpoints], options.base)
     checkpoints = []
     for checkpoint in found.checkpoints:
-        said = _trainer_state(root / checkpoint.revision)
+        said = trainer_state(root / checkpoint.revision)
         step = recorded_step({"step": said.get("global_step")})
         wrong = step not in (None, checkpoint.step) and options.pattern is None
         checkpoints.append(
@@ -52,14 +54,21 @@ def find(root: Path, options: LayoutOptions) -> Found:
 
 def _others(root: Path, names: list[str]) -> dict[str, str]:
     """Files of weights beside those that checkpoints are read from."""
-    there: dict[tuple[str, str], list[str]] = {}
+    chosen = {}
     for name in names:
-        try:
-            chosen = weights.choice_in(root / name)
-        except CheckpointError:  # said when it is read
-            continue
-        for other in chosen.others:
-            there.setdefault((other, chosen.files[0] if chosen.files else ""), []).append(name)
+        with suppress(CheckpointError):  # said when it is read
+            found = weights.choice_in(root / name)
+            beside = [n for n in ADAPTER_FILES if found.files and (root / name / n).is_file()]
+            chosen[name] = found._replace(others=(*found.others, *beside))
+    return others_said(chosen)
+
+
+def others_said(chosen: Mapping[str, weights.Choice]) -> dict[str, str]:
+    """What lies beside the weights of checkpoints and is not read, with the reason: checkpoint to its files."""
+    there: dict[tuple[str, str], list[str]] = {}
+    for name, choice in chosen.items():
+        for other in choice.others:
+            there.setdefault((other, choice.files[0] if choice.files else ""), []).append(name)
     return {
         f"{folders[0]}/{other}" + (f" (and in {len(folders) - 1} more)" if len(folders) > 1 else ""): (
             f"the weights are read from {first}" if first else "it belongs to another save"
@@ -93,7 +102,7 @@ def read(path: Path, options: LayoutOptions) -> Prepared:
 
 
 def _said(folder: Path) -> int | None:
-    return recorded_step({"step": _trainer_state(folder).get("global_step")})
+    return recorded_step({"step": trainer_state(folder).get("global_step")})
 
 
 def _tokens(said: dict[str, Any]) -> int | None:
@@ -101,7 +110,8 @@ def _tokens(said: dict[str, Any]) -> int | None:
     return seen if type(seen) is int and 0 < seen <= LAST_STEP else None
 
 
-def _trainer_state(folder: Path) -> dict[str, Any]:
+def trainer_state(folder: Path) -> dict[str, Any]:
+    """What the HF Trainer wrote of itself; empty where nothing can be read."""
     try:
         found: dict[str, Any] = read_json(folder / "trainer_state.json", dict)
         return found

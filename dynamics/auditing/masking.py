@@ -49,8 +49,8 @@ def known_before(run: Run, series: Series) -> Before:
     if series.local:
         # what its files' list shows is for its owner to mend: it is refused or failed, not passed over
         return Before(_reasons(contradiction_findings(series)) | excluded, kept_sketches(series, listed))
+    reasons = _reasons([*listing_findings(series, listed), *contradiction_findings(series)])
     unlisted = {c.step: error.observed for c, error in series.unlisted.items()}
-    reasons = _reasons(listing_findings(series, listed))
     return Before(reasons | excluded, kept_sketches(series, listed), unlisted)
 
 

@@ -97,8 +97,8 @@ class values_of:
             elif sketch is not None:
                 found[at] = sketch.values
         for place, rows, indices in places.values():
-            for some in blocks(len(rows)):  # or all of them would be in memory twice
-                found[rows[some]] = place[np.array(indices[some])]
+            for part in blocks(len(rows)):  # or all of them would be in memory twice
+                found[rows[part]] = place[np.array(indices[part])]
         return found
 
 

@@ -23,6 +23,7 @@ from ..store.journal import write_journal
 from ..store.lock import say_doing
 from ..store.paths import trace_path
 from ..store.writer import discard_unused
+from ..wording import left_out_lines
 from .measuring import write_checkpoint
 from .opening import (
     Digests,
@@ -107,6 +108,8 @@ def collect_once(
         before = known_before(resolved.run, resolved.series)
         for step, reason in before.unlisted.items():
             reporter.once(f"step {step}: its files could not be listed: {reason}")
+        for line in left_out_lines(resolved.series.left_out):  # of a hub it is known by now
+            reporter.once(line)
         reasons = before.reasons
         indices = visited(resolved, growing=series is not None)
         if only is not None:

@@ -29,6 +29,7 @@ from ..store import Trace
 from ..store.declaration import require_declared
 from ..store.journal import read_journal
 from ..store.paths import trace_path
+from ..wording import left_out_lines
 from .measuring import measure_all
 from .opening import (
     open_run,
@@ -123,6 +124,8 @@ def estimate(
     resolved = open_run(name, run, trace, reporter, train=False)
     checkpoints = resolved.declaration.checkpoints
     before = Before() if resolved.series is None else known_before(resolved.run, resolved.series)
+    for line in left_out_lines({} if resolved.series is None else resolved.series.left_out):
+        reporter.once(line)
     masked = expected_masks(trace, resolved, before)
     chosen = visited(resolved)
     known = [i for i in chosen if checkpoints[i].step not in before.reasons]

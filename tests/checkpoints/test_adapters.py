@@ -160,6 +160,34 @@ def test_a_faulty_adapter_is_a_failed_checkpoint_and_the_next_one_is_read(
     assert base.merged(names[1]).digest == before
 
 
+def test_an_adapter_that_has_a_name_lies_in_a_folder_of_that_name(good: FolderConfig, tmp_path: Path) -> None:
+    shutil.copytree(good.path, tmp_path / "job")
+    expected = [FolderSeries(good).read(good.path / f"checkpoint-{step}").digest for step in STEPS]
+    for step in STEPS:
+        folder = tmp_path / "job" / f"checkpoint-{step}"
+        (folder / "policy").mkdir()
+        for file in folder.glob("adapter_*"):
+            file.rename(folder / "policy" / file.name)
+    config = FolderConfig(path=tmp_path / "job", base=good.base)
+    series = FolderSeries(config)
+    assert [series.read(series.fetch(c)).digest for c in series.checkpoints] == expected
+    assert series.weight_files(series.checkpoints[0])[0].name == "policy/adapter_model.safetensors"
+    assert series.state(series.checkpoints[0]) is not None
+    shutil.copytree(folder / "policy", folder / "value")
+    with pytest.raises(UserError, match="holds 2 adapters without their model: policy, value"):
+        FolderSeries(config)
+
+
+def test_an_adapter_beside_whole_weights_is_said_to_be_left_out(good: FolderConfig, tmp_path: Path) -> None:
+    shutil.copytree(good.path / f"checkpoint-{STEPS[0]}", tmp_path / "job" / "step1")
+    assert good.base is not None
+    for file in good.base.iterdir():
+        shutil.copy(file, tmp_path / "job" / "step1" / file.name)
+    assert FolderSeries(tmp_path / "job").left_out == {
+        "step1/adapter_model.safetensors": "the weights are read from model.safetensors"
+    }
+
+
 def _whole(at: Path, good: FolderConfig) -> FolderConfig:
     saved(at / "job" / "checkpoint-30", "llama")
     return FolderConfig(path=at / "job", base=good.base)
