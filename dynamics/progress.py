@@ -13,7 +13,10 @@ from io import TextIOWrapper
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-__all__ = ["Reporter", "give_up_output", "make_writable"]
+__all__ = ["EVERY", "Reporter", "give_up_output", "make_writable"]
+
+EVERY = 10.0
+"""Seconds after which a line says what is being done, where there is no bar."""
 
 _SPELLED = {
     "–": "-",
@@ -138,6 +141,6 @@ class Bar:
         """What is being done towards the next unit; off a terminal, a line when nothing was said for ten seconds."""
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, note=text)
-        elif time.monotonic() - self._said >= 10:
+        elif time.monotonic() - self._said >= EVERY:
             self._said = time.monotonic()
             self._reporter.say(f"{self._title}: {self._done}/{self._total} {self._unit}, {text}")

@@ -5,7 +5,9 @@ step or another run that were stored in another dtype, divided into other files,
 :mod:`.order`. Weights of the step just before are remarked and not blamed, as training may have stood still. What it cannot
 find: a checkpoint in the place of a neighbour that hardly differs from it (where the learning rate is almost zero), a wrong
 first or last checkpoint (unless it is a step far from there; a jump is remarked), and a series that is another one from
-some step on. Of several wrong ones it takes the explanation with the fewest wrong labels: where more steps in a row are
+some step on. Beyond 650 checkpoints each is compared with a share of the series and with its neighbours (:mod:`.order`), not
+with all: a copy of a step farther away than those 32 neighbours, and yet so near that hardly any of the share lies in
+between, would not show; where training moves evenly that takes thousands of checkpoints. Of several wrong ones it takes the explanation with the fewest wrong labels: where more steps in a row are
 another run's than honest ones come before or after them, it blames those. A training that truly returns (all weights
 confined to one basin, a learning rate restarted from high values) looks like a fault; if
 it does so much, that is said instead.

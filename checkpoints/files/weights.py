@@ -51,6 +51,14 @@ _FORMATS = (
 """Of two formats the one that runs no code first: how its files begin, how they end, what else looks like its files."""
 
 
+_COPY = re.compile(
+    r"(?!adapter|optim|training)[^/]*(?:model|weights|ema|consolidated|average|swa|state_?dict|params)[^/]*"
+    r"\.(?:safetensors|bin|pt|pth|ckpt|h5|msgpack|gguf)",
+    re.IGNORECASE | re.ASCII,
+)
+"""What else may be a copy of the model, beside the files that it is read from."""
+
+
 class Choice(NamedTuple):
     """Which files make up the weights of one checkpoint.
 
@@ -96,6 +104,7 @@ def choose_files(names: Iterable[str], indexed: Mapping[str, Collection[str]] | 
     else:
         held = next((found for found in alike.values() if found), [])
     others = [n for found in alike.values() for n in found if n not in held]
+    others += [n for n in there if held and n not in (*held, *others) and _COPY.fullmatch(n)]
     return Choice(tuple(held), tuple(missing), tuple(others))
 
 

@@ -56,9 +56,11 @@ def _others(root: Path, names: list[str]) -> dict[str, str]:
     """Files of weights beside those that checkpoints are read from."""
     chosen = {}
     for name in names:
-        with suppress(CheckpointError):  # said when it is read
+        with suppress(CheckpointError, OSError):  # said when it is read
             found = weights.choice_in(root / name)
             beside = [n for n in ADAPTER_FILES if found.files and (root / name / n).is_file()]
+            inner = [p for p in sorted((root / name).iterdir()) if found.files and p.is_dir()]
+            beside += [f"{p.name}/{f.name}" for p in inner for f in weights.weight_files(p)]
             chosen[name] = found._replace(others=(*found.others, *beside))
     return others_said(chosen)
 

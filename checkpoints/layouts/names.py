@@ -32,6 +32,7 @@ _LIKE = re.compile(
 _WEIGHTS = re.compile(r".*\.(?:pt|pth|ckpt|safetensors)|pytorch_model.*\.bin", _FLAGS)
 _PACKED = re.compile(r"[^.]*|.*\.(?:pkl|npz|msgpack|h5|gguf|zip|tar|tgz|gz|bz2|xz|zst)", _FLAGS)
 """What else a checkpoint may lie in, to judge by a name that is one's."""
+_PACKED_MODEL = re.compile(r".*(?:model|weights|state_?dict|params|snapshot).*\.(?:pkl|npz|msgpack|h5|gguf)", _FLAGS)
 _OTHER = re.compile(r".*(?:optim|sched|rng|random|scaler|training_args|adapter|-of-\d+).*", _FLAGS)
 """Files of that kind that are no weights, or not all of them."""
 
@@ -105,7 +106,7 @@ def left_out(root: Path, taken: Collection[str], pattern: re.Pattern[str] | None
                 found[path.name] = f"it is a link to nothing ({os.readlink(path)})"
         elif _weights(path.name) and (_named(path.name) or _LOOSE.search(path.name) is not None):
             loose.append(path.name)
-        elif _named(path.name) and _PACKED.fullmatch(path.name):
+        elif _PACKED.fullmatch(path.name) and (_named(path.name) or _PACKED_MODEL.fullmatch(path.name)):
             found[path.name] = "it is a file of a kind that is not read"
     whole = [name for name in choose_files(loose).files if name in loose]
     for names in (whole, *([name] for name in loose if name not in whole)):
@@ -129,10 +130,12 @@ def _folder(path: Path, no_step: str) -> str:
     if any(_weights(name) or name.endswith(".distcp") for name in names):
         other = folder_step(path.name) is not None and no_step == _NO_STEP
         return "it holds nothing in the layout of the others" if other else no_step
+    if any(folder_step(name) is not None and (path / name).is_dir() for name in names):
+        return "it holds folders named after steps: a series of its own"
     return "it holds no weights, and its name says no step" if _LIKE.fullmatch(path.name) else ""
 
 
-_LOOSE = re.compile(r"model|weights|state_?dict|final|last|best|ema|\d", _FLAGS)
+_LOOSE = re.compile(r"model|weights|state_?dict|params|snapshot|policy|final|last|best|ema|gpt|\d", _FLAGS)
 
 
 def _weights(name: str) -> bool:

@@ -62,21 +62,28 @@ def find(root: Path, options: LayoutOptions) -> Found:
         raise next(f.fault for f in numbered if f.fault)
     whole = [f for f in files if f.fault is None]
     # the number in a name knows better than an epoch inside, unless it is one
-    epochs = all(f.step is None and (f.number is None or f.is_epoch or f.number == f.epoch) for f in whole)
+    epochs = all(f.step is None and (f.is_epoch or f.number == f.epoch) for f in whole if f.number is not None)
+    epochs = epochs and (any(f.number is not None for f in whole) or all(f.step is None for f in whole))
     found, left_out = [], {}
     for file in files:
         said = file.step if file.step is not None else file.number
         if options.pattern is not None:
             said = file.number
-        elif said is None and epochs:
+        elif epochs and file.number is None:
             said = file.epoch
         if said is not None:
             found.append(FoundCheckpoint(said, file.name, numbered=file.number is not None, state=file.state))
         elif file.fault is not None:
             left_out[file.name] = f"its name says no step, and {file.fault.observed}"
         else:
-            left_out[file.name] = (
-                "it says no step" if file.epoch is None else f"it says epoch {file.epoch}, where others count steps"
+            found_there = [("step", file.step, "epochs"), ("epoch", file.epoch, "steps")]
+            left_out[file.name] = next(
+                (
+                    f"it says {what} {n}, where others count {others}"
+                    for what, n, others in found_there
+                    if n is not None
+                ),
+                "it says no step",
             )
     for key in sorted({key for f in whole for key in f.copies}):
         names = [f.name for f in whole if key in f.copies]

@@ -32,13 +32,14 @@ from checkpoints.wrappers import plain, unwrapped
 from ..auditing.masking import weight_findings
 from ..models.architecture import Adapter, adapted
 from ..models.trained import check_parameters, measurable
-from ..progress import Reporter
+from ..progress import EVERY, Reporter
 from ..runs.config import AnalysisEntry, LiveConfig, ProbeEntry, Run, check_name
 from ..runs.plan import built_in
 from ..runs.resolve import Model, Resolved, describe_model, plan_run
 from ..runs.schedule import log_steps
 from ..store import Trace, TraceWriter, writer_lock
 from ..store.journal import write_journal
+from ..store.lock import say_doing
 from ..store.paths import trace_path
 from ..store.writer import discard_unused
 from .measuring import shortest, try_out, write_checkpoint
@@ -306,21 +307,38 @@ class LiveCollector:
         began = time.perf_counter()
         writer = self._grown(step, tokens)
         index = [c.step for c in self._resolved.declaration.checkpoints].index(step)
-        with measurable(self._model, self._resolved.model.architecture, shortest(self._resolved)):
-            tensors = _state(self._model)
-            broken = write_checkpoint(
-                self._resolved,
-                writer,
-                self._model,
-                index,
-                digest=_digest(tensors),
-                stored_dtype=stored_dtype(tensors),
-            )
+        try:
+            with measurable(self._model, self._resolved.model.architecture, shortest(self._resolved)):
+                tensors = _state(self._model)
+                broken = write_checkpoint(
+                    self._resolved,
+                    writer,
+                    self._model,
+                    index,
+                    digest=_digest(tensors),
+                    stored_dtype=stored_dtype(tensors),
+                    said=self._progress(step),
+                )
+        finally:
+            say_doing(self._path, "")
         if broken:
             self._say(f"dynamics: step {step}: the model returned {broken} values that are not finite")
         self.collected.append(step)
         self.failed.pop(step, None)
         write_journal(self._path, "complete", step=step, seconds=time.perf_counter() - began)
+
+    def _progress(self, step: int) -> Callable[[str], None]:
+        """What is told of a step that takes long: every ten seconds a line, and `dynamics status` at once."""
+        last = time.monotonic()
+
+        def said(what: str) -> None:
+            nonlocal last
+            say_doing(self._path, f"step {step}, {what}")
+            if time.monotonic() - last >= EVERY:
+                last = time.monotonic()
+                self._say(f"dynamics: step {step}, {what}")
+
+        return said
 
     def _record_failure(self, step: int, reason: str) -> None:
         try:

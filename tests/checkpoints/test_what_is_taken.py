@@ -78,6 +78,10 @@ BESIDE = {
     "epoch=1-step=86.ckpt": lambda path: path.write_bytes(b""),
     "step85.tar.gz": lambda path: path.write_bytes(b""),
     "step84": lambda path: path.write_bytes(b""),
+    "another": lambda path: put(path, "step83"),
+    "snapshot.pt": lambda path: save(path, {"model": toy(), "iter": 82}),
+    "weights.pkl": lambda path: path.write_bytes(b""),
+    "model.gguf": lambda path: path.write_bytes(b""),
 }
 
 
@@ -128,6 +132,33 @@ def test_the_final_model_beside_the_checkpoints_of_a_trainer_is_said_once(tmp_pa
     assert opened(tmp_path).left_out == {
         "model-00001-of-00002.safetensors and 1 more": "beside the checkpoints, and nothing says its step"
     }
+
+
+COPIES = (
+    "ema_model.safetensors",
+    "ema.pt",
+    "consolidated.00.pth",
+    "model.gguf",
+    "tf_model.h5",
+    "ema/model.safetensors",
+)
+
+
+def test_copies_of_the_model_in_a_checkpoint_are_said_whatever_their_format(tmp_path: Path) -> None:
+    for step in (1, 2):
+        put(tmp_path, f"step{step}")
+    for name in (
+        *COPIES,
+        "optimizer.pt",
+        "adapter_notes.txt",
+        "training_args.bin",
+        "random_states_0.pkl",
+        "logs/x.json",
+    ):
+        (tmp_path / "step2" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "step2" / name).write_bytes(b"")
+    reason = "the weights are read from model.safetensors"
+    assert opened(tmp_path).left_out == {f"step2/{name}": reason for name in COPIES}
 
 
 def test_a_second_copy_of_the_model_in_a_file_is_said(tmp_path: Path) -> None:
@@ -188,6 +219,12 @@ def test_epochs_inside_count_where_names_count_epochs_and_only_there(tmp_path: P
     assert series.left_out == {"ckpt_final.pt": "it says epoch 5, where others count steps"}
     states(tmp_path / "said", a_final=model(), model_last=model(epoch=5), model_best=model(step=700))
     assert steps(opened(tmp_path / "said")) == [700]
+    states(
+        tmp_path / "both", epoch_1=model(), epoch_2=model(epoch=2), last=model(epoch=4, iter=400), best=model(step=9)
+    )
+    series = opened(tmp_path / "both")
+    assert steps(series) == [1, 2, 4]
+    assert series.left_out == {"best.pt": "it says step 9, where others count epochs"}
 
 
 @pytest.mark.parametrize("content", [{"model": toy(), "step": 2}, {"model": toy()}, toy(), [1, 2]])

@@ -20,7 +20,8 @@ from checkpoints import FolderConfig, UserError
 from checkpoints.organism import build_tokenizer
 from dynamics.collecting.callback import DynamicsCallback
 from dynamics.collecting.live import LiveCollector, in_arguments, log_steps
-from dynamics.runs.config import AnalysisEntry, ProbeEntry, Run
+from dynamics.collecting.upkeep import RunStatus
+from dynamics.runs.config import AnalysisEntry, LiveConfig, ProbeEntry, Run
 from dynamics.store import Trace, writer_lock
 
 STEPS = [0, 1, 3, 6]
@@ -89,6 +90,28 @@ def test_live_and_stored_checkpoints_give_the_same_numbers(tmp_path: Path) -> No
     for probe in other.probes:
         for variable in other.probe(probe).data_vars:
             np.testing.assert_array_equal(one.values(probe, str(variable)), other.values(probe, str(variable)))
+
+
+def test_inside_a_checkpoint_that_takes_long_it_is_said_what_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dynamics.measurements.forward.SAID", 0.0)
+    monkeypatch.setattr("dynamics.collecting.live.EVERY", 0.0)
+    said: list[str] = []
+    states: list[RunStatus] = []
+    run = Run(series=LiveConfig(), probes=probes(tmp_path))
+
+    def say(text: str) -> None:
+        said.append(text)
+        states.append(dynamics.status("live", run=run, traces=tmp_path))
+
+    live = LiveCollector("live", fresh(), build_tokenizer(), steps=STEPS, probes=probes(tmp_path), traces=tmp_path, say=say)  # fmt: skip
+    live.step(STEPS[0])
+    assert said and all(text.startswith(f"dynamics: step {STEPS[0]}, sums (probe 1 of 1): ") for text in said)
+    assert states[-1].collecting and said[-1] == f"dynamics: {states[-1].doing}"
+    between = dynamics.status("live", run=run, traces=tmp_path)
+    assert between.collecting and between.doing == ""
+    live.close()
 
 
 def test_training_does_not_notice(tmp_path: Path) -> None:
