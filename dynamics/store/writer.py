@@ -250,7 +250,7 @@ class TraceWriter:
         """Write what a checkpoint is pinned to, where the source has another commit for it than when it was listed."""
         revision = self._declaration.checkpoints[index].revision
         file = f"revision/c/{index // self._array('revision').chunks[0]}"
-        if self.revisions()[index] == revision:
+        if self._entry("revision", index) == revision:
             return
         sealed = sealed_files(self.path)
         if file in sealed and (problem := unlike(self.path / file, sealed[file])):
