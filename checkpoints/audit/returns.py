@@ -17,7 +17,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["RETURN", "SAME", "TELLING", "Array", "beside", "out_of_order"]
+__all__ = ["RETURN", "SAME", "TELLING", "Array", "Mask", "beside", "out_of_order"]
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
