@@ -5,10 +5,10 @@ from __future__ import annotations
 from ..errors import UserError
 from ..files.weights import choose_files
 from ..layouts.adapters import Base, require_peft
-from .files import adapter, choose
+from .files import adapter, choose, weight_files
 from .said import Source
 
-__all__ = ["AdaptedModel", "require_whole"]
+__all__ = ["AdaptedModel", "require_whole", "wrong_kind"]
 
 
 class AdaptedModel:
@@ -19,6 +19,7 @@ class AdaptedModel:
         source: the commit; None where there is no such revision.
 
     Attributes:
+        named: the same.
         source: the commit.
 
     Raises:
@@ -33,7 +34,7 @@ class AdaptedModel:
                 remedy="correct `series.base` in the runs file",
             )
         require_peft(f"a series on {named!r}")
-        self.source = source
+        self.named, self.source = named, source
         self._base: Base | None = None
 
     @property
@@ -60,3 +61,13 @@ def require_whole(repo: str, first: Source | None) -> None:
             expected="the model that they were trained on",
             remedy="name its repository as `series.base` in the runs file, or merge them (`merge_and_unload`) and save that",
         )
+
+
+def wrong_kind(source: Source, model: AdaptedModel | None) -> str:
+    """That a checkpoint is an adapter without a model, or the other way round, as a clause; empty where it is neither."""
+    alone = adapter(source.files)
+    if alone and model is None:
+        return f"it holds an adapter without its model ({alone[0].name}), and no `series.base` is named"
+    if not alone and model is not None and weight_files(source.files):
+        return f"it holds whole weights, where `series.base` says that all are adapters of {model.named}"
+    return ""

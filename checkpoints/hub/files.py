@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..files.weights import choose_files
+from ..files.weights import Choice, choose_files
 from ..layouts.adapters import ADAPTER_CONFIG, ADAPTER_FILES
 from ..series import WeightFile
 
@@ -21,6 +21,7 @@ __all__ = [
     "is_repository",
     "is_safe",
     "weight_files",
+    "with_others",
 ]
 
 CONFIG = "config.json"
@@ -100,6 +101,14 @@ def weight_files(files: Iterable[HubFile]) -> tuple[WeightFile, ...]:
     by_name = {file.name: file for file in files}
     alone = [file.name for file in adapter(by_name.values())[:1]]
     return tuple(WeightFile(n, by_name[n].size, by_name[n].sha256) for n in choose_files(by_name).files or alone)
+
+
+def with_others(files: Iterable[HubFile]) -> Choice:
+    """Which files are weights, and what lies beside them; an adapter, too."""
+    names = [file.name for file in files]
+    choice = choose_files(names)
+    beside = [name for name in ADAPTER_FILES if choice.files and name in names]
+    return choice._replace(others=(*choice.others, *beside))
 
 
 def choose(files: Iterable[HubFile]) -> tuple[HubFile, ...]:

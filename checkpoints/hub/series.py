@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError, UserError
 from ..files.weights import choose_files
-from ..layouts.adapters import ADAPTER_FILES, adapter_files
+from ..layouts.adapters import adapter_files
 from ..layouts.folders import others_said
 from ..series import OPTIMIZER_STEPS, Checkpoint, Series, WeightFile
-from .adapted import AdaptedModel, require_whole
+from .adapted import AdaptedModel, require_whole, wrong_kind
 from .cache import checksums
 from .client import HubClient
 from .config import HubConfig
@@ -29,6 +29,7 @@ from .files import (
     is_repository,
     is_safe,
     weight_files,
+    with_others,
 )
 from .listing import list_repositories, list_revisions, pinned
 from .repository import Repository
@@ -115,12 +116,7 @@ class HubSeries(Series):
     ) -> dict[Checkpoint, tuple[WeightFile, ...]]:
         """See the base class; what lies beside the weights is in ``left_out`` from then on."""
         found = super().all_files(checkpoints, progress)
-        chosen = {}
-        for checkpoint in found:
-            names = [f.name for f in self._tree(checkpoint)]
-            choice = choose_files(names)
-            beside = [name for name in ADAPTER_FILES if choice.files and name in names]
-            chosen[checkpoint.label or checkpoint.revision[:8]] = choice._replace(others=(*choice.others, *beside))
+        chosen = {c.label or c.revision[:8]: with_others(self._tree(c)) for c in found}
         self.left_out = others_said(chosen)
         return found
 
@@ -155,7 +151,7 @@ class HubSeries(Series):
         for checkpoint in self.checkpoints:
             with suppress(CheckpointError):  # one that cannot be listed says so elsewhere
                 sources[checkpoint] = self._source(checkpoint)
-        said = {c: [clause] if (clause := self._wrong_kind(s)) else [] for c, s in sources.items()}
+        said = {c: [clause] if (clause := wrong_kind(s, self._model)) else [] for c, s in sources.items()}
         looking = Looking(sources, lambda call, wanted: self.for_each(call, wanted, None), said)
         if "revisions" not in self._config.model_fields_set and self.step_counts == OPTIMIZER_STEPS:
             looking.compare_steps()
@@ -164,14 +160,6 @@ class HubSeries(Series):
                 looking.compare_tokenizers(*self._tokenizer_and_source())
         self.unlisted = {**self.unlisted, **looking.unlisted}
         return {c: "; ".join(said[c]) for c in self.checkpoints if said.get(c)}
-
-    def _wrong_kind(self, source: Source) -> str:
-        alone, base = adapter(source.files), self._model
-        if alone and base is None:
-            return f"it holds an adapter without its model ({alone[0].name}), and no `series.base` is named"
-        if not alone and base is not None and weight_files(source.files):
-            return f"it holds whole weights, where `series.base` says that all are adapters of {self._config.base}"
-        return ""
 
     def download_bytes(self, checkpoint: Checkpoint) -> int:
         """How much :meth:`fetch` would download; 0 where it is all here. Raises what :meth:`weight_files` does."""
@@ -192,7 +180,7 @@ class HubSeries(Series):
         files = choose(source.files)
         weights = choose_files(f.name for f in files)
         called = f"{source.label} of {self.name}"
-        if wrong := self._wrong_kind(source):
+        if wrong := wrong_kind(source, self._model):
             raise CheckpointError(
                 f"{called} cannot be used: {wrong}",
                 expected="checkpoints of one kind, and the model where they are adapters",
