@@ -6,7 +6,7 @@ from ..errors import UserError
 from ..files.weights import choose_files
 from ..layouts.adapters import Base, require_peft
 from .files import adapter, choose, weight_files
-from .said import Source
+from .said import CommitSource
 
 __all__ = ["AdaptedModel", "require_whole", "wrong_kind"]
 
@@ -26,7 +26,7 @@ class AdaptedModel:
         UserError: when there is no model, or ``peft`` is missing.
     """
 
-    def __init__(self, named: str, source: Source | None) -> None:
+    def __init__(self, named: str, source: CommitSource | None) -> None:
         if source is None or not choose_files(f.name for f in source.files).files:
             raise UserError(
                 f"{named!r} holds no model" if source else f"there is no revision {named!r}",
@@ -49,7 +49,7 @@ class AdaptedModel:
         return self._base
 
 
-def require_whole(repo: str, first: Source | None) -> None:
+def require_whole(repo: str, first: CommitSource | None) -> None:
     """That a series without a base is none of adapters, judging by its first checkpoint.
 
     Raises:
@@ -63,7 +63,7 @@ def require_whole(repo: str, first: Source | None) -> None:
         )
 
 
-def wrong_kind(source: Source, model: AdaptedModel | None) -> str:
+def wrong_kind(source: CommitSource, model: AdaptedModel | None) -> str:
     """That a checkpoint is an adapter without a model, or the other way round, as a clause; empty where it is neither."""
     alone = adapter(source.files)
     if alone and model is None:

@@ -18,13 +18,13 @@ from ..tokenizing import tokenizer_difference
 from .files import CONFIG, TOKENIZER, VOCABULARIES, HubFile
 from .repository import Repository
 
-__all__ = ["Looking", "Source"]
+__all__ = ["CommitSource", "Looking"]
 
 _TRAINER = "trainer_state.json"
 
 
 @dataclass(frozen=True)
-class Source:
+class CommitSource:
     """A commit: its repository, its files, and what messages call it."""
 
     repository: Repository
@@ -47,7 +47,7 @@ class Looking:
 
     def __init__(
         self,
-        sources: Mapping[Checkpoint, Source],
+        sources: Mapping[Checkpoint, CommitSource],
         for_each: Callable[[Callable[[Checkpoint], None], Sequence[Checkpoint]], None],
         said: dict[Checkpoint, list[str]],
     ) -> None:
@@ -66,7 +66,7 @@ class Looking:
         for checkpoint, clause in self._each({c: f for c, f in about.items() if f}, look).items():
             self._said[checkpoint].append(clause)
 
-    def compare_tokenizers(self, used: Path, of: Source) -> None:
+    def compare_tokenizers(self, used: Path, of: CommitSource) -> None:
         """The tokenizer that each carries with the one in a folder, which came from a commit."""
         known = {name: file.content for name, file in _tokenizer(of.files).items()}
 

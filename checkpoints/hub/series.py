@@ -33,7 +33,7 @@ from .files import (
 )
 from .listing import list_repositories, list_revisions, pinned
 from .repository import Repository
-from .said import Looking, Source
+from .said import CommitSource, Looking
 from .transport import shown
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class HubSeries(Series):
         self.checkpoints, self.moved, self.vanished = listing.checkpoints, listing.moved, listing.vanished
         self._unavailable = listing.unavailable or {}
         self._unread: CheckpointError | None = None
-        self._tokenizer: tuple[Path, Source] | None = None
+        self._tokenizer: tuple[Path, CommitSource] | None = None
         self._model_config: Path | None = None
         self._model: AdaptedModel | None = None
         if config.base is not None:
@@ -311,7 +311,7 @@ class HubSeries(Series):
             return Path(self._config.tokenizer).expanduser()
         return self._tokenizer_and_source()[0]
 
-    def _tokenizer_and_source(self) -> tuple[Path, Source]:
+    def _tokenizer_and_source(self) -> tuple[Path, CommitSource]:
         named = self._config.tokenizer or self.entry.tokenizer
         if named and not is_repository(named):
             raise UserError(
@@ -357,32 +357,32 @@ class HubSeries(Series):
                 ) from None
             raise
 
-    def _source(self, checkpoint: Checkpoint) -> Source:
+    def _source(self, checkpoint: Checkpoint) -> CommitSource:
         label = checkpoint.label or checkpoint.revision[:8]
-        return Source(self._repository(checkpoint), checkpoint.revision, self._tree(checkpoint), label)
+        return CommitSource(self._repository(checkpoint), checkpoint.revision, self._tree(checkpoint), label)
 
-    def _checkpoint_sources(self) -> Iterator[Source]:
+    def _checkpoint_sources(self) -> Iterator[CommitSource]:
         for checkpoint in self.checkpoints:
             try:
                 yield self._source(checkpoint)
             except CheckpointError:  # the next one will do
                 continue
 
-    def _main_source(self) -> Iterator[Source]:
+    def _main_source(self) -> Iterator[CommitSource]:
         try:
             yield from self._revision_source(self.entry.repo, "main")
         except CheckpointError as error:  # the checkpoints may have what is wanted
             self._unread = error
 
-    def _revision_source(self, repo: str, revision: str) -> Iterator[Source]:
+    def _revision_source(self, repo: str, revision: str) -> Iterator[CommitSource]:
         repository = self._main if repo == self.entry.repo else Repository(repo, self._client)
         commit = repository.commit(revision)
         if commit is not None:
-            yield Source(repository, commit, repository.tree(commit), revision)
+            yield CommitSource(repository, commit, repository.tree(commit), revision)
 
     def _small(
-        self, kind: str, wanted: Collection[str], any_of: Collection[str], sources: Iterable[Source]
-    ) -> tuple[Path, Source]:
+        self, kind: str, wanted: Collection[str], any_of: Collection[str], sources: Iterable[CommitSource]
+    ) -> tuple[Path, CommitSource]:
         """The first source's files of these names, where it has one of those that matter."""
         for source in sources:
             if any(file.name in any_of for file in source.files):

@@ -187,13 +187,13 @@ def load_kept(file: Path | None) -> Known | None:
     try:
         with np.load(file) as stored:
             norm, nonfinite, _ = float(stored["norm"]), int(stored["nonfinite"]), stored["values"]
-            return Known(Kept(_File(file), 0, norm, nonfinite), str(stored["digest"]))
+            return Known(Kept(_SketchFile(file), 0, norm, nonfinite), str(stored["digest"]))
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         return None
 
 
 @dataclass(frozen=True)
-class _File:
+class _SketchFile:
     """The sketch in a file, as the only row."""
 
     file: Path
