@@ -56,7 +56,7 @@ class Changes:
         if not isinstance(path, str | bytes | os.PathLike):  # a file that is open
             return
         text = os.fsdecode(path)
-        if text.endswith((".lock", ".owner")) or text in (os.devnull, "/dev/full", "/dev/tty"):
+        if text.endswith((".lock", ".owner", ".owner.partial")) or text in (os.devnull, "/dev/full", "/dev/tty"):
             return
         with self._lock:
             change = Change(len(self.seen) + 1, verb, text, empties)
