@@ -271,12 +271,13 @@ def _explanation(
                 crossings[checkpoint.step] = _crossing(wired, opened, question, (answer, foil) if flow else None)
     assert answer is not None and foil is not None
     parts, flows = [*parts[1:], parts[0]], [*flows[1:], flows[0]]
-    found = sorted({at for flow in flows if flow is not None for at in flow.nodes})
+    found = sorted({at for flow in flows if flow is not None for at in flow.shown[1]})
     index = {at: i for i, at in enumerate(found)}
     for part, flow in zip(parts, flows, strict=True):
         if flow is not None:
-            part["nodes"] = [[index[at], score] for at, score in flow.nodes.items()]
-            part["edges"] = [[index[e.source], index[e.target], e.port, e.score] for e in flow.edges]
+            edges, nodes_shown = flow.shown
+            part["nodes"] = [[index[at], score] for at, score in nodes_shown.items()]
+            part["edges"] = [[index[e.source], index[e.target], e.port, e.score] for e in edges]
     nodes = [node(graph.sources, at) for at in found]
     if opened is not None:
         nodes += split_checkpoints(opened, crossings, parts, share, len(nodes))

@@ -176,13 +176,15 @@ def sign_of(score: float | None) -> str:
 
 def says(checkpoint: ExplainedCheckpoint) -> str:
     """What became of a checkpoint, in a sentence."""
+    more = (checkpoint.edges_kept or 0) - len(checkpoint.edges)
+    drawn = f" Drawn are the {len(checkpoint.edges):,} strongest edges." if checkpoint.edges and more > 0 else ""
     if checkpoint.state != "explained":
-        return f"{checkpoint.state.capitalize()}: {visible(checkpoint.reason)}"
+        return f"{checkpoint.state.capitalize()}: {visible(checkpoint.reason)}{'.' if drawn else ''}{drawn}"
     kept, total = (f"{n:,}" if n is not None else "–" for n in (checkpoint.edges_kept, checkpoint.edges_total))
     return (
         f"{kept} of {total} edges carry the answer: with all others ablated, {percent(checkpoint.faithfulness)} of the "
         f"logit difference remains (whole model {number(checkpoint.logit_difference, sign=True)}, corrupted "
-        f"{number(checkpoint.corrupted_difference, sign=True)})."
+        f"{number(checkpoint.corrupted_difference, sign=True)}).{drawn}"
     )
 
 

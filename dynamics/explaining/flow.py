@@ -24,8 +24,8 @@ __all__ = ["STEPS", "Edge", "Flow", "NodeAt", "find_flow", "rows_at_once"]
 NodeAt = tuple[int, int]
 """Index of a source (the number of sources for the logits), and token position."""
 
-MOST = 300
-"""Edges that a flowchart shows at most."""
+FEW, MOST = 300, 4000
+"""Edges that are listed and drawn at most, and kept at most: circuits of large models may need more than a reader can see."""
 
 MEMORY = 2**30
 """Bytes that inputs and gradients of one batch of twins may take."""
@@ -53,7 +53,7 @@ class Flow:
 
     Attributes:
         edges: strongest first.
-        nodes: total attribution of every node of the flowchart, in logits.
+        nodes: total attribution of every node at an end of these edges, in logits.
         total: how many edges there are at all, as many at every checkpoint.
         faithfulness: share of the difference between prompt and twins that the kept edges restore, measured; NaN where
             the attribution is not finite, so that no edges can be chosen.
@@ -65,6 +65,13 @@ class Flow:
     total: int
     faithfulness: float
     reached: bool
+
+    @property
+    def shown(self) -> tuple[tuple[Edge, ...], dict[NodeAt, float]]:
+        """The strongest of the edges, and the nodes at their ends."""
+        edges = self.edges[:FEW]
+        ends = {end for edge in edges for end in (edge.source, edge.target)}
+        return edges, {at: score for at, score in self.nodes.items() if at in ends}
 
 
 def find_flow(
@@ -102,7 +109,9 @@ def find_flow(
         return kept, (float(torch.cat(values).mean()) - low) / difference
 
     # growing in small proportions and then halving: faithfulness is not monotonic, and the first that reaches counts
-    counts = sorted({min(len(edges), round(x)) for x in np.geomspace(1, max(1, len(edges)), 24)})
+    few = max(1, min(FEW, len(edges)))
+    sizes = [*np.geomspace(1, few, 24), *np.geomspace(few, max(few, len(edges)), 10)]
+    counts = sorted({min(len(edges), round(x)) for x in sizes})
     below, faithful, within = 0, 0.0, 1 - share + _ROUNDING
 
     def enough(value: float) -> bool:

@@ -228,7 +228,7 @@ class ExplainedCheckpoint(_Strict):
 
     Attributes:
         nodes: (index of the node, its total attribution in logits).
-        edges: (index of the source, index of the target, port, attribution in logits).
+        edges: (index of the source, index of the target, port, attribution in logits): the strongest of those kept.
         split: what crosses the dictionary's site, where there is one.
     """
 
@@ -262,7 +262,7 @@ class ExplainedCheckpoint(_Strict):
             raise ValueError(f"step {self.step}: 'explained' needs its faithfulness")
         if self.state == "failed" and (self.top or self.answer_probability is not None):
             raise ValueError(f"step {self.step}: a checkpoint that failed has no numbers")
-        if self.edges and self.edges_kept != len(self.edges):
+        if self.edges and (self.edges_kept or 0) < len(self.edges):
             raise ValueError(f"step {self.step}: edges_kept is {self.edges_kept}, edges are {len(self.edges)}")
         return self
 

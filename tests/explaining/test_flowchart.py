@@ -265,3 +265,20 @@ def test_a_question_that_does_not_fit_is_refused(given: dict[str, Any], says: st
     with pytest.raises(UserError) as refused:
         asked(**given)
     assert says in str(refused.value)
+
+
+def test_of_more_edges_than_can_be_drawn_the_strongest_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And all are counted: it is them that reach the share."""
+    wired, question = noisy(), asked(answer="d", foil="b")
+    whole, *_ = flow_of(wired, question, share=0.95)
+    assert whole.shown == (whole.edges, whole.nodes)
+    monkeypatch.setattr(flow_module, "FEW", 4)
+    flow, *_ = flow_of(wired, question, share=0.95)
+    edges, nodes = flow.shown
+    assert flow.reached and len(flow.edges) > 4 and edges == flow.edges[:4]
+    assert min(abs(e.score) for e in edges) >= max(abs(e.score) for e in flow.edges[4:])
+    assert set(nodes) == {end for edge in edges for end in (edge.source, edge.target)}
+    assert question.answer is not None and question.foil is not None
+    given = (question, question.answer, question.foil, Checkpoint(1, "x"), 0.95)
+    part, found = explain_checkpoint(wired, word_tokenizer(WORD_LIST), *given)
+    assert found is not None and part["edges_kept"] == len(found.edges) > len(found.shown[0])
