@@ -186,7 +186,7 @@ def _made_trace(folder: Path) -> Path:
     writer = TraceWriter(path, _declaration())
     for index in range(2):
         writer.write(index, "p", {"answer_logprob": numpy.full(2, -1.0, dtype="float32")})
-        writer.commit(index, digest="d", stored_dtype="float32", nonfinite=0, overflowed=0)
+        writer.commit(index, digest="d", stored_dtype="float32")
         write_journal(path, "complete", step=10 * index, seconds=0.5)
     write_journal(path, "round", number=1, steps=[10], purposes={"10": ["a.b"]})
     return path
@@ -228,7 +228,7 @@ def _go_on(folder: Path, more: int = 0) -> None:
     writer.status(), writer.digests(), writer.revisions()
     writer.clear(2)
     writer.write(2, "p", {"answer_logprob": numpy.full(2, -1.0, dtype="float32")})
-    writer.commit(2, digest="d", stored_dtype="float32", nonfinite=0, overflowed=0)
+    writer.commit(2, digest="d", stored_dtype="float32")
     _read_trace(folder)
 
 

@@ -275,11 +275,12 @@ def explain(run: str, prompt: str, **options: Any) -> None:
 @_RUNS
 @_TRACES
 @click.option("--repair", is_flag=True, help="Measure or derive again what is damaged.")
-def verify(run: str, runs: Path | None, traces: Path, repair: bool) -> None:
+@click.option("--prune", is_flag=True, help="Delete what was measured and is not asked for any more.")
+def verify(run: str, runs: Path | None, traces: Path, repair: bool, prune: bool) -> None:
     """Hold every file of RUN's trace against what was written."""
     from .collecting.verifying import verify as function
 
-    damage = function(run, runs=runs, traces=traces, repair=repair, reporter=Reporter())
+    damage = function(run, runs=runs, traces=traces, repair=repair, prune=prune, reporter=Reporter())
     left = [item for item in damage if not item.repaired]
     for item in damage:
         of = "" if item.step is None else f"step {item.step} "

@@ -134,11 +134,20 @@ def print_audit(audit: Audit, *, table: bool = False) -> None:
 
 def print_collected(done: Collected) -> None:
     """What a collection did, and what of the series it left out."""
-    total = len(done.collected) + len(done.already)
+    total = len(done.collected) + len(done.gained) + len(done.already)
+    gained = f", {len(done.gained)} of them with more than before" if done.gained else ""
     click.echo(
-        f"{done.trace}: {total} checkpoints complete ({len(done.collected)} now, {duration(done.seconds)}), "
+        f"{done.trace}: {total} checkpoints complete ({len(done.collected)} now, {duration(done.seconds)}){gained}, "
         f"{len(done.failed)} failed, {len(done.masked)} masked"
     )
+    for trace, taken in done.taken.items():
+        where = f"the trace of {trace}" if trace else "what was measured before"
+        click.echo(f"  measurements at {len(taken)} checkpoints were taken over from {where}")
+    if done.waiting:
+        click.echo(
+            f"  not in the trace yet: {', '.join(done.waiting)}; what was there before is, until they are at each of its "
+            "checkpoints (steps that cannot be measured any more can be left out with `exclude`)"
+        )
     for what, reasons in (("failed", done.failed), ("not collected", done.missing), ("masked", done.masked)):
         for steps, reason in grouped(reasons):
             click.echo(f"  {steps} {what}: {reason}")
@@ -162,6 +171,10 @@ def print_estimate(name: str, run: Run, guess: Estimate) -> None:
         )
     for steps, reason in grouped(guess.masked):
         click.echo(f"  {steps} masked: {reason}")
+    for line in guess.gains:
+        click.echo(f"  {line}")
+    if guess.gains:
+        click.echo(f"  for that, the weights of {guess.revisited} complete checkpoints are read again")
     local = "" if guess.download_bytes else " (the weights are local)"
     click.echo(f"download: {guess.download_bytes / 1e9:.3g} GB{local}; trace: {guess.trace_bytes / 1e9:.3g} GB")
     if guess.seconds is None:
@@ -189,6 +202,8 @@ def print_status(run: str, state: RunStatus) -> None:
         if steps:
             shown = ", ".join(map(str, steps[:8])) + (f", ... {steps[-1]}" if len(steps) > 8 else "")
             click.echo(f"  {name:<14}{len(steps):>4}  steps {shown}")
+    for line in state.unlisted:
+        click.echo(f"  {line}")
     for shown, reason in grouped(state.reasons):
         click.echo(f"  {shown}: {reason}")
     for number, purposes in enumerate(state.rounds, 1):

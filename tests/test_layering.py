@@ -129,7 +129,7 @@ def test_the_walk_sees_what_there_is_to_see() -> None:
     found = imports("dynamics.collecting.collector")
     assert {"checkpoints.errors", "dynamics.runs.config.Run"} <= found
     assert "checkpoints.loading" in found  # inside a function
-    assert "dynamics.store.declaration.FORMAT" in imports("dynamics.store.writer")
+    assert "dynamics.store.declaration.FORMAT" in imports("dynamics.store.format")
     assert "dynamics.store.reader" in imported_modules("dynamics.analyser")  # through what the package hands on
 
 

@@ -99,13 +99,13 @@ def apply_masks(resolved: Resolved, writer: TraceWriter, before: Before) -> dict
     reasons = dict(before.reasons)
     if not resolved.run.include_masked:
         reasons = _reasons(weight_findings(writer, checkpoints, before)) | reasons
-    status, digests = writer.status(), writer.digests()
+    status = writer.status()
     for index, checkpoint in enumerate(checkpoints):
         reason = reasons.get(checkpoint.step)
         if reason is not None and (status[index] != "masked" or writer.reason(index) != reason):
             writer.mark(index, "masked", reason)
         elif reason is None and status[index] == "masked":
-            writer.mark(index, "complete" if digests[index] else "pending")
+            writer.unmask(index)
     return reasons
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +24,8 @@ from ..store.lock import say_doing
 from ..store.paths import trace_path
 from ..store.writer import discard_unused
 from ..wording import left_out_lines
-from .measuring import write_checkpoint
+from .gains import gains_of, require_reused, takeovers_of
+from .measuring import take_checkpoint, write_checkpoint
 from .opening import (
     Digests,
     open_run,
@@ -39,6 +40,8 @@ from .opening import (
 if TYPE_CHECKING:
     from checkpoints.loading import Prepared, ResidentModel
 
+    from .taking import Takeover
+
 __all__ = ["Collected", "collect_once"]
 
 FIRST_PICTURES = 10
@@ -52,7 +55,10 @@ class Collected:
     Attributes:
         trace: the trace.
         collected: steps collected by this call.
-        already: steps that were complete before.
+        already: steps that were complete before, and lacked nothing.
+        gained: steps that were complete before, at which this call measured what the run asks for besides.
+        taken: name of a trace to the steps at which something was taken from it; without a name: from the trace itself.
+        waiting: probes that the trace is to gain, and does not list before they are at all its complete checkpoints.
         failed: step to reason.
         masked: step to reason.
         missing: step to why it was not tried at all, of a job that was followed.
@@ -63,6 +69,9 @@ class Collected:
     trace: Path
     collected: list[int] = field(default_factory=list)
     already: list[int] = field(default_factory=list)
+    gained: list[int] = field(default_factory=list)
+    taken: dict[str, list[int]] = field(default_factory=dict)
+    waiting: list[str] = field(default_factory=list)
     failed: dict[int, str] = field(default_factory=dict)
     masked: dict[int, str] = field(default_factory=dict)
     missing: dict[int, str] = field(default_factory=dict)
@@ -119,8 +128,12 @@ def collect_once(
         bad = unusable(resolved, indices, keep_going=keep_going)
         require_space(trace, resolved, len(indices))
         discard_unused(trace, resolved.declaration)
+        require_reused(name, run, trace)
+        gains = gains_of(trace, resolved.declaration) if trace.exists() else []
         writer = TraceWriter(trace, resolved.declaration, durable=run.durable)
-        return _visit(resolved, writer, indices, bad, before, {} if digests is None else digests, reporter)
+        for gain in gains:
+            reporter.say(f"{trace.name} changes, {gain}")
+        return _visit(resolved, writer, indices, bad, before, {} if digests is None else digests, reporter, only)
 
 
 def _visit(
@@ -131,6 +144,7 @@ def _visit(
     before: Before,
     digests: Digests,
     reporter: Reporter,
+    only: Collection[int] | None,
 ) -> Collected:
     series, checkpoints = resolved.series, resolved.declaration.checkpoints
     assert series is not None
@@ -138,25 +152,39 @@ def _visit(
     _forget_replaced(writer, checkpoints, before)
     done.masked = apply_masks(resolved, writer, before)
     status = writer.status()
-    done.already = [checkpoints[i].step for i in indices if status[i] == "complete"]
+    owed = [i for i, state in enumerate(status) if state in ("complete", "masked") and writer.owed(i)]
+    owed = [i for i in owed if checkpoints[i].step not in before.reasons and (only is None or i in indices)]
+    done.already = [checkpoints[i].step for i in indices if status[i] == "complete" and i not in owed]
+    takeovers = takeovers_of(resolved, writer.path, writer.places)
+    owed = _taken(resolved, writer, owed, takeovers, done)
+    if entered := writer.exchange():  # nothing was lacking, or what lacked it is masked by now
+        reporter.say(f"{writer.path} has {_named(entered)} now, at every checkpoint that is complete")
+        takeovers = takeovers_of(resolved, writer.path, writer.places)
+    if owed:
+        bad |= unusable(resolved, [i for i in owed if i not in indices], keep_going=True)
     for checkpoint, reason in bad.items():
         index = checkpoints.index(checkpoint)
         if status[index] != "complete":  # what was measured while the files were good stays
             done.failed[checkpoint.step] = reason
             writer.mark(index, "failed", reason)
+        elif index in owed:
+            done.failed[checkpoint.step] = f"{reason}; what was measured there stays"
     complete = [i for i in indices if status[i] == "complete" and checkpoints[i] not in bad]
-    todo = [i for i in indices if status[i] not in ("complete", "masked") and checkpoints[i] not in bad]
+    todo = [i for i in owed if checkpoints[i] not in bad]
+    todo += [i for i in indices if status[i] not in ("complete", "masked") and checkpoints[i] not in bad]
     if todo or writer.attributes.get("origin") != series.origin:
-        for index in {*complete[:1], *complete[-1:]}:
+        for index in {*complete[:1], *complete[-1:]} - {*owed}:
             require_same_weights(writer.path, writer.digest(index), series, checkpoints[index], digests)
     if todo:
         write_journal(writer.path, "start", todo=len(todo), already=len(done.already))
         started = time.perf_counter()
-        _collect(resolved, writer, todo, done, digests, reporter)
+        _collect(resolved, writer, todo, done, digests, takeovers, reporter)
         done.seconds = time.perf_counter() - started
         done.masked = apply_masks(resolved, writer, before)  # by now their neighbours are there to compare with
+    done.waiting = writer.growing
     done.collected = [step for step in done.collected if step not in done.masked]
     done.already = [step for step in done.already if step not in done.masked]
+    done.gained = [step for step in done.gained if step not in done.masked]
     return done
 
 
@@ -178,6 +206,7 @@ def _collect(
     todo: list[int],
     done: Collected,
     digests: Digests,
+    takeovers: Mapping[str, Takeover],
     reporter: Reporter,
 ) -> None:
     series, checkpoints = resolved.series, resolved.declaration.checkpoints
@@ -185,6 +214,7 @@ def _collect(
     # a download that was cut off goes on, whichever of them it was
     series.sweep([checkpoints[i].revision for i in todo])
     resident = resident_for(resolved.run, resolved.model)
+    status = writer.status()
     # before they are read
     states = {index: None if series.pinned else series.state(checkpoints[index]) for index in todo}
     with (
@@ -200,6 +230,13 @@ def _collect(
             except CheckpointError as error:
                 failure = without_cache_path(error.observed)
             ahead.release()
+            known = writer.digest(index)
+            if installed is not None and known and installed[0] != known:
+                failure = (
+                    f"its weights are others by now (sha256 {known[:12]}..., now {installed[0][:12]}...): "
+                    "what was measured there stays, and nothing is mixed in"
+                )
+                installed = None
             if installed is not None:
                 digest, stored_dtype = installed
 
@@ -207,15 +244,17 @@ def _collect(
                     bar.note(f"step {step}, {what}")
                     say_doing(writer.path, f"step {step}, {what}")
 
+                flags = {"digest": digest, "stored_dtype": stored_dtype}
                 broken = write_checkpoint(
-                    resolved, writer, resident.model, index, digest=digest, stored_dtype=stored_dtype, said=said
+                    resolved, writer, resident.model, index, **flags, said=said, takeovers=takeovers, used=done.taken
                 )
                 if broken:
                     done.nonfinite[step] = broken
                 if (state := states[index]) is not None:
                     digests[state] = digest
-                done.collected.append(step)
-                write_journal(writer.path, "complete", step=step, seconds=time.perf_counter() - began)
+                (done.gained if status[index] in ("complete", "masked") else done.collected).append(step)
+                event = "gained" if known else "complete"
+                write_journal(writer.path, event, step=step, seconds=time.perf_counter() - began)
                 there = len(done.already) + len(done.collected)
                 if there >= FIRST_PICTURES and count < len(todo):
                     reporter.once(
@@ -223,10 +262,34 @@ def _collect(
                     )
             elif failure is not None:
                 done.failed[step] = failure
-                writer.mark(index, "failed", failure)
-                writer.clear(index)
+                if not known:
+                    writer.mark(index, "failed", failure)
+                    writer.clear(index)
                 write_journal(writer.path, "failed", step=step, reason=failure)
+            if entered := writer.exchange():
+                reporter.say(f"{writer.path} has {_named(entered)} now, at every checkpoint that is complete")
+                takeovers = takeovers_of(resolved, writer.path, writer.places)
             bar.update(count, f"step {step}")
+
+
+def _taken(
+    resolved: Resolved, writer: TraceWriter, owed: Sequence[int], takeovers: Mapping[str, Takeover], done: Collected
+) -> list[int]:
+    """Fill what needs no weights, as it was measured elsewhere; returns the checkpoints that still lack something."""
+    left = []
+    for index in owed:
+        flags = {"digest": writer.digest(index), "stored_dtype": writer.stored_dtype(index)}
+        whole = take_checkpoint(resolved, writer, index, takeovers, **flags, used=done.taken)
+        if whole:
+            done.gained.append(resolved.declaration.checkpoints[index].step)
+        else:
+            left.append(index)
+    return left
+
+
+def _named(probes: Sequence[str]) -> str:
+    shown = ", ".join(probes[:4]) + (f" and {len(probes) - 4} more" if len(probes) > 4 else "")
+    return f"{'probe' if len(probes) == 1 else 'probes'} {shown}"
 
 
 def _install(resident: ResidentModel, ahead: ReadAhead[Prepared]) -> tuple[str, str]:

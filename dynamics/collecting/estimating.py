@@ -27,9 +27,11 @@ from ..runs.lookup import requested
 from ..runs.resolve import Resolved
 from ..store import Trace
 from ..store.declaration import require_declared
+from ..store.groups import shelf
 from ..store.journal import read_journal
 from ..store.paths import trace_path
 from ..wording import left_out_lines
+from .gains import Gain, gains_of, owed_by, takeovers_of
 from .measuring import measure_all
 from .opening import (
     open_run,
@@ -74,10 +76,12 @@ class Estimate:
         todo: those that are not complete yet.
         first: how many an adaptive schedule visits before it looks; None for the others.
         masked: step to reason.
+        gains: what the trace is to gain or lose, where the run has changed, a line on each probe.
+        revisited: complete checkpoints whose weights are read again for that.
         prompts: prompts per checkpoint, all probes together.
         download_bytes: weights to download, without what is already here.
         trace_bytes: uncompressed size of the finished trace.
-        seconds: expected compute for ``todo``, or None where it cannot be known.
+        seconds: expected compute for ``todo`` and ``revisited``, or None where it cannot be known.
         basis: how ``seconds`` was found.
         download_seconds: at :data:`ASSUMED_BANDWIDTH`; it runs while the model computes.
         to_train: optimizer steps of training needed first (organisms only).
@@ -93,6 +97,8 @@ class Estimate:
     basis: str = ""
     to_train: int = 0
     masked: dict[int, str] = field(default_factory=dict)
+    gains: tuple[str, ...] = ()
+    revisited: int = 0
     first: int | None = None
 
     @property
@@ -147,24 +153,48 @@ def estimate(
         todo = [c for c in checkpoints if c.step not in {*masked, *run.exclude, *complete, *failed}]
         room = len(todo) if run.budget is None else max(0, run.budget - len(complete | failed))
         left = max(left, min(len(todo), room))
-    seconds, basis = _seconds(resolved, trace)
+    gains, owed, again = _gains(resolved, trace, before)
+    seconds, basis = _seconds(resolved, trace) if left or not owed else (0.0, "of what is new, at complete checkpoints")
     download = 0
     if resolved.series is not None:
         download = sum(sorted((_download_bytes(resolved.series, c) for c in todo), reverse=True)[:left])
+        download += sum(_download_bytes(resolved.series, c) for c in owed)
     count = len(complete) + left if run.schedule == "adaptive" else len(indices)
     return Estimate(
         checkpoints=count,
         of=len(checkpoints),
         todo=left,
+        gains=tuple(map(str, gains)),
+        revisited=len(owed),
         prompts=sum(len(probe.ids) for _, probe in resolved.probes),
         trace_bytes=resolved.declaration.bytes_per_checkpoint() * count,
         download_bytes=download,
-        seconds=None if seconds is None else seconds * left,
+        seconds=None if seconds is None or again is None else seconds * left + again * len(owed),
         basis=basis,
         to_train=steps_to_train(name, run.series),
         masked=masked,
         first=len(indices) if run.schedule == "adaptive" else None,
     )
+
+
+def _gains(resolved: Resolved, trace: Path, before: Before) -> tuple[list[Gain], list[Checkpoint], float | None]:
+    """What a trace is to gain, the checkpoints whose weights are read again for it, and seconds for each of those."""
+    declaration = resolved.declaration
+    gains = gains_of(trace, declaration) if trace.exists() else []
+    if not any(gain.asked for gain in gains):
+        return gains, [], 0.0
+    places = {group.name: shelf(group.name, declaration.asked(group)) for group in declaration.groups}
+    takeovers = takeovers_of(resolved, trace, places)
+    done, lacking = Trace(trace), owed_by(trace, declaration)
+    left = {
+        digest: [name for name in names if name not in takeovers or not takeovers[name].whole(digest)]
+        for digest, names in lacking.items()
+    }
+    steps = {int(s) for s, digest in zip(done.steps, done.digests, strict=True) if left.get(digest)}
+    owed = [c for c in declaration.checkpoints if c.step in steps and c.step not in before.reasons]
+    needed = {name for names in left.values() for name in names}
+    part = replace(resolved, probes=tuple(entry for entry in resolved.probes if entry[0].probe.name in needed))
+    return gains, owed, _timed(part)[0] if owed else 0.0
 
 
 def _require_going_on(resolved: Resolved, done: Trace, indices: Sequence[int]) -> None:
@@ -194,6 +224,11 @@ def _seconds(resolved: Resolved, trace: Path) -> tuple[float | None, str]:
     times = [e["seconds"] for e in read_journal(trace) if e.get("event") == "complete"][-50:]
     if times:
         return float(np.median(times)), "median of those that were collected"
+    return _timed(resolved)
+
+
+def _timed(resolved: Resolved) -> tuple[float | None, str]:
+    """Seconds per checkpoint, measured here."""
     resident = resident_for(resolved.run, resolved.model)
     if resolved.series is not None and resolved.series.local:
         last = resolved.series.checkpoints[-1]
@@ -265,31 +300,7 @@ def _seconds_per_token(resolved: Resolved, model: Any, probe: TokenizedProbe) ->
 
 def _few(probe: TokenizedProbe) -> TokenizedProbe:
     """Some prompts of the probe, evenly from all of them."""
-    rows = np.unique(np.linspace(0, len(probe.ids) - 1, FEW).round().astype(int))
-
-    def of(values: Any) -> Any:
-        return (
-            values
-            if values is None
-            else values[rows]
-            if isinstance(values, np.ndarray)
-            else tuple(values[r] for r in rows)
-        )
-
-    said = probe.probe
-    part = replace(
-        said,
-        **{name: of(getattr(said, name)) for name in ("text", "answer", "foil", "corrupted")},
-        labels={name: of(values) for name, values in said.labels.items()},
-        positions={name: of(values) for name, values in said.positions.items()},
-    )
-    columns = ("ids", "answer_ids", "foil_ids", "corrupted_ids")
-    return replace(
-        probe,
-        probe=part,
-        **{name: of(getattr(probe, name)) for name in columns},
-        positions={name: of(values) for name, values in probe.positions.items()},
-    )
+    return probe.take(np.unique(np.linspace(0, len(probe.ids) - 1, FEW).round().astype(int)))
 
 
 def _run(resolved: Resolved, model: Any, probe: TokenizedProbe, measurements: Sequence[Measurement]) -> float:

@@ -42,6 +42,7 @@ from ..store.journal import write_journal
 from ..store.lock import say_doing
 from ..store.paths import trace_path
 from ..store.writer import discard_unused
+from .gains import require_same_groups
 from .measuring import shortest, try_out, write_checkpoint
 
 if TYPE_CHECKING:
@@ -263,6 +264,8 @@ class LiveCollector:
             self._planned = [c.step for c in known]
         declaration = replace(self._resolved.declaration, checkpoints=tuple(known))
         self._resolved = replace(self._resolved, declaration=declaration)
+        if before.complete.any():
+            require_same_groups(self._path, declaration, int(before.complete.sum()))
         self._writer = TraceWriter(self._path, self._resolved.declaration, durable=self._run.durable)
         self.collected = [int(s) for s in before.steps[before.complete]]
         self._resumed = bool(self.collected)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from checkpoints.errors import StoppedError, UserError, first_line
 
+from ..probes import TokenizedProbe
+from ..runs.plan import ProbePlan
 from ..runs.resolve import Resolved
 from ..store import WEIGHTS, TraceWriter
+from .taking import Taken, Takeover
 
-__all__ = ["measure_all", "shortest", "try_out", "write_checkpoint"]
+__all__ = ["measure_all", "shortest", "take_checkpoint", "try_out", "write_checkpoint"]
 
 
 def shortest(resolved: Resolved) -> Any:
@@ -79,8 +83,6 @@ def measure_all(
     Raises:
         StoppedError: when memory is short.
     """
-    import torch
-
     from ..measurements.forward import Together
 
     wanted = [n for n, (plan, _) in enumerate(resolved.probes) if probes is None or plan.probe.name in probes]
@@ -99,18 +101,27 @@ def measure_all(
             if said is not None:
                 said(f"{where}: {what}")
 
-        try:
+        with _named(plan):
             values = together.of(number, say if said is not None else None)
-        except torch.OutOfMemoryError as error:
-            raise StoppedError(
-                f"out of memory on probe {plan.probe.name!r}: {first_line(error)}",
-                remedy="lower `batch_tokens` in the runs file, then run the same command again",
-                expected="memory for one batch of prompts beside the model",
-            ) from error
-        except UserError as error:
-            error.add_note(f"on probe {plan.probe.name!r}, which {' and '.join(plan.asked)} asked for")
-            raise
         yield plan.probe.name, values
+
+
+@contextmanager
+def _named(plan: ProbePlan) -> Iterator[None]:
+    """What goes wrong with a probe says which it is, and who asked for it."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise StoppedError(
+            f"out of memory on probe {plan.probe.name!r}: {first_line(error)}",
+            remedy="lower `batch_tokens` in the runs file, then run the same command again",
+            expected="memory for one batch of prompts beside the model",
+        ) from error
+    except UserError as error:
+        error.add_note(f"on probe {plan.probe.name!r}, which {' and '.join(plan.asked)} asked for")
+        raise
 
 
 def write_checkpoint(
@@ -122,31 +133,121 @@ def write_checkpoint(
     digest: str,
     stored_dtype: str,
     said: Callable[[str], None] | None = None,
+    takeovers: Mapping[str, Takeover] | None = None,
+    used: dict[str, list[int]] | None = None,
 ) -> int:
-    """Measure a model and write it as one checkpoint; the status is set last, and nothing half-written is left.
+    """Measure a model and write what a checkpoint lacks, group by group; the status is set last, and no group is half-written.
 
     Returns how many values were not finite because the model said so.
     """
+    step = resolved.declaration.checkpoints[index].step
+    if writer.digest(index) not in ("", digest):  # a training that was resumed
+        writer.clear(index)
+    for group, values, taken in _measured(
+        resolved, model, writer.lacking(index, digest), said, digest, takeovers or {}
+    ):
+        _used(used, taken, step)
+        _write(writer, index, group, values, digest=digest, stored_dtype=stored_dtype)
+    return writer.commit(index, digest=digest, stored_dtype=stored_dtype)
+
+
+def take_checkpoint(
+    resolved: Resolved,
+    writer: TraceWriter,
+    index: int,
+    takeovers: Mapping[str, Takeover],
+    *,
+    digest: str,
+    stored_dtype: str,
+    used: dict[str, list[int]],
+) -> bool:
+    """Fill what a checkpoint lacks with what was measured elsewhere, without its weights; whether it lacks nothing more."""
+    for group in writer.lacking(index, digest):
+        taken = takeovers[group].at(digest) if group in takeovers else None
+        if taken is not None and not taken.left:
+            _used(used, taken, resolved.declaration.checkpoints[index].step)
+            _write(writer, index, group, taken.values, digest=digest, stored_dtype=stored_dtype)
+    if writer.lacking(index, digest):
+        return False
+    writer.commit(index, digest=digest, stored_dtype=stored_dtype)
+    return True
+
+
+def _used(used: dict[str, list[int]] | None, taken: Taken | None, step: int) -> None:
+    if used is not None and taken is not None:
+        for trace in taken.traces:
+            if step not in used.setdefault(trace, []):
+                used[trace].append(step)
+
+
+def _write(
+    writer: TraceWriter, index: int, group: str, values: Mapping[str, np.ndarray], *, digest: str, stored_dtype: str
+) -> None:
+    writer.clear_group(index, group)
+    try:
+        writer.write(index, group, values)
+        writer.note(index, group, digest=digest, stored_dtype=stored_dtype)
+    except BaseException:  # Ctrl-C or a full disk
+        writer.clear_group(index, group)
+        raise
+
+
+def _measured(
+    resolved: Resolved,
+    model: Any,
+    groups: Collection[str],
+    said: Callable[[str], None] | None,
+    digest: str,
+    takeovers: Mapping[str, Takeover],
+) -> Iterator[tuple[str, dict[str, np.ndarray], Taken | None]]:
+    """(group, its variables, what of them was not measured), one group at a time."""
     from checkpoints.audit import sketch
 
-    writer.clear(index)
-    nonfinite = overflowed = 0
-    try:
+    if WEIGHTS in groups:
         # the model's own names, each tied weight once: files of one series may name and repeat them differently
         found = sketch(dict(model.named_parameters()))
         with np.errstate(over="ignore"):
             norm = np.float32(found.norm)  # of huge weights: inf
-        about = {
-            "sketch": found.values,
-            "norm": norm,
-            "nonfinite": np.int32(min(found.nonfinite, np.iinfo(np.int32).max)),
-        }
-        writer.write(index, WEIGHTS, {name: np.asarray(value) for name, value in about.items()})
-        for group, values in measure_all(resolved, model, said):
-            broken, large = writer.write(index, group, values)
-            nonfinite, overflowed = nonfinite + broken, overflowed + large
-    except BaseException:  # Ctrl-C or a full disk
-        writer.clear(index)
-        raise
-    writer.commit(index, digest=digest, stored_dtype=stored_dtype, nonfinite=nonfinite, overflowed=overflowed)
-    return nonfinite
+        nonfinite = np.int32(min(found.nonfinite, np.iinfo(np.int32).max))
+        about = {"sketch": found.values, "norm": norm, "nonfinite": nonfinite}
+        yield WEIGHTS, {name: np.asarray(value) for name, value in about.items()}, None
+    known = {name for name in groups if name in takeovers and takeovers[name].some(digest)}
+    for name, values in measure_all(resolved, model, said, [name for name in groups if name not in known]):
+        yield name, values, None
+    for plan, probe in resolved.probes:
+        if plan.probe.name not in known:
+            continue
+        taken = takeovers[plan.probe.name].at(digest)
+        if taken is None:  # what is there is damaged
+            yield *next(measure_all(resolved, model, said, [plan.probe.name])), None
+        else:
+            _measure_rest(resolved, model, plan, probe, taken, said)
+            yield plan.probe.name, taken.values, taken
+
+
+def _measure_rest(
+    resolved: Resolved,
+    model: Any,
+    plan: ProbePlan,
+    probe: TokenizedProbe,
+    taken: Taken,
+    said: Callable[[str], None] | None,
+) -> None:
+    """Add what of a probe was not taken."""
+    from ..measurements.forward import measure
+
+    def say(what: str) -> None:
+        if said is not None:
+            said(f"{plan.probe.name}: {what}")
+
+    with _named(plan):
+        for measurements, rows in taken.left:
+            found = measure(
+                model,
+                probe if len(rows) == len(probe.ids) else probe.take(rows),
+                measurements,
+                architecture=resolved.model.architecture,
+                batch_tokens=resolved.run.batch_tokens,
+                said=say if said is not None else None,
+            )
+            taken.put(rows, found)

@@ -67,6 +67,8 @@ def collect(
     path = trace_path(traces, name)
     once = partial(collect_once, name, run, traces=traces, keep_going=keep_going, digests={}, reporter=reporter)
     total = once()  # the coarse grid
+    if total.waiting:  # what the analyses ask for is not there everywhere
+        return total
     with stopped_by_disk(f"the trace {path}"):
         return _rounds(name, run, traces, once, total, reporter)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,11 @@ from ..runs.config import Run
 from ..runs.lookup import requested
 from ..runs.schedule import scheduled
 from ..store import Trace
+from ..store.groups import records_of, shelved
 from ..store.journal import read_journal
 from ..store.lock import doing_now, is_locked
 from ..store.paths import trace_path
+from ..wording import steps_text
 
 __all__ = ["RunStatus", "status"]
 
@@ -36,6 +38,8 @@ class RunStatus:
         collecting: whether a process is writing the trace now.
         left_out: what lies beside the checkpoints of a local series and is not taken, name to reason.
         doing: what that process is measuring.
+        unlisted: a line on each group of measurements that the trace has and does not list: one that it is to gain, or one
+            that is not asked for any more.
     """
 
     trace: Path | None
@@ -47,6 +51,7 @@ class RunStatus:
     collecting: bool = False
     left_out: Mapping[str, str] = field(default_factory=dict)
     doing: str = ""
+    unlisted: tuple[str, ...] = ()
 
 
 def status(name: str, *, runs: StrPath | None = None, traces: StrPath = "traces", run: Run | None = None) -> RunStatus:
@@ -87,4 +92,19 @@ def status(name: str, *, runs: StrPath | None = None, traces: StrPath = "traces"
         left_out=run.series.left_out(),
         collecting=collecting,
         doing=doing_now(path) if collecting else "",
+        unlisted=tuple(_unlisted(path, trace)),
     )
+
+
+def _unlisted(path: Path, trace: Trace) -> Iterator[str]:
+    """A line on each group on the shelf: at which checkpoints it is."""
+    growing: Any = trace.attributes.get("growing") or {}
+    complete = {int(i) for i in np.flatnonzero(trace.complete)}
+    for folder in shelved(path):
+        name, _, asked = folder.name.rpartition(".")
+        there = {i for i, record in records_of(folder).items() if record.get("weights_digest") == trace.digests[i]}
+        if growing.get(name) == asked:
+            lacking = [int(trace.steps[i]) for i in sorted(complete - there)]
+            yield f"{name}: at {len(there & complete)} of {len(complete)} complete checkpoints; lacking {steps_text(lacking)}"
+        else:
+            yield f"{name}, no longer asked for: at {len(there)} checkpoints, kept unlisted (`dynamics verify --prune` deletes it)"

@@ -20,13 +20,14 @@ from ..progress import Reporter
 from ..runs.config import Run
 from ..runs.lookup import requested, trace_name
 from ..runs.resolve import Resolved
-from ..store import TraceDeclaration, TraceWriter, writer_lock
+from ..store import Trace, TraceDeclaration, TraceWriter, writer_lock
 from ..store.create import create_trace, grow_trace
 from ..store.damage import Damage, has_manifest, root_problem, trace_damage
 from ..store.derived import DERIVED, RESULTS
+from ..store.format import open_group
+from ..store.groups import SHELF, drop_shelved, prune_shelf
 from ..store.manifest import ROOT_COPY, consolidated, metadata_of, rewrite, sealed_files, unlike
 from ..store.paths import open_run_trace, trace_path
-from ..store.writer import open_group
 from .collector import collect_once
 from .opening import open_run
 from .watching import WatchedSeries
@@ -41,6 +42,7 @@ def verify(
     traces: StrPath = "traces",
     run: Run | None = None,
     repair: bool = False,
+    prune: bool = False,
     reporter: Reporter | None = None,
 ) -> list[Damage]:
     """Hold every file of a trace against what was noted when it was written.
@@ -52,6 +54,8 @@ def verify(
         run: the run itself, instead of reading the runs file; of use with ``repair`` only.
         repair: put back metadata and coordinates, measure damaged checkpoints again, and derive damaged results again.
             A checkpoint whose weights are others by now stays as it is, and so do features (``dynamics learn --fresh``).
+        prune: delete the groups that the trace does not list and is not about to gain: what was measured for a run that asks
+            for something else by now.
         reporter: progress and messages.
 
     Returns:
@@ -63,11 +67,15 @@ def verify(
             the run cannot be collected.
         StoppedError: when a repair has to stop in the middle; the next collection goes on with it.
     """
-    reporter, repair = reporter or Reporter(quiet=True), as_flag(repair, "repair")
+    reporter, repair, prune = reporter or Reporter(quiet=True), as_flag(repair, "repair"), as_flag(prune, "prune")
     if runs is not None or run is not None:
         requested(name, run, runs=runs, traces=traces)  # a runs file that is not there is refused
     traces, trace = as_path(traces, "traces"), trace_name(as_text(name, "name"))
     path = trace_path(traces, trace)
+    if prune and path.exists():
+        with writer_lock(path):
+            for folder, size in prune_shelf(path):
+                reporter.say(f"deleted {folder}: {size / 1e6:,.1f} MB")
     found = trace_damage(path) if path.exists() else []
     if found and not repair and path.with_name(f"{path.name}.owner").exists():
         with writer_lock(path):  # another process that writes it is refused here: it is between two files, not damaged
@@ -87,6 +95,10 @@ def verify(
         if changed:
             rest = trace_damage(path)
             found += [damage for damage in rest if damage not in found]
+    with writer_lock(path):  # what is on the shelf is measured again when it is asked for
+        for damage in [d for d in rest if d.variable.startswith(SHELF)]:
+            drop_shelved(path, damage.variable, damage.step, Trace(path).steps.tolist())
+    rest = [d for d in rest if not d.variable.startswith(SHELF)]
     failed: set[int] = set()
     if any(damage.variable != "zarr.json" and not _is_features(damage) for damage in rest):
         name, run, traces = requested(name, run, runs=runs, traces=traces)
@@ -151,7 +163,7 @@ def _measure(name: str, run: Run, traces: Path, path: Path, damage: Iterable[Dam
     with writer_lock(path):
         series = _with_deleted(name, run, path)
         resolved = open_run(name, run, path, reporter, series=series)
-        writer = TraceWriter(path, resolved.declaration, durable=run.durable)  # which refuses another run
+        writer = TraceWriter(path, resolved.declaration, durable=run.durable, gains=False)  # which refuses another run
         if coordinates:
             _mend_coordinates(path, resolved.declaration, coordinates)
         again, kept = _forget(resolved, writer, steps, reporter)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -36,6 +36,8 @@ class Activations:
     ``embed``, ``ln_final`` and ``logits`` have no layer. Attention patterns have one row per named position, NaN
     beyond a shorter prompt's length.
     """
+
+    each_prompt: ClassVar[bool] = True
 
     site: str
     positions: tuple[str, ...] = (LAST,)

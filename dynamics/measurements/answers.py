@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -40,6 +40,8 @@ class Answers:
     A checkpoint whose largest logit is not finite (or that has a NaN) has ``predicted`` and ``answer_rank`` -1: it said
     nothing. Tokens with logit -inf, such as those that only pad the vocabulary, are impossible, and no more than that.
     """
+
+    each_prompt: ClassVar[bool] = True
 
     candidates: bool = False
 

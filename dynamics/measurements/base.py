@@ -5,6 +5,9 @@ It declares the variables that it will write. There are two kinds. An :class:`Ob
 :class:`Accumulator` per checkpoint, which watches the forward passes layer by layer (so that nothing larger than one
 site of one batch needs to be held) and returns the declared arrays at the end; all observations of a probe share its
 forward passes. An :class:`Intervention` runs the model itself, with gradients or with parts of it replaced.
+
+One that gives each prompt what depends on that prompt alone says so (``each_prompt = True``, a class variable): where prompts are
+added to a probe that was measured, it runs on those alone.
 """
 
 from __future__ import annotations

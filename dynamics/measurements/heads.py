@@ -14,7 +14,7 @@ token are not three different ones):
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -106,6 +106,8 @@ class HeadAttention:
     Attributes:
         delimiters: token ids that count as delimiters (punctuation, newlines, special tokens), in increasing order.
     """
+
+    each_prompt: ClassVar[bool] = True
 
     delimiters: tuple[int, ...] = ()
 

@@ -11,7 +11,7 @@ written twice with period L, averaged over the queries t of the second copy:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -139,6 +139,8 @@ class TokenLoss:
 
     Entry *t* is the loss of predicting token *t* from those before it; token 0 is never predicted and is NaN.
     """
+
+    each_prompt: ClassVar[bool] = True
 
     def sites(self) -> frozenset[str]:
         """None: logits only."""

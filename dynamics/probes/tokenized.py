@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,29 @@ class TokenizedProbe:
     def lengths(self) -> np.ndarray:
         """(prompt,) number of tokens."""
         return np.array([len(row) for row in self.ids])
+
+    def take(self, rows: np.ndarray) -> TokenizedProbe:
+        """The same with some of its prompts; the candidates stay those of all of them."""
+
+        def of(values: Any) -> Any:
+            if values is None or isinstance(values, np.ndarray):
+                return values if values is None else values[rows]
+            return tuple(values[row] for row in rows)
+
+        said = self.probe
+        part = replace(
+            said,
+            **{name: of(getattr(said, name)) for name in ("text", "answer", "foil", "corrupted")},
+            labels={name: of(values) for name, values in said.labels.items()},
+            positions={name: of(values) for name, values in said.positions.items()},
+        )
+        columns = ("ids", "answer_ids", "foil_ids", "corrupted_ids")
+        return replace(
+            self,
+            probe=part,
+            **{name: of(getattr(self, name)) for name in columns},
+            positions={name: of(values) for name, values in self.positions.items()},
+        )
 
     def batches(self, tokens: int) -> list[np.ndarray]:
         """Prompt indices, grouped by equal length (no padding at all), at most ``tokens`` tokens in a batch."""

@@ -126,6 +126,11 @@ class Run(BaseModel):
     trace_dtype: Literal["float32", "float16"] = Field("float32", description="Dtype in which activations are stored.")
     layout: Literal["local", "sharded"] = Field("local", description="sharded: one file per checkpoint and variable.")
     batch_tokens: int = Field(8192, ge=1, description="At most this many tokens in one forward pass.")
+    reuse: tuple[str, ...] = Field(
+        (),
+        description="Traces from which measurements of the same weights are taken instead of measuring again: names of "
+        "runs whose traces lie in the same folder, or paths that begin with ./, ../, ~/ or /.",
+    )
     durable: bool = Field(False, description="Flush to disk before a checkpoint is marked complete.")
     sites: str | None = Field(None, description="package.module:NAME of a SiteTable, for families that have none yet.")
     adapter: str | None = Field(None, description="package.module:NAME of an Adapter, for modules of your own.")
@@ -310,6 +315,7 @@ def _whole_paths(run: Run, base: Path) -> dict[str, Any]:
         "analyses": tuple(e.model_copy(update={"options": o}) for e, o in zip(run.analyses, options, strict=True)),
         "dictionaries": {key: _anchored(entry, base) for key, entry in run.dictionaries.items()},
         "series": run.series.anchored(base),
+        "reuse": tuple(str(beside(base, name)) if name.startswith((".", "~", "/")) else name for name in run.reuse),
     }
 
 

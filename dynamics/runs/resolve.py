@@ -346,6 +346,8 @@ def _group(plan: ProbePlan, probe: TokenizedProbe, variables: Sequence[Variable]
     prompts |= plan.probe.labels
     positions = {name: index.tolist() for name, index in probe.positions.items()}
     settings: dict[str, Any] = {"measurements": sorted(map(repr, plan.measurements)), "positions": positions}
+    if plan.probe.corrupted is not None:  # what is measured on pairs depends on them, and the trace does not hold them
+        settings["twins"] = hashlib.sha256(json.dumps(plan.probe.corrupted).encode()).hexdigest()[:16]
     if plan.probe.template:
         settings["template"] = plan.probe.template
     return Group(plan.probe.name, plan.probe.description, prompts, tuple(variables), settings)

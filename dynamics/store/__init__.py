@@ -7,9 +7,10 @@ from .features import FeatureTable, dictionaries_in, write_features
 from .lock import writer_lock
 from .paths import open_run_trace, trace_path
 from .reader import Trace, open_trace
+from .recorder import remark
 from .results import read_result, write_result
 from .variable import Variable
-from .writer import TraceWriter, remark
+from .writer import TraceWriter
 
 __all__ = [
     "FEATURES",

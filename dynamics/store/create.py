@@ -17,13 +17,26 @@ from checkpoints.errors import UserError, first_line, unwritable
 from checkpoints.series import Checkpoint
 
 from ..names import CHECKPOINT
-from .declaration import FORMAT, FORMAT_VERSION, TraceDeclaration, chunk_shape
+from .declaration import FORMAT, FORMAT_VERSION, Group, TraceDeclaration, chunk_shape, fingerprint_of
 from .derived import DERIVED, aside, clear_aside
 from .manifest import MANIFEST, collected_metadata, consolidated, files_in, rewrite
 from .variable import Variable
 
-__all__ = ["create_trace", "grow_trace", "put_attributes", "put_coordinate", "put_dataset"]
+__all__ = [
+    "GROUP_RECORD",
+    "ROOT_RECORD",
+    "add_flag",
+    "create_group",
+    "create_trace",
+    "grow_trace",
+    "put_attributes",
+    "put_coordinate",
+    "put_dataset",
+]
 
+ROOT_RECORD = "JSON: the state of a checkpoint"
+GROUP_RECORD = "JSON: what the slabs of a checkpoint consist of"
+"""What the arrays called ``manifest`` hold."""
 _DERIVED_CHUNK_BYTES = 2**22
 _COORDINATE_CHUNK = 1024
 """Entries in one chunk of a coordinate along checkpoints: a chunk may be larger than its array, which then can grow."""
@@ -55,7 +68,6 @@ def _fill(path: Path, declaration: TraceDeclaration) -> None:
     about_series = _about_checkpoints(declaration.checkpoints)
     for name, (entries, attributes) in about_series.items():
         put_coordinate(root, name, CHECKPOINT, entries, chunk=_COORDINATE_CHUNK, **attributes)
-    # written while collecting, by one process per checkpoint: one chunk each, so that no flag is lost
     for name, dtype, fill, meaning in (
         ("status", "string", "pending", "pending, complete, failed or masked"),
         ("reason", "string", "", "why a checkpoint failed or is masked"),
@@ -63,18 +75,9 @@ def _fill(path: Path, declaration: TraceDeclaration) -> None:
         ("stored_dtype", "string", "", "dtype of the weights as stored"),
         ("nonfinite", "int64", -1, "values of this checkpoint that are NaN or infinite because the model said so"),
         ("overflowed", "int64", -1, "finite activations beyond the range of trace_dtype"),
-        (MANIFEST, "string", "", "JSON: the state of a checkpoint, and what its slabs consist of"),
+        (MANIFEST, "string", "", ROOT_RECORD),
     ):
-        root.create_array(
-            name,
-            shape=(n,),
-            chunks=(1,),
-            dtype=dtype,
-            fill_value=fill,
-            dimension_names=(CHECKPOINT,),
-            compressors=[Crc32cCodec()],
-            attributes={"long_name": meaning},
-        )
+        add_flag(root, name, n, dtype, fill, meaning)
     root.attrs.update(
         {
             "format": FORMAT,
@@ -87,17 +90,41 @@ def _fill(path: Path, declaration: TraceDeclaration) -> None:
         }
     )
     for group in declaration.groups:
-        node = root.create_group(group.name)
-        entries, attributes = about_series["step"]
-        put_coordinate(node, "step", CHECKPOINT, entries, chunk=_COORDINATE_CHUNK, **attributes)
-        coords = group.coords()
-        for name, (dim, values) in coords.items():
-            put_coordinate(node, name, dim, values)
-        about = {"description": group.description, "coordinates": " ".join(["step", *coords])}
-        node.attrs.update(about | dict(group.settings))
-        for variable in group.variables:
-            _create_variable(node, variable, declaration, n)
+        _fill_group(root.create_group(group.name), group, declaration)
     rewrite(path, written=files_in(path), metadata=collected_metadata(path))
+
+
+def create_group(folder: Path, group: Group, declaration: TraceDeclaration, **about: Any) -> None:
+    """Write the metadata and coordinates of a group without a slab; ``about`` are further attributes of it."""
+    _fill_group(zarr.open_group(folder, mode="w", zarr_format=3), group, declaration, **about)
+
+
+def _fill_group(node: zarr.Group, group: Group, declaration: TraceDeclaration, **more: Any) -> None:
+    entries, attributes = _about_checkpoints(declaration.checkpoints)["step"]
+    put_coordinate(node, "step", CHECKPOINT, entries, chunk=_COORDINATE_CHUNK, **attributes)
+    add_flag(node, MANIFEST, len(entries), "string", "", GROUP_RECORD)
+    coords = group.coords()
+    for name, (dim, values) in coords.items():
+        put_coordinate(node, name, dim, values)
+    about = {"description": group.description, "coordinates": " ".join(["step", MANIFEST, *coords])}
+    asked = {"asked": declaration.asked(group), "dtype": declaration.attributes.get("dtype")}
+    node.attrs.update(about | asked | dict(group.settings) | more)
+    for variable in group.variables:
+        _create_variable(node, variable, declaration, len(entries))
+
+
+def add_flag(node: zarr.Group, name: str, checkpoints: int, dtype: str, fill: Any, meaning: str) -> None:
+    """An array that is written while collecting: one chunk for each checkpoint, so that nothing said is lost."""
+    node.create_array(
+        name,
+        shape=(checkpoints,),
+        chunks=(1,),
+        dtype=dtype,
+        fill_value=fill,
+        dimension_names=(CHECKPOINT,),
+        compressors=[Crc32cCodec()],
+        attributes={"long_name": meaning},
+    )
 
 
 def _about_checkpoints(series: Sequence[Checkpoint]) -> dict[str, tuple[list[Any], dict[str, str]]]:
@@ -128,7 +155,8 @@ def grow_trace(path: Path, declaration: TraceDeclaration) -> None:
         about, written = _about_checkpoints(declaration.checkpoints), []
         # what is derived is of fewer checkpoints, and listed again where that does not matter
         metadata = {name: node for name, node in consolidated(path).items() if name.split("/")[0] not in DERIVED}
-        needed = {*about, *(f"{group.name}/step" for group in declaration.groups)}
+        groups = [name for name, node in metadata.items() if node["node_type"] == "group"]
+        needed = {*about, *(f"{name}/step" for name in groups)}
         if lacking := needed - metadata.keys():  # or the step would be gone for good
             raise ValueError(f"the array {min(lacking)!r} is missing")
         for name, node in metadata.items():
@@ -145,9 +173,12 @@ def grow_trace(path: Path, declaration: TraceDeclaration) -> None:
                 _whole(array)[:] = filled
                 chunks = (p.name for p in (path / name / "c").iterdir() if p.suffix != ".partial")
                 written += [f"{name}/c/{chunk}" for chunk in chunks]
+        before = dict(root.attrs)
+        said: Any = before.get("declared")
+        declared = {**said, "checkpoints": declaration.summary()["checkpoints"]}
         rewrite(
             path,
-            attributes={"fingerprint": declaration.fingerprint(), "declared": declaration.summary()},
+            attributes={"fingerprint": fingerprint_of(declared, before), "declared": declared},
             written=written if "files" in root.attrs else (),
             metadata=metadata,
         )

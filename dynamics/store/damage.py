@@ -21,6 +21,8 @@ from checkpoints.errors import first_line
 from ..names import CHECKPOINT
 from .declaration import FORMAT
 from .derived import DERIVED, RESULTS
+from .format import check_format, is_newer, open_group
+from .groups import SHELF, records_of, shelved
 from .manifest import (
     FLAGS,
     MANIFEST,
@@ -28,7 +30,6 @@ from .manifest import (
     collected_metadata,
     consolidated,
     intact,
-    is_newer,
     metadata_of,
     parsed,
     record_of,
@@ -36,7 +37,6 @@ from .manifest import (
     slab_files,
     unlike_seal,
 )
-from .writer import check_format, open_group
 
 __all__ = ["Damage", "has_manifest", "root_problem", "trace_damage"]
 
@@ -83,18 +83,23 @@ def trace_damage(path: Path) -> list[Damage]:
     nodes = consolidated(path)
     arrays = {name: node for name, node in nodes.items() if node["node_type"] == "array" and not _is_derived(name)}
     along = {name for name, node in arrays.items() if node["dimension_names"][0] == CHECKPOINT}
-    slabs = {name for name in along if "/" in name and not name.endswith("/step")}
+    slabs = {name for name in along if "/" in name and name.partition("/")[2] not in ("step", MANIFEST)}
+    flags = {f"{name.partition('/')[0]}/{MANIFEST}" for name in slabs}
     if sealed:
         found = list(_unlike_seal(path))
         if (path / "zarr.json").read_bytes() != _bytes(path / ROOT_COPY):
             found.append(Damage(None, ROOT_COPY, "it is not the copy of zarr.json"))
     else:
         found = [
-            Damage(None, name, p) for name in arrays.keys() - slabs if (p := _coordinate_problem(path, root, name))
+            Damage(None, name, p)
+            for name in arrays.keys() - slabs - flags
+            if (p := _coordinate_problem(path, root, name))
         ]
     declared: Any = root.attrs["declared"]  # where the steps are, too, should the array be damaged
     steps = [int(name.split()[1]) for name in declared["checkpoints"]]
     found += _checkpoint_damage(path, root, steps, slabs, sealed)
+    for folder in shelved(path):
+        found += _shelf_damage(folder, f"{SHELF}/{folder.name}", steps)
     for kind in DERIVED:
         if not (path / kind).is_dir():  # it may be deleted at any time
             if os.path.lexists(path / kind):
@@ -167,6 +172,8 @@ def _checkpoint_damage(
 ) -> Iterator[Damage]:
     """What is wrong with what is said of each checkpoint, and with its slabs."""
     columns = {name: _column(root, name) for name in ("status", "reason", *FLAGS, *([MANIFEST] if sealed else []))}
+    groups = sorted({name.partition("/")[0] for name in slabs}) if sealed else []
+    notes = {name: _column(root, f"{name}/{MANIFEST}") for name in groups if f"{name}/{MANIFEST}" in root}
     for index, step in enumerate(steps):
         broken = {name: problem for name, column in columns.items() if (problem := column[index][1])}
         yield from (Damage(step, name, problem) for name, problem in broken.items())
@@ -183,12 +190,31 @@ def _checkpoint_damage(
         for name, value in said.items():
             if record.get(name, value) != value:
                 yield Damage(step, name, f"it is {value!r}, and {record[name]!r} was written")
-        known = record.get("slabs") or {}
+        known: dict[str, str] = dict(record.get("slabs") or {})  # as version 1 had them
+        for group, column in notes.items():
+            text, problem = column[index]
+            if problem:
+                yield Damage(step, f"{group}/{MANIFEST}", problem)
+            noted = record_of(str(text or ""))
+            known |= {f"{group}/{name}": entry for name, entry in (noted.get("slabs") or {}).items()}
+            if noted and record.get("status") == "complete" and noted["weights_digest"] != record["weights_digest"]:
+                yield Damage(step, f"{group}/{MANIFEST}", "what was noted is of other weights")
         if record.get("status") == "complete" and known.keys() != slabs:
-            yield Damage(step, MANIFEST, "what was noted is not of this trace")
+            lacking = {name.partition("/")[0] for name in known.keys() ^ slabs}
+            for group in sorted(lacking):
+                where = f"{group}/{MANIFEST}" if group in notes else MANIFEST
+                yield Damage(step, where, "what was noted is missing, or is not of this trace")
         for variable, entry in known.items():
-            if problem := _slab_problem(path / variable, index, entry):
+            if variable in slabs and (problem := _slab_problem(path / variable, index, entry)):
                 yield Damage(step, variable, problem)
+
+
+def _shelf_damage(folder: Path, name: str, steps: list[int]) -> Iterator[Damage]:
+    """What is not as it was written, of a group that the trace does not list."""
+    for index, record in records_of(folder).items():
+        for variable, entry in record["slabs"].items():
+            if index < len(steps) and (problem := _slab_problem(folder / variable, index, entry)):
+                yield Damage(steps[index], f"{name}/{variable}", problem)
 
 
 def _column(root: zarr.Group, name: str) -> list[tuple[Any, str]]:

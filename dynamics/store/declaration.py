@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import ceil, prod
@@ -16,6 +17,7 @@ from checkpoints.errors import UserError, short
 from checkpoints.series import Checkpoint
 
 from ..names import DIMENSIONS, LAYER, POSITION, PROMPT
+from .manifest import MANIFEST
 from .variable import Variable
 
 __all__ = [
@@ -27,11 +29,12 @@ __all__ = [
     "Group",
     "TraceDeclaration",
     "chunk_shape",
+    "fingerprint_of",
     "require_declared",
 ]
 
 FORMAT = "circuit-dynamics-trace"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 WEIGHTS = "weights"
 """The group of what was measured on the weights alone; it has no prompts."""
@@ -41,12 +44,16 @@ FEATURES = "features"
 
 ROOT_NAMES = (
     *("step", "tokens", "stage", "revision", "label", "status", "reason"),
-    *("weights_digest", "stored_dtype", "nonfinite", "overflowed", "manifest", "results", FEATURES, WEIGHTS),
+    *("weights_digest", "stored_dtype", "nonfinite", "overflowed", MANIFEST, "results", FEATURES, WEIGHTS),
 )
 """Arrays and groups of the root, which no probe may be called after."""
 
 _CHUNK_BYTES = 2**20
 _COMPUTED = ("dtype", "tokenizer_digest", "model_config", "series")
+_KEPT = ("checkpoints, ", "tokenizer_digest", "model_config", "series")
+"""Beginnings of the differences that no trace can grow over."""
+_LATER = ("asked", "twins")
+"""What the first version did not say of a group."""
 
 
 def chunk_shape(variable: Variable, itemsize: int) -> tuple[int, ...]:
@@ -98,6 +105,12 @@ class Group:
             )
         sizes: dict[str, int] = {}
         names = [v.name for v in self.variables]
+        if MANIFEST in (*names, *self.prompts):
+            raise UserError(
+                f"probe {self.name!r}: {MANIFEST!r} is a name that the trace uses itself",
+                remedy="rename the label",
+                expected="a name of your own",
+            )
         taken = sorted(set(names) & set(self.prompts))
         if taken:
             raise UserError(
@@ -169,22 +182,16 @@ class TraceDeclaration:
 
     def fingerprint(self) -> str:
         """Changes with anything that decides what the arrays mean; two traces with equal ones hold the same data."""
-        content = {
-            "steps": [[c.step, c.tokens, c.stage] for c in self.checkpoints],
-            "dtype": self.trace_dtype,
-            "bfloat16": self.bfloat16,
-            "groups": [
-                [
-                    g.name,
-                    {k: list(v) for k, v in g.prompts.items()},
-                    [_describe(v) for v in g.variables],
-                    dict(g.settings),
-                ]
-                for g in self.groups
-            ],
-            "computed": {k: self.attributes.get(k) for k in _COMPUTED},
-        }
-        return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        return fingerprint_of(self.summary(), self.attributes)
+
+    def asked(self, group: Group) -> str:
+        """Digest of all that decides what a group holds, but for its checkpoints."""
+        content = [
+            *(group.name, group.description, [[name, list(values)] for name, values in group.prompts.items()]),
+            [[*_describe(v), v.long_name, v.units] for v in group.variables],
+            *(dict(group.settings), self.attributes.get("dtype"), self.trace_dtype, self.bfloat16),
+        ]
+        return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()[:16]
 
     def differences(self, attributes: Mapping[str, Any]) -> list[str]:
         """Sentences on how this differs from an existing trace, whose root attributes these are."""
@@ -192,14 +199,22 @@ class TraceDeclaration:
         other = dict(attributes.get("declared") or {}) | {key: attributes.get(key) for key in _COMPUTED}
         return _differences("", other, json.loads(json.dumps(mine, default=str)))
 
-    def extends(self, attributes: Mapping[str, Any]) -> bool:
-        """Whether this is the trace with these root attributes, with more checkpoints at its end."""
+    def longer(self, attributes: Mapping[str, Any]) -> bool:
+        """Whether this has the checkpoints of the trace with these root attributes, and more at their end."""
         before = list(((attributes.get("declared") or {}).get("checkpoints") or {}).items())
         mine = list(self.summary()["checkpoints"].items())
-        return (
-            len(before) < len(mine)
-            and mine[: len(before)] == before
-            and all(d.startswith("checkpoints, ") for d in self.differences(attributes))
+        return len(before) < len(mine) and mine[: len(before)] == before
+
+    def same_group(self, group: Group, attributes: Mapping[str, Any]) -> bool:
+        """Whether a trace of version 1 with these root attributes, which noted no ``asked``, holds this group."""
+        said = attributes.get("declared") or {}
+        mine = json.loads(json.dumps(self.summary(), default=str))
+        name = f"probe {group.name}"
+        kept = {key: value for key, value in mine[name].items() if key not in _LATER}
+        return said.get(name) == kept and all(
+            (said | {"dtype": attributes.get("dtype")}).get(key)
+            == (mine | {"dtype": self.attributes.get("dtype")})[key]
+            for key in ("trace_dtype", "bfloat16", "dtype")
         )
 
     def summary(self) -> dict[str, Any]:
@@ -215,6 +230,7 @@ class TraceDeclaration:
         for group in self.groups:
             text = json.dumps({k: list(v) for k, v in group.prompts.items()}, sort_keys=True, default=str)
             result[f"probe {group.name}"] = {
+                "asked": self.asked(group),
                 "prompts": hashlib.sha256(text.encode()).hexdigest()[:12],
                 **{k: hashlib.sha256(json.dumps(v).encode()).hexdigest()[:12] for k, v in group.settings.items()},
                 **{v.name: _describe(v)[1:] for v in group.variables},
@@ -246,34 +262,44 @@ def _short(value: Any) -> str:
     return text if len(text) <= 100 else text[:97] + "..."
 
 
-def require_declared(path: Path, attributes: Mapping[str, Any], declaration: TraceDeclaration) -> None:
-    """Refuse to go on with a trace that was collected with other settings.
+def fingerprint_of(declared: Mapping[str, Any], attributes: Mapping[str, Any]) -> str:
+    """Changes with anything that decides what the arrays of a trace mean.
+
+    Args:
+        declared: what it holds, as :meth:`TraceDeclaration.summary` says.
+        attributes: of its root.
+    """
+    content = [dict(declared), {key: attributes.get(key) for key in _COMPUTED}]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def require_declared(
+    path: Path, attributes: Mapping[str, Any], declaration: TraceDeclaration, *, groups: bool = False
+) -> None:
+    """Refuse to go on with a trace of other checkpoints or another model.
 
     Args:
         path: the trace.
         attributes: of its root.
         declaration: what it is to hold.
+        groups: refuse also where other groups are asked for, or with other settings.
 
     Raises:
         UserError: with the differences.
     """
-    if attributes.get("fingerprint") == declaration.fingerprint() or declaration.extends(attributes):
+    longer = declaration.longer(attributes)
+    differences = [
+        line
+        for line in declaration.differences(attributes)
+        if not (longer and line.startswith("checkpoints, ")) and (groups or line.startswith(_KEPT))
+        if not re.match("|".join(f"probe [^,]*, {key}: the trace has none" for key in _LATER), line)
+    ]
+    if not differences:
         return
-    differences = declaration.differences(attributes) or ["another version of this program declared it"]
+    shown = [line for line in differences if ", asked: " not in line] or ["its prompts are others"]
     raise UserError(
-        f"{path} was collected with other settings:\n    " + "\n    ".join(differences[:6]),
-        expected="the settings that the trace was declared with" + _other_analyses(attributes, declaration),
-        remedy="undo the change (a trace grows at its end only), or move the trace away and collect again "
+        f"{path} was collected with other settings:\n    " + "\n    ".join(shown[:6]),
+        expected="the settings that the trace was declared with",
+        remedy="undo the change (a trace gains checkpoints at its end only), or move the trace away and collect again "
         "(nothing was deleted)",
-    )
-
-
-def _other_analyses(attributes: Mapping[str, Any], declaration: TraceDeclaration) -> str:
-    """What to say where the run asks for other analyses than the trace was collected for."""
-    configs = (attributes.get("run_config"), declaration.attributes.get("run_config"))
-    had, wanted = ([a["name"] for a in (config or {}).get("analyses", ())] for config in configs)
-    if set(had) == set(wanted):
-        return ""
-    return (
-        f": it was collected for {', '.join(had) or 'no analyses'}, and now {', '.join(wanted) or 'none'} is asked for"
     )

@@ -23,8 +23,6 @@ from typing import Any
 from checkpoints.foreign import parse_json
 from checkpoints.paths import replace_bytes
 
-from .declaration import FORMAT_VERSION
-
 __all__ = [
     "FLAGS",
     "MANIFEST",
@@ -33,7 +31,6 @@ __all__ = [
     "consolidated",
     "files_in",
     "intact",
-    "is_newer",
     "metadata_of",
     "parsed",
     "record_of",
@@ -133,16 +130,6 @@ def intact(content: bytes) -> bool | None:
     return _digest(content[:start] + b"0" * 16 + content[end:]) == seal[1].decode()
 
 
-def is_newer(path: Path) -> bool:
-    """Whether a newer version of this program wrote a trace: both copies of its metadata say so, where it has two.
-
-    A version that only one of them says is damage.
-    """
-    files = [file for file in (path / "zarr.json", path / ROOT_COPY) if file.is_file()]
-    said = [parsed(file.read_bytes()).get("attributes", {}).get("format_version") for file in files]
-    return bool(said) and all(type(v) is int and v > FORMAT_VERSION and v == said[0] for v in said)
-
-
 def files_in(folder: Path) -> list[str]:
     """Paths of the files in a folder that a seal names: not those that seal."""
     found = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.suffix != ".partial")
@@ -179,6 +166,8 @@ def rewrite(
     attributes: Mapping[str, Any] | None = None,
     written: Iterable[str] = (),
     metadata: Mapping[str, Any] | None = None,
+    without: Iterable[str] = (),
+    dropped: Iterable[str] = (),
 ) -> None:
     """Change the ``zarr.json`` of a folder in one move, and seal it.
 
@@ -188,10 +177,15 @@ def rewrite(
         written: files in it that were written just now: they are noted as they are. What else was noted stays, so that
             damage stays damage. A group that notes no files, as it is of an earlier version, gets no seal.
         metadata: all nodes below it, to replace the consolidated metadata.
+        without: attributes that go.
+        dropped: groups in it whose files are not noted any more.
     """
     file = folder / "zarr.json"
     content = parse_json(file.read_bytes())
     about = {**content["attributes"], **json.loads(json.dumps(dict(attributes or {}), default=str))}
+    about = {name: value for name, value in about.items() if name not in {*without}}
+    if gone := {*dropped} & {name.partition("/")[0] for name in about.get("files", {})}:
+        about["files"] = {name: entry for name, entry in about["files"].items() if name.partition("/")[0] not in gone}
     if noted := {name: _entry((folder / name).read_bytes()) for name in written}:
         about["files"] = dict(sorted({**about.get("files", {}), **noted}.items()))
     if metadata is not None:

@@ -22,8 +22,8 @@ from checkpoints.series import Checkpoint
 from ..names import CHECKPOINT, POSITION, PROMPT
 from .declaration import FEATURES, WEIGHTS
 from .derived import DERIVED
+from .format import check_format, damaged, open_group
 from .manifest import MANIFEST, sealed_files, unlike
-from .writer import check_format, damaged, open_group
 
 __all__ = ["Trace", "WeightSketches", "open_trace"]
 
@@ -235,7 +235,7 @@ class Trace:
                 expected=f"one of {', '.join(self.probes)}" if self.probes else "a run with analyses or `probes`",
                 remedy=nearest(name, self.probes),
             )
-        return self.tree[name].to_dataset()
+        return self.tree[name].to_dataset().drop_vars(MANIFEST, errors="ignore")
 
     def checkpoints(self) -> tuple[Checkpoint, ...]:
         """The series as the trace recorded it."""

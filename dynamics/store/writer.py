@@ -1,4 +1,4 @@
-"""Writing one checkpoint at a time: slabs first, the mark that means done last."""
+"""Writing one checkpoint at a time, group by group: slabs first, then what is noted of them, the mark that means done last."""
 
 from __future__ import annotations
 
@@ -6,90 +6,51 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import zarr
 
-from checkpoints.errors import UserError, first_line, short, shown
+from checkpoints.errors import UserError
 from checkpoints.paths import replace_bytes
 
-from ..names import Status
-from .attributes import check_attributes
+from ..names import CHECKPOINT
 from .create import create_trace, grow_trace, put_attributes
-from .declaration import FEATURES, FORMAT, FORMAT_VERSION, TraceDeclaration, require_declared
+from .declaration import FORMAT_VERSION, TraceDeclaration, require_declared
 from .derived import aside, clear_aside, sweep_derived
+from .format import array_of, check_format, open_group
+from .groups import (
+    delete,
+    exchange,
+    finish_exchange,
+    listed_groups,
+    note_text,
+    prepare_group,
+    raise_version,
+    records_of,
+    shelved,
+    sums_of,
+)
 from .manifest import (
     FLAGS,
     MANIFEST,
     ROOT_COPY,
-    intact,
-    is_newer,
+    consolidated,
     record_of,
     rewrite,
-    sealed_files,
     slab_entry,
-    unlike,
 )
+from .recorder import Recorder
 
-__all__ = ["TraceWriter", "check_format", "damaged", "discard_unused", "open_group", "remark"]
+__all__ = ["TraceWriter", "discard_unused"]
 
 _VISITS = ("schedule", "checkpoints", "budget", "exclude", "include_masked")
 """What a run may change from one collection to the next: which checkpoints are visited, not what is measured on them."""
 
+_OF_GROUPS = ("run_config", "dtype", "chat_templates")
+"""Attributes of the root that are those of the declaration whose groups are listed."""
+
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
-
-
-def remark(path: Path, indices: Sequence[int], reason: str) -> None:
-    """Say why checkpoints are as they are, without changing their state; the caller holds the lock."""
-    root = open_group(path, mode="r+")
-    reasons, records = _values(root, "reason"), _values(root, MANIFEST) if MANIFEST in root else None
-    for index in (i for i in indices if str(reasons[i]) != reason):
-        if records is not None:
-            before = ""
-            with suppress(Exception):  # what it lacks shows as damage
-                before = str(records[index])
-            records[index] = _noted(before, reason=reason)
-        reasons[index] = reason
-
-
-def damaged(path: Path, what: str, problem: str) -> UserError:
-    """The error for a trace, something in which is missing or is not what was written."""
-    run = path.name.removesuffix(".zarr")  # in a terminal, whoever is told
-    command, does = f"dynamics verify {run} --repair", "it says what is damaged, and mends it"
-    if what.startswith(f"{FEATURES}/"):
-        command, does = f"dynamics learn {run} --fresh", "it makes them again"
-    return UserError(
-        f"{what} of {path} is damaged: {problem}",
-        expected="what was written when it was collected",
-        remedy=f"{command} ({does})",
-    )
-
-
-def check_format(attributes: Mapping[str, Any], path: Path) -> None:
-    """Refuse what is no trace, a trace of a newer version, and one whose metadata were damaged.
-
-    Raises:
-        UserError: with the version found and the versions that this program reads, or the attribute.
-    """
-    version = attributes.get("format_version")
-    if not is_newer(path) and intact((path / "zarr.json").read_bytes()) is False:
-        raise damaged(path, "the file zarr.json", "it is not what was written (did another program change it?)")
-    if attributes.get("format") != FORMAT:
-        raise UserError(
-            f"{path} is not a trace: its attribute `format` is {shown(attributes.get('format'))}",
-            expected=f"{FORMAT!r}",
-            remedy="give the path of a folder that `dynamics collect` wrote",
-        )
-    if type(version) is not int or not 0 < version <= FORMAT_VERSION:
-        raise UserError(
-            f"{path} has trace format version {short(str(version))}",
-            expected=f"version {FORMAT_VERSION} or older",
-            remedy="install a newer circuit-dynamics",
-        )
-    check_attributes(attributes, path)
 
 
 def discard_unused(path: Path, declaration: TraceDeclaration) -> None:
@@ -104,78 +65,158 @@ def discard_unused(path: Path, declaration: TraceDeclaration) -> None:
     if root.attrs.get("fingerprint") == declaration.fingerprint():
         return
     try:
-        noted = [str(text) for text in np.asarray(_values(root, MANIFEST)[:])] if MANIFEST in root else []
-        measured = [
-            *map(str, np.asarray(_values(root, "weights_digest")[:])),
-            *(record_of(t).get("slabs") for t in noted),
-        ]
+        measured = [*map(str, np.asarray(array_of(root, "weights_digest")[:]))]
+        noted = (
+            [record_of(str(t)).get("slabs") for t in np.asarray(array_of(root, MANIFEST)[:])]
+            if MANIFEST in root
+            else []
+        )
     except Exception:  # what is damaged may have been measured
         return
-    if any(measured):
+    if any(measured) or any(noted) or shelved(path) or any(records_of(path / name) for name in listed_groups(path)):
         return
     clear_aside(path)
     os.replace(path, aside(path))  # half deleted, it would be no trace
     shutil.rmtree(aside(path), ignore_errors=True)
 
 
-class TraceWriter:
+class TraceWriter(Recorder):
     """Creates a trace or goes on with one; the caller holds its lock.
+
+    Groups that the trace lacks, or holds with other settings, are written on its shelf, and listed when they are whole at
+    every complete checkpoint (:meth:`exchange`).
 
     Args:
         path: the trace.
-        declaration: what it holds; an existing trace must have been declared the same, or with fewer checkpoints at
-            its end, and then grows.
+        declaration: what it is to hold; an existing trace must be of the same model and checkpoints, or of fewer
+            checkpoints at its end, and then grows.
         durable: flush to disk before a checkpoint is marked complete.
+        gains: whether the trace may gain groups and lose others.
 
     Raises:
-        UserError: when the trace that is there was declared differently, is newer, or cannot be written.
+        UserError: when the trace that is there is of another model or other checkpoints (or has other groups, if it may not
+            gain any), is newer, or cannot be written.
     """
 
-    def __init__(self, path: Path, declaration: TraceDeclaration, *, durable: bool = False) -> None:
-        self.path = path
-        self._declaration = declaration
-        self._durable = durable
+    def __init__(self, path: Path, declaration: TraceDeclaration, *, durable: bool = False, gains: bool = True) -> None:
+        super().__init__(path, declaration, durable=durable)
+        self._gains = gains
         if not path.exists():
             create_trace(path, declaration)
-        self._arrays: dict[str, zarr.Array[Any]] = {}
-        self._columns: dict[str, np.ndarray] = {}
-        self._root = open_group(path, mode="r+")
-        self.attributes = attributes = dict(self._root.attrs)
-        check_format(attributes, path)
-        if declaration.extends(attributes):
+        root = open_group(path, mode="r+")
+        check_format(dict(root.attrs), path)
+        if "exchange" in root.attrs:
+            finish_exchange(path)
+            root = open_group(path, mode="r+")
+        attributes = dict(root.attrs)
+        noted = MANIFEST in root
+        require_declared(path, attributes, declaration, groups=not (gains and noted))
+        if attributes["format_version"] != FORMAT_VERSION and noted:
+            raise_version(path, declaration, FORMAT_VERSION)
+        if declaration.longer(attributes):
             grow_trace(path, declaration)
-            self._root = open_group(path, mode="r+")
-        else:
-            require_declared(path, attributes, declaration)
-        self._keeps_records = MANIFEST in self._root
-        self._record_visits()
+        self._open()
+        self._counts: dict[tuple[int, str], tuple[int, int]] = {}
+        self._places = {group.name: group.name for group in declaration.groups}
+        listed = listed_groups(path)
+        if noted:
+            wanted = {group.name: declaration.asked(group) for group in declaration.groups}
+            lacking = [g for g in declaration.groups if listed.get(g.name) != wanted[g.name]]
+            self._places |= {group.name: prepare_group(path, group, declaration) for group in lacking}
+            growing = {group.name: wanted[group.name] for group in lacking}
+            if growing != self.attributes.get("growing", {}):
+                rewrite(
+                    path, attributes={"growing": growing} if growing else {}, without=() if growing else ["growing"]
+                )
+                self._open()
+        self._gone = [name for name in listed if name not in self._places]
+        self._record_run()
         self._sweep()
+        self.exchange()
 
-    def status(self) -> list[Status]:
-        """The state of every checkpoint."""
-        return [cast(Status, str(value)) for value in self._column("status")]
+    @property
+    def growing(self) -> list[str]:
+        """The groups of the declaration that the trace does not list yet."""
+        return [name for name, place in self._places.items() if place != name]
 
-    def digest(self, index: int) -> str:
-        """sha256 of the weights that a checkpoint was measured with, ``""`` if its data is not there or not whole."""
-        return self._entry("weights_digest", index)
+    @property
+    def places(self) -> dict[str, str]:
+        """Group to where it is written, in the trace."""
+        return dict(self._places)
 
-    def digests(self) -> list[str]:
-        """:meth:`digest` of every checkpoint."""
-        return [str(value) for value in self._column("weights_digest")]
+    def lacking(self, index: int, digest: str) -> list[str]:
+        """The groups that are to be measured at a checkpoint; what others there are was measured on these weights.
 
-    def revisions(self) -> list[str]:
-        """What every checkpoint was pinned to when it was measured, or listed."""
-        return [str(value) for value in self._column("revision")]
+        Args:
+            index: of the checkpoint.
+            digest: of its weights.
+        """
+        return [name for name in self._places if not self._whole(index, name, digest)]
 
-    def reason(self, index: int) -> str:
-        """Why a checkpoint failed or is masked."""
-        return self._entry("reason", index)
+    def owed(self, index: int) -> bool:
+        """Whether a checkpoint that was measured lacks a group that the trace is to gain."""
+        digest = self.digest(index)
+        return bool(digest) and any(not self._whole(index, name, digest) for name in self.growing)
 
-    def recorded(self, index: int) -> tuple[Status, str, str]:
-        """Status, reason and digest as they were noted, or are there where nothing was; for a trace that is damaged."""
-        said: dict[str, Any] = {name: self._readable(name, index) for name in ("status", "reason", "weights_digest")}
-        said |= record_of(self._readable(MANIFEST, index))
-        return cast(Status, said["status"] or "complete"), said["reason"], said["weights_digest"]
+    def _whole(self, index: int, name: str, digest: str) -> bool:
+        """Whether a group is there at a checkpoint, measured on these weights."""
+        record = self._record(index, name)
+        return bool(record.get("slabs")) and record.get("weights_digest") == digest
+
+    def _record(self, index: int, name: str, place: str | None = None) -> dict[str, Any]:
+        place = self._places[name] if place is None else place
+        if not (self.path / place / MANIFEST / "c" / str(index)).is_file():
+            return {}
+        try:
+            return record_of(str(self._array(f"{place}/{MANIFEST}")[index]))
+        except Exception:  # whatever reading a damaged chunk raises: it is measured again
+            return {}
+
+    def exchange(self) -> list[str]:
+        """List the groups that the trace is to gain, if each is there at every complete checkpoint; returns their names.
+
+        What they replace, and what is not asked for any more, is kept on the shelf.
+        """
+        entering = self.growing
+        if not entering and not self._gone:
+            return []
+        digests = self.digests()
+        for index, state in reversed([*enumerate(self.status())]):  # the first ones are measured first
+            if state == "complete" and not all(self._whole(index, name, digests[index]) for name in entering):
+                return []
+        wanted = {group.name: self._declaration.asked(group) for group in self._declaration.groups}
+        replaced = [name for name in listed_groups(self.path) if name in (*self._gone, *entering)]
+        about: dict[str, Any] = {
+            "fingerprint": self._declaration.fingerprint(),
+            "declared": self._declaration.summary(),
+        }
+        about |= {k: v for k, v in self._declaration.attributes.items() if k in _OF_GROUPS}
+        gone = [key for key in _OF_GROUPS if key in self.attributes and key not in about]
+        exchange(self.path, replaced, {name: wanted[name] for name in entering}, about, gone)
+        self._places |= {name: name for name in entering}
+        self._gone = []
+        self._open()
+        self._settle()
+        return entering
+
+    def _settle(self) -> None:
+        """Make the root say of each checkpoint what its groups say, after they were exchanged."""
+        records = {name: records_of(self.path / name) for name in self._places}
+        digests, counts = self.digests(), {key: self._column(key).tolist() for key in ("nonfinite", "overflowed")}
+        for index, state in enumerate(self.status()):
+            mine = [of.get(index, {}) for of in records.values()]
+            found = {r.get("weights_digest") for r in mine}
+            if state == "pending" and len(found) == 1 and all(r.get("slabs") for r in mine) and mine:
+                self._complete(index, mine)
+            elif digests[index] and found == {digests[index]}:
+                sums = sums_of(mine)
+                changed = {
+                    key: value for key, value in sums.items() if value is not None and value != counts[key][index]
+                }
+                if changed:
+                    self._note(index, **changed)
+                    for key, value in changed.items():
+                        self._put(key, index, value)
 
     def write(self, index: int, group: str, values: Mapping[str, np.ndarray]) -> tuple[int, int]:
         """Write every variable of one probe at one checkpoint; returns (non-finite values, overflowed values).
@@ -197,22 +238,57 @@ class TraceWriter:
             if dtype == np.float16:
                 overflowed += int((np.isfinite(value) & (np.abs(value) > _FLOAT16_MAX)).sum())
             with np.errstate(over="ignore"):
-                self._array(f"{group}/{name}")[index] = value.astype(dtype)
+                self._array(f"{self._places[group]}/{name}")[index] = value.astype(dtype)
+        self._counts[index, group] = (nonfinite, overflowed)
         return nonfinite, overflowed
 
-    def commit(self, index: int, *, digest: str, stored_dtype: str, nonfinite: int, overflowed: int) -> None:
-        """Mark a checkpoint complete, after everything else of it is written."""
+    def note(self, index: int, group: str, *, digest: str, stored_dtype: str) -> None:
+        """Note that a group is whole at a checkpoint, after all of it was written: a writer that is killed goes on after it."""
+        if not self._keeps_records:
+            return
+        place = self._places[group]
+        nonfinite, overflowed = self._counts.pop((index, group), (0, 0))
+        variables = next(g.variables for g in self._declaration.groups if g.name == group)
+        slabs = {v.name: slab_entry(self.path / place / v.name, index) for v in variables}
+        if self._durable:
+            os.sync()
+        text = note_text(
+            {"stored_dtype": stored_dtype, "weights_digest": digest},
+            {"nonfinite": nonfinite, "overflowed": overflowed, "slabs": slabs},
+        )
+        self._put(f"{place}/{MANIFEST}", index, text)
+
+    def commit(self, index: int, *, digest: str, stored_dtype: str) -> int:
+        """Mark a checkpoint complete, after everything else of it is written, unless the trace is still to gain groups.
+
+        Returns how many values of it are not finite because the model said so.
+        """
+        for group in [g for i, g in self._counts if i == index]:
+            if self._keeps_records:
+                self.note(index, group, digest=digest, stored_dtype=stored_dtype)
+        if self._keeps_records:
+            records = [self._record(index, name) for name in self._places]
+        else:
+            counts = [self._counts.pop(key) for key in list(self._counts) if key[0] == index]
+            about = {"weights_digest": digest, "stored_dtype": stored_dtype}
+            records = [about | {"nonfinite": n, "overflowed": o} for n, o in counts]
+        if not self.growing and not self._gone:
+            self._complete(index, records)
+        return int(sums_of(records)["nonfinite"] or 0)
+
+    def _complete(self, index: int, records: Sequence[Mapping[str, Any]]) -> None:
         self._pin(index)
-        flags: dict[str, Any] = dict(zip(FLAGS, (digest, stored_dtype, nonfinite, overflowed), strict=True))
+        flags = {key: records[0][key] for key in ("weights_digest", "stored_dtype")} | sums_of(records)
         for name, value in flags.items():
             self._put(name, index, value)
-        self._mark(
-            index, "complete", "", **flags, slabs={v: slab_entry(self.path / v, index) for v in self._variables()}
-        )
+        self._mark(index, "complete", "", **flags)
 
-    def mark(self, index: int, status: Status, reason: str = "") -> None:
-        """Set the state of one checkpoint."""
-        self._mark(index, status, reason)
+    def unmask(self, index: int) -> None:
+        """A checkpoint that was masked is complete again, or to be measured where it lacks something."""
+        digest = self.digest(index)
+        listed = listed_groups(self.path) if self._keeps_records else []
+        whole = all(self._record(index, name, name).get("weights_digest") == digest for name in listed)
+        self.mark(index, "complete" if digest and whole else "pending")
 
     def clear(self, index: int) -> None:
         """Delete whatever there is of one checkpoint, or a killed writer left of it."""
@@ -220,95 +296,54 @@ class TraceWriter:
         if digest or self.digest(index):
             if "complete" in (status, self._entry("status", index)):  # who reads it meanwhile shall not miss them
                 self._mark(index, "pending", "")
-            self._note(index, weights_digest="", slabs={})
-            self._put("weights_digest", index, "")  # it says that the slabs are whole
-        for variable in self._variables():
-            _delete(self.path / variable, index)
+            self._note(index, weights_digest="")
+            self._put("weights_digest", index, "")  # it says that there are slabs
+        for group in self._folders():
+            self._clear(index, group)
+
+    def clear_group(self, index: int, group: str) -> None:
+        """Delete whatever there is of one group at one checkpoint."""
+        self._counts.pop((index, group), None)
+        self._clear(index, self._places[group])
+
+    def _clear(self, index: int, place: str) -> None:
+        delete(self.path / place / MANIFEST, index)
+        for variable in self._slabs(place):
+            delete(self.path / variable, index)
 
     def forget(self, index: int) -> None:
         """Delete all that is said of one checkpoint, readable or not, and what there is of it."""
-        for name in ("weights_digest", "status", MANIFEST, *FLAGS[1:], "reason", *self._variables()):
-            _delete(self.path / name, index)
+        for name in ("weights_digest", "status", MANIFEST, *FLAGS[1:], "reason"):
+            delete(self.path / name, index)
         self._columns.clear()
+        for group in self._folders():
+            self._clear(index, group)
 
-    def _mark(self, index: int, status: Status, reason: str, **about: Any) -> None:
-        """Record the state of a checkpoint and what else changed, then the reason, then the state."""
-        self._note(index, status=status, reason=reason, **about)
-        if reason or self.reason(index) != reason:
-            self._put("reason", index, reason)
-        if self._durable:
-            os.sync()
-        self._put("status", index, status)
+    def _folders(self) -> list[str]:
+        """Where the groups are that are written, or listed."""
+        return list(dict.fromkeys([*self._places.values(), *listed_groups(self.path)]))
 
-    def _note(self, index: int, **changes: Any) -> None:
-        """Change the record of one checkpoint, in a trace that keeps them."""
-        before = self._readable(MANIFEST, index)  # what it lacks shows as damage
-        if self._keeps_records and (record := _noted(before, **changes)) != before:
-            self._put(MANIFEST, index, record)
+    def _slabs(self, place: str) -> list[str]:
+        """Paths of a group's variables."""
+        declared = [g for g in self._declaration.groups if self._places[g.name] == place]
+        if declared:
+            return [f"{place}/{variable.name}" for variable in declared[0].variables]
+        nodes = consolidated(self.path).items()
+        arrays = {
+            n for n, node in nodes if node["node_type"] == "array" and node["dimension_names"][:1] == [CHECKPOINT]
+        }
+        return sorted(n for n in arrays if n.startswith(f"{place}/") and n.partition("/")[2] not in ("step", MANIFEST))
 
-    def _pin(self, index: int) -> None:
-        """Write what a checkpoint is pinned to, where the source has another commit for it than when it was listed."""
-        revision = self._declaration.checkpoints[index].revision
-        file = f"revision/c/{index // self._array('revision').chunks[0]}"
-        if self._entry("revision", index) == revision:
-            return
-        sealed = sealed_files(self.path)
-        if file in sealed and (problem := unlike(self.path / file, sealed[file])):
-            raise damaged(self.path, "the array revision", problem)  # which would be rewritten, and so lost
-        self._put("revision", index, revision)
-        if sealed:
-            rewrite(self.path, written=[file])
-
-    def _variables(self) -> list[str]:
-        return [f"{group.name}/{variable.name}" for group in self._declaration.groups for variable in group.variables]
-
-    def _array(self, name: str) -> zarr.Array[Any]:
-        """An array, looked up once: nobody else changes its metadata while the lock is held."""
-        if name not in self._arrays:
-            self._arrays[name] = _values(self._root, name)
-        return self._arrays[name]
-
-    def _read(self, name: str, index: Any = ...) -> np.ndarray:
-        try:
-            return np.asarray(self._array(name)[index])
-        except Exception as error:  # whatever reading a damaged chunk raises
-            raise damaged(self.path, f"the array {name}", first_line(error)) from error
-
-    def _column(self, name: str) -> np.ndarray:
-        """(checkpoint,) an array of the root, read once: nobody else writes it while the lock is held."""
-        if name not in self._columns:
-            self._columns[name] = self._read(name)
-        return self._columns[name]
-
-    def _entry(self, name: str, index: int) -> str:
-        """One entry of an array of the root, others of which may be damaged."""
-        with suppress(UserError):
-            return str(self._column(name)[index])
-        return str(self._read(name, index))
-
-    def _readable(self, name: str, index: int) -> str:
-        """The same, empty where it is damaged or the trace has no such array."""
-        with suppress(UserError):
-            return self._entry(name, index)
-        return ""
-
-    def _put(self, name: str, index: int, value: Any) -> None:
-        """Write one entry of an array of the root; where that is interrupted, the array is read again."""
-        column = self._columns.pop(name, None)
-        self._array(name)[index] = value
-        if column is not None:
-            column[index] = value
-            self._columns[name] = column
-
-    def _record_visits(self) -> None:
-        """The run as it is now, where it differs from the one that began the trace in what it visits alone."""
+    def _record_run(self) -> None:
+        """The run as it is now; while the trace is to gain groups, or may not, only what it visits."""
         before, now = self.attributes.get("run_config"), self._declaration.attributes.get("run_config")
         if not isinstance(before, Mapping) or not isinstance(now, Mapping):
             return
-        changed = {key: now[key] for key in _VISITS if key in now and now[key] != before.get(key)}
-        if changed:
-            self.attributes["run_config"] = {**before, **changed}
-            put_attributes(self.path, {"run_config": self.attributes["run_config"]})
+        whole = self._gains and not self.growing and not self._gone
+        wanted = dict(now) if whole else {**before, **{key: now[key] for key in _VISITS if key in now}}
+        if wanted != before:
+            self.attributes["run_config"] = wanted
+            put_attributes(self.path, {"run_config": wanted})
 
     def _sweep(self) -> None:
         for orphan in self.path.rglob("*.partial"):
@@ -326,7 +361,7 @@ class TraceWriter:
     def _align(self) -> None:
         """Make the arrays say what was recorded, where a writer was killed between the two.
 
-        A record that says complete is believed only if every slab is what it says.
+        What says complete is believed only if every slab is what it says.
         """
         said = ("status", "reason", "weights_digest")
         try:
@@ -335,59 +370,28 @@ class TraceWriter:
             return
         for index, (text, *values) in enumerate(zip(*columns, strict=True)):
             record, there = record_of(str(text)), dict(zip(said, map(str, values), strict=True))
-            if there | {name: record[name] for name in said if name in record} == there:
-                continue
+            if "slabs" in record:  # as version 1 had it
+                record.pop("slabs")
+                self._put(MANIFEST, index, json.dumps(record, ensure_ascii=False, sort_keys=True))
+            if there | {name: record[name] for name in said if name in record} != there:
+                if record.get("status") != "complete" or self._intact(index):
+                    for name in (*FLAGS, "reason", "status"):
+                        if (
+                            name in record and there.get(name) != record[name]
+                        ):  # no chunk that would not have been written
+                            self._put(name, index, record[name])
+            elif there["status"] == "pending" and not self.growing and not self._gone and self._intact(index):
+                self._complete(index, [self._record(index, name) for name in self._places])
+
+    def _intact(self, index: int) -> bool:
+        """Whether all groups that are listed are there at a checkpoint, as they were written, on the same weights."""
+        digests = set()
+        for name in listed_groups(self.path):
+            record = self._record(index, name, name)
             slabs = record.get("slabs") or {}
-            if record.get("status") != "complete" or (
-                slabs.keys() == {*self._variables()}
-                and all(slab_entry(self.path / v, index) == slabs[v] for v in slabs)
-            ):
-                for name in (*FLAGS, "reason", "status"):
-                    if name in record and there.get(name) != record[name]:  # no chunk that would not have been written
-                        self._put(name, index, record[name])
-
-
-def open_group(path: Path, *, mode: Any) -> zarr.Group:
-    """The trace's root group.
-
-    Raises:
-        UserError: when there is no Zarr group, or it cannot be read.
-    """
-    try:
-        return zarr.open_group(path, mode=mode, zarr_format=3)
-    except Exception as error:  # zarr.json may hold any JSON, or none
-        if (path / ROOT_COPY).is_file():
-            raise damaged(path, "the file zarr.json", "it is missing, or cannot be read") from error
-        there = path.is_dir()
-        raise UserError(
-            f"{path} is not a trace: {first_line(error) if there else 'there is no such folder'}",
-            expected="a folder that `dynamics collect` wrote",
-            remedy="restore its zarr.json, or collect the run anew under another name"
-            if there
-            else "correct the path, or collect the run: dynamics collect NAME",
-        ) from error
-
-
-def _values(root: zarr.Group, name: str) -> zarr.Array[Any]:
-    path = Path(str(root.store_path).removeprefix("file://"))
-    try:
-        array = root[name]
-    except Exception as error:  # its metadata may hold any JSON
-        raise damaged(path, f"the array {name}", first_line(error)) from error
-    if not isinstance(array, zarr.Array):
-        raise damaged(path, f"the array {name}", "it is no array")
-    return array.with_config({"write_empty_chunks": True})
-
-
-def _noted(before: str, **changes: Any) -> str:
-    """A record with some of it changed."""
-    return json.dumps(record_of(before) | changes, ensure_ascii=False, sort_keys=True)
-
-
-def _delete(variable: Path, index: int) -> None:
-    """Delete one checkpoint of a variable."""
-    path = variable / "c" / str(index)
-    if path.is_file():
-        path.unlink()
-    else:
-        shutil.rmtree(path, ignore_errors=True)
+            if {f"{name}/{v}" for v in slabs} != {*self._slabs(name)}:
+                return False
+            if any(slab_entry(self.path / name / v, index) != entry for v, entry in slabs.items()):
+                return False
+            digests.add(record.get("weights_digest"))
+        return len(digests) == 1

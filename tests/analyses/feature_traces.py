@@ -32,7 +32,7 @@ def made_trace(folder: Path) -> Path:
     writer = TraceWriter(path, TraceDeclaration(checkpoints, (Group("p", "", {"text": ("x",)}, (variable,)),)))
     for number in range(len(STEPS)):
         writer.write(number, "p", {"entropy": np.array([1.0])})
-        writer.commit(number, digest="d", stored_dtype="float32", nonfinite=0, overflowed=0)
+        writer.commit(number, digest="d", stored_dtype="float32")
     return path
 
 

@@ -103,7 +103,7 @@ def traced(folder: Path, tokenizer: Any, file: Path | None = None, **what: float
             values["answer_logprob"], values["foil_logprob"] = -1 + odds / 2, -1 - odds / 2
             values["predicted"] = np.where(odds > 0, answer, foil)
             writer.write(index, name, values)
-        writer.commit(index, digest=str(index), stored_dtype="float32", nonfinite=0, overflowed=0)
+        writer.commit(index, digest=str(index), stored_dtype="float32")
     return Trace(path)
 
 

@@ -101,7 +101,7 @@ def made(
             if name not in ("direction_projection", "direction_norm"):
                 value[..., HELD == 0] = np.nan if value.dtype.kind == "f" else -1
         writer.write(index, "pairs", values)
-        writer.commit(index, digest=str(index), stored_dtype="float32", nonfinite=0, overflowed=0)
+        writer.commit(index, digest=str(index), stored_dtype="float32")
     return Trace(path)
 
 

@@ -388,6 +388,17 @@ def test_a_resumed_training_collects_the_later_steps_anew(tmp_path: Path) -> Non
     assert after[:2] == before[:2] and after[2] != before[2]
 
 
+def test_a_resumed_training_cannot_gain_probes_and_says_why(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"steps": STEPS, "traces": tmp_path}
+    with LiveCollector("again", fresh(), build_tokenizer(), probes=probes(tmp_path), **options) as live:
+        live.step(0)
+    files = {p: p.read_bytes() for p in (tmp_path / "again.zarr").rglob("*") if p.is_file()}
+    more = probes(tmp_path) | {"others": probes(tmp_path)["sums"]}
+    with pytest.raises(UserError, match=r"others: new, 2 prompts(.|\n)*cannot go back(.|\n)*choose another name"):
+        LiveCollector("again", fresh(), build_tokenizer(), probes=more, resume=True, **options)
+    assert {p: p.read_bytes() for p in (tmp_path / "again.zarr").rglob("*") if p.is_file()} == files
+
+
 def test_a_resumed_training_names_the_analyses_that_do_not_fit_once(tmp_path: Path) -> None:
     options: dict[str, Any] = {"steps": [0, 5], "traces": tmp_path, "analyses": ["induction"]}
     unfit = AnalysisEntry(name="ioi", optional=True)  # its names are none of this tokenizer's tokens

@@ -329,7 +329,7 @@ def test_any_declaration_survives_the_round_trip(
     last = len(steps) - 1
     writer = TraceWriter(path, declaration)
     writer.write(last, "p", content)
-    writer.commit(last, digest="d", stored_dtype="float32", nonfinite=0, overflowed=0)
+    writer.commit(last, digest="d", stored_dtype="float32")
     trace = Trace(path)
     assert trace.steps.tolist() == sorted(steps)
     assert np.array_equal(trace.probe("p")["resid_post"][last].values, content["resid_post"])

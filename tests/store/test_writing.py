@@ -97,7 +97,9 @@ def test_another_declaration_is_refused_and_the_message_says_what_differs(tmp_pa
     before = snapshot(tmp_path)
     changed, message = _changed()[what]
     with pytest.raises(UserError, match=message):
-        TraceWriter(tmp_path / "t.zarr", changed)
+        TraceWriter(
+            tmp_path / "t.zarr", changed, gains=what in ("checkpoints", "steps", "tokens", "tokenizer", "model")
+        )
     assert snapshot(tmp_path) == before
 
 

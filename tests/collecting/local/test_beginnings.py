@@ -64,11 +64,6 @@ def lacks_a_tensor(folder: Path, series: Path) -> Run:
     return make_run(folder, series)
 
 
-def asks_for_more(folder: Path, series: Path) -> Run:
-    run_collect(folder, make_run(folder, series, **FEW))
-    return asking(folder, series, "resid_post", "mlp_out")
-
-
 def has_other_weights(folder: Path, series: Path) -> Run:
     run_collect(folder, make_run(folder, series, **FEW))
     shutil.copy(series / "step6/model.safetensors", series / "step0/model.safetensors")
@@ -79,7 +74,7 @@ def has_no_room(folder: Path, series: Path) -> Run:
     return make_run(folder, series)
 
 
-@pytest.mark.parametrize("case", [lacks_a_tensor, asks_for_more, has_other_weights, has_no_room])
+@pytest.mark.parametrize("case", [lacks_a_tensor, has_other_weights, has_no_room])
 def test_a_dry_run_refuses_what_collecting_refuses(
     series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: Callable[[Path, Path], Run]
 ) -> None:

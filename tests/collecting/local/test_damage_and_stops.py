@@ -193,14 +193,6 @@ def test_a_device_that_does_not_exist_is_refused_before_anything_is_written(tiny
     assert not (tmp_path / "traces").exists()
 
 
-def test_a_run_that_now_asks_for_more_is_refused_and_nothing_is_deleted(tiny_series: Path, tmp_path: Path) -> None:
-    run_collect(tmp_path, make_run(tmp_path, tiny_series, exclude=STEPS[1:]))
-    probes = {"sums": {"file": str(tmp_path / "sums.jsonl"), "sites": ["resid_post", "mlp_out"]}}
-    changed = make_run(tmp_path, tiny_series, exclude=STEPS[1:], probes=probes)
-    with pytest.raises(UserError, match=r"mlp_out(.|\n)*move the trace away"):
-        run_collect(tmp_path, changed)
-
-
 def test_a_checkpoint_with_a_missing_tensor_is_named(series: Path, tmp_path: Path) -> None:
     poison(series, 6, lambda tensors: tensors.pop("gpt_neox.layers.1.mlp.dense_h_to_4h.bias"))
     with pytest.raises(UserError, match=r"step 6: .*dense_h_to_4h.bias' is missing"):

@@ -1,0 +1,96 @@
+"""Opening a trace as Zarr: what is refused, and what is said of what is damaged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import zarr
+
+from checkpoints.errors import UserError, first_line, short, shown
+
+from .attributes import check_attributes
+from .declaration import FEATURES, FORMAT, FORMAT_VERSION
+from .manifest import ROOT_COPY, intact, parsed
+
+__all__ = ["array_of", "check_format", "damaged", "is_newer", "open_group"]
+
+
+def damaged(path: Path, what: str, problem: str) -> UserError:
+    """The error for a trace, something in which is missing or is not what was written."""
+    run = path.name.removesuffix(".zarr")  # in a terminal, whoever is told
+    command, does = f"dynamics verify {run} --repair", "it says what is damaged, and mends it"
+    if what.startswith(f"{FEATURES}/"):
+        command, does = f"dynamics learn {run} --fresh", "it makes them again"
+    return UserError(
+        f"{what} of {path} is damaged: {problem}",
+        expected="what was written when it was collected",
+        remedy=f"{command} ({does})",
+    )
+
+
+def check_format(attributes: Mapping[str, Any], path: Path) -> None:
+    """Refuse what is no trace, a trace of a newer version, and one whose metadata were damaged.
+
+    Raises:
+        UserError: with the version found and the versions that this program reads, or the attribute.
+    """
+    version = attributes.get("format_version")
+    if not is_newer(path) and intact((path / "zarr.json").read_bytes()) is False:
+        raise damaged(path, "the file zarr.json", "it is not what was written (did another program change it?)")
+    if attributes.get("format") != FORMAT:
+        raise UserError(
+            f"{path} is not a trace: its attribute `format` is {shown(attributes.get('format'))}",
+            expected=f"{FORMAT!r}",
+            remedy="give the path of a folder that `dynamics collect` wrote",
+        )
+    if type(version) is not int or not 0 < version <= FORMAT_VERSION:
+        raise UserError(
+            f"{path} has trace format version {short(str(version))}",
+            expected=f"version {FORMAT_VERSION} or older",
+            remedy="install a newer circuit-dynamics",
+        )
+    check_attributes(attributes, path)
+
+
+def is_newer(path: Path) -> bool:
+    """Whether a newer version of this program wrote a trace: both copies of its metadata say so, where it has two.
+
+    A version that only one of them says is damage.
+    """
+    files = [file for file in (path / "zarr.json", path / ROOT_COPY) if file.is_file()]
+    said = [parsed(file.read_bytes()).get("attributes", {}).get("format_version") for file in files]
+    return bool(said) and all(type(v) is int and v > FORMAT_VERSION and v == said[0] for v in said)
+
+
+def open_group(path: Path, *, mode: Any) -> zarr.Group:
+    """The trace's root group.
+
+    Raises:
+        UserError: when there is no Zarr group, or it cannot be read.
+    """
+    try:
+        return zarr.open_group(path, mode=mode, zarr_format=3)
+    except Exception as error:  # zarr.json may hold any JSON, or none
+        if (path / ROOT_COPY).is_file():
+            raise damaged(path, "the file zarr.json", "it is missing, or cannot be read") from error
+        there = path.is_dir()
+        raise UserError(
+            f"{path} is not a trace: {first_line(error) if there else 'there is no such folder'}",
+            expected="a folder that `dynamics collect` wrote",
+            remedy="restore its zarr.json, or collect the run anew under another name"
+            if there
+            else "correct the path, or collect the run: dynamics collect NAME",
+        ) from error
+
+
+def array_of(root: zarr.Group, name: str) -> zarr.Array[Any]:
+    path = Path(str(root.store_path).removeprefix("file://"))
+    try:
+        array = root[name]
+    except Exception as error:  # its metadata may hold any JSON
+        raise damaged(path, f"the array {name}", first_line(error)) from error
+    if not isinstance(array, zarr.Array):
+        raise damaged(path, f"the array {name}", "it is no array")
+    return array.with_config({"write_empty_chunks": True})

@@ -1,0 +1,345 @@
+"""A trace gains what its run gains: what is there is neither measured again nor changed, and the end is that of the last file."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+import dynamics
+from benchmarks.fault_writes import Died, dying, watched
+from checkpoints.errors import UserError
+from dynamics.collecting.collector import Collected
+from dynamics.progress import Reporter
+from dynamics.runs.config import Run
+from dynamics.store import Trace
+from dynamics.store.damage import trace_damage
+from dynamics.store.groups import SHELF, shelved
+from tests.conftest import MadeOnce
+
+STEPS = [0, 3, 12]
+SUMS = [
+    (f"{a} + {b} =", f" {a + b}", "even" if a % 2 == 0 else "odd") for a, b in ((2, 3), (4, 1), (7, 2), (3, 5), (1, 7))
+]
+
+
+@pytest.fixture(autouse=True)
+def _one_provenance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dynamics.runs.resolve.provenance", lambda: {"versions": {}, "commit": None, "dirty": None})
+
+
+@pytest.fixture(scope="session")
+def few(tiny_series: Path, made_once: MadeOnce) -> Path:
+    """Three checkpoints of the tiny organism. Read-only."""
+
+    def make(folder: Path) -> None:
+        for step in STEPS:
+            shutil.copytree(tiny_series / f"step{step}", folder / f"step{step}")
+
+    return made_once("three checkpoints", make)
+
+
+def probe_file(folder: Path, name: str, prompts: int, labels: tuple[str, ...] = (), shift: int = 0) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{name}-{prompts}-{'-'.join(labels)}-{shift}.jsonl"
+    rows = []
+    for text, answer, parity in (SUMS * 2)[shift : shift + prompts]:
+        row: dict[str, Any] = {"text": text, "answer": answer, "positions": {"first": text.split()[0]}}
+        known = {"parity": parity, "long": len(text) > 7}
+        row |= {"labels": {label: known[label] for label in labels}} if labels else {}
+        rows.append(json.dumps(row))
+    file.write_text("\n".join(rows), encoding="utf-8")
+    return str(file)
+
+
+def run_of(series: Path, folder: Path, probes: dict[str, dict[str, Any]], **changes: Any) -> Run:
+    """A run of probes: ``{"a": {"prompts": 3, "sites": [...], ...}}``."""
+    declared = {}
+    for name, content in probes.items():
+        about = dict(content)
+        file = probe_file(
+            folder / "prompts", "p", about.pop("prompts", 2), tuple(about.pop("labels", ())), about.pop("shift", 0)
+        )
+        declared[name] = {"file": file, **about}
+    settings = {
+        "series": {"kind": "folder", "path": str(series)},
+        "probes": declared,
+        "device": "cpu",
+        "batch_tokens": 1,
+    }
+    return Run.model_validate(settings | changes)
+
+
+def collect(folder: Path, run: Run, name: str = "t", **options: Any) -> Collected:
+    return dynamics.collect(name, run=run, traces=folder / "traces", **options)
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    """Every file of a trace but those of its shelf."""
+    files = {p.relative_to(path).as_posix(): p for p in sorted(path.rglob("*")) if p.is_file()}
+    return {name: p.read_bytes() for name, p in files.items() if not name.startswith(SHELF)}
+
+
+def same(one: Path, other: Path) -> None:
+    first, second = contents(one), contents(other)
+    assert first.keys() == second.keys()
+    assert [name for name in first if first[name] != second[name]] == []
+
+
+@contextmanager
+def counted() -> Iterator[list[int]]:
+    """Tokens that went through the first block of whatever model is measured."""
+    tokens: list[int] = []
+    before = torch.nn.Module.__call__
+
+    def call(self: Any, *args: Any, **named: Any) -> Any:
+        if type(self).__name__ == "GPTNeoXModel":
+            ids = args[0] if args else named.get("input_ids")
+            tokens.append(int(ids.numel()))
+        return before(self, *args, **named)
+
+    torch.nn.Module.__call__ = call  # type: ignore[method-assign]
+    try:
+        yield tokens
+    finally:
+        torch.nn.Module.__call__ = before  # type: ignore[method-assign]
+
+
+def test_a_probe_is_added_at_every_checkpoint_for_the_passes_of_its_own_prompts(few: Path, tmp_path: Path) -> None:
+    before = {"a": {"prompts": 4, "sites": ["resid_post"]}}
+    collect(tmp_path, run_of(few, tmp_path, before))
+    path = tmp_path / "traces/t.zarr"
+    files = contents(path)
+    after = run_of(few, tmp_path, before | {"b": {"prompts": 2}})
+    with counted() as tokens:
+        done = collect(tmp_path, after)
+    assert done.gained == STEPS and done.collected == done.already == done.waiting == []
+    trace = Trace(path)
+    bare = len(STEPS) * sum(last + 1 for last in trace.probe("b").attrs["positions"]["last"])
+    assert bare <= sum(tokens) <= 1.2 * bare
+    changed = {name for name, content in files.items() if contents(path)[name] != content}
+    assert changed == {"zarr.json", "manifest/root.json"}
+    collect(tmp_path, after, "fresh")
+    with xr.open_datatree(path) as tree, xr.open_datatree(tmp_path / "traces/fresh.zarr") as fresh:
+        assert set(tree.groups) == {"/", "/weights", "/a", "/b"} == set(fresh.groups)
+        xr.testing.assert_equal(tree["b"].to_dataset().load(), fresh["b"].to_dataset().load())
+    assert trace_damage(path) == []
+    with counted() as tokens:
+        assert collect(tmp_path, after).already == STEPS
+    assert tokens == []
+
+
+def test_after_any_edit_the_trace_is_that_of_the_last_file_alone(few: Path, tmp_path: Path) -> None:
+    edits: dict[str, dict[str, Any]] = {
+        "first": {"a": {"prompts": 3, "sites": ["resid_post"]}},
+        "more prompts": {"a": {"prompts": 5, "sites": ["resid_post"]}},
+        "one more": {"a": {"prompts": 6, "sites": ["resid_post"]}},
+        "a label": {"a": {"prompts": 6, "sites": ["resid_post"], "labels": ["parity"]}},
+        "a site and a position": {
+            "a": {
+                "prompts": 6,
+                "sites": ["resid_post", "mlp_out"],
+                "labels": ["parity"],
+                "positions": ["last", "first"],
+            }
+        },
+        "fewer prompts, another probe": {"a": {"prompts": 2, "sites": ["mlp_out"]}, "b": {"prompts": 4}},
+        "gone": {"b": {"prompts": 4}},
+        "back": {"a": {"prompts": 3, "sites": ["resid_post"]}},
+    }
+    path = tmp_path / "traces/t.zarr"
+    passed = {}
+    for name, probes in edits.items():
+        run = run_of(few, tmp_path, probes)
+        with counted() as tokens:
+            done = collect(tmp_path, run)
+        passed[name] = len(tokens) / len(STEPS)
+        assert done.waiting == [] and Trace(path).complete.all(), name
+        shutil.rmtree(tmp_path / "other", ignore_errors=True)
+        collect(tmp_path / "other", run)
+        same(path, tmp_path / "other/traces/t.zarr")
+        assert trace_damage(path) == [], name
+    # a prompt is a pass here: what was there was not measured again, and what was measured before was found again
+    assert passed == {
+        "first": 3,
+        "more prompts": 5,  # their answers are new: each prompt is held against them
+        "one more": 1,
+        "a label": 0,
+        "a site and a position": 5,  # one prompt is there twice
+        "fewer prompts, another probe": 4,
+        "gone": 0,
+        "back": 0,
+    }
+    assert len(shelved(path)) == 6
+
+
+def test_two_runs_files_in_turn_measure_nothing_after_the_first_time(few: Path, tmp_path: Path) -> None:
+    files = [
+        run_of(few, tmp_path, {"a": {"prompts": 3}}),
+        run_of(few, tmp_path, {"a": {"prompts": 2, "shift": 3}, "b": {"prompts": 1}}),
+    ]
+    for run in files:
+        collect(tmp_path, run)
+    for run in files * 2:
+        with counted() as tokens:
+            assert collect(tmp_path, run).waiting == []
+        assert tokens == [] and Trace(tmp_path / "traces/t.zarr").complete.all()
+
+
+def test_what_changes_is_said_with_its_cost_before_it_is_measured(
+    few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = {"a": {"prompts": 3, "labels": ["parity"]}, "b": {"prompts": 2}}
+    collect(tmp_path, run_of(few, tmp_path, first))
+    path = tmp_path / "traces/t.zarr"
+    files = contents(path)
+    after = run_of(few, tmp_path, {"a": {"prompts": 5, "sites": ["mlp_out"], "labels": ["long"]}, "c": {"prompts": 4}})
+    guess = dynamics.estimate("t", run=after, traces=tmp_path / "traces")
+    assert guess.gains == (
+        "probe a: 2 more prompts; new label long; without label parity; "
+        "new measurement Activations(site='mlp_out', positions=('last',))",
+        "probe c: new, 4 prompts",
+        "probe b: not asked for any more; what was measured is kept unlisted",
+    )
+    assert (guess.todo, guess.revisited) == (0, 3) and guess.seconds
+    assert contents(path) == files
+    collect(tmp_path, after, reporter=Reporter())
+    said = capsys.readouterr().err
+    assert all(
+        line in said.replace("\n", " ") for line in ("t.zarr changes, probe c: new, 4 prompts", "has probes a, c now")
+    )
+    labelled = run_of(
+        few, tmp_path, {"a": {"prompts": 5, "sites": ["mlp_out"], "labels": ["long", "parity"]}, "c": {"prompts": 4}}
+    )
+    guess = dynamics.estimate("t", run=labelled, traces=tmp_path / "traces")
+    assert guess.gains == ("probe a: new label parity",) and guess.revisited == 0
+    assert dynamics.status("t", run=labelled, traces=tmp_path / "traces").unlisted == (
+        "a, no longer asked for: at 3 checkpoints, kept unlisted (`dynamics verify --prune` deletes it)",
+        "b, no longer asked for: at 3 checkpoints, kept unlisted (`dynamics verify --prune` deletes it)",
+    )
+    assert dynamics.verify("t", traces=tmp_path / "traces", prune=True) == []
+    assert not (path / SHELF).exists() and Trace(path).probes == ["a", "c"]
+
+
+def test_a_checkpoint_whose_weights_are_others_or_gone_is_not_mixed_in_and_can_be_left_out(
+    few: Path, tmp_path: Path
+) -> None:
+    series = Path(shutil.copytree(few, tmp_path / "series"))
+    collect(tmp_path, run_of(series, tmp_path, {"a": {"prompts": 3}}))
+    path = tmp_path / "traces/t.zarr"
+    files = contents(path)
+    shutil.copy(series / "step0/model.safetensors", series / "step3/model.safetensors")
+    probes = {"a": {"prompts": 2, "shift": 3}, "b": {"prompts": 2}}
+    done = collect(tmp_path, run_of(series, tmp_path, probes, include_masked=True))
+    assert done.gained == [0, 12] and done.waiting == ["a", "b"]
+    assert done.failed.keys() == {3} and "others by now" in done.failed[3]
+    changed = {name for name, content in contents(path).items() if files.get(name) != content}
+    assert changed == {"zarr.json", "manifest/root.json"}  # what the trace is to gain
+    trace = Trace(path)
+    assert trace.complete.all() and trace.probes == ["a"] and trace_damage(path) == []
+    assert len(dynamics.status("t", run=run_of(series, tmp_path, probes), traces=tmp_path / "traces").unlisted) == 2
+    assert (
+        "lacking step 3"
+        in dynamics.status("t", run=run_of(series, tmp_path, probes), traces=tmp_path / "traces").unlisted[0]
+    )
+    assert dynamics.verify("t", traces=tmp_path / "traces", prune=True) == []  # what is asked for is not pruned
+    assert len(shelved(path)) == 2
+    with counted() as tokens:
+        done = collect(tmp_path, run_of(series, tmp_path, probes, exclude=[3], include_masked=True))
+    assert tokens == [] and done.failed == {} and done.masked.keys() == {3}
+    trace = Trace(path)
+    assert trace.status == ["complete", "masked", "complete"] and trace.probes == ["a", "b"]
+    assert trace_damage(path) == []
+    # weights that it was measured with, given back
+    shutil.copy(few / "step3/model.safetensors", series / "step3/model.safetensors")
+    assert collect(tmp_path, run_of(series, tmp_path, probes, include_masked=True)).collected == [3]
+    collect(tmp_path / "other", run_of(series, tmp_path, probes, include_masked=True))
+    (path / "reason/c/1").unlink()  # that there is none any more
+    same(path, tmp_path / "other/traces/t.zarr")
+
+
+def test_measurements_of_another_trace_of_the_same_weights_are_taken_over_if_the_run_says_so(
+    few: Path, tmp_path: Path
+) -> None:
+    moved = Path(shutil.copytree(few, tmp_path / "moved"))
+    collect(tmp_path, run_of(few, tmp_path, {"a": {"prompts": 4, "sites": ["resid_post"]}}), "one")
+    probes = {"a": {"prompts": 6, "sites": ["resid_post"]}, "b": {"prompts": 2}}
+    with pytest.raises(UserError, match="three"):
+        collect(tmp_path, run_of(moved, tmp_path, probes, reuse=["three"]), "two")
+    with counted() as tokens:
+        done = collect(tmp_path, run_of(moved, tmp_path, probes, reuse=["one"]), "two")
+    assert done.collected == STEPS and done.taken == {"one": STEPS}
+    assert len(tokens) == len(STEPS) * (2 + 2)
+    alone = run_of(moved, tmp_path, probes)
+    collect(tmp_path / "other", alone, "two")
+    one, other = (Trace(p / "traces/two.zarr") for p in (tmp_path, tmp_path / "other"))
+    for name in ("answer_logprob", "resid_post", "predicted", "candidate_logprob"):
+        np.testing.assert_array_equal(one.values("a", name), other.values("a", name))
+    # other weights under the same steps are not taken
+    shutil.copy(moved / "step0/model.safetensors", moved / "step3/model.safetensors")
+    with counted() as tokens:
+        run = run_of(moved, tmp_path, probes, reuse=[str(tmp_path / "traces/two.zarr")], include_masked=True)
+        done = collect(tmp_path, run, "third")
+    assert done.taken == {"two": [0, 3, 12]} and tokens == []  # step 3 has the weights of step 0 by now
+    np.testing.assert_array_equal(
+        Trace(tmp_path / "traces/third.zarr").values("a", "resid_post")[1], one.values("a", "resid_post")[0]
+    )
+
+
+SEQUENCES = int(os.environ.get("DYNAMICS_SEQUENCES", "4"))
+
+
+@pytest.mark.slow
+def test_random_edits_of_a_runs_file_with_deaths_between_end_in_the_trace_of_the_last_file(
+    few: Path, tmp_path: Path
+) -> None:
+    """``DYNAMICS_SEQUENCES=100`` tries a hundred of them."""
+    series = tmp_path / "two"
+    for step in (0, 12):
+        shutil.copytree(few / f"step{step}", series / f"step{step}")
+    died = 0
+    for seed in range(SEQUENCES):
+        draw = random.Random(seed)
+        folder = tmp_path / str(seed)
+        for _ in range(draw.randint(1, 4)):
+            run = run_of(series, folder, _drawn(draw))
+            at = draw.choice([None, draw.randint(1, 60), draw.randint(1, 400)])
+            try:
+                with watched(dying(at, within=draw.random() < 0.5)) if at else nullcontext():
+                    collect(folder, run)
+            except Died:
+                died += 1
+        path, last = folder / "traces/t.zarr", run_of(series, folder, _drawn(draw))
+        done = collect(folder, last)
+        assert done.waiting == [] and done.failed == {}, seed
+        collect(folder / "other", last)
+        same(path, folder / "other/traces/t.zarr")
+        assert trace_damage(path) == [], seed
+        assert dynamics.verify("t", traces=folder / "traces", prune=True) == []
+        assert not (path / SHELF).exists()
+        shutil.rmtree(folder)
+    assert died >= SEQUENCES / 2
+
+
+def _drawn(draw: random.Random) -> dict[str, dict[str, Any]]:
+    """Probes of a runs file."""
+    found = {}
+    for name in draw.sample(["a", "b", "c"], draw.randint(1, 2)):
+        found[name] = {
+            "prompts": draw.randint(1, 4),
+            "shift": draw.choice([0, 0, 1]),
+            "sites": draw.choice([[], ["resid_post"], ["resid_post", "mlp_out"]]),
+            "positions": draw.choice([["last"], ["last", "first"], ["first"]]),
+            "labels": draw.choice([[], ["parity"], ["long", "parity"]]),
+        }
+    return found
