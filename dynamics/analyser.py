@@ -15,18 +15,22 @@ from threadpoolctl import threadpool_limits
 from checkpoints.errors import StoppedError, UserError, nearest, stopped_by_disk
 from checkpoints.paths import StrPath, as_flag, as_texts
 
+from .analysis import own_probes
 from .analysis.base import Analysis, AnalysisOptions
 from .analysis.section import Summary
 from .analysis.sources import code_digest
 from .progress import Reporter
-from .runs.config import Run
+from .runs.config import AnalysisEntry, Run
 from .runs.lookup import requested
 from .runs.plan import find_analysis
 from .store import FeatureTable, Trace, dictionaries_in, read_result, write_result, writer_lock
 from .store.paths import open_run_trace
 from .store.provenance import provenance
 
-__all__ = ["Result", "analyse"]
+__all__ = ["OWN_PROBES", "Result", "analyse"]
+
+OWN_PROBES = "own_probes"
+"""The analysis that every run with probes of its own has, although nobody lists it."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ def analyse(
 
     Args:
         name: the run's name.
-        analyses: which of the run's analyses; all of them if empty.
+        analyses: which of the run's analyses; all of them if empty. ``own_probes`` is that of the run's own probes.
         runs: the runs file.
         traces: folder of traces.
         run: the run itself, instead of reading the runs file.
@@ -66,13 +70,15 @@ def analyse(
     analyses, fresh = as_texts(analyses, "analyses"), as_flag(fresh, "fresh")
     name, run, traces = requested(name, run, runs=runs, traces=traces)
     entries = {entry.name: entry for entry in run.analyses}
+    if run.probes:
+        entries.setdefault(OWN_PROBES, AnalysisEntry(name=OWN_PROBES))
     for unknown in [asked for asked in analyses if asked not in entries]:
         raise UserError(
             f"run {name!r} has no analysis {unknown!r}",
             remedy=nearest(unknown, entries) + ", or add it to the run",
             expected="an analysis of the run",
         )
-    wanted = {n: find_analysis(n, entries[n].options) for n in (analyses or entries)}
+    wanted = {n: _found(entries[n]) for n in (analyses or entries)}
     trace = open_run_trace(name, traces)
     planned = {entry["name"] for entry in trace.attributes["run_config"]["analyses"]}
     results = []
@@ -95,6 +101,13 @@ def analyse(
                 write_result(trace.path, entry, summary.data, {"inputs": inputs, "summary": summary.to_json()})
         results.append(Result(analysis, summary))
     return results
+
+
+def _found(entry: AnalysisEntry) -> tuple[Analysis, AnalysisOptions]:
+    """An analysis and its options; one of that name that the run declares stands before the one of all own probes."""
+    if entry.name == OWN_PROBES:
+        return Analysis(OWN_PROBES, own_probes), AnalysisOptions()
+    return find_analysis(entry.name, entry.options)
 
 
 def _stored(trace: Path, entry: str, inputs: dict[str, Any]) -> Summary | None:

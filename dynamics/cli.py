@@ -239,7 +239,9 @@ def report(run: str, runs: Path | None, traces: Path, reports: Path | None) -> N
     if written.content["emergence"]:
         print_report(written.content)
     else:
-        click.echo(f"{run}: no curves, because the run names no analyses; what was measured is in its trace")
+        click.echo(
+            f"{run}: no curves: the run names no analyses, and its probes have neither answers nor labels to decode"
+        )
     click.echo(f"\n{written.folder / 'index.html'}")
 
 

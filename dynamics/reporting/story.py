@@ -165,7 +165,7 @@ def _dated(finding: Finding, name: str) -> str:
             text += f", {_when(e.onset_range)} in 95% of resamplings"
     if e.state == "transient":
         text += f", and was lost again {_when(e.loss)}" if e.loss is not None else ", and was lost again"
-    elif later := _later(finding):
+    elif e.state != "present from start" and (later := _later(finding)):
         text += f"; {later}"
     return f"{text}. {_level(finding)}{' '.join(['', *_hedges(finding)])}"
 

@@ -20,7 +20,7 @@ from tests.cli.conftest import VERBS, files
 def test_a_dry_run_writes_nothing_and_says_how_much(dynamics: Dynamics, project: Path) -> None:
     before = files(project)
     said = dynamics("collect", "mine", "--dry-run", "--schedule", "log")
-    assert said.code == 0 and "6 of 6 checkpoints, 6 still to do, 116 prompts each" in said.out
+    assert said.code == 0 and "6 of 6 checkpoints, 6 still to do, 36 prompts each" in said.out
     assert "GB" in said.out and "time for collecting" in said.out
     assert files(project) == before and not (project / "traces").exists()
 
@@ -66,12 +66,14 @@ def test_what_a_verb_writes_lies_beside_the_traces_folder_unless_another_is_name
         assert f"[default: {option}, beside the folder of traces]" in help_text
 
 
-def test_a_report_without_analyses_says_so(dynamics: Dynamics, project: Path) -> None:
-    (project / "p.jsonl").write_text('{"text": "2 + 3 =", "answer": " 5"}\n')
-    (project / "runs.yaml").write_text("own: {series: {kind: folder, path: series}, probes: {p: {file: p.jsonl}}}\n")
+def test_a_report_without_anything_to_chart_says_so(dynamics: Dynamics, project: Path) -> None:
+    (project / "p.jsonl").write_text('{"text": "2 + 3 ="}\n')
+    (project / "runs.yaml").write_text(
+        "own: {series: {kind: folder, path: series}, probes: {p: {file: p.jsonl, sites: [resid_post]}}}\n"
+    )
     assert dynamics("collect", "own").code == 0
     said = dynamics("report", "own")
-    assert said.code == 0 and "no curves, because the run names no analyses" in said.out
+    assert said.code == 0 and "no curves: the run names no analyses" in said.out
     assert "when circuits emerged" not in said.out
 
 
