@@ -220,7 +220,7 @@ def test_interrupting_says_how_to_go_on(dynamics: Dynamics, project: Path, monke
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dynamics.measurements.forward.measure", interrupt)
+    monkeypatch.setattr("dynamics.measurements.forward.Together", interrupt)
     said = dynamics("collect", "mine")
     assert said.code == 130 and "Run the same command again" in said.err and "Traceback" not in said.err
     monkeypatch.undo()
