@@ -309,9 +309,9 @@ def verify(run: str, runs: Path | None, traces: Path, repair: bool, prune: bool)
     "--allow-explain", is_flag=True, help="Also offer to explain prompts, which loads weights and writes pages."
 )
 def mcp(runs: Path | None, traces: Path, reports: Path | None, allow_explain: bool) -> None:
-    """Serve reports to an assistant (Model Context Protocol, over standard input and output).
+    """Serve reports to an assistant, reading only.
 
-    Needs the extra `mcp`; reads only, unless something else is allowed.
+    Over standard input and output, by the Model Context Protocol; needs the extra `mcp`.
     """
     from .serving import mcp as function
 
