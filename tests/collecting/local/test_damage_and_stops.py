@@ -154,7 +154,7 @@ def test_out_of_memory_stops_with_a_remedy(tiny_series: Path, tmp_path: Path, mo
     def out_of_memory(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("tried to allocate 20 GiB")
 
-    monkeypatch.setattr("dynamics.measurements.forward.Together", out_of_memory)
+    monkeypatch.setattr("dynamics.measurements.forward.Together.of", out_of_memory)
     with pytest.raises(StoppedError, match=r"20 GiB(.|\n)*batch_tokens"):
         run_collect(tmp_path, make_run(tmp_path, tiny_series))
 
