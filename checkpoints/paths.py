@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ __all__ = [
     "StrPath",
     "absolute",
     "as_flag",
+    "as_mapping",
     "as_number",
+    "as_numbers",
     "as_path",
     "as_text",
     "as_texts",
@@ -164,6 +166,17 @@ def as_flag(value: object, what: str) -> bool:
     raise _wrong(value, what, "True or False", "True or False")
 
 
+def as_mapping(value: object, what: str) -> dict[str, Any]:
+    """An argument that names things; arguments as of :func:`as_path`.
+
+    Raises:
+        UserError: when it is something else, or a name is no text.
+    """
+    if isinstance(value, Mapping):
+        return {as_text(key, f"a key of {what}"): content for key, content in value.items()}
+    raise _wrong(value, what, "a mapping from names", "a dict")
+
+
 def as_number(
     value: object, what: str, *, least: float | None = None, most: float | None = None, whole: bool = True
 ) -> Any:
@@ -186,6 +199,23 @@ def as_number(
     bounds = [f"at {which} {bound:g}" for which, bound in (("least", least), ("most", most)) if bound is not None]
     number = ", ".join(["a whole number" if whole else "a number", *bounds])
     raise _wrong(value, what, number, number)
+
+
+def as_numbers(values: object, what: str) -> list[int]:
+    """An argument that holds whole numbers of 0 or more, such as steps; arguments as of :func:`as_path`.
+
+    Returns:
+        Each once, in order.
+
+    Raises:
+        UserError: when it is something else, or holds none.
+
+    >>> as_numbers({10, 0}, "steps")
+    [0, 10]
+    """
+    if isinstance(values, Collection) and not isinstance(values, str | bytes) and values:
+        return sorted({int(as_number(value, what, least=0)) for value in values})
+    raise _wrong(values, what, "whole numbers of 0 or more, such as [0, 10, 100]", "a list of int")
 
 
 def step_pattern(value: str, groups: Collection[str] = ("step",)) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from checkpoints.paths import StrPath, as_number, as_path, as_texts
+from checkpoints.paths import StrPath, as_flag, as_mapping, as_number, as_numbers, as_path, as_texts
 
 from ..models.architecture import Adapter
 from ..progress import Reporter
@@ -71,15 +71,18 @@ class DynamicsCallback(TrainerCallback):  # type: ignore[misc]
             find_analysis(analysis)
         self.live: LiveCollector | None = None
         self._say = say or Reporter().say
-        self._name, self._steps, self._tokenizer, self._resume = name, steps, tokenizer, resume
+        self._name, self._tokenizer, self._resume = name, tokenizer, as_flag(resume, "resume")
+        self._steps = None if steps is None else as_numbers(steps, "steps")
         self._checkpoints = as_number(checkpoints, "checkpoints", least=0)
         self._options: dict[str, Any] = {
             "analyses": analyses,
-            "probes": probes,
-            "tokens_per_step": tokens_per_step,
+            "probes": as_mapping(probes or {}, "probes"),
+            "tokens_per_step": None
+            if tokens_per_step is None
+            else as_number(tokens_per_step, "tokens_per_step", least=1),
             "adapter": adapter,
             "traces": traces,
-            "settings": settings,
+            "settings": as_mapping(settings or {}, "settings"),
             "say": self._say,
         }
 

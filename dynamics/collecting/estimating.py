@@ -13,7 +13,7 @@ import numpy as np
 from checkpoints.audit import sketch
 from checkpoints.configs import auto_class
 from checkpoints.errors import CheckpointError, UserError
-from checkpoints.paths import StrPath
+from checkpoints.paths import StrPath, as_flag
 from checkpoints.series import Checkpoint, Series
 from checkpoints.sources import steps_to_train
 
@@ -122,7 +122,7 @@ def estimate(
     Raises:
         UserError: for anything that ``collect`` would refuse before it computes.
     """
-    reporter = reporter or Reporter(quiet=True)
+    reporter, keep_going = reporter or Reporter(quiet=True), as_flag(keep_going, "keep_going")
     name, run, traces = requested(name, run, runs=runs, traces=traces, analyses=analyses)
     usable_device(run.device)
     require_aim(name, run)

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from checkpoints.errors import UserError, first_line, shown
+from checkpoints.errors import UserError, first_line
 from checkpoints.loading import stored_dtype
-from checkpoints.paths import StrPath, as_flag, as_number, as_path, as_texts
+from checkpoints.paths import StrPath, as_flag, as_mapping, as_number, as_numbers, as_path, as_texts
 from checkpoints.series import Checkpoint
 from checkpoints.wrappers import plain, unwrapped
 
@@ -111,7 +111,8 @@ class LiveCollector:
         self.failed: dict[int, str] = {}
         check_name(name)
         traces, analyses = as_path(traces, "traces"), as_texts(analyses, "analyses")
-        resume = as_flag(resume, "resume")
+        resume, probes = as_flag(resume, "resume"), as_mapping(probes or {}, "probes")
+        settings = as_mapping(settings or {}, "settings")
         self._say = say or Reporter().say
         self._stack = ExitStack()
         self._resumed = False
@@ -124,9 +125,9 @@ class LiveCollector:
         entries = tuple(AnalysisEntry(name=a) for a in analyses)
         if not entries and not probes:
             entries = tuple(AnalysisEntry(name=a, optional=True) for a in built_in())
-        fields = {"analyses": entries, "probes": dict(probes or {}), **dict(settings or {})}
+        fields = {"analyses": entries, "probes": probes, **settings}
         try:
-            self._planned = _steps(steps)
+            self._planned = None if steps is None else as_numbers(steps, "steps")
             if tokens_per_step is not None:
                 as_number(tokens_per_step, "tokens_per_step", least=1)
             self._model: Any = unwrapped(model)
@@ -208,7 +209,7 @@ class LiveCollector:
             raise UserError(
                 f"the settings of live run {self._name!r} are wrong: {where}: {error.errors()[0]['msg']}",
                 expected="fields of dynamics.runs.config.Run; weights in float32, float16 or bfloat16",
-                remedy="correct the arguments of `LiveRun` or of the callback",
+                remedy="correct the arguments of `LiveCollector` or of the callback",
             ) from error
         self._described = self._describe(tokenizer, adapter)
         self._resolved = self._plan([self._checkpoint(s) for s in self._planned or ()])
@@ -362,18 +363,6 @@ def in_arguments(text: str) -> str:
     for words, others in _WORDS:
         text = text.replace(words, others)
     return re.sub(r"(with|or) --([a-z]+)", r"\1 `\2`", text)
-
-
-def _steps(steps: Collection[int] | None) -> list[int] | None:
-    if steps is None:
-        return None
-    if not isinstance(steps, Collection) or isinstance(steps, str | bytes) or not steps:
-        raise UserError(
-            f"`steps` is {shown(steps)}",
-            expected="optimizer steps, such as [0, 10, 100], or None",
-            remedy="give whole numbers of 0 or more, or leave `steps` out",
-        )
-    return sorted({int(as_number(step, "steps", least=0)) for step in steps})
 
 
 def _is_main_process() -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from checkpoints.errors import stopped_by_disk
-from checkpoints.paths import StrPath, as_flag
+from checkpoints.paths import StrPath, as_flag, as_numbers
 
 from ..analyser import analyse
 from ..progress import Reporter
@@ -59,7 +59,7 @@ def collect(
         StoppedError: when the disk is full or memory is short; run it again after making room.
     """
     reporter = reporter or Reporter(quiet=True)
-    keep_going = as_flag(keep_going, "keep_going")
+    keep_going, only = as_flag(keep_going, "keep_going"), None if only is None else as_numbers(only, "only")
     name, run, traces = requested(name, run, runs=runs, traces=traces, analyses=analyses)
     if run.schedule != "adaptive" or only is not None:
         return collect_once(name, run, traces=traces, keep_going=keep_going, only=only, reporter=reporter)

@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 from checkpoints.organism import OrganismConfig
 from checkpoints.organism.curriculum import QUICK_WORLDS, WorldEntry
 from checkpoints.organism.worlds import task_names
-from checkpoints.paths import StrPath, as_flag, as_number, as_path
+from checkpoints.paths import StrPath, as_flag, as_number, as_numbers, as_path
 
 from ..analyser import analyse
 from ..collecting.rounds import collect
@@ -136,7 +136,9 @@ def validate(
     reporter = reporter or Reporter(quiet=True)
     traces = as_path(traces, "traces")
     as_number(curves, "curves", least=1)
-    as_number(organisms, "organisms", least=0)
+    for value, what in ((organisms, "organisms"), (seed, "seed"), (discovery, "discovery")):
+        as_number(value, what, least=0)
+    checkpoints = tuple(as_numbers(checkpoints, "checkpoints"))
     if as_flag(quick, "quick"):
         curves, organisms, discovery = 40, 0, 2000
         scenarios = suite((40,), kinds=("sigmoid",))[:2] + suite((40,), kinds=("none",))[:2]

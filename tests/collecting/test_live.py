@@ -270,6 +270,11 @@ BEFORE: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
     ),
     "no tokenizer": (lambda at: {"tokenizer": "gpt2"}, "a str is no fast tokenizer"),
     "a setting that there is none of": (lambda at: {"settings": {"batch_token": 3}}, "settings of live run 'x'"),
+    "probes that have no names": (
+        lambda at: {"probes": [ProbeEntry(file=at / "p.jsonl")]},
+        r"`probes` is \[(.|\n)*a dict as",
+    ),
+    "settings that are none": (lambda at: {"settings": 3}, "`settings` is 3, of type int"),
     "steps that are none": (lambda at: {"steps": "0, 10"}, "`steps` is '0, 10'"),
     "sites of no table": (lambda at: {"settings": {"sites": "math:pi"}}, "`sites: math:pi` is a float"),
     "an option that there is none of": (

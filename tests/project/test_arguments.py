@@ -1,4 +1,4 @@
-"""Paths and names that callers give to public functions: any path will do, and anything else is said to be wrong."""
+"""What callers give to public functions: any path will do, and what is of a wrong type is said to be wrong."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from checkpoints.paths import as_path
 from tests.store.declared import declare, fill
 
 PUBLIC = {name: getattr(dynamics, name) for name in dynamics.__all__} | {"FolderSeries": FolderSeries}
-KINDS = ("StrPath", "str", "Sequence[str]")
-GIVEN: dict[str, Any] = {"name": "mine", "prompt": "a", "model": object(), "path": "x.zarr", "config": "x"}
+KINDS = ("StrPath", "str", "Sequence[str]", "bool", "int", "float", "Collection[int]", "tuple[int, ...]", "Mapping")
+GIVEN: dict[str, Any] = {"name": "mine", "prompt": "a", "model": object(), "path": "x.zarr", "config": "x", "last": 9}
 """Good values for the parameters that a call must have."""
 
 
 def kind_of(annotation: str) -> str | None:
-    return next((kind for kind in KINDS if kind in annotation.split(" | ")), None)
+    parts = [name for part in annotation.split(" | ") for name in (part, part.partition("[")[0])]
+    return next((name for name in parts if name in KINDS), None)
 
 
 CASES = [
@@ -51,8 +52,7 @@ def test_a_value_of_a_wrong_type_is_named_with_what_was_expected(
     monkeypatch.chdir(tmp_path)
     if (function, parameter) == ("FolderSeries", "name"):  # for messages; empty by default
         return
-    wrong: list[Any] = [3, b"x", object()]
-    wrong += [] if optional else [None]
+    wrong: list[Any] = [b"x", object(), *([] if kind in ("int", "float") else [3]), *([] if optional else [None])]
     wrong += ["x", [3]] if kind == "Sequence[str]" else [["x"]]
     needed = {
         p.name: GIVEN[p.name]
