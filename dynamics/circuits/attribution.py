@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from .hooks import ForwardPass
+from .norms import norm_of
 from .wired import Metric, Wired
 
 __all__ = ["Attribution", "attribute", "direct_logits", "logit_difference"]
@@ -77,14 +78,13 @@ def attribute(
         other = wired.run(corrupted)
         between = other.streams[0], wired.sources(wired.run(ids), other)
     begin, difference = between[0], between[1].float()
-    mean = difference.new_zeros((len(graph.readers), *difference.shape[1:]))
-    reached: list[torch.Tensor] = []
+    mean, reached = wired.no_gradients(begin.shape[:2]), []
     for k in range(1, steps + 1):
         start = begin + (k / steps) * difference[0].to(begin.dtype)
         found = wired.gradients(ids, positions, metric, start, reach=difference if reach else None, onto=mean)
         layers = [layer / steps for layer in found.reached]
         reached = [a + b for a, b in zip(reached, layers, strict=True)] if reached else layers
-    mean /= steps
+    mean.scaled(1 / steps)
     tokens = (ids.shape[1],) if by_token else ()
     edges = torch.zeros((*tokens, len(graph.sources), len(graph.readers)), device=ids.device)
     sources = torch.zeros((len(ids), len(graph.sources)), device=ids.device)
@@ -93,11 +93,8 @@ def attribute(
     for readers in reversed((*groups, graph.logits_reader)):
         seen = graph.seen_by(readers)
         sources[:, seen:last] = torch.einsum("srtd,rtd->rs", difference[seen:last], total)
-        total, last = total + mean[readers].sum(0), seen
-        if by_token:
-            edges[:, :seen, readers] = torch.einsum("srtd,krtd->tsk", difference[:seen], mean[readers])
-        else:
-            edges[:seen, readers] = difference[:seen].flatten(1) @ mean[readers].flatten(1).T
+        total, last = total + mean.total(readers), seen
+        edges[..., :seen, readers] = mean.times(difference[:seen], readers, by_token=by_token)
     sources[:, :last] = torch.einsum("srtd,rtd->rs", difference[:last], total)
     return Attribution(edges, sources, reached)
 
@@ -144,17 +141,11 @@ def direct_logits(
 def _lost_to_scale(norm: torch.nn.Module, stream: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
     """(row, d_model) difference between the norm's linear map at a fixed scale and its gradient, in one direction.
 
-    For n(x) = w * c(x) / s(x) + b with s the root mean square of the (centred) stream, the gradient of direction . n is
-    the frozen map's minus c(x) (direction . w c(x)) / (d s^3); that is what is returned, with s^2 including epsilon.
+    The gradient's part along u, see :mod:`dynamics.circuits.norms`.
     """
-    if "Norm" not in type(norm).__name__:  # an identity, say: no scale
+    form = norm_of(norm)
+    if form is None:  # an identity, say: no scale
         return torch.zeros_like(stream)
-    weight = getattr(norm, "weight", None)
-    centred = isinstance(norm, torch.nn.LayerNorm) or "LayerNorm" in type(norm).__name__
-    epsilon = float(getattr(norm, "variance_epsilon", getattr(norm, "eps", 1e-5)))
-    x = stream.float()
-    c = x - x.mean(-1, keepdim=True) if centred else x
-    s = torch.sqrt(c.pow(2).mean(-1, keepdim=True) + epsilon)
-    pulled = direction.float() * (1.0 if weight is None else weight.detach().float())
-    along = (pulled * c).sum(-1, keepdim=True)
-    return (c * along / (c.shape[-1] * s**3)).to(stream.dtype)
+    unit, inverse = form.unit(stream)
+    along = (form.folded(direction) * unit).mean(-1, keepdim=True)
+    return (unit * along * inverse).to(stream.dtype)

@@ -18,7 +18,8 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from .hooks import ForwardPass, after, before, instead, scale_of
+from .hooks import ForwardPass, after, before, instead
+from .norms import scale_of
 from .parts import Parts
 
 __all__ = ["Cutting"]
@@ -42,20 +43,27 @@ class Cutting:
         possible = torch.from_numpy(self.graph.edges).to(cut.device, parts.dtype)
         cut = cut.to(parts.dtype) * possible
         self.far = np.zeros(len(self.graph.readers), dtype=bool)  # whose input is made from the other run's stream
-        if isinstance(other, ForwardPass) and cut.ndim == 2:
+        if isinstance(other, ForwardPass):
             kept = possible - cut
-            far = (kept != 0).sum(0) < (cut != 0).sum(0)
+            far = _many(kept) < _many(cut)
             self.far, cut = far.cpu().numpy(), torch.where(far, -kept, cut)
-        ends = np.asarray(((cut != 0).flatten(0, -3).any(0) if cut.ndim > 2 else cut != 0).cpu().numpy())
+        ends = np.asarray((cut != 0).flatten(0, -3).any(0).cpu().numpy() if cut.ndim > 2 else (cut != 0).cpu().numpy())
         self.own: np.ndarray = np.asarray(ends.any(0))  # to whose stream any D_u is added
         self.active = np.flatnonzero(ends.any(1))  # the sources whose D_u are
-        self.share = cut[..., self.active, :]
-        shape = (len(self.active), *size, parts.architecture.shape.d_model)
-        self.difference = torch.empty(shape, device=cut.device, dtype=parts.dtype)
-        self.sums: torch.Tensor = self.difference[:0]  # (reader of this layer with its own input, row, token, d_model)
-        self.opened: torch.Tensor = self.difference[:0]  # (reader of this layer's attention, row, token, d_head)
-        self.mixed: torch.Tensor = self.difference[:0]  # this layer's
-        self.stream: torch.Tensor = self.difference[:0]  # what enters this layer
+        self.sides = 2 if self.far.any() else 1
+        self.share = torch.cat([self._begins(cut), cut[..., self.active, :]], dim=-2)
+        shape = (self.sides + len(self.active), *size, parts.architecture.shape.d_model)
+        # what enters this layer in either run, then every D_u: a reader's input is one sum over them
+        self.terms = torch.empty(shape, device=cut.device, dtype=parts.dtype)
+        self.sums: torch.Tensor = self.terms[:0]  # (reader of this layer with its own input, row, token, d_model)
+        self.opened: torch.Tensor = self.terms[:0]  # (reader of this layer's attention, row, token, d_head)
+        self.mixed: torch.Tensor = self.terms[:0]  # this layer's
+
+    def _begins(self, cut: torch.Tensor) -> torch.Tensor:
+        """(..., side, reader) 1 for the run from whose stream an attention reader's input is made."""
+        attention = [r.role in ("q", "k", "v") for r in self.graph.readers]
+        sides = np.array([attention & ~self.far, attention & self.far])[: self.sides]
+        return torch.from_numpy(sides).to(cut.device, cut.dtype).expand(*cut.shape[:-2], -1, -1)
 
     def attach(self, handles: list[Any], layer: int, block: torch.nn.Module) -> None:
         """Hook one block."""
@@ -88,22 +96,25 @@ class Cutting:
         """What the logits read."""
         reader = self.graph.logits_reader
         at = reader.start
-        return self._seen(at, x, self._sum([at] if self.own[at] else [], 0, len(self.graph.sources)))
+        every = slice(self.sides, len(self.terms))
+        return self._seen(at, x, self._sum([at] if self.own[at] else [], every))
 
     def _enter(self, layer: int, x: torch.Tensor) -> None:
         if layer == 0:
             self._alone(slice(0, 1), lambda run: run.streams[0], x)
         attention, mlp = self.graph.attention_readers(layer), self.graph.mlp_reader(layer)
+        self.terms[0] = x
+        if isinstance(self.other, ForwardPass) and self.sides > 1:
+            self.terms[1] = self.other.streams[attention.start]
         # one product for the whole layer: it is the reading of the differences that takes time
         readers = np.flatnonzero(self.own[attention.start : mlp.stop]) + attention.start
-        self.sums = self._sum(readers, 0, self.graph.seen_by(attention))
-        self.stream = x
+        self.sums = self._sum(readers, slice(0, self._where(slice(0, self.graph.seen_by(attention))).stop))
 
     def _mlp(self, layer: int, x: torch.Tensor) -> torch.Tensor | None:
         at, heads = self.graph.mlp_reader(layer).start, self.graph.attention_sources(layer)
         total = self.sums[-1:]
         if self.own[at] and not self.graph.parallel:
-            total = total + self._sum([at], heads.start, heads.stop)
+            total = total + self._sum([at], self._where(heads))
         return self._seen(at, x, total)
 
     def _seen(self, reader: int, x: torch.Tensor, total: torch.Tensor) -> torch.Tensor | None:
@@ -126,23 +137,24 @@ class Cutting:
 
     def _open(self, layer: int) -> torch.Tensor:
         """(reader, row, token, d_head) projections of what each reader of a layer's attention sees."""
-        readers, x = self.graph.attention_readers(layer), self.stream
+        readers = self.graph.attention_readers(layer)
         far, own = self.far[readers], self.own[readers]
         weight, bias = self.parts.reading_matrices(layer)
         norm = self.parts.norm(layer) or torch.nn.Identity()
-        values = x.new_empty((len(weight), *x.shape[:2], weight.shape[1]))
-        streams = [x, self.other.streams[readers.start]] if isinstance(self.other, ForwardPass) else [x]
-        for side, stream in enumerate(streams):
+        size = self.terms.shape[1:3]
+        alone = np.flatnonzero(own)
+        inputs = self.sums[: len(alone)]
+        if len(alone) == len(own):
+            values = torch.bmm(norm(inputs).flatten(1, 2), weight.mT).unflatten(1, size)  # type: ignore[no-untyped-call]
+            return values if bias is None else values + bias[:, None, None]
+        values = inputs.new_empty((len(weight), *size, weight.shape[1]))
+        for side in range(self.sides):
             shared = np.flatnonzero((far == side) & ~own)
             if len(shared):
-                product = norm(stream) @ weight[shared].flatten(0, 1).T
-                values[shared] = product.view(*x.shape[:2], len(shared), -1).movedim(2, 0)
-        alone = np.flatnonzero(own)
+                product = norm(self.terms[side]) @ weight[shared].flatten(0, 1).T
+                values[shared] = product.view(*size, len(shared), -1).movedim(2, 0)
         if len(alone):
-            inputs = self.sums[: len(alone)]
-            for index, reader in enumerate(alone):
-                inputs[index] += streams[int(far[reader])]
-            product = torch.bmm(norm(inputs).flatten(1, 2), weight[alone].transpose(1, 2))
+            product = torch.bmm(norm(inputs).flatten(1, 2), weight[alone].mT)
             values[alone] = product.view(-1, *values.shape[1:])
         return values if bias is None else values + bias[:, None, None]
 
@@ -153,28 +165,26 @@ class Cutting:
 
     def _where(self, sources: slice) -> slice:
         """Where their D_u are."""
-        first, stop = np.searchsorted(self.active, (sources.start, sources.stop))
+        first, stop = np.searchsorted(self.active, (sources.start, sources.stop)) + self.sides
         return slice(int(first), int(stop))
 
-    def _sum(self, readers: Any, first: int, stop: int) -> torch.Tensor:
-        """(reader, row, token, d_model) what is added to the stream for these readers, from these sources."""
-        where = self._where(slice(first, stop))
-        difference, share = self.difference[where], self.share[..., where, readers]
+    def _sum(self, readers: Any, terms: slice) -> torch.Tensor:
+        """(reader, row, token, d_model) what these readers see of some terms."""
+        what, share = self.terms[terms], self.share[..., terms, readers]
         if share.ndim == 2:
-            product = share.T @ difference.flatten(1)
-            return product.view(-1, *difference.shape[1:])
-        return torch.einsum("srtd,rtsk->krtd", difference, share.expand(*difference.shape[1:3], -1, -1))
+            return (share.T @ what.flatten(1)).view(-1, *what.shape[1:])
+        return torch.einsum("srtd,rtsk->krtd", what, share.expand(*what.shape[1:3], -1, -1))
 
     def _alone(self, source: slice, of: Any, now: torch.Tensor) -> None:
         """D_u of a source that is no head."""
         if len(self._among(source)):
             theirs = of(self.other) if isinstance(self.other, ForwardPass) else self.other[source.start]
-            torch.sub(theirs, now, out=self.difference[self._where(source)][0])
+            torch.sub(theirs, now, out=self.terms[self._where(source)][0])
 
     def _heads(self, layer: int, z: torch.Tensor, scale: torch.Tensor | None = None) -> None:
         """D_u of a layer's heads."""
         heads, parts = self.graph.attention_sources(layer), self.parts
-        which, into = self._among(heads), self.difference[self._where(heads)]
+        which, into = self._among(heads), self.terms[self._where(heads)]
         if not len(which):
             return
         if not isinstance(self.other, ForwardPass):
@@ -185,3 +195,8 @@ class Cutting:
         else:
             torch.mul(parts.heads(layer, self.other.mixed[layer], which), self.other.scale[layer], out=into)
             into -= parts.heads(layer, z, which) * scale
+
+
+def _many(edges: torch.Tensor) -> torch.Tensor:
+    """(reader,) how many of (..., source, reader) are not zero."""
+    return (edges != 0).sum(tuple(range(edges.ndim - 1)))

@@ -2,19 +2,129 @@
 
 One forward and one backward pass: a head's projections depend on one reader's input alone, so that the gradient there
 gives the gradient at that input. MLPs and logits read an alias of the stream.
+
+A layer may have hundreds of readers, whose gradients are d_model wide each, and only d_head at their projections. So
+they are kept as they are there, and points on a way are summed there: pulled back through the norm (see
+:mod:`dynamics.circuits.norms`) the points of a reader differ in one number per token besides.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 
 from .hooks import before, replaced
+from .norms import norm_of
 from .parts import Parts
 
-__all__ = ["Differentiating"]
+__all__ = ["Differentiating", "ReaderGradients"]
+
+
+@dataclass(frozen=True)
+class AtProjections:
+    """One pass's gradients at a layer's attention.
+
+    Attributes:
+        values: (reader, ..., token, d_head) at the projections, over s(x) of the norm before them.
+        unit, share: (row, token, d_model) u of that norm, and (reader, ..., token) how much of it is to be subtracted from
+            what the folded matrices make of the values; None where there is no norm.
+        pulled: (reader, ..., token, d_model) at the inputs, where the norm has no closed form; the values are not used then.
+    """
+
+    values: torch.Tensor
+    unit: torch.Tensor | None = None
+    share: torch.Tensor | None = None
+    pulled: torch.Tensor | None = None
+
+
+class ReaderGradients:
+    """Gradients at all readers' inputs, summed over passes.
+
+    Args:
+        parts: the model.
+        size: numbers of rows and tokens.
+    """
+
+    def __init__(self, parts: Parts, size: torch.Size) -> None:
+        self.parts, self.graph, self.size = parts, parts.graph, size
+        self.alone: dict[int, torch.Tensor] = {}  # MLPs and logits to (row, token, d_model)
+        # by layer, (reader, row, token, ...)
+        self.values: dict[int, torch.Tensor] = {}
+        self.pulled: dict[int, torch.Tensor] = {}
+        self.along: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+
+    def add(self, layer: int, found: AtProjections) -> None:
+        """Add one pass's gradients at a layer's attention."""
+        if found.pulled is not None:
+            _add(self.pulled, layer, found.pulled)
+            return
+        _add(self.values, layer, found.values)
+        if found.unit is not None and found.share is not None:
+            self.along.setdefault(layer, []).append((found.unit, found.share))
+
+    def add_alone(self, reader: int, gradient: torch.Tensor) -> None:
+        """Add one pass's gradient (row, token, d_model) at an MLP's or the logits' input."""
+        _add(self.alone, reader, gradient.float())
+
+    def scaled(self, factor: float) -> None:
+        """Multiply all by a number."""
+        for of in (self.alone, self.values, self.pulled):
+            for key in of:
+                of[key] = of[key] * factor
+        self.along = {layer: [(u, share * factor) for u, share in found] for layer, found in self.along.items()}
+
+    def total(self, readers: slice) -> torch.Tensor:
+        """(row, token, d_model) the sum over readers of one group."""
+        straight, along = self._pulled(readers)
+        total = straight.sum(0)
+        for unit, share in along:
+            total = total - unit * share.sum(0)[..., None]
+        return total
+
+    def times(self, difference: torch.Tensor, readers: slice, *, by_token: bool = False) -> torch.Tensor:
+        """(source, reader) products with differences (source, row, token, d_model) of one group's readers, summed over
+        rows and tokens; (token, source, reader) with ``by_token``."""
+        straight, along = self._pulled(readers)
+        if by_token:
+            found = torch.einsum("srtd,krtd->tsk", difference, straight)
+            for unit, share in along:
+                found -= torch.einsum("srt,krt->tsk", torch.einsum("srtd,rtd->srt", difference, unit), share)
+            return found
+        found = difference.flatten(1) @ straight.flatten(1).T
+        for unit, share in along:
+            found -= torch.einsum("srtd,rtd->srt", difference, unit).flatten(1) @ share.flatten(1).T
+        return found
+
+    def dense(self) -> torch.Tensor:
+        """(reader, row, token, d_model)."""
+        first = self.alone[self.graph.logits_reader.start]
+        found = first.new_empty((len(self.graph.readers), *first.shape))
+        for layer in range(self.graph.layers):
+            straight, along = self._pulled(readers := self.graph.attention_readers(layer))
+            for unit, share in along:
+                straight = straight - share[..., None] * unit
+            found[readers] = straight
+        for reader, gradient in self.alone.items():
+            found[reader] = gradient
+        return found
+
+    def _pulled(self, readers: slice) -> tuple[torch.Tensor, list[tuple[torch.Tensor, torch.Tensor]]]:
+        """(reader, row, token, d_model), and what is to be subtracted along units."""
+        about = self.graph.readers[readers.start]
+        if about.role in ("mlp", "logits"):
+            return self.alone[readers.start][None], []
+        assert about.layer is not None
+        if about.layer in self.pulled:
+            return self.pulled[about.layer], []
+        straight = self.values[about.layer].flatten(1, 2) @ self.parts.folded_matrices(about.layer)
+        return straight.unflatten(1, self.size), self.along.get(about.layer, [])  # type: ignore[no-untyped-call]
+
+
+def _add(sums: dict[int, torch.Tensor], key: int, value: torch.Tensor) -> None:
+    sums[key] = sums[key].add_(value) if key in sums else value
 
 
 class Differentiating:
@@ -59,8 +169,8 @@ class Differentiating:
         self.read[reader] = x.view_as(x)
         return self.read[reader]
 
-    def readers(self, value: torch.Tensor, onto: torch.Tensor, *, again: bool) -> list[torch.Tensor]:
-        """Add the readers' gradients of ``value`` to ``onto`` (reader, row, token, d_model).
+    def readers(self, value: torch.Tensor, onto: ReaderGradients, *, again: bool) -> list[torch.Tensor]:
+        """Add the readers' gradients of ``value``.
 
         Args:
             again: whether gradients will be asked for once more.
@@ -72,42 +182,68 @@ class Differentiating:
         wanted = [*self.read.values(), *self.projected.values(), *mixed]
         found = list(torch.autograd.grad(value, wanted, retain_graph=again))
         for reader in self.read:
-            onto[reader] += found.pop(0)
+            onto.add_alone(reader, found.pop(0))
         for layer in range(self.graph.layers):
-            projected = [found.pop(0) for _ in self.parts.wiring.projections]
-            onto[self.graph.attention_readers(layer)] += self._pulled(layer, projected)
+            onto.add(layer, self._at_heads(layer, [found.pop(0) for _ in self.parts.wiring.projections]))
         return found
 
-    def _pulled(self, layer: int, projected: list[torch.Tensor]) -> torch.Tensor:
-        """(reader, row, token, d_model) gradients at the inputs of a layer's attention, from those at its projections."""
-        values = self.parts.by_reader(torch.cat(projected, dim=-1).permute(2, 0, 1)).flatten(2)
-        gradient = values.transpose(1, 2) @ self.parts.reading_matrices(layer)[0]  # (reader, row and token, d_model)
-        stream, norm = self.streams[layer].detach(), self.parts.norm(layer)
-        gradient = gradient.unflatten(1, stream.shape[:2])  # type: ignore[no-untyped-call]
-        if norm is not None:
+    def _at_heads(self, layer: int, projected: list[torch.Tensor]) -> AtProjections:
+        """Gradients at a layer's attention, from those at its projections, (..., row, token, feature)."""
+        values = self._by_reader(projected)
+        module = self.parts.norm(layer)
+        if module is None:
+            return AtProjections(values)
+        stream, norm = self.streams[layer].detach(), norm_of(module)
+        if norm is None or not norm.computes(module, stream):
+            gradient = torch.einsum("k...d,kde->k...e", values, self.parts.reading_matrices(layer)[0].detach().float())
             stream.requires_grad_()
-            (gradient,) = torch.autograd.grad(norm(stream), stream, gradient, is_grads_batched=True)
-        return gradient
+            flat = gradient.to(stream.dtype).flatten(0, -4)
+            (flat,) = torch.autograd.grad(module(stream), stream, flat, is_grads_batched=True)
+            return AtProjections(values, pulled=flat.view_as(gradient).float())
+        unit, inverse = norm.unit(stream)
+        values = values * inverse
+        read = self._by_reader([self.projected[layer, i].detach() for i in range(len(projected))])
+        linear = read - self.parts.offsets(layer)[:, None, None]
+        if values.ndim > linear.ndim:
+            linear = linear[:, None]
+        return AtProjections(values, unit, (values * linear).sum(-1) / unit.shape[-1])
+
+    def _by_reader(self, projected: list[torch.Tensor]) -> torch.Tensor:
+        """(reader, ..., d_head) float32 of what lies as the projections' output does."""
+        values = torch.cat(projected, dim=-1).float()
+        return self.parts.by_reader(values.movedim(-1, 0)).movedim(1, -1)
 
     def reached(self, layer: int, at_z: torch.Tensor, difference: torch.Tensor) -> torch.Tensor:
         """(position of the head, token, source, kind and head) of :class:`dynamics.circuits.wired.Gradients`."""
-        seen = difference[: self.graph.seen_by(self.graph.attention_readers(layer))].float()
-        through = (self._through(layer, at_z, position).float() for position in range(at_z.shape[1]))
-        return torch.stack([torch.einsum("srtd,krtd->tsk", seen, part) for part in through])
-
-    def _through(self, layer: int, at_z: torch.Tensor, position: int) -> torch.Tensor:
-        """(kind and head, row, token, d_model) gradients at keys and values through heads that act at one position."""
         g = self.graph
-        share = g.heads // g.kv_heads
+        seen = difference[: g.seen_by(g.attention_readers(layer))].float()
+        found = self._at_heads(layer, self._apart(layer, at_z))
+        size = at_z.shape[1], g.heads // g.kv_heads
+        if found.pulled is not None:
+            mine, values = seen.expand(2 * g.kv_heads, *seen.shape), found.pulled
+        else:
+            matrices = self.parts.folded_matrices(layer)[g.heads :]
+            mine, values = torch.einsum("srte,kde->ksrtd", seen, matrices), found.values
+        values = values[g.heads :].unflatten(1, size)  # type: ignore[no-untyped-call]
+        result = torch.einsum("ksrtd,kpmrtd->ptskm", mine, values)
+        if found.unit is not None and found.share is not None:
+            share = found.share[g.heads :].unflatten(1, size)  # type: ignore[no-untyped-call]
+            along = torch.einsum("srtd,rtd->srt", seen, found.unit)
+            result -= torch.einsum("srt,kpmrt->ptskm", along, share)
+        return result.flatten(-2)
+
+    def _apart(self, layer: int, at_z: torch.Tensor) -> list[torch.Tensor]:
+        """Per projection (position and member, row, token, feature): gradients through heads that act at one position.
+
+        Heads of different groups share no keys and values, so that one member of each is taken at a time.
+        """
+        g = self.graph
         projected = [of for key, of in self.projected.items() if key[0] == layer]
-        found: list[torch.Tensor] = []
-        for member in range(share):  # heads of different groups do not share, so that they can be taken together
-            only = torch.zeros_like(at_z)
-            heads = at_z[:, position].unflatten(-1, (g.kv_heads, share, -1))  # type: ignore[no-untyped-call]
-            chosen = torch.zeros_like(heads)
-            chosen[:, :, member] = heads[:, :, member]
-            only[:, position] = chosen.flatten(1)
-            at = torch.autograd.grad(self.mixed[layer], projected, only, retain_graph=True)
-            found.append(self._pulled(layer, list(at))[g.heads :].detach())
-        kinds = torch.stack(found, dim=1).unflatten(0, (2, g.kv_heads))  # type: ignore[no-untyped-call]
-        return cast(torch.Tensor, kinds.flatten(0, 2))
+        heads = at_z.unflatten(-1, (g.kv_heads, g.heads // g.kv_heads, -1))  # type: ignore[no-untyped-call]
+        found: list[tuple[torch.Tensor, ...]] = []
+        for position in range(at_z.shape[1]):
+            for member in range(heads.shape[3]):
+                only = torch.zeros_like(heads)
+                only[:, position, :, member] = heads[:, position, :, member]
+                found.append(torch.autograd.grad(self.mixed[layer], projected, only.flatten(2), retain_graph=True))
+        return [torch.stack(of) for of in zip(*found, strict=True)]

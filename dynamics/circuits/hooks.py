@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import torch
 
+from .norms import scale_of
 from .parts import Parts
 
-__all__ = ["ForwardPass", "Hooks", "Keeping", "Resuming", "after", "before", "instead", "replaced", "scale_of"]
+__all__ = ["ForwardPass", "Hooks", "Keeping", "Resuming", "after", "before", "instead", "replaced"]
 
 
 @dataclass(frozen=True)
@@ -165,10 +166,3 @@ class _Restored:
         del self.module.forward
         if self.own is not None:
             self.module.forward = self.own
-
-
-def scale_of(norm: torch.nn.Module, raw: torch.Tensor) -> torch.Tensor:
-    """(row, token, d_model) what a root-mean-square norm multiplies each coordinate by."""
-    epsilon = float(getattr(norm, "variance_epsilon", getattr(norm, "eps", 0.0)))
-    weight = cast(torch.Tensor, norm.weight)
-    return weight * torch.rsqrt(raw.float().pow(2).mean(-1, keepdim=True) + epsilon).to(raw.dtype)

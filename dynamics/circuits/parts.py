@@ -12,6 +12,7 @@ from checkpoints.errors import UserError
 from ..models.architecture import Architecture
 from ..models.wiring import Wiring
 from .graph import Graph, graph_of
+from .norms import Norm, norm_of
 
 __all__ = ["Parts"]
 
@@ -31,8 +32,8 @@ class Parts:
         self.graph: Graph = graph_of(architecture.shape)
         self.model = model
         self.architecture = architecture
-        self.device = next(model.parameters()).device
-        self.dtype = next(model.parameters()).dtype
+        self.parameters = list(model.parameters())
+        self.device, self.dtype = self.parameters[0].device, self.parameters[0].dtype
         table = architecture.table
         assert table.wiring is not None
         self.wiring: Wiring = table.wiring
@@ -57,25 +58,41 @@ class Parts:
         out: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """(head, ..., d_model) what heads of a layer write, before a norm, for (..., head * d_head)."""
-        split = mixed.unflatten(-1, (self.graph.heads, -1))[..., which, :].flatten(0, -3)  # type: ignore[no-untyped-call]
-        flat = torch.bmm(
-            split.transpose(0, 1), self.output_matrices(layer)[which], out=None if out is None else out.flatten(1, -2)
-        )
+        split, matrices = mixed.unflatten(-1, (self.graph.heads, -1)).flatten(0, -3), self.output_matrices(layer)  # type: ignore[no-untyped-call]
+        if isinstance(which, slice) or len(which) < self.graph.heads:
+            split, matrices = split[:, which], matrices[which]
+        flat = torch.bmm(split.transpose(0, 1), matrices, out=None if out is None else out.flatten(1, -2))
         return flat.view(-1, *mixed.shape[:-1], flat.shape[-1])
 
     def output_matrices(self, layer: int) -> torch.Tensor:
-        """(head, d_head, d_model) each head's rows of the output projection."""
+        """(head, d_head, d_model) each head's rows of the output projection, a view of it."""
         matrix = self._matrix(self.blocks[layer].get_submodule(self.wiring.out))  # (d_model, head * d_head)
-        return matrix.T.reshape(self.graph.heads, -1, matrix.shape[0])
+        return matrix.unflatten(1, (self.graph.heads, -1)).permute(1, 2, 0)  # type: ignore[no-untyped-call]
 
     def reading_matrices(self, layer: int) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(reader, d_head, d_model) each attention reader's projection in a layer, and its bias (reader, d_head)."""
         modules = [self.blocks[layer].get_submodule(path) for path in self.wiring.projections]
         weights = [self._matrix(module) for module in modules]
         biases = [cast("torch.Tensor | None", getattr(module, "bias", None)) for module in modules]
-        weight = torch.cat(weights)
+        weight = weights[0] if len(weights) == 1 else torch.cat(weights)
         bias = None if biases[0] is None else torch.cat([b for b in biases if b is not None])
         return self.by_reader(weight), None if bias is None else self.by_reader(bias)
+
+    def folded_matrices(self, layer: int) -> torch.Tensor:
+        """(reader, d_head, d_model) float32: :meth:`reading_matrices` with the norm's gain, and without the mean."""
+        weight, norm = self.reading_matrices(layer)[0], self._norm(layer)
+        return weight.detach().float() if norm is None else norm.folded(weight)
+
+    def offsets(self, layer: int) -> torch.Tensor:
+        """(reader, d_head) float32 what the projections of a layer's attention return where the norm's unit is zero."""
+        weight, bias = self.reading_matrices(layer)
+        found = weight.new_zeros(weight.shape[:2]).float() if bias is None else bias.detach().float()
+        norm = self._norm(layer)
+        return found if norm is None or norm.bias is None else found + weight.detach().float() @ norm.bias
+
+    def _norm(self, layer: int) -> Norm | None:
+        module = self.norm(layer)
+        return None if module is None else norm_of(module)
 
     def unembedding_module(self) -> torch.nn.Module:
         """From the final norm to logits.

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from .cuts import Cutting
-from .gradients import Differentiating
+from .gradients import Differentiating, ReaderGradients
 from .hooks import ForwardPass, Hooks, Keeping, Resuming, before
 from .parts import Parts
 
@@ -37,7 +37,7 @@ class Gradients:
     """How a metric changes with what is read.
 
     Attributes:
-        readers: (reader, row, token, d_model), with respect to each reader's input.
+        at: with respect to each reader's input.
         metric: (row,) the metric itself.
         reached: where asked for, per layer what a difference written by each source does to the metric, to first order,
             through keys and values at each position at which a head acts, and by head also where heads share keys and
@@ -45,9 +45,14 @@ class Gradients:
             then values.
     """
 
-    readers: torch.Tensor
+    at: ReaderGradients
     metric: torch.Tensor
     reached: list[torch.Tensor]
+
+    @property
+    def readers(self) -> torch.Tensor:
+        """(reader, row, token, d_model) with respect to each reader's input; large."""
+        return self.at.dense()
 
 
 class Wired(Parts):
@@ -94,9 +99,10 @@ class Wired(Parts):
         for layer in range(graph.layers):
             sources = graph.attention_sources(layer)
             if run.scale:  # what is scaled differently cannot be subtracted before
-                torch.mul(self.heads(layer, run.mixed[layer][at]), run.scale[layer][at], out=found[sources])
-                if less is not None:
-                    found[sources] -= self.heads(layer, less.mixed[layer][at]) * less.scale[layer][at]
+                mine = self.heads(layer, run.mixed[layer][at]) * run.scale[layer][at]
+                found[sources] = (
+                    mine if less is None else mine - self.heads(layer, less.mixed[layer][at]) * less.scale[layer][at]
+                )
             else:
                 found[sources] = self.heads(layer, of("mixed", layer))
             found[graph.mlp_source(layer).start] = of("mlp", layer)
@@ -164,7 +170,7 @@ class Wired(Parts):
         start: torch.Tensor,
         *,
         reach: torch.Tensor | None = None,
-        onto: torch.Tensor | None = None,
+        onto: ReaderGradients | None = None,
     ) -> Gradients:
         """Gradients of the metric's sum over rows with respect to every reader's input.
 
@@ -175,16 +181,19 @@ class Wired(Parts):
             start: (row, token, d_model) the stream to begin with.
             reach: (source, row, token, d_model) differences; key and value gradients are also taken apart by the position
                 at which heads act, and multiplied with these (the gradients themselves would fill the memory).
-            onto: what the readers' gradients are added to, in place, instead of new memory.
+            onto: what the readers' gradients are added to.
         """
-        if onto is None:
-            onto = start.new_zeros((len(self.graph.readers), *start.shape))
+        onto = self.no_gradients(start.shape[:2]) if onto is None else onto
         passed = Differentiating(self, start)
         with torch.enable_grad(), self._hooked(passed):
             value = metric(self._forward(ids, positions).float())
             at_mixed = passed.readers(value.sum(), onto, again=reach is not None)
             reached = [] if reach is None else [passed.reached(i, at, reach) for i, at in enumerate(at_mixed)]
         return Gradients(onto, value.detach(), reached)
+
+    def no_gradients(self, size: torch.Size) -> ReaderGradients:
+        """Where gradients of several passes of (row, token) are added up."""
+        return ReaderGradients(self, size)
 
     def _forward(self, ids: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:
         """(row, vocab) logits at one position per row."""
@@ -197,7 +206,7 @@ class Wired(Parts):
     @contextmanager
     def _hooked(self, hooks: Hooks) -> Iterator[None]:
         handles: list[Any] = []
-        learning = [p for p in self.model.parameters() if p.requires_grad]
+        learning = [p for p in self.parameters if p.requires_grad]
         for parameter in learning:  # the weights' own gradients would cost memory and are not wanted
             parameter.requires_grad_(False)
         try:

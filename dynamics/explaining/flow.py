@@ -17,6 +17,7 @@ import torch
 
 from ..circuits.attribution import attribute
 from ..circuits.graph import Graph
+from ..circuits.hooks import ForwardPass
 from ..circuits.wired import Metric, Wired
 
 __all__ = ["STEPS", "Edge", "Flow", "NodeAt", "find_flow", "rows_at_once"]
@@ -90,11 +91,11 @@ def find_flow(
     """
     graph = wired.graph
     total = _count(graph, ids.shape[1])
-    written = wired.written(ids)
+    clean = wired.run(ids)
     size = rows_at_once(wired, ids.shape[1])
     chunks = [twins[start : start + size] for start in range(0, len(twins), size)]
-    parts = [(chunk, wired.written(chunk)) for chunk in chunks]
-    by_token, reached = _attributed(wired, ids, parts, metric, written)
+    parts = [(chunk, wired.run(chunk)) for chunk in chunks]
+    by_token, reached = _attributed(wired, ids, parts, metric, clean)
     if not all(np.isfinite(scores).all() for scores in (by_token, *reached)):
         return Flow((), {}, total, float("nan"), False)
     edges = _strongest(graph, by_token, reached, MOST)
@@ -153,9 +154,9 @@ def rows_at_once(wired: Wired, tokens: int) -> int:
 def _attributed(
     wired: Wired,
     ids: torch.Tensor,
-    parts: list[tuple[torch.Tensor, torch.Tensor]],
+    parts: list[tuple[torch.Tensor, ForwardPass]],
     metric: Metric,
-    written: torch.Tensor,
+    clean: ForwardPass,
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """Mean scores over twins: (token, source, reader), and per layer (position, token, source, kind and head)."""
     count = sum(len(part) for part, _ in parts)
@@ -163,7 +164,7 @@ def _attributed(
     reached: list[np.ndarray] = []
     for part, other in parts:
         rows, last = _repeated(ids, len(part))
-        between = other[0], written - other
+        between = other.streams[0], wired.sources(clean, other)
         found = attribute(wired, rows, part, last, metric, steps=STEPS, by_token=True, reach=True, between=between)
         first, *layers = [(scores / count).cpu().numpy() for scores in (found.edges, *found.reached)]
         by_token = first if by_token is None else by_token + first

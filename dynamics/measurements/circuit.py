@@ -26,6 +26,10 @@ __all__ = ["Circuit", "sizes_of"]
 NOISE = 3.0
 """Standard errors by which prompts and twins must differ for faithfulness to mean anything."""
 
+EXACT = 500
+"""The smallest circuit is found to one edge up to twice so many edges, and to this part of its edges beyond: otherwise the
+search alone would take more passes the more edges there are."""
+
 
 def sizes_of(graph: Graph, points: int) -> tuple[int, ...]:
     """The numbers of edges at which circuits are measured: about evenly on a log scale, from 1 to all of them.
@@ -45,8 +49,9 @@ class Circuit:
 
     - ``edge_score`` (half, source, reader): mean attribution over each half of the prompts, in logits; half 0 ranks the
       edges, half 1 says how far another sample of prompts would agree;
-    - ``edge_kept`` (source, reader): 1 for the smallest circuit whose faithfulness reaches the threshold, 0 for other
-      edges, -1 where there is no such edge, or prompts and twins do not differ beyond noise;
+    - ``edge_kept`` (source, reader): 1 for the smallest circuit whose faithfulness reaches the threshold (of more than 1,000
+      edges to 1/500 of them), 0 for other edges, -1 where there is no such edge, or prompts and twins do not differ beyond
+      noise;
     - ``clean_difference``, ``corrupted_difference`` (prompt): logit differences of prompts and twins;
     - ``circuit_difference``, ``complement_difference`` (prompt, size): logit differences of circuits of that many edges
       and of their complements, on the checking half, NaN on the other;
@@ -119,7 +124,7 @@ class Circuit:
 
     def cost(self, probe: TokenizedProbe, shape: ModelShape) -> float:
         """See :class:`dynamics.measurements.base.Priced`: attribution, and cuts, each two passes on half of the prompts."""
-        halvings = np.log2(graph_of(shape).edges.sum())
+        halvings = np.log2(min(graph_of(shape).edges.sum(), EXACT))
         return float(2 + 3 * self.steps + 2 * self.points + halvings)
 
     def run(
@@ -160,7 +165,7 @@ class Circuit:
 
         first = next(i for i in range(len(sizes)) if i == len(sizes) - 1 or faithful(curve.circuit[:, i]))
         low, high = (int(sizes[first - 1]) if first else 0), int(sizes[first])
-        while high - low > 1:
+        while high - low > max(1, high // EXACT):
             middle = (low + high) // 2
             tried = sweep(wired, batches, order, np.array([middle]), both=False)
             low, high = (low, middle) if faithful(tried.circuit[:, 0]) else (middle, high)
