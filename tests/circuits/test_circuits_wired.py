@@ -83,6 +83,9 @@ def test_a_cut_is_the_same_from_either_side(family: str) -> None:
         slow, fast = w.patched(IDS, LAST, written, cut), w.patched(IDS, LAST, run, cut)
         assert float((slow - w.logits(IDS, LAST)).abs().max()) > 1e-3
         torch.testing.assert_close(fast, slow, atol=1e-4, rtol=1e-4)
+        at = torch.from_numpy(w.graph.edges & (rng.random((1, 6, *w.graph.edges.shape)) >= share)).float()
+        by_token = [w.patched(IDS, LAST, other, at) for other in (written, run)]
+        torch.testing.assert_close(by_token[1], by_token[0], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("family", WIRED)
@@ -140,6 +143,28 @@ def test_gradients_are_those_of_the_patched_model(family: str) -> None:
         cut = torch.zeros(graph.edges.shape)
         cut[source, reader] = 1
         torch.testing.assert_close(effect(cut), linear[source, reader], atol=0.02 * scale, rtol=0.05)
+
+
+@pytest.mark.parametrize("family", WIRED)
+def test_gradients_of_several_passes_add_up(family: str) -> None:
+    """Kept at the projections, with the norm's part apart, they are what each pass gives by itself."""
+    w = wired(family)
+    clean, twin = w.written(IDS), w.written(TWINS)
+    points = [twin[0], 0.5 * (clean[0] + twin[0]), clean[0]]
+    each = torch.stack([w.gradients(IDS, LAST, metric, point).readers for point in points])
+    together = w.no_gradients(IDS.shape)
+    for point in points:
+        w.gradients(IDS, LAST, metric, point, onto=together)
+    together.scaled(1 / 3)
+    mean = each.mean(0)
+    assert float((each[0] - mean).abs().max()) > 1e-3
+    torch.testing.assert_close(together.dense(), mean, atol=1e-4, rtol=1e-3)
+    for readers in (w.graph.attention_readers(1), w.graph.mlp_reader(1), w.graph.logits_reader):
+        torch.testing.assert_close(together.total(readers), mean[readers].sum(0), atol=1e-4, rtol=1e-3)
+        products = torch.einsum("srtd,krtd->tsk", clean - twin, mean[readers])
+        found = together.times(clean - twin, readers, by_token=True)
+        torch.testing.assert_close(found, products, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(together.times(clean - twin, readers), products.sum(0), atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("family", WIRED)

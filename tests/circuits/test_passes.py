@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers as hf
 
+import dynamics.circuits.search as search
 import dynamics.measurements.circuit as circuit
 from dynamics.analysis.circuit import CircuitTask, _effects, _sampled
 from dynamics.circuits.wired import Wired
@@ -77,9 +78,30 @@ def test_a_circuit_costs_at_most_100_passes(layers: int, heads: int, monkeypatch
 
 @pytest.mark.slow
 def test_circuits_cost_as_much_with_many_heads_and_layers_as_with_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From where not all sources are patched, nothing grows but the search, by its halvings."""
+    """From where not all sources are patched, nothing grows but the search, and that to 1/500 of the edges only."""
     few, many = (passes_taken(*shape, monkeypatch) for shape in ((6, 16), (12, 32)))
     assert many <= MOST and many < 1.15 * few
+
+
+def test_a_search_ends_at_a_part_of_the_edges(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To one edge in small graphs; in large ones the last halvings would say nothing."""
+    monkeypatch.setattr(circuit, "NOISE", 0.0)
+    model, described = model_of(2, 4)
+    exact = measure(model, probe_of(), (Circuit(),), architecture=described)
+    tried: list[int] = []
+    sweep = search.sweep
+    monkeypatch.setattr(search, "sweep", lambda *args, **more: tried.append(len(args[3])) or sweep(*args, **more))
+    found: dict[int, dict[str, np.ndarray]] = {}
+    for part in (500, 10):
+        tried.clear()
+        monkeypatch.setattr(circuit, "EXACT", part)
+        found[part] = measure(model, probe_of(), (Circuit(),), architecture=described)
+        found[part]["halvings"] = np.array(tried.count(1))
+    np.testing.assert_array_equal(found[500]["edge_kept"], exact["edge_kept"])
+    np.testing.assert_array_equal(found[10]["circuit_difference"], exact["circuit_difference"])
+    assert found[10]["halvings"] < found[500]["halvings"]
+    kept = [int((of["edge_kept"] == 1).sum()) for of in (exact, found[10])]
+    assert kept[0] <= kept[1] <= 1.12 * kept[0] + 1
 
 
 def test_both_measurements_share_their_attribution_and_alone_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
