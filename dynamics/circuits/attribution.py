@@ -78,7 +78,8 @@ def attribute(
         other = wired.run(corrupted)
         between = other.streams[0], wired.sources(wired.run(ids), other)
     begin, difference = between[0], between[1].float()
-    mean, reached = wired.no_gradients(begin.shape[:2]), []
+    mean = wired.no_gradients(begin.shape[:2])
+    reached: list[torch.Tensor] = []
     for k in range(1, steps + 1):
         start = begin + (k / steps) * difference[0].to(begin.dtype)
         found = wired.gradients(ids, positions, metric, start, reach=difference if reach else None, onto=mean)

@@ -145,7 +145,8 @@ class Cutting:
         alone = np.flatnonzero(own)
         inputs = self.sums[: len(alone)]
         if len(alone) == len(own):
-            values = torch.bmm(norm(inputs).flatten(1, 2), weight.mT).unflatten(1, size)  # type: ignore[no-untyped-call]
+            product = torch.bmm(norm(inputs).flatten(1, 2), weight.mT)
+            values = product.view(len(own), *size, -1)
             return values if bias is None else values + bias[:, None, None]
         values = inputs.new_empty((len(weight), *size, weight.shape[1]))
         for side in range(self.sides):

@@ -67,7 +67,7 @@ class Parts:
     def output_matrices(self, layer: int) -> torch.Tensor:
         """(head, d_head, d_model) each head's rows of the output projection, a view of it."""
         matrix = self._matrix(self.blocks[layer].get_submodule(self.wiring.out))  # (d_model, head * d_head)
-        return matrix.unflatten(1, (self.graph.heads, -1)).permute(1, 2, 0)  # type: ignore[no-untyped-call]
+        return matrix.view(matrix.shape[0], self.graph.heads, -1).permute(1, 2, 0)
 
     def reading_matrices(self, layer: int) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(reader, d_head, d_model) each attention reader's projection in a layer, and its bias (reader, d_head)."""
