@@ -179,6 +179,16 @@ def error_in(dtype: torch.dtype, kind: str) -> dict[str, float]:
     return errors
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float16, 0.05), (torch.bfloat16, 0.25)], ids=str)
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_half_precision_gives_about_the_same(kind: str, dtype: torch.dtype, most: float) -> None:
+    """The docs state these bounds: of the largest value, the worst is a small effect that is a difference of large numbers."""
+    errors = error_in(dtype, kind)
+    assert errors.pop("selectivity", 0.0) <= 0.5  # a share of the variance over eight prompts
+    assert max(errors.values()) <= most and np.median(list(errors.values())) <= most / 8
+
+
 if __name__ == "__main__":
     for given in (torch.bfloat16, torch.float16):
         for each in CONFIGS:
