@@ -180,7 +180,7 @@ def error_in(dtype: torch.dtype, kind: str) -> dict[str, float]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("dtype", "most"), [(torch.float16, 0.05), (torch.bfloat16, 0.25)], ids=str)
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float16, 0.05), (torch.bfloat16, 0.3)], ids=str)
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_half_precision_gives_about_the_same(kind: str, dtype: torch.dtype, most: float) -> None:
     """The docs state these bounds: of the largest value, the worst is a small effect that is a difference of large numbers."""
