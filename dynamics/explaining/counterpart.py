@@ -39,8 +39,9 @@ MOST = 96
 KIND = 0.001
 """Answer and foil are of one kind if no more than this share of the vocabulary (or ten tokens) is more like the answer."""
 
-APART = 8.0
-"""Logits; a twin is not the better for being further away."""
+LEAST, APART = 1.0, 8.0
+"""Logits: a twin that is nearer to the prompt than this changes nothing worth explaining, and none is the better for being
+further away than that."""
 
 
 UNLIKE = "None that was tried has an answer of the same kind."
@@ -199,7 +200,7 @@ class _Judge:
         if not np.isfinite(row[foil]) or not np.isfinite(apart):
             return None
         worth += float(row[foil]) + 2 * float(self._cosines[foil]) + 0.3 * min(apart, APART)
-        kind = bool(self._cosines[foil] > self._bound) and apart > 0
+        kind = bool(self._cosines[foil] > self._bound) and apart > LEAST
         return _Choice(kind, worth, candidate, foil, float(np.exp(row[foil])))
 
     def _other_writing(self, token: int) -> bool:
