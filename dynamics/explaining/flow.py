@@ -112,6 +112,8 @@ def find_flow(
     # growing in small proportions and then halving: faithfulness is not monotonic, and the first that reaches counts
     few = max(1, min(FEW, len(edges)))
     sizes = [*np.geomspace(1, few, 24), *np.geomspace(few, max(few, len(edges)), 10)]
+    if few < len(edges) and measured(few)[1] < share / 2:
+        sizes = sizes[23:]  # what many restore so little of, fewer need not be asked for
     counts = sorted({min(len(edges), round(x)) for x in sizes})
     below, faithful, within = 0, 0.0, 1 - share + _ROUNDING
 

@@ -205,6 +205,30 @@ def test_a_base_models_trace_says_nothing_of_templates(tmp_path: Path) -> None:
     assert all("template" not in group.settings for group in planned.declaration.groups)
 
 
+def test_behaviours_are_asked_as_chats_and_texts_to_be_continued_are_not() -> None:
+    words = tokenizer()
+    config = hf.GPT2Config(vocab_size=len(words), n_embd=16, n_layer=1, n_head=2, n_positions=512)
+    run = Run.model_validate(
+        {
+            "series": {"kind": "folder", "path": "."},
+            "template": "chat",
+            "analyses": [
+                {"name": "sycophancy", "options": {"prompts": 24}},
+                {"name": "faithfulness", "options": {"prompts": 60}},
+                {"name": "hallucination", "options": {"prompts": 80, "directed": 40}},
+                "ioi",
+            ],
+        }
+    )
+    planned = plan_run("mine", run, None, (), describe_model(config, words), "here")
+    asked = {group.name: group.settings.get("template") for group in planned.declaration.groups}
+    behaviours = {"praise", "views", "hints", "entities"}
+    assert behaviours < asked.keys() and any(name.startswith("ioi") for name in asked)
+    for name, digest in asked.items():
+        chat = name in behaviours or name.startswith("entities")
+        assert digest == (Chat(words).digest if chat else None), name
+
+
 def test_a_probe_may_differ_from_its_run(tmp_path: Path) -> None:
     run = written(tmp_path, "  template: plain\n", ", template: chat")
     assert "chat_templates" in plan_run("mine", run, None, (), model(tokenizer()), "here").declaration.attributes
