@@ -88,6 +88,7 @@ def collect_once(
     only: Collection[int] | None = None,
     series: Series | None = None,
     digests: Digests | None = None,
+    gains: bool = True,
     reporter: Reporter | None = None,
 ) -> Collected:
     """Visit checkpoints once, in order: those of the run's schedule, or some of them.
@@ -101,6 +102,7 @@ def collect_once(
         series: the checkpoints, instead of opening what the run says.
         digests: of weights that were read before; those that are read now are added, so that calls one after the other
             read nothing twice.
+        gains: whether the trace may gain probes and lose others; a repair leaves them as they are.
         reporter: progress and messages.
 
     Raises:
@@ -129,9 +131,9 @@ def collect_once(
         require_space(trace, resolved, len(indices))
         discard_unused(trace, resolved.declaration)
         require_reused(name, run, trace)
-        gains = gains_of(trace, resolved.declaration) if trace.exists() else []
-        writer = TraceWriter(trace, resolved.declaration, durable=run.durable)
-        for gain in gains:
+        changes = gains_of(trace, resolved.declaration) if gains and trace.exists() else []
+        writer = TraceWriter(trace, resolved.declaration, durable=run.durable, gains=gains)
+        for gain in changes:
             reporter.say(f"{trace.name} changes, {gain}")
         return _visit(resolved, writer, indices, bad, before, {} if digests is None else digests, reporter, only)
 

@@ -232,9 +232,10 @@ def _timed(resolved: Resolved) -> tuple[float | None, str]:
     resident = resident_for(resolved.run, resolved.model)
     if resolved.series is not None and resolved.series.local:
         last = resolved.series.checkpoints[-1]
-        began = time.perf_counter()
         try:
-            model = resident.install(resolved.series.read(resolved.series.fetch(last)))
+            for _ in range(2):  # the first time the model is built, which no later checkpoint waits for
+                began = time.perf_counter()
+                model = resident.install(resolved.series.read(resolved.series.fetch(last)))
         except UserError as error:
             return None, f"step {last.step} cannot be loaded: {error.observed}"
         sketch(dict(model.named_parameters()))

@@ -169,7 +169,8 @@ def _measure(name: str, run: Run, traces: Path, path: Path, damage: Iterable[Dam
         again, kept = _forget(resolved, writer, steps, reporter)
     if not again:
         return kept
-    done = collect_once(name, run, traces=traces, only=again, keep_going=True, series=series, reporter=reporter)
+    settings: dict[str, Any] = {"series": series, "keep_going": True, "gains": False, "reporter": reporter}
+    done = collect_once(name, run, traces=traces, only=again, **settings)
     return kept | done.failed.keys()
 
 
