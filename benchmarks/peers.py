@@ -261,7 +261,9 @@ def main() -> None:
                     values[name] = running[name](probe)
                     if turn:
                         seconds[name].append(time.process_time() - began)
-            print(f"\n{arguments.prompts} prompts of {setting}: CPU seconds of one thread, medians of {arguments.turns}")
+            print(
+                f"\n{arguments.prompts} prompts of {setting}: CPU seconds of one thread, medians of {arguments.turns}"
+            )
             for name in running:
                 ratio = statistics.median(a / b for a, b in zip(seconds[name], seconds["bare pass"], strict=True))
                 text = ""
