@@ -83,6 +83,8 @@ class PretendedGPU(FakeTensorMode):
         if func is aten.copy_.default:
             device = torch.device("cpu") if not isinstance(args[0], FakeTensor) else GPU
         on_gpu = device.type == GPU.type if device is not None else bool(fakes)
+        if func is aten.histc.default:  # of integers, CUDA only: the CPU counts them as floats
+            real_args = [real_args[0].float(), *real_args[1:]]
         made = func(*real_args, **real_kwargs)
 
         def placed(value: Any) -> Any:
