@@ -70,15 +70,16 @@ def analyse(
     analyses, fresh = as_texts(analyses, "analyses"), as_flag(fresh, "fresh")
     name, run, traces = requested(name, run, runs=runs, traces=traces)
     entries = {entry.name: entry for entry in run.analyses}
-    if run.probes:
-        entries.setdefault(OWN_PROBES, AnalysisEntry(name=OWN_PROBES))
+    declared = OWN_PROBES in entries
+    if run.probes and not declared:
+        entries[OWN_PROBES] = AnalysisEntry(name=OWN_PROBES)
     for unknown in [asked for asked in analyses if asked not in entries]:
         raise UserError(
             f"run {name!r} has no analysis {unknown!r}",
             remedy=nearest(unknown, entries) + ", or add it to the run",
             expected="an analysis of the run",
         )
-    wanted = {n: _found(entries[n]) for n in (analyses or entries)}
+    wanted = {n: _found(entries[n], declared) for n in (analyses or entries)}
     trace = open_run_trace(name, traces)
     planned = {entry["name"] for entry in trace.attributes["run_config"]["analyses"]}
     results = []
@@ -103,9 +104,9 @@ def analyse(
     return results
 
 
-def _found(entry: AnalysisEntry) -> tuple[Analysis, AnalysisOptions]:
-    """An analysis and its options; one of that name that the run declares stands before the one of all own probes."""
-    if entry.name == OWN_PROBES:
+def _found(entry: AnalysisEntry, declared: bool) -> tuple[Analysis, AnalysisOptions]:
+    """An analysis and its options; a module called ``own_probes`` that the run declares is the user's."""
+    if entry.name == OWN_PROBES and not declared:
         return Analysis(OWN_PROBES, own_probes), AnalysisOptions()
     return find_analysis(entry.name, entry.options)
 

@@ -2,7 +2,8 @@
 
 A probe of the runs file is an analysis by itself, and nothing has to be written for it. With answers: accuracy against the
 answers of the probe's other prompts, its continuous twin (the log-probability of the answer), and the answer against the foil
-where there is one. With activations: every label, decoded layer by layer at every stored position, against shuffled labels.
+where there is one. With activations at ``resid_post``: every label, decoded layer by layer at every stored position, against
+shuffled labels.
 """
 
 from __future__ import annotations
@@ -71,9 +72,9 @@ def figures(summary: Summary) -> Mapping[str, Figure]:
     drawn = {probe: curve_grid(mine) for probe, mine in panels.items()}
     for probe in panels:
         maps = [
-            (" at ".join(str(name).split("__")[1:]), array.values.T)
+            (" at ".join(about), array.values.T)
             for name, array in summary.data.data_vars.items()
-            if str(name).startswith(f"{probe}__")
+            if (of := str(name).split(".", 2))[0] == probe and (about := of[1:])
         ]
         if maps:
             drawn[f"{probe}_layers"] = heat_maps(
@@ -141,6 +142,8 @@ def _decoded(trace: Trace, probe: str) -> Section:
     dataset = trace.probe(probe)
     section = Section()
     if "resid_post" not in dataset:
+        if "position" in dataset.dims:
+            section.notes.append(f"{probe}: its labels are not decoded, because no activations at resid_post are kept.")
         return section
     question = np.unique(trace.label(probe, "text"), return_inverse=True)[1]
     for label in _labels(trace, probe):
@@ -164,7 +167,7 @@ def _decoded(trace: Trace, probe: str) -> Section:
             )
             key, title = f"{probe}.{label}.{position}", f"{probe}: {label} represented{where}"
             section.findings.append(best_layer(key, title, hits, Null(null, SHUFFLED), spec))
-            section.arrays[f"{probe}__{label}__{position}"] = (("checkpoint", "layer"), hits.mean(-1))
+            section.arrays[key] = (("checkpoint", "layer"), hits.mean(-1))
     return section
 
 

@@ -23,7 +23,7 @@ from ..runs.config import Run
 from ..runs.lookup import requested
 from ..store.paths import trace_path
 from .preflight import contradiction_findings, listing_findings
-from .sketches import Known, compare, keep, kept_file, kept_sketches, load_kept, traced_sketches, values_of
+from .sketches import Known, SketchValues, compare, keep, kept_file, kept_sketches, load_kept, traced_sketches
 
 __all__ = ["Audit", "audit"]
 
@@ -117,7 +117,7 @@ def audit(
             "step": np.array(steps),
             "norm": np.array([s.norm for s in sketches]),
             "nonfinite": np.array([s.nonfinite for s in sketches]),
-            **neighbours(steps, values_of(sketches)),
+            **neighbours(steps, SketchValues(sketches)),
         }
     findings = sorted(findings, key=lambda f: (f.step, f.kind))
     return Audit(

@@ -30,6 +30,7 @@ from ..store.reader import WeightSketches
 __all__ = [
     "Kept",
     "Known",
+    "SketchValues",
     "compare",
     "keep",
     "kept_file",
@@ -37,7 +38,6 @@ __all__ = [
     "load_kept",
     "measured_sketches",
     "traced_sketches",
-    "values_of",
 ]
 
 
@@ -76,7 +76,7 @@ class Known(NamedTuple):
     digest: str
 
 
-class values_of:
+class SketchValues:
     """(sketch, sample) values of many sketches; NaN for None. Read when they are asked for, by an array of indices."""
 
     def __init__(self, sketches: Sequence[Sketch | Kept | None]) -> None:
@@ -117,7 +117,7 @@ def compare(known: Mapping[int, Known], absent: Collection[int] = ()) -> list[Au
     nonfinite = [0 if sketch is None else sketch.nonfinite for sketch in sketches]
     return audit_weights(
         np.array(steps),
-        values_of(sketches),
+        SketchValues(sketches),
         np.array([np.nan if sketch is None else sketch.norm for sketch in sketches]),
         np.array(nonfinite),
         # weights that are all NaN are the same bytes at every step, which says nothing about labels

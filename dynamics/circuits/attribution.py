@@ -147,6 +147,8 @@ def _lost_to_scale(norm: torch.nn.Module, stream: torch.Tensor, direction: torch
     form = norm_of(norm)
     if form is None:  # an identity, say: no scale
         return torch.zeros_like(stream)
+    if not form.computes(norm, stream):  # what its scale is cannot be known: not measurable
+        return torch.full_like(stream, torch.nan)
     unit, inverse = form.unit(stream)
     along = (form.folded(direction) * unit).mean(-1, keepdim=True)
     return (unit * along * inverse).to(stream.dtype)

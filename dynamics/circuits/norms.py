@@ -10,6 +10,7 @@ so that what all readers of one norm pull back through it differs in numbers per
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import cast
 
@@ -52,7 +53,9 @@ class Norm:
         return self.centre(matrix if self.gain is None else matrix * self.gain)
 
     def computes(self, module: torch.nn.Module, x: torch.Tensor) -> bool:
-        """Whether that is what a module makes of (..., d_model)."""
+        """Whether that is what a module makes of (..., d_model), in float32: half precision could not tell it from another."""
+        if x.dtype != torch.float32:
+            module, x = deepcopy(module).float(), x.float()
         made = self.unit(x)[0]
         made = made if self.gain is None else made * self.gain
         made = made if self.bias is None else made + self.bias

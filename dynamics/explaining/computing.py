@@ -145,7 +145,8 @@ def explain(
             expected=f"one of {', '.join(str(c.step) for c in chosen)}",
             remedy="name one of these as --figure-step",
         )
-    more = [setting for setting in (features, begun, chat and chat.digest) if setting is not None]
+    named = {"features": features, "begun": begun, "chat": chat and chat.digest}
+    more = [{what: setting} for what, setting in named.items() if setting is not None]
     question_of = [answer, foil, corrupted, random_tokens, share, seed, *more]
     folder = (folder or beside_traces(traces, "reports")) / name / f"explain-{_slug(prompt, *question_of)}"
     _require_writable(folder)

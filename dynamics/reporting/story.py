@@ -68,7 +68,8 @@ def _lead(found: Sequence[Finding], order: Mapping[str, Any]) -> list[str]:
         ("not measurable", "could not be measured"),
     )
     counted = [f"{count} {text}" for state, text in words if (count := states.count(state))]
-    sentences = [f"Of {len(found)} circuits, {listed(counted)}." if len(found) > 1 else f"One circuit: {counted[0]}."]
+    one = f"The circuit {counted[0].removeprefix('1 ')}."
+    sentences = [f"Of {len(found)} circuits, {listed(counted)}." if len(found) > 1 else one]
     if fragile := sum(map(_fragile, found)):
         sentences.append(
             f"{fragile} of the {len(found)} findings are marked fragile: with other prompts, other null draws or one checkpoint "

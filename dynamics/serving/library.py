@@ -289,13 +289,19 @@ class Library:
         if not path.exists():
             return ""
         try:
-            complete = int(Trace(path).complete.sum())
+            trace = Trace(path)
         except UserError as error:
             return f"The trace of this run cannot be read: {error.observed}"
-        reported = content["counts"].get("complete", 0)
-        if complete == reported:
+        then = (content["series"]["steps"], content["series"]["status"], content["provenance"].get("fingerprint"))
+        if then == ([int(s) for s in trace.steps], trace.status, trace.attributes.get("fingerprint")):
             return ""
-        return f"The trace holds {complete} checkpoints by now, this report {reported}: `dynamics report {run}` writes it anew."
+        now, before = int(trace.complete.sum()), content["counts"].get("complete", 0)
+        more = (
+            f"holds {now} checkpoints by now, this report {before}"
+            if now != before
+            else "has changed since this report"
+        )
+        return f"The trace {more}: `dynamics report {run}` writes it anew."
 
 
 def _explanation(file: Path) -> dict[str, Any]:

@@ -139,7 +139,7 @@ def test_a_report_is_made_again_from_stored_results_without_weights(english: tup
     names = {p.stem for p in (tmp_path / "a/english/figures").glob("*.svg")}
     assert names == {p.stem for p in (tmp_path / "a/english/figures").glob("*.png")}
     assert {"timeline", "definitions", "addition-behaviour", "induction-heads", "shared_concepts-sharing"} <= names
-    assert first.content["format"] == 3
+    assert first.content["format"] == 4
     assert set(first.content["order"]) == {"false_discovery_rate", "circuits", "pairs", "unresolved", "left_out"}
     assert first.content["definitions"]["found"] > 0
     page = pages[0].decode()

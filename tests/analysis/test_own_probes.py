@@ -100,7 +100,7 @@ def test_planted_answers_preference_and_label_are_dated_between_their_checkpoint
         "own.side.last",
     }
     assert summary.finding("own.accuracy").mirage is not None
-    layers = summary.data["own__side__last"].values
+    layers = summary.data["own.side.last"].values
     assert layers[-1, 1] > 0.95 and layers[-1, 0] < 0.75
     assert any("'each' is not decoded: it has 48 values" in note for note in summary.notes)
 

@@ -59,7 +59,10 @@ def test_what_computes_something_else_is_seen() -> None:
     weight = torch.randn(D)
     x, shifted = torch.randn(4, 5, D), ShiftedRMSNorm(weight)
     norm = norm_of(shifted)
-    assert norm is not None and not norm.computes(shifted, x)
+    assert norm is not None
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        half = ShiftedRMSNorm(weight).to(dtype)
+        assert not norm.computes(half, x.to(dtype)), dtype
     assert norm_of(torch.nn.Identity()) is None
 
 

@@ -123,8 +123,13 @@ def test_a_wrong_question_is_answered_with_what_was_expected(
 def test_a_report_that_is_damaged_or_older_than_its_trace_is_said_to_be_that(ask: Ask, folder: Path) -> None:
     file = folder / "reports/mine/report.json"
     content = json.loads(file.read_text())
-    file.write_text(json.dumps(content | {"counts": {"complete": 4}}))
+    assert "writes it anew" not in ask("read_report", run="mine")
+    fewer = {**content["series"], "status": ["pending", "pending", *content["series"]["status"][2:]]}
+    file.write_text(json.dumps(content | {"counts": {"complete": 4, "pending": 2}, "series": fewer}))
     assert "holds 6 checkpoints by now, this report 4" in ask("read_report", run="mine")
+    other = {**content["provenance"], "fingerprint": "another"}
+    file.write_text(json.dumps(content | {"provenance": other}))
+    assert "The trace has changed since this report" in ask("read_report", run="mine")
     file.write_text(json.dumps(content | {"format": 2}))
     assert "format 2" in next(run for run in ask("list_runs") if run["run"] == "mine")["problem"]
     file.write_text("{")
