@@ -81,7 +81,8 @@ def test_own_analysis_makes_a_report(beside: Callable[[str], Path], tiny_series:
     )
     dynamics.collect("mine", runs=runs, traces=tmp_path)
     written = dynamics.report("mine", runs=runs, traces=tmp_path, reports=tmp_path / "reports")
-    assert [row["key"] for row in written.content["emergence"]] == ["own_analysis.preference"]
+    keys = [row["key"] for row in written.content["emergence"]]
+    assert keys == ["own_analysis.preference", "own_probes.prompts.accuracy", "own_probes.prompts.foil"]
     page = (written.folder / "index.html").read_text(encoding="utf-8")
     assert "Answer against foil" in page
     assert "When does the model prefer the right answer to the foil" in page  # the docstring asks the question
