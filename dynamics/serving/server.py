@@ -67,7 +67,7 @@ def server(
     """The server of :func:`mcp`, not yet running.
 
     Raises:
-        UserError: when the extra ``mcp`` is not installed.
+        UserError: when the extra ``mcp`` is not installed, or the runs file is wrong.
     """
     try:
         from mcp.server.mcpserver import MCPServer
@@ -80,6 +80,7 @@ def server(
     traces, runs_file = as_path(traces, "traces"), None if runs is None else as_path(runs, "runs")
     folder = beside_traces(traces, "reports") if reports is None else as_path(reports, "reports")
     library = Library(folder, traces, runs_file)
+    library.runs()  # what is wrong with the runs file is said to who starts the server
     made = MCPServer("circuit-dynamics", instructions=INSTRUCTIONS, log_level="ERROR")
     _add_tools(made, library)
     _add_resources(made, library)

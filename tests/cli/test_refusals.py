@@ -141,10 +141,12 @@ def test_probes_that_do_not_fit_are_refused_with_every_mistake(dynamics: Dynamic
 def test_a_trace_of_a_newer_format_version_is_refused_by_every_verb(dynamics: Dynamics, collected: Path) -> None:
     trace = collected / "traces/mine.zarr"
     zarr.open_group(trace, mode="r+").attrs["format_version"] = 99
-    refused(dynamics("status", "mine"), "zarr.json", "is damaged", "another program")  # the copy says version 1
+    refused(
+        dynamics("status", "mine"), "zarr.json", "is damaged", "another program"
+    )  # the copy says the version that was
     shutil.copyfile(trace / "zarr.json", trace / ROOT_COPY)
     for verb in (*VERBS, "verify"):
-        refused(dynamics(verb, "mine"), "trace format version 99", "version 1 or older", "newer circuit-dynamics")
+        refused(dynamics(verb, "mine"), "trace format version 99", "version 2 or older", "newer circuit-dynamics")
 
 
 def test_what_is_no_trace_is_refused_by_every_verb(dynamics: Dynamics, collected: Path) -> None:
