@@ -7,7 +7,7 @@ with, and left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -109,18 +109,17 @@ class StagedSeries(Series):
             )
         self.step_counts = counted.pop()
         self._own: dict[int, tuple[Stage, Checkpoint]] = {}
-        left_out: dict[str, str] = {}
+        joints: dict[str, str] = {}
         found: list[Checkpoint] = []
         end: Checkpoint | None = None
         for part in parts:
-            left_out |= {f"{part.stage}: {name}": reason for name, reason in part.series.left_out.items()}
             seen = 0 if end is None and not part.starts else None if end is None else end.tokens
             if end is not None and part.starts != end.step:
                 seen = None
             for own in part.series.checkpoints:
                 whole = self._whole(part, own, seen)
                 if end is not None and whole.step == end.step and own.step == 0:
-                    left_out[f"{part.stage}: {own.label or own.revision}"] = f"it is where stage {end.stage} ends"
+                    joints[f"{part.stage}: {own.label or own.revision}"] = f"it is where stage {end.stage} ends"
                     continue
                 if end is not None and whole.step <= end.step:
                     raise UserError(
@@ -132,7 +131,7 @@ class StagedSeries(Series):
                 found.append(whole)
             end = found[-1] if found else None
         self.checkpoints = ordered(found, where=name)
-        self.left_out = left_out
+        self._joints, self.left_out = joints, joints | self._left_out()
         self.moved, self.vanished = self._all("moved"), self._all("vanished")
         self._fetched: dict[Path, Series] = {}
         if tokenizer is None:
@@ -172,14 +171,40 @@ class StagedSeries(Series):
     def contradictions(self) -> dict[Checkpoint, str]:
         """Those of the parts, and what the catalogue knows to be wrong with their checkpoints."""
         found: dict[Checkpoint, str] = {}
-        own = {id(o): c for c in self.checkpoints for o in [self._own[c.step][1]]}
+        unlisted: dict[Checkpoint, CheckpointError] = {}
         for part in self._parts:
+            whole = self._by_own(part, self.checkpoints)
             said = part.series.contradictions()
             for fault in part.series.entry.known_faults if part.series.entry is not None else ():
                 wrong = [c for c in part.series.checkpoints if c.step in fault.all_steps and c.stage == fault.stage]
                 said |= {c: fault.reason for c in wrong if fault.mask}
-            found |= {own[id(c)]: reason for c, reason in said.items() if id(c) in own}
+            found |= {whole[c]: reason for c, reason in said.items() if c in whole}
+            unlisted |= {whole[c]: error for c, error in part.series.unlisted.items() if c in whole}
+        self.unlisted = {**self.unlisted, **unlisted}
         return found
+
+    def all_files(
+        self, checkpoints: Iterable[Checkpoint] | None = None, progress: Callable[[int, int], None] | None = None
+    ) -> dict[Checkpoint, tuple[WeightFile, ...]]:
+        """See the base class; part by part, as what lies beside the weights of a hub's part is known only from then on."""
+        wanted = list(self.checkpoints if checkpoints is None else checkpoints)
+        found: dict[Checkpoint, tuple[WeightFile, ...]] = {}
+        unlisted: dict[Checkpoint, CheckpointError] = {}
+        done = 0
+        for part in self._parts:
+            if not (mine := self._by_own(part, wanted)):
+                continue
+
+            def count(now: int, _all: int, before: int = done) -> None:
+                if progress is not None:
+                    progress(before + now, len(wanted))
+
+            listed = part.series.all_files(list(mine), count)
+            found |= {mine[own]: files for own, files in listed.items()}
+            unlisted |= {mine[own]: error for own, error in part.series.unlisted.items() if own in mine}
+            done += len(mine)
+        self.unlisted, self.left_out = unlisted, self._joints | self._left_out()
+        return {checkpoint: found[checkpoint] for checkpoint in wanted if checkpoint in found}
 
     def release(self, checkpoint: Checkpoint) -> None:
         """See the base class."""
@@ -205,7 +230,7 @@ class StagedSeries(Series):
         """Part by part, as fast as each can."""
         done = 0
         for part in self._parts:
-            mine = {self._own[c.step][1]: c for c in wanted if self._own[c.step][0] is part}
+            mine = self._by_own(part, wanted)
 
             def call_own(own: Checkpoint, mine: Mapping[Checkpoint, Checkpoint] = mine) -> None:
                 call(mine[own])
@@ -227,6 +252,14 @@ class StagedSeries(Series):
         tokens = None if own.tokens is None or seen is None else seen + own.tokens
         label = own.label or f"{part.stage} {own.step}"
         return replace(own, step=part.starts + own.step, tokens=tokens, stage=part.stage, label=label)
+
+    def _by_own(self, part: Stage, wanted: Iterable[Checkpoint]) -> dict[Checkpoint, Checkpoint]:
+        """A part's own checkpoints to these of the whole training, in order."""
+        return {self._own[c.step][1]: c for c in wanted if self._own[c.step][0] is part}
+
+    def _left_out(self) -> dict[str, str]:
+        """What lies beside the checkpoints of the parts."""
+        return {f"{p.stage}: {name}": reason for p in self._parts for name, reason in p.series.left_out.items()}
 
     def _all(self, which: str) -> tuple[Checkpoint, ...]:
         return tuple(

@@ -139,19 +139,21 @@ class Taken:
         values: variable to its values; what was not taken is missing.
         covered: variable to which of them were taken.
         left: what is still to be measured: measurements, and the places of the prompts.
+        prompts: how many the probe has.
         traces: names of the traces from which something was taken; "" for the trace itself.
     """
 
     values: dict[str, np.ndarray]
     covered: Mapping[str, np.ndarray]
     left: list[tuple[tuple[Measurement, ...], np.ndarray]]
+    prompts: int
     traces: tuple[str, ...] = ()
 
     def put(self, rows: np.ndarray, measured: Mapping[str, np.ndarray]) -> None:
         """Add what was measured on some prompts; what was taken stays as it is."""
         for name, block in measured.items():
             target, taken = self.values[name], self.covered[name]
-            if len(rows) == len(target) or not np.ndim(block):
+            if len(rows) == self.prompts:  # also of what has no prompts, or has them behind other dimensions
                 at: tuple[Any, ...] = tuple(slice(n) for n in block.shape)
             else:
                 at = np.ix_(rows, *(np.arange(n) for n in block.shape[1:]))
@@ -195,7 +197,7 @@ class Takeover:
                 filled[np.ix_(*piece.to)] = block[np.ix_(*piece.of)]
             values[variable.name] = filled
         used = {"" if p.other.mine else p.other.trace for pieces in plan.pieces.values() for p in pieces}
-        return Taken(values, plan.covered, plan.left, tuple(sorted(used)))
+        return Taken(values, plan.covered, plan.left, len(self._probe.ids), tuple(sorted(used)))
 
     def some(self, digest: str) -> bool:
         """Whether another group has a checkpoint with these weights at all."""

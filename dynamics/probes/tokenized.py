@@ -57,7 +57,7 @@ class TokenizedProbe:
         said = self.probe
         part = replace(
             said,
-            **{name: of(getattr(said, name)) for name in ("text", "answer", "foil", "corrupted")},
+            **{name: of(getattr(said, name)) for name in ("text", "answer", "foil", "corrupted", "begun")},
             labels={name: of(values) for name, values in said.labels.items()},
             positions={name: of(values) for name, values in said.positions.items()},
         )

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from checkpoints.errors import first_line
+from checkpoints.errors import UserError, first_line
 
 from ..names import CHECKPOINT
 from .declaration import FORMAT
@@ -211,7 +211,12 @@ def _checkpoint_damage(
 
 def _shelf_damage(folder: Path, name: str, steps: list[int]) -> Iterator[Damage]:
     """What is not as it was written, of a group that the trace does not list."""
-    for index, record in records_of(folder).items():
+    try:
+        records = records_of(folder)
+    except UserError:
+        yield Damage(None, f"{name}/{MANIFEST}", "its metadata are missing, or cannot be read")
+        return
+    for index, record in records.items():
         for variable, entry in record["slabs"].items():
             if index < len(steps) and (problem := _slab_problem(folder / variable, index, entry)):
                 yield Damage(steps[index], f"{name}/{variable}", problem)

@@ -19,13 +19,15 @@ from typing import Any, cast
 import numpy as np
 import zarr
 
+from checkpoints.errors import first_line
 from checkpoints.foreign import parse_json
 from checkpoints.paths import replace_bytes
 
 from ..names import CHECKPOINT
 from .create import GROUP_RECORD, ROOT_RECORD, add_flag, create_group
 from .declaration import Group, TraceDeclaration, fingerprint_of
-from .derived import DERIVED, aside
+from .derived import DERIVED, aside, clear_aside
+from .format import damaged
 from .manifest import MANIFEST, collected_metadata, consolidated, files_in, parsed, record_of, rewrite
 
 __all__ = [
@@ -92,12 +94,17 @@ def slabs_in(folder: Path) -> list[str]:
 
 
 def records_of(folder: Path) -> dict[int, dict[str, Any]]:
-    """Checkpoint index to what was noted of a group there; a checkpoint where it is not whole is left out."""
+    """Checkpoint index to what was noted of a group there; a checkpoint where it is not whole is left out.
+
+    Raises:
+        UserError: when the metadata of the notes are damaged.
+    """
     found: dict[int, dict[str, Any]] = {}
     there = [int(p.name) for p in (folder / MANIFEST / "c").glob("*") if p.name.isdecimal()]
     if not there:
         return found
-    array = zarr.open_array(folder / MANIFEST, mode="r")
+    path = folder.parents[2] if folder.parent.match(SHELF) else folder.parent
+    array = _notes(path, (folder / MANIFEST).relative_to(path).as_posix())
     for index in sorted(there):
         try:
             record = record_of(str(array[index]))
@@ -106,6 +113,14 @@ def records_of(folder: Path) -> dict[int, dict[str, Any]]:
         if record.get("slabs"):
             found[index] = record
     return found
+
+
+def _notes(path: Path, name: str) -> zarr.Array[Any]:
+    """The array of what was noted, of a trace or of one of its groups."""
+    try:
+        return zarr.open_array(path / name, mode="r")
+    except Exception as error:  # its metadata may be missing, or hold any JSON
+        raise damaged(path, f"the array {name}", first_line(error)) from error
 
 
 def prepare_group(path: Path, group: Group, declaration: TraceDeclaration) -> str:
@@ -122,6 +137,8 @@ def prepare_group(path: Path, group: Group, declaration: TraceDeclaration) -> st
             else {}
         )
         about = {"made_by": before["made_by"]} if "made_by" in before else {}
+    if made.parent.is_symlink() or not made.parent.is_dir():  # in a folder there may be what a killed writer took out
+        clear_aside(path)
     shutil.rmtree(made, ignore_errors=True)
     made.parent.mkdir(exist_ok=True)
     create_group(made, group, declaration, **about)
@@ -185,7 +202,7 @@ def finish_exchange(path: Path) -> None:
             shutil.rmtree(target, ignore_errors=True)
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(folder, target)
-            if not records_of(target):
+            if not _has_slabs(target):
                 shutil.rmtree(target)
     for name, asked in entering.items():
         if not (path / name).is_dir():
@@ -203,6 +220,13 @@ def finish_exchange(path: Path) -> None:
         written=written,
         without=(_EXCHANGE, "growing", *begun["without"]),
     )
+
+
+def _has_slabs(folder: Path) -> bool:
+    """Whether a group has a file of a slab, also where what was noted of it, or an array's metadata, is damaged."""
+    arrays = (c.parent for c in folder.glob("*/c") if c.parent.name not in ("step", MANIFEST))
+    slabs = (a for a in arrays if _first_dimension(a / "zarr.json") in (CHECKPOINT, None))
+    return any(p.is_file() and p.suffix != ".partial" for a in slabs for p in (a / "c").rglob("*"))
 
 
 def _sealed_in(folder: Path) -> list[str]:
@@ -223,6 +247,14 @@ def _along(file: Path) -> int | None:
     except (OSError, ValueError, LookupError, TypeError):
         pass
     return None
+
+
+def _first_dimension(file: Path) -> str | None:
+    """An array's first dimension, by its metadata; None where they do not say one."""
+    try:
+        return str(parse_json(file.read_bytes())["dimension_names"][0])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def prune_shelf(path: Path) -> list[tuple[str, int]]:
@@ -330,8 +362,12 @@ def sums_of(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def root_records(path: Path) -> list[dict[str, Any]]:
-    """What the root notes of each checkpoint; nothing where that cannot be read."""
-    array = zarr.open_array(path / MANIFEST, mode="r")
+    """What the root notes of each checkpoint; nothing where that cannot be read.
+
+    Raises:
+        UserError: when the metadata of the notes are damaged.
+    """
+    array = _notes(path, MANIFEST)
     found = []
     for index in range(array.shape[0]):
         try:

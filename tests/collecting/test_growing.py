@@ -6,7 +6,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,10 @@ import dynamics
 from benchmarks.fault_writes import Died, dying, watched
 from checkpoints.errors import UserError
 from dynamics.collecting.collector import Collected
+from dynamics.measurements import Answers, Circuit, Direction, HeadWeights, Selectivity, SourceEffects
 from dynamics.progress import Reporter
 from dynamics.runs.config import Run
+from dynamics.runs.plan import ProbePlan, Request, merge
 from dynamics.store import Trace
 from dynamics.store.damage import trace_damage
 from dynamics.store.groups import SHELF, shelved
@@ -294,6 +296,51 @@ def test_measurements_of_another_trace_of_the_same_weights_are_taken_over_if_the
     np.testing.assert_array_equal(
         Trace(tmp_path / "traces/third.zarr").values("a", "resid_post")[1], one.values("a", "resid_post")[0]
     )
+
+
+@pytest.mark.slow
+def test_prompts_are_added_to_measurements_of_all_prompts_together(
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their variables have prompts behind other dimensions, or none at all."""
+    together = {
+        "a": (
+            Answers(),
+            Circuit(steps=1, points=2),
+            Selectivity("parity", by="side", permutations=2),
+            SourceEffects(steps=1),
+        ),
+        "b": (
+            Answers(),
+            HeadWeights(),
+            Direction("even", held_out="asked", shuffled=1, random=1, steered_shuffled=1, steered_random=1),
+        ),
+    }
+
+    def merged(requests: Sequence[Request]) -> list[ProbePlan]:
+        return [ProbePlan(plan.probe, together[plan.probe.name]) for plan in merge(requests)]
+
+    monkeypatch.setattr("dynamics.runs.resolve.merge", merged)
+
+    def asked(prompts: int) -> Run:
+        file = tmp_path / f"pairs-{prompts}.jsonl"
+        rows = []
+        for i, (text, answer, parity) in enumerate((*SUMS, *SUMS)[:prompts]):
+            labels = {"parity": parity, "side": ("left", "right")[i // 2 % 2], "even": i % 2, "asked": i // 2 % 2}
+            foil = next(other for _, other, _ in SUMS if other != answer)
+            twin = f"{(int(text[0]) + 3) % 10}{text[1:]}"
+            rows.append({"text": text, "answer": answer, "foil": foil, "corrupted": twin, "labels": labels})
+        file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+        series = {"kind": "folder", "path": str(few)}
+        return Run.model_validate(
+            {"series": series, "probes": {name: {"file": str(file)} for name in "ab"}, "device": "cpu"}
+        )
+
+    collect(tmp_path, asked(8))
+    done = collect(tmp_path, asked(10))
+    assert (done.gained, done.waiting, done.failed) == (STEPS, [], {})
+    collect(tmp_path / "other", asked(10))
+    same(tmp_path / "traces/t.zarr", tmp_path / "other/traces/t.zarr")
 
 
 SEQUENCES = int(os.environ.get("DYNAMICS_SEQUENCES", "4"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,20 @@ def probe(**given: Any) -> Probe:
         "positions": {"country": ("France", (15, 20))},
     }
     return Probe(**(usual | given))
+
+
+def test_some_prompts_of_a_probe_have_all_that_they_had() -> None:
+    whole = probe(begun=("It is", ""))
+    ids = (np.array([1, 2]), np.array([3]))
+    last = {LAST: np.array([1, 0])}
+    part = TokenizedProbe(whole, ids, np.array([1, 2]), np.array([2, 1]), ids, last, {}).take(np.array([1]))
+    columns = {field.name for field in fields(Probe)} - {"name", "description", "template"}
+    for name in columns:
+        before, after = getattr(whole, name), getattr(part.probe, name)
+        if isinstance(before, dict):
+            assert after == {key: values[1:] for key, values in before.items()}, name
+        else:
+            assert after == before[1:], name
 
 
 def test_lists_and_arrays_are_taken_as_tuples_of_plain_values() -> None:

@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 from checkpoints.errors import UserError
-from dynamics.store import Trace, read_result, write_result, writer_lock
+from dynamics.store import Group, Trace, TraceWriter, Variable, read_result, write_result, writer_lock
 from dynamics.store.damage import trace_damage
 from dynamics.store.derived import aside
 from dynamics.store.journal import journal_file, read_journal, write_journal
@@ -117,6 +117,24 @@ def test_what_has_the_name_of_what_is_written_aside_gives_way(trace: Path, kind:
     write(trace)
     assert read_result(trace, "a") is not None and not os.path.lexists(aside(trace))
     untouched(trace)
+
+
+@each
+def test_a_trace_that_gains_a_group_makes_way_for_itself(trace: Path, kind: str) -> None:
+    KINDS[kind](aside(trace))
+    variable = Variable("entropy", ("prompt",), (1,), "float", "entropy")
+    more = declare(groups=(*declare().groups, Group("third", "", {"text": ("y",)}, (variable,))))
+    assert TraceWriter(trace, more).growing == ["third"] and not os.path.lexists(aside(trace))
+    untouched(trace)
+
+
+def test_what_a_killed_writer_took_out_is_put_back_also_where_a_group_is_gained(trace: Path) -> None:
+    write(trace)
+    (aside(trace) / "old/results").mkdir(parents=True)
+    os.replace(trace / "results/a", aside(trace) / "old/results/a")
+    variable = Variable("entropy", ("prompt",), (1,), "float", "entropy")
+    TraceWriter(trace, declare(groups=(*declare().groups, Group("third", "", {"text": ("y",)}, (variable,)))))
+    assert read_result(trace, "a") is not None and not os.path.lexists(aside(trace))
 
 
 @each

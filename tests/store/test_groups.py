@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from benchmarks.fault_writes import Died, dying, watched
 from checkpoints.errors import UserError
 from dynamics.store import FORMAT_VERSION, Group, Trace, TraceDeclaration, TraceWriter, Variable, open_trace
 from dynamics.store.damage import trace_damage
-from dynamics.store.groups import SHELF, records_of, shelved
+from dynamics.store.groups import SHELF, records_of, root_records, shelved
 from tests.store.declared import declare, fill, snapshot, values
 
 ARCHIVE = Path(__file__).parent / "archives/version-1.zip"
@@ -146,6 +147,46 @@ def test_a_group_that_was_never_measured_leaves_nothing_and_one_that_was_is_foun
     TraceWriter(path, declare())
     assert Trace(path).probes == ["mine", "other"] and [p.name.split(".")[0] for p in shelved(path)] == ["third"]
     assert TraceWriter(path, more()).growing == [] and Trace(path).probes == ["mine", "other", "third"]
+
+
+@pytest.mark.parametrize("what", ["a record", "all records", "the metadata", "a variable's metadata", "nothing"])
+def test_a_group_that_leaves_with_its_notes_damaged_keeps_its_slabs(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "t.zarr"
+    fill(path, more(), (0,))
+    notes, entropy = path / "third/manifest", path / "third/entropy"
+    if what == "a record":
+        (notes / "c/0").write_bytes(b"x")
+    elif what == "all records":
+        shutil.rmtree(notes / "c")
+    elif what == "the metadata":
+        (notes / "zarr.json").unlink()
+    elif what == "a variable's metadata":
+        shutil.rmtree(notes / "c")
+        (entropy / "zarr.json").write_text("x")
+    before = snapshot(entropy / "c")
+    TraceWriter(path, declare())
+    assert Trace(path).probes == ["mine", "other"]
+    (left,) = shelved(path)
+    assert before and snapshot(left / "entropy/c") == before
+    TraceWriter(path, declare())
+    assert snapshot(left / "entropy/c") == before
+
+
+def test_notes_without_metadata_are_damage_and_no_traceback(tmp_path: Path) -> None:
+    path = tmp_path / "t.zarr"
+    fill(path, more(), (0, 2))
+    (path / "third/manifest/zarr.json").unlink()
+    with pytest.raises(UserError, match=r"the array third/manifest of .* is damaged") as refused:
+        records_of(path / "third")
+    assert "dynamics verify t --repair" in refused.value.remedy
+    TraceWriter(path, declare())
+    (left,) = shelved(path)
+    with pytest.raises(UserError, match=f"the array {SHELF}/{left.name}/manifest of .*t.zarr is damaged"):
+        records_of(left)
+    assert [(d.step, d.variable) for d in trace_damage(path)] == [(None, f"{SHELF}/{left.name}/manifest")]
+    (path / "manifest/zarr.json").unlink()
+    with pytest.raises(UserError, match=r"the array manifest of .* is damaged"):
+        root_records(path)
 
 
 def test_damage_on_the_shelf_is_seen_and_a_damaged_group_is_measured_again(tmp_path: Path) -> None:
