@@ -98,7 +98,9 @@ def analyse(
             error.add_note(f"in analysis {entry!r} of run {name!r}")
             raise
         with stopped_by_disk(f"results of {trace.path}"), _unless_collecting(trace.path, reporter) as free:
-            if free:
+            if free and trace.changed:
+                reporter.say(f"results are not stored: {trace.path} changed while it was analysed; analyse it again")
+            elif free:
                 write_result(trace.path, entry, summary.data, {"inputs": inputs, "summary": summary.to_json()})
         results.append(Result(analysis, summary))
     return results

@@ -134,10 +134,11 @@ def print_audit(audit: Audit, *, table: bool = False) -> None:
 
 def print_collected(done: Collected) -> None:
     """What a collection did, and what of the series it left out."""
-    total = len(done.collected) + len(done.gained) + len(done.already)
+    now = {*done.collected} - {*done.pending}
+    total = len(now) + len(done.gained) + len(done.already)
     gained = f", {len(done.gained)} of them with more than before" if done.gained else ""
     click.echo(
-        f"{done.trace}: {total} checkpoints complete ({len(done.collected)} now, {duration(done.seconds)}){gained}, "
+        f"{done.trace}: {total} checkpoints complete ({len(now)} now, {duration(done.seconds)}){gained}, "
         f"{len(done.failed)} failed, {len(done.masked)} masked"
     )
     for trace, taken in done.taken.items():
@@ -148,6 +149,8 @@ def print_collected(done: Collected) -> None:
             f"  not in the trace yet: {', '.join(done.waiting)}; what was there before is, until they are at each of its "
             "checkpoints (steps that cannot be measured any more can be left out with `exclude`)"
         )
+    if done.pending:
+        click.echo(f"  {steps_text(sorted(done.pending))}: measured, and pending until then")
     for what, reasons in (("failed", done.failed), ("not collected", done.missing), ("masked", done.masked)):
         for steps, reason in grouped(reasons):
             click.echo(f"  {steps} {what}: {reason}")

@@ -22,7 +22,7 @@ from ..store import TraceWriter, writer_lock
 from ..store.journal import write_journal
 from ..store.lock import say_doing
 from ..store.paths import trace_path
-from ..store.writer import discard_unused
+from ..store.unused import discard_unused
 from ..wording import left_out_lines
 from .gains import gains_of, require_reused, takeovers_of
 from .measuring import take_checkpoint, write_checkpoint
@@ -54,11 +54,12 @@ class Collected:
 
     Attributes:
         trace: the trace.
-        collected: steps collected by this call.
+        collected: steps collected by this call, or measured before and complete from this call on.
         already: steps that were complete before, and lacked nothing.
         gained: steps that were complete before, at which this call measured what the run asks for besides.
         taken: name of a trace to the steps at which something was taken from it; without a name: from the trace itself.
         waiting: probes that the trace is to gain, and does not list before they are at all its complete checkpoints.
+        pending: steps that were measured, by this call or before, and stay pending until the trace lists those probes.
         failed: step to reason.
         masked: step to reason.
         missing: step to why it was not tried at all, of a job that was followed.
@@ -72,6 +73,7 @@ class Collected:
     gained: list[int] = field(default_factory=list)
     taken: dict[str, list[int]] = field(default_factory=dict)
     waiting: list[str] = field(default_factory=list)
+    pending: list[int] = field(default_factory=list)
     failed: dict[int, str] = field(default_factory=dict)
     masked: dict[int, str] = field(default_factory=dict)
     missing: dict[int, str] = field(default_factory=dict)
@@ -158,10 +160,12 @@ def _visit(
     owed = [i for i in owed if checkpoints[i].step not in before.reasons and (only is None or i in indices)]
     done.already = [checkpoints[i].step for i in indices if status[i] == "complete" and i not in owed]
     takeovers = takeovers_of(resolved, writer.path, writer.places)
+    waited = [i for i in range(len(status)) if writer.waits(i)]
     owed = _taken(resolved, writer, owed, takeovers, done)
     if entered := writer.exchange():  # nothing was lacking, or what lacked it is masked by now
         reporter.say(f"{writer.path} has {_named(entered)} now, at every checkpoint that is complete")
         takeovers = takeovers_of(resolved, writer.path, writer.places)
+        status = writer.status()  # what waited for it is complete
     if owed:
         bad |= unusable(resolved, [i for i in owed if i not in indices], keep_going=True)
     for checkpoint, reason in bad.items():
@@ -173,7 +177,11 @@ def _visit(
             done.failed[checkpoint.step] = f"{reason}; what was measured there stays"
     complete = [i for i in indices if status[i] == "complete" and checkpoints[i] not in bad]
     todo = [i for i in owed if checkpoints[i] not in bad]
-    todo += [i for i in indices if status[i] not in ("complete", "masked") and checkpoints[i] not in bad]
+    todo += [
+        i
+        for i in indices
+        if status[i] not in ("complete", "masked") and checkpoints[i] not in bad and not writer.waits(i)
+    ]
     if todo or writer.attributes.get("origin") != series.origin:
         for index in {*complete[:1], *complete[-1:]} - {*owed}:
             require_same_weights(writer.path, writer.digest(index), series, checkpoints[index], digests)
@@ -183,7 +191,10 @@ def _visit(
         _collect(resolved, writer, todo, done, digests, takeovers, reporter)
         done.seconds = time.perf_counter() - started
         done.masked = apply_masks(resolved, writer, before)  # by now their neighbours are there to compare with
-    done.waiting = writer.growing
+    done.waiting, status = writer.growing, writer.status()
+    done.pending = [c.step for i, c in enumerate(checkpoints) if writer.waits(i)]
+    now = {checkpoints[i].step for i in waited if status[i] == "complete"}
+    done.collected = sorted({*done.collected, *now})
     done.collected = [step for step in done.collected if step not in done.masked]
     done.already = [step for step in done.already if step not in done.masked]
     done.gained = [step for step in done.gained if step not in done.masked]

@@ -41,7 +41,7 @@ from ..store import Trace, TraceWriter, writer_lock
 from ..store.journal import write_journal
 from ..store.lock import say_doing
 from ..store.paths import trace_path
-from ..store.writer import discard_unused
+from ..store.unused import discard_unused
 from .gains import require_same_groups
 from .measuring import shortest, try_out, write_checkpoint
 

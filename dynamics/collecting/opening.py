@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,8 @@ from ..runs.config import Run
 from ..runs.resolve import Model, Resolved, resolve
 from ..runs.schedule import scheduled
 from ..store import Trace
+from ..store.groups import listed_groups, records_of, shelf
+from ..store.manifest import MANIFEST
 from ..wording import left_out_lines
 
 if TYPE_CHECKING:
@@ -59,11 +61,28 @@ def require_aim(name: str, run: Run) -> None:
 
 
 def collected_pins(run: Run, trace: Path) -> dict[int, Checkpoint]:
-    """Step to checkpoint as it was collected, where the trace is there and the series has commits to go back to."""
+    """Step to checkpoint as it was collected, where the trace is there and the series has commits to go back to.
+
+    Also of pending checkpoints, at which groups are whole already.
+    """
     if not run.series.pinned or not trace.exists():
         return {}
     found = Trace(trace)
-    return {c.step: c for c, digest in zip(found.checkpoints(), found.digests, strict=True) if digest}
+    listed = found.checkpoints()
+    pins = {c.step: c for c, digest in zip(listed, found.digests, strict=True) if digest}
+    pending = [i for i, state in enumerate(found.status) if state == "pending" and not found.digests[i]]
+    growing: Mapping[str, str] = found.attributes.get("growing") or {}
+    for folder in [
+        *(trace / shelf(*group) for group in growing.items()),
+        *(trace / name for name in listed_groups(trace)),
+    ]:
+        if not any((folder / MANIFEST / "c" / str(index)).is_file() for index in pending):
+            continue
+        records = records_of(folder)
+        for index in pending:
+            if revision := records.get(index, {}).get("revision"):
+                pins.setdefault(listed[index].step, replace(listed[index], revision=str(revision)))
+    return pins
 
 
 @contextmanager

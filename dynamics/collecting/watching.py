@@ -170,7 +170,7 @@ def watch(
         over = patience is not None and quiet >= patience
         new = _look(name, run, run.series, traces, job, total, reporter, over=over)
         quiet = 0.0 if new else quiet + poll
-        done = {*total.collected, *total.already, *total.failed, *total.masked}
+        done = {*total.collected, *total.already, *total.pending, *total.failed, *total.masked}
         if over or (until is not None and any(step >= until for step in done) and not job.settling):
             return _ended(run.series, job, total, until, reporter)
         sleep(poll)
@@ -236,6 +236,7 @@ def _look(
     )
     total.collected += [step for step in done.collected if step not in total.collected]
     total.already = [s for s in done.already if s not in total.collected]
+    total.waiting, total.pending = done.waiting, done.pending
     total.failed |= done.failed
     total.masked = done.masked
     total.nonfinite |= done.nonfinite
@@ -254,7 +255,7 @@ def _ended(config: FolderConfig, job: _Job, total: Collected, until: int | None,
         reasons = dict(zip(trace.steps.tolist(), trace.reasons, strict=True))
         total.failed, total.masked = ({s: reasons[s] for s in trace.steps_of(state)} for state in ("failed", "masked"))
         total.already = sorted(trace.steps_of("complete") - {*total.collected})
-        done = {*total.collected, *total.already, *total.failed, *total.masked}
+        done = {*total.collected, *total.already, *total.pending, *total.failed, *total.masked}
     if not done and job.problem is not None:
         raise job.problem
     if not done and not job.waiting:

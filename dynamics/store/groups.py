@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -309,7 +310,9 @@ def raise_version(path: Path, declaration: TraceDeclaration, version: int) -> No
     declared: dict[str, Any] = dict(attributes["declared"])
     groups = {g.name: g for g in declaration.groups if declaration.same_group(g, attributes)}
     same = {name: declaration.asked(group) for name, group in groups.items()}
-    records = root_records(path)
+    records, revisions = root_records(path), [""] * len(declaration.checkpoints)
+    with suppress(Exception):  # whatever reading a damaged array raises: it shows as damage
+        revisions = [str(value) for value in np.asarray(root["revision"])]
     zarr.open_array(path / MANIFEST, mode="r+").attrs["long_name"] = ROOT_RECORD
     written = [f"{MANIFEST}/zarr.json"]
     for name in listed_groups(path):
@@ -327,7 +330,7 @@ def raise_version(path: Path, declaration: TraceDeclaration, version: int) -> No
             if slabs:
                 counts = {key: record.get(key) or None for key in ("nonfinite", "overflowed")}  # of all groups together
                 counts = {key: 0 if record.get(key) == 0 else value for key, value in counts.items()} | {"slabs": slabs}
-                array[index] = note_text(record, counts)
+                array[index] = note_text(record, counts | {"revision": revisions[index]})
         before: dict[str, Any] = dict(node.attrs)
         if name in groups:  # of which the first version did not note whether it changed
             before["description"] = groups[name].description

@@ -23,7 +23,8 @@ from ..names import CHECKPOINT, POSITION, PROMPT
 from .declaration import FEATURES, WEIGHTS
 from .derived import DERIVED
 from .format import check_format, damaged, open_group
-from .manifest import MANIFEST, sealed_files, unlike
+from .groups import asked_of, listed_groups
+from .manifest import MANIFEST, parsed, sealed_files, unlike
 
 __all__ = ["Trace", "WeightSketches", "open_trace"]
 
@@ -55,6 +56,8 @@ def open_trace(path: StrPath, *, chunks: Any = None) -> xr.DataTree:
 
 def _opened(path: Path, chunks: Any) -> xr.DataTree:
     whole = _WholeStore(path)
+    # first: of an exchange meanwhile, what is read next says so; version 1 listed groups without it
+    whole.asked = {name: asked or asked_of(path / name) for name, asked in listed_groups(path).items()}
     whole.files = sealed_files(path)
     measured: dict[str, xr.Dataset] = {}
     derived: dict[str, dict[str, Any]] = {}
@@ -80,14 +83,19 @@ _CHUNK = re.compile(r"(.+)/c/(\d+)(?:/\d+)*")
 
 
 class _WholeStore(LocalStore):
-    """The files of a trace, of which none that has to be there is taken for values that were not measured."""
+    """The files of a trace, of which none that has to be there is taken for values that were not measured.
 
+    Nor are values of a group for those of another, which took its place after the trace was opened.
+    """
+
+    asked: dict[str, str] = {}
     files: dict[str, str] = {}
     steps: np.ndarray | None = None
 
     def __init__(self, root: Path | str, *, read_only: bool = True) -> None:
         super().__init__(root, read_only=True)
         self._complete: dict[int, bool] = {}
+        self._seen: dict[str, tuple[int, int, int]] = {}
 
     async def get(
         self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
@@ -100,6 +108,8 @@ class _WholeStore(LocalStore):
         return self._checked(key, super().get_sync(key, prototype=prototype, byte_range=byte_range))
 
     def _checked(self, key: str, found: Buffer | None) -> Buffer | None:
+        if (group := key.partition("/")[0]) in self.asked:
+            self._require_same(group)  # after it was read, so that nothing comes between
         if key in self.files:
             growing = key.count("/") == 2 or "/step/c/" in key  # written before the seal: it is there, no more
             if (problem := unlike(self.root / key, self.files[key])) and not (growing and found):
@@ -114,6 +124,23 @@ class _WholeStore(LocalStore):
                 step = index if self.steps is None else self.steps[index]
                 raise damaged(self.root, f"step {step} of {variable}", missing)
         return found
+
+    def _require_same(self, group: str) -> None:
+        """Refuse a group that is another than the one that was opened, or is listed no more."""
+        folder, state = self.root / group, (0, 0, 0)
+        with suppress(OSError):
+            about = (folder / "zarr.json").stat()
+            state = (about.st_ino, about.st_mtime_ns, about.st_size)
+        if state == self._seen.get(group):
+            return
+        said = asked_of(folder) or listed_groups(self.root).get(group, "")  # what lacks its metadata is damaged
+        if said != self.asked[group]:
+            raise UserError(
+                f"probe {group!r} of {self.root} changed while it was read: it is another by now, or not listed any more",
+                expected="the probe that was there when the trace was opened",
+                remedy="open the trace again",
+            )
+        self._seen[group] = state
 
     def _is_complete(self, index: int) -> bool:
         if index not in self._complete:
@@ -219,6 +246,12 @@ class Trace:
         return {int(step) for step, state in zip(self.steps, self.status, strict=True) if state == status}
 
     @property
+    def changed(self) -> bool:
+        """Whether the trace lists other probes by now than when it was opened."""
+        about = parsed((self.path / "zarr.json").read_bytes()).get("attributes", {})
+        return bool(about.get("fingerprint") != self.attributes.get("fingerprint"))
+
+    @property
     def probes(self) -> list[str]:
         """The probes that were collected."""
         return [name for name in self.tree.children if name not in (*DERIVED, WEIGHTS)]
@@ -230,6 +263,12 @@ class Trace:
             UserError: when the trace has no such probe.
         """
         if as_text(name, "probe") not in self.probes:
+            if "exchange" in self.attributes:
+                raise UserError(
+                    f"{self.path} has no probe {name!r}: an exchange of its probes was interrupted",
+                    expected="a trace that a collection has ended",
+                    remedy=f"dynamics collect {self.path.name.removesuffix('.zarr')} (it ends the exchange first)",
+                )
             raise UserError(
                 f"{self.path} has no probe {name!r}",
                 expected=f"one of {', '.join(self.probes)}" if self.probes else "a run with analyses or `probes`",

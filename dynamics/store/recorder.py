@@ -106,9 +106,8 @@ class Recorder:
         if self._keeps_records and (record := _noted(before, **changes)) != before:
             self._put(MANIFEST, index, record)
 
-    def _pin(self, index: int) -> None:
-        """Write what a checkpoint is pinned to, where the source has another commit for it than when it was listed."""
-        revision = self._declaration.checkpoints[index].revision
+    def _pin(self, index: int, revision: str) -> None:
+        """Write what a checkpoint is pinned to, where it was measured on another commit than it was listed with."""
         file = f"revision/c/{index // self._array('revision').chunks[0]}"
         if self._entry("revision", index) == revision:
             return

@@ -17,8 +17,8 @@ from checkpoints.paths import replace_bytes
 from ..names import CHECKPOINT
 from .create import create_trace, grow_trace, put_attributes
 from .declaration import FORMAT_VERSION, TraceDeclaration, require_declared
-from .derived import aside, clear_aside, sweep_derived
-from .format import array_of, check_format, open_group
+from .derived import sweep_derived
+from .format import check_format, open_group
 from .groups import (
     delete,
     exchange,
@@ -28,7 +28,6 @@ from .groups import (
     prepare_group,
     raise_version,
     records_of,
-    shelved,
     sums_of,
 )
 from .manifest import (
@@ -42,7 +41,7 @@ from .manifest import (
 )
 from .recorder import Recorder
 
-__all__ = ["TraceWriter", "discard_unused"]
+__all__ = ["TraceWriter"]
 
 _VISITS = ("schedule", "checkpoints", "budget", "exclude", "include_masked")
 """What a run may change from one collection to the next: which checkpoints are visited, not what is measured on them."""
@@ -51,33 +50,6 @@ _OF_GROUPS = ("run_config", "dtype", "chat_templates")
 """Attributes of the root that are those of the declaration whose groups are listed."""
 
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
-
-
-def discard_unused(path: Path, declaration: TraceDeclaration) -> None:
-    """Delete a trace that was declared otherwise before anything was measured; the caller holds its lock.
-
-    A first collection that is refused in its middle must not stand in the way of the corrected run.
-    """
-    if not path.exists():
-        return
-    root = open_group(path, mode="r")
-    check_format(dict(root.attrs), path)
-    if root.attrs.get("fingerprint") == declaration.fingerprint():
-        return
-    try:
-        measured = [*map(str, np.asarray(array_of(root, "weights_digest")[:]))]
-        noted = (
-            [record_of(str(t)).get("slabs") for t in np.asarray(array_of(root, MANIFEST)[:])]
-            if MANIFEST in root
-            else []
-        )
-    except Exception:  # what is damaged may have been measured
-        return
-    if any(measured) or any(noted) or shelved(path) or any(records_of(path / name) for name in listed_groups(path)):
-        return
-    clear_aside(path)
-    os.replace(path, aside(path))  # half deleted, it would be no trace
-    shutil.rmtree(aside(path), ignore_errors=True)
 
 
 class TraceWriter(Recorder):
@@ -157,6 +129,13 @@ class TraceWriter(Recorder):
         """Whether a checkpoint that was measured lacks a group that the trace is to gain."""
         digest = self.digest(index)
         return bool(digest) and any(not self._whole(index, name, digest) for name in self.growing)
+
+    def waits(self, index: int) -> bool:
+        """Whether a pending checkpoint has all its groups, of the same weights, and waits for the trace to list them."""
+        if not self.growing or self._entry("status", index) != "pending":
+            return False
+        records = [self._record(index, name) for name in self._places]
+        return all(r.get("slabs") for r in records) and len({r.get("weights_digest") for r in records}) == 1
 
     def _whole(self, index: int, name: str, digest: str) -> bool:
         """Whether a group is there at a checkpoint, measured on these weights."""
@@ -254,7 +233,8 @@ class TraceWriter(Recorder):
             os.sync()
         text = note_text(
             {"stored_dtype": stored_dtype, "weights_digest": digest},
-            {"nonfinite": nonfinite, "overflowed": overflowed, "slabs": slabs},
+            {"nonfinite": nonfinite, "overflowed": overflowed, "slabs": slabs}
+            | {"revision": self._declaration.checkpoints[index].revision},
         )
         self._put(f"{place}/{MANIFEST}", index, text)
 
@@ -277,8 +257,11 @@ class TraceWriter(Recorder):
         return int(sums_of(records)["nonfinite"] or 0)
 
     def _complete(self, index: int, records: Sequence[Mapping[str, Any]]) -> None:
-        self._pin(index)
-        flags = {key: records[0][key] for key in ("weights_digest", "stored_dtype")} | sums_of(records)
+        """What was noted when the groups were measured counts: the source may list another revision by now."""
+        noted = [str(record["revision"]) for record in records if record.get("revision")]
+        self._pin(index, noted[0] if noted else self._declaration.checkpoints[index].revision)
+        flags = {key: records[0][key] for key in ("weights_digest", "stored_dtype")}
+        flags |= {key: count for key, count in sums_of(records).items() if count is not None}  # not known: as it was
         for name, value in flags.items():
             self._put(name, index, value)
         self._mark(index, "complete", "", **flags)

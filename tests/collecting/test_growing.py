@@ -19,7 +19,9 @@ import xarray as xr
 import dynamics
 from benchmarks.fault_writes import Died, dying, watched
 from checkpoints.errors import UserError
+from dynamics.analysis.base import Analysis
 from dynamics.collecting.collector import Collected
+from dynamics.listing import print_collected
 from dynamics.measurements import Answers, Circuit, Direction, HeadWeights, Selectivity, SourceEffects
 from dynamics.progress import Reporter
 from dynamics.runs.config import Run
@@ -390,3 +392,51 @@ def _drawn(draw: random.Random) -> dict[str, dict[str, Any]]:
             "labels": draw.choice([[], ["parity"], ["long", "parity"]]),
         }
     return found
+
+
+def test_new_checkpoints_wait_without_being_read_again_and_are_counted_as_pending(
+    few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    series = Path(shutil.copytree(few, tmp_path / "series"))
+    first = {"a": {"prompts": 3}}
+    collect(tmp_path, run_of(series, tmp_path, first, exclude=[12], include_masked=True))
+    shutil.copy(series / "step0/model.safetensors", tmp_path / "kept")
+    shutil.copy(series / "step3/model.safetensors", series / "step0/model.safetensors")  # it cannot be measured
+    run = run_of(series, tmp_path, first | {"b": {"prompts": 2}}, include_masked=True)
+    for collected in ([12], []):
+        with counted() as tokens:
+            done = collect(tmp_path, run)
+        assert (done.collected, done.pending, done.waiting) == (collected, [12], ["b"])
+        assert done.failed.keys() == {0} and bool(tokens) == bool(collected)
+        print_collected(done)
+        said = capsys.readouterr().out
+        assert Trace(tmp_path / "traces/t.zarr").status == ["complete", "complete", "pending"]
+        assert "1 checkpoints complete (0 now" in said and "1 failed" in said  # step 0, which stays as it was
+        assert "step 12: measured, and pending until then" in said
+    shutil.copy(tmp_path / "kept", series / "step0/model.safetensors")
+    done = collect(tmp_path, run)
+    assert (done.gained, done.collected, done.pending, done.waiting) == ([0], [12], [], [])
+    (tmp_path / "traces/t.zarr/reason/c/2").unlink()  # that there is none any more: it was left out at first
+    collect(tmp_path / "other", run)
+    same(tmp_path / "traces/t.zarr", tmp_path / "other/traces/t.zarr")
+
+
+def test_results_of_an_analysis_that_went_on_over_an_exchange_are_not_stored(
+    few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_of(few, tmp_path, {"a": {"prompts": 3}})
+    collect(tmp_path, run)
+    summary = Analysis.summary
+
+    def exchanged(self: Analysis, trace: Trace, options: Any) -> Any:
+        found = summary(self, trace, options)
+        collect(tmp_path, run_of(few, tmp_path, {"a": {"prompts": 2, "shift": 3}}))
+        return found
+
+    monkeypatch.setattr(Analysis, "summary", exchanged)
+    path = tmp_path / "traces/t.zarr"
+    assert dynamics.analyse("t", run=run, traces=tmp_path / "traces", reporter=Reporter())
+    assert "changed while it was analysed" in capsys.readouterr().err.replace("\n", " ")
+    assert not (path / "results/own_probes").exists()
+    dynamics.analyse("t", run=run, traces=tmp_path / "traces")
+    assert (path / "results/own_probes").exists()

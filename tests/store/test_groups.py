@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import itertools
+import json
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 
 from benchmarks.fault_writes import Died, dying, watched
 from checkpoints.errors import UserError
+from checkpoints.series import Checkpoint
 from dynamics.store import FORMAT_VERSION, Group, Trace, TraceDeclaration, TraceWriter, Variable, open_trace
 from dynamics.store.damage import trace_damage
 from dynamics.store.groups import SHELF, records_of, root_records, shelved
-from tests.store.declared import declare, fill, snapshot, values
+from dynamics.store.manifest import consolidated, rewrite
+from tests.store.declared import CHECKPOINTS, declare, fill, snapshot, values
 
 ARCHIVE = Path(__file__).parent / "archives/version-1.zip"
 """What version 1 wrote of ``fill(path, declare())``, with the checkpoint between them failed."""
@@ -81,6 +86,77 @@ def test_a_trace_of_version_1_gains_groups_and_keeps_those_that_changed(first: P
     assert Trace(first).probes == ["mine", "other", "third"] and trace_damage(first) == []
     assert [p.name.split(".")[0] for p in shelved(first)] == ["mine"]
     assert sorted(records_of(shelved(first)[0])) == [0, 2]
+
+
+def test_counts_that_are_not_known_of_one_group_leave_those_of_the_checkpoint(first: Path) -> None:
+    """Of a checkpoint with values that are not finite, version 1 noted how many there are in all groups together."""
+    writer = TraceWriter(first, declare())
+    array = zarr.open_array(first / "mine/manifest", mode="r+")
+    record = json.loads(str(array[0]))
+    array[0] = json.dumps(record | {"nonfinite": None})
+    zarr.open_array(first / "nonfinite", mode="r+")[0] = 3
+    writer.mark(0, "pending")
+    assert writer.commit(0, digest="digest0", stored_dtype="float32") == 0
+    root = Trace(first).tree.to_dataset()
+    assert root["status"].values[0] == "complete" and root["nonfinite"].values[0] == 3
+
+
+def test_a_group_that_took_the_place_of_the_one_that_was_opened_is_not_read_as_that_one(tmp_path: Path) -> None:
+    mine, other = declare().groups
+    after = declare(groups=(Group("mine", "", {**mine.prompts, "number": (4, 3, 2, 1)}, mine.variables), other))
+    path = tmp_path / "t.zarr"
+    fill(path, declare(), (0, 1, 2))
+    begun, untouched, late = Trace(path), Trace(path), Trace(path)
+    before = begun.values("mine", "predicted")
+    assert not begun.changed
+    writer = TraceWriter(path, after)
+    for index in range(3):
+        writer.write(index, "mine", {name: value[::-1] for name, value in values(after, index)["mine"].items()})
+        writer.note(index, "mine", digest=f"digest{index}", stored_dtype="float32")
+    np.testing.assert_array_equal(begun.values("mine", "predicted"), before)
+    assert writer.exchange() == ["mine"] and begun.changed
+    np.testing.assert_array_equal(begun.values("mine", "predicted"), before)  # it was read then
+    for trace, variable in ((begun, "answer_logprob"), (untouched, "predicted")):
+        with pytest.raises(UserError, match="changed while it was read") as error:
+            trace.values("mine", variable)
+        assert error.value.remedy == "open the trace again" and error.value.expected
+    with pytest.raises(UserError, match="changed while it was read"):
+        late.label("mine", "number")
+    np.testing.assert_array_equal(late.values("other", "token_loss"), Trace(path).values("other", "token_loss"))
+    np.testing.assert_array_equal(Trace(path).values("mine", "predicted"), before[:, ::-1])
+    TraceWriter(path, declare(groups=(other,)))
+    with pytest.raises(UserError, match="not listed any more"):
+        list(begun.each("mine", "pattern"))
+
+
+def test_a_group_that_is_missing_because_an_exchange_was_interrupted_is_said_to_be(tmp_path: Path) -> None:
+    path = tmp_path / "t.zarr"
+    fill(path, declare(), (0, 2))
+    attributes = {"exchange": {"leaving": ["mine"], "entering": {}, "attributes": {}, "without": []}}
+    rest = {name: node for name, node in consolidated(path).items() if not name.startswith("mine")}
+    rewrite(path, attributes=attributes, metadata=rest, dropped=["mine"])
+    with pytest.raises(UserError, match="exchange of its probes was interrupted") as error:
+        Trace(path).probe("mine")
+    assert "dynamics collect t" in error.value.remedy
+
+
+def test_a_checkpoint_gets_the_revision_that_its_groups_were_measured_on(tmp_path: Path) -> None:
+    """Also where the source lists another when the trace is exchanged, and it becomes complete."""
+    path = tmp_path / "t.zarr"
+    fill(path, declare(), (0,))
+    listed = Checkpoint(200, "first", 20_000, "训练"), Checkpoint(200, "second", 20_000, "训练")
+    first, second = (replace(more(), checkpoints=(*CHECKPOINTS[:2], last)) for last in listed)
+    writer = TraceWriter(path, first)
+    for name, content in values(first, 2).items():
+        writer.write(2, name, content)
+    assert not writer.waits(2)
+    writer.commit(2, digest="digest2", stored_dtype="float32")
+    assert writer.waits(2) and writer.status()[2] == "pending"
+    later = TraceWriter(path, second)
+    assert later.waits(2) and not later.waits(1)
+    measured(later, second, 0, "third")
+    assert later.exchange() == ["third"] and later.status() == ["complete", "pending", "complete"]
+    assert later.revisions()[2] == "first" and not later.waits(2) and trace_damage(path) == []
 
 
 def test_an_upgrade_that_dies_anywhere_is_done_by_the_next_writer(first: Path, tmp_path: Path) -> None:

@@ -275,3 +275,22 @@ def test_a_repository_that_is_not_there_is_a_wrong_request(hub: Hub, tmp_path: P
         result = CliRunner().invoke(cli, [*verb, "--runs", str(runs), "--traces", str(tmp_path)])
         assert result.exit_code != 0
         assert "there is no repository 'nobody/nothing'" in str(result.exception)
+
+
+def test_a_checkpoint_that_waits_for_the_trace_to_gain_a_probe_stays_pinned(hub: Hub, tmp_path: Path) -> None:
+    weights = published(hub, tmp_path)
+    repo = hub.repo(REPO)
+    first = run(tmp_path).model_copy(update={"exclude": (*STEPS[:-3], 20000)})
+    dynamics.collect("waits", run=first, traces=tmp_path)
+    more = {**first.probes, "again": first.probes["sums"].model_copy(update={"sites": ()})}
+    wanted = first.model_copy(update={"probes": more, "exclude": tuple(STEPS[:-3])})
+    hub.fail(REPO, "step18000", 503, what=("file",))
+    done = dynamics.collect("waits", run=wanted, traces=tmp_path)
+    assert (done.waiting, done.pending) == (["again"], [20000])
+    before = repo.branches["step20000"]
+    repo.branch("step20000", files({n: v * 1.0001 for n, v in weights[20000].items()}))
+    hub.heal()
+    done = dynamics.collect("waits", run=wanted, traces=tmp_path)
+    trace = Trace(done.trace)
+    assert done.waiting == [] and trace.status[-3:] == ["complete"] * 3 and done.collected == [20000]
+    assert trace.tree.to_dataset()["revision"].values.tolist()[-1] == before

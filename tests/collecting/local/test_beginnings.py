@@ -16,7 +16,7 @@ from dynamics.models.sites import FAMILIES, Where
 from dynamics.runs.config import Run
 from dynamics.store import Trace, TraceWriter
 from dynamics.store.journal import journal_file, read_journal, write_journal
-from dynamics.store.writer import discard_unused
+from dynamics.store.unused import discard_unused
 from tests.collecting.local.tiny import STEPS, make_run, poison, run_collect, same_files
 from tests.store.declared import declare, fill
 
