@@ -78,6 +78,9 @@ def default_text(field: Any) -> str:
         return "required"
     if value is None or value in ("", ()):
         return "–"
+    if isinstance(value, BaseModel):
+        value = value.model_dump(exclude_defaults=True)
+        value = next(iter(value.values())) if len(value) == 1 else value
     if isinstance(value, str):
         return value if value.isidentifier() else f"`{value}`"
     return json.dumps(value)

@@ -36,6 +36,15 @@ def test_every_key_of_a_dictionary_is_in_the_reference_as_it_is(tables: ModuleTy
         assert re.search(rf"\| `{key}` \| [^|]+ \| {default} \| {re.escape(field.description or '')} \|", table), key
 
 
+def test_every_table_of_keys_that_a_page_asks_for_can_be_made(tables: ModuleType) -> None:
+    asked = {
+        m for page in (ROOT / "docs").rglob("*.md") for m in re.findall(r"```{fields} (\S+)", page.read_text("utf-8"))
+    }
+    assert "dynamics.runs.config:Run" in asked
+    for dotted in asked:
+        assert tables.fields(dotted).count("\n") >= 1, dotted
+
+
 def test_every_model_of_a_runs_file_is_on_its_page() -> None:
     page = (ROOT / "docs/reference/runs-file.md").read_text(encoding="utf-8")
     for model in ("Run", "AnalysisEntry", "ProbeEntry", "FolderConfig", "HubConfig", "OrganismConfig", "WorldEntry"):
