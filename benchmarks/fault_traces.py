@@ -112,11 +112,13 @@ class Made:
     def rewrite(self, at: Path) -> object:
         """Write the features again, as learning does last."""
         from dynamics.store import FeatureTable, write_features, writer_lock
+        from dynamics.store.derived import sweep_derived
 
         trace = _trace(at)
-        table = FeatureTable(trace, DICTIONARY)
-        probes = {probe: table.read(probe).load() for probe in table.probes}
         with writer_lock(trace):
+            sweep_derived(trace)  # what a killed writer took out is put back by the next one
+            table = FeatureTable(trace, DICTIONARY)
+            probes = {probe: table.read(probe).load() for probe in table.probes}
             write_features(trace, DICTIONARY, table.about.load(), probes, table.settings)
         return None
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ def answers(made: Any, questions: Callable[[Client], Awaitable[Any]]) -> Any:
         async with Client(made) as client:
             return await questions(client)
 
-    return asyncio.run(connected())
+    with ThreadPoolExecutor(1) as aside:  # a browser that another test opened keeps an event loop in this thread
+        return aside.submit(lambda: asyncio.run(connected())).result()
 
 
 @pytest.fixture
