@@ -65,7 +65,8 @@ def _kills(made: Made, what: str, stage: str, work: Work) -> list[Figures]:
     same = list(states.values())
     failures: list[str] = []
     for start in range(0, len(same), BATCH):
-        failures += _survived(made, work, [group[0] for group in same[start : start + BATCH]], expected, noted)
+        tried = [group[0] for group in same[start : start + BATCH]]
+        failures += _survived(made, work, tried, expected, noted, damaged=stage == "damaged")
     lost = sum(len(group) for group in same if any(f.startswith(_called(group[0])) for f in failures))
     print(f"{what}: {changes} changes, {len(found)} moments, {len(same)} states, {lost} not survived", flush=True)
     row = Figures(f"death while {what}", len(found), len(found) - lost, None, tuple(failures))
@@ -82,7 +83,9 @@ def _in_turn(work: Work, at: Path) -> None:
         work(at)
 
 
-def _survived(made: Made, work: Work, tried: Sequence[Moment], expected: dict[str, str], noted: Path) -> list[str]:
+def _survived(
+    made: Made, work: Work, tried: Sequence[Moment], expected: dict[str, str], noted: Path, *, damaged: bool
+) -> list[str]:
     """A line for each state in which something cannot be read, or from which the same command does not go on."""
     at, failures = made.folder / "at", noted.with_name("failures")
 
@@ -91,7 +94,7 @@ def _survived(made: Made, work: Work, tried: Sequence[Moment], expected: dict[st
         for moment in tried:
             put_state(at / "traces", moment.state)
             try:
-                made.look(at)
+                made.look(at, damaged=damaged)
                 work(at)
             except Exception as error:
                 where = traceback.extract_tb(error.__traceback__)[-1]

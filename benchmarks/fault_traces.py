@@ -122,8 +122,13 @@ class Made:
             write_features(trace, DICTIONARY, table.about.load(), probes, table.settings)
         return None
 
-    def look(self, at: Path) -> None:
-        """Everything that reads a trace, in this process; what was measured must be readable, whatever became of the rest."""
+    def look(self, at: Path, *, damaged: bool = False) -> None:
+        """Everything that reads a trace, in this process; what was measured must be readable, whatever became of the rest.
+
+        Args:
+            at: the folder.
+            damaged: whether something of it was damaged before: then what cannot be read has to say how it is mended.
+        """
         import xarray as xr
 
         from checkpoints.errors import UserError
@@ -136,9 +141,14 @@ class Made:
         status(NAME, run=self.run(), traces=at / "traces")
         trace = Trace(path)
         for probe in trace.probes:
-            trace.probe(probe).load()
+            try:
+                trace.probe(probe).load()
+            except UserError as error:
+                if not damaged or "--repair" not in str(error):
+                    raise
         dictionaries_in(trace), read_result(path, ANALYSIS)
-        xr.open_datatree(path, engine="zarr").load()
+        if not damaged:
+            xr.open_datatree(path, engine="zarr").load()
         try:
             verify(NAME, run=self.run(), traces=at / "traces")
         except UserError as error:

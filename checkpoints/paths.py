@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -99,8 +100,13 @@ def replace_text(file: Path, text: str) -> None:
 def replace_bytes(file: Path, content: bytes) -> None:
     """:func:`replace_text` for any content."""
     partial = file.with_name(file.name + ".partial")
-    partial.write_bytes(content)
-    os.replace(partial, file)
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, file)
+    except OSError:
+        with suppress(OSError):  # nothing is left of what could not be put in its place
+            partial.unlink()
+        raise
 
 
 def as_path(value: object, what: str) -> Path:

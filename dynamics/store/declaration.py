@@ -103,7 +103,6 @@ class Group:
                 remedy="rename the probe",
                 expected="a name of your own",
             )
-        sizes: dict[str, int] = {}
         names = [v.name for v in self.variables]
         if MANIFEST in (*names, *self.prompts):
             raise UserError(
@@ -125,10 +124,24 @@ class Group:
                     remedy="use one of them, or a probe of its own for the other",
                     expected="each variable once",
                 )
+        axes: dict[str, dict[str, Any]] = {}  # dimension: variable: what it says of it
         for variable in self.variables:
             for dim, size in zip(variable.dims, variable.shape, strict=True):
                 assert dim in DIMENSIONS, f"undeclared dimension {dim!r}"
-                assert sizes.setdefault(dim, size) == size, f"{self.name}/{variable.name}: {dim} has two sizes"
+                axes.setdefault(dim, {})[variable.name] = size
+                if dim in variable.coords:
+                    axes.setdefault(f"values of {dim}", {})[variable.name] = tuple(variable.coords[dim])
+        for axis, said in axes.items():
+            (one, first), *others = said.items()
+            for other, second in others:
+                # A group of the trace has one axis of each name: two would mislabel one of the variables.
+                if second != first:
+                    raise UserError(
+                        f"probe {self.name!r}: {one!r} and {other!r} have different {axis}: "
+                        f"{short(str(first))} and {short(str(second))}",
+                        expected="one axis of each name for all that is measured on a probe",
+                        remedy="measure one of them on a probe of its own (the same prompts under another name)",
+                    )
 
     def coords(self) -> dict[str, tuple[str, tuple[Any, ...]]]:
         """Coordinate name to (dimension, values)."""

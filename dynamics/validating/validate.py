@@ -8,6 +8,7 @@ worlds that both emerged the one that entered clearly earlier must come first.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import numpy as np
 from pydantic import ValidationError
 from threadpoolctl import threadpool_limits
 
+from checkpoints.errors import UserError, short
 from checkpoints.organism import OrganismConfig
 from checkpoints.organism.curriculum import QUICK_WORLDS, WorldEntry
 from checkpoints.organism.worlds import task_names
@@ -139,6 +141,14 @@ def validate(
     for value, what in ((organisms, "organisms"), (seed, "seed"), (discovery, "discovery")):
         as_number(value, what, least=0)
     checkpoints = tuple(as_numbers(checkpoints, "checkpoints"))
+    if scenarios is not None:
+        if not isinstance(scenarios, Sequence) or not all(isinstance(one, Scenario) for one in scenarios):
+            raise UserError(
+                f"`scenarios` is {short(repr(scenarios))}, of type {type(scenarios).__name__}",
+                expected="scenarios, as dynamics.validating.synthetic.suite makes them",
+                remedy="leave it out for the whole suite",
+            )
+        scenarios = tuple(scenarios)
     if as_flag(quick, "quick"):
         curves, organisms, discovery = 40, 0, 2000
         scenarios = suite((40,), kinds=("sigmoid",))[:2] + suite((40,), kinds=("none",))[:2]

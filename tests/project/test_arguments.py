@@ -10,7 +10,7 @@ import pytest
 
 import dynamics
 from checkpoints import FolderSeries, UserError
-from checkpoints.paths import as_path
+from checkpoints.paths import as_path, replace_text
 from tests.store.declared import declare, fill
 
 PUBLIC = {name: getattr(dynamics, name) for name in dynamics.__all__} | {"FolderSeries": FolderSeries}
@@ -104,6 +104,8 @@ def test_what_is_no_run_is_refused_with_the_way_to_change_one() -> None:
         ("watch", {"name": "mine", "patience": "x"}),
         ("validate", {"curves": 0}),
         ("validate", {"organisms": "x"}),
+        ("validate", {"scenarios": 3}),
+        ("validate", {"scenarios": ["x"]}),
         ("log_steps", {"last": None}),
         ("log_steps", {"last": 10, "count": 2.5}),
     ],
@@ -124,3 +126,10 @@ def test_a_trace_is_asked_by_names(tmp_path: Path) -> None:
     for ask in (lambda: trace.probe(3), lambda: trace.values("mine", None), lambda: trace.label("mine", ["a"])):  # type: ignore
         with pytest.raises(UserError, match="expected: a text"):
             ask()
+
+
+def test_what_cannot_be_put_in_its_place_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").mkdir()
+    with pytest.raises(OSError, match="a.txt"):
+        replace_text(tmp_path / "a.txt", "text")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]

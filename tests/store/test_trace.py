@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -339,3 +340,18 @@ def test_any_declaration_survives_the_round_trip(
     exact = kinds in ({bool}, {float}) or (kinds == {int} and all(-(2**63) <= v < 2**63 for v in labels))
     assert stored == (labels if exact else [str(v) for v in labels])
     assert TraceWriter(path, declaration).status()[last] == "complete"
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        Variable("b", ("source",), (2,), "float", "", coords={"source": ("input", "mlp")}),
+        Variable("b", ("source",), (3,), "float", "", coords={"source": ("input", "mlp", "head")}),
+    ],
+    ids=["other values", "another length"],
+)
+def test_two_measurements_that_disagree_about_an_axis_are_an_error_that_names_both(second: Variable) -> None:
+    first = Variable("a", ("source",), (2,), "float", "", coords={"source": ("input", "head")})
+    with pytest.raises(UserError, match=r"(?s)'a' and 'b' have different .*source.*probe of its own"):
+        Group("p", "", {"text": ("x",)}, (first, second))
+    Group("p", "", {"text": ("x",)}, (first, replace(first, name="b")))
