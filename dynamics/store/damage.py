@@ -216,6 +216,10 @@ def _shelf_damage(folder: Path, name: str, steps: list[int]) -> Iterator[Damage]
     except UserError:
         yield Damage(None, f"{name}/{MANIFEST}", "its metadata are missing, or cannot be read")
         return
+    noted = {int(p.name) for p in (folder / MANIFEST / "c").glob("*") if p.name.isdecimal()}
+    for index in sorted(noted - records.keys()):  # of a slab without a note, nobody can say that it was ever whole
+        if index < len(steps):
+            yield Damage(steps[index], f"{name}/{MANIFEST}", "what was noted cannot be read")
     for index, record in records.items():
         for variable, entry in record["slabs"].items():
             if index < len(steps) and (problem := _slab_problem(folder / variable, index, entry)):

@@ -342,7 +342,11 @@ def test_prompts_are_added_to_measurements_of_all_prompts_together(
     done = collect(tmp_path, asked(10))
     assert (done.gained, done.waiting, done.failed) == (STEPS, [], {})
     collect(tmp_path / "other", asked(10))
-    same(tmp_path / "traces/t.zarr", tmp_path / "other/traces/t.zarr")
+    one, other = tmp_path / "traces/t.zarr", tmp_path / "other/traces/t.zarr"
+    assert contents(one).keys() == contents(other).keys()
+    for probe in "ab":  # prompts that are added are computed in batches of their own, whose last digits may be others
+        mine, alone = Trace(one).probe(probe).load(), Trace(other).probe(probe).load()
+        xr.testing.assert_allclose(mine, alone, rtol=1e-4, atol=1e-5)
 
 
 SEQUENCES = int(os.environ.get("DYNAMICS_SEQUENCES", "4"))

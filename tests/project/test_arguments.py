@@ -130,6 +130,6 @@ def test_a_trace_is_asked_by_names(tmp_path: Path) -> None:
 
 def test_what_cannot_be_put_in_its_place_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "a.txt").mkdir()
-    with pytest.raises(OSError, match="a.txt"):
+    with pytest.raises(OSError, match=r"a\.txt"):
         replace_text(tmp_path / "a.txt", "text")
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]

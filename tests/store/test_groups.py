@@ -272,6 +272,9 @@ def test_damage_on_the_shelf_is_seen_and_a_damaged_group_is_measured_again(tmp_p
     (file,) = (path / SHELF).rglob("entropy/c/2/0")
     file.unlink()
     assert [(d.step, d.variable.split("/")[-1]) for d in trace_damage(path)] == [(200, "entropy")]
+    (note,) = (path / SHELF).rglob("manifest/c/2")
+    note.write_bytes(b"another")
+    assert [(d.step, d.variable.split("/")[-1]) for d in trace_damage(path)] == [(200, "manifest")]
 
 
 def test_a_trace_without_a_manifest_gains_nothing(tmp_path: Path) -> None:
