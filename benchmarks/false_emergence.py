@@ -59,9 +59,8 @@ def main() -> None:
             config = untrained_series(Path(folder) / "series", seed, (0.02, 0.1, 0.2)[seed % 3])
             run = Run(series=config, analyses=tuple(AnalysisEntry(name=n) for n in ANALYSES))
             dynamics.collect("untrained", run=run, traces=Path(folder))
-            for result in analyse("untrained", run=run, traces=Path(folder)):
-                for finding in result.summary.findings:
-                    states.setdefault(finding.key, Counter())[finding.emergence.state] += 1
+            for finding in analyse("untrained", run=run, traces=Path(folder)).findings:
+                states.setdefault(finding.key, Counter())[finding.emergence.state] += 1
     usual = {k: c for k, c in states.items() if k not in EXPECTED}
     false = {k: c["emerged"] + c["transient"] + c["present from start"] for k, c in usual.items()}
     total = sum(sum(c.values()) for c in usual.values())

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 __all__ = [
     "CheckpointError",
     "StoppedError",
+    "UnknownNameError",
     "UserError",
     "first_line",
     "nearest",
@@ -55,6 +56,10 @@ class UserError(Exception):
 
 class CheckpointError(UserError):
     """One checkpoint that cannot be used (weights missing, mismatched or unreadable); the others may be fine."""
+
+
+class UnknownNameError(UserError, KeyError):
+    """A name that is not among those of a mapping; a KeyError too, as mappings raise."""
 
 
 class StoppedError(UserError):

@@ -14,6 +14,7 @@ from .models import sites
 
 if TYPE_CHECKING:
     from .analyser import analyse
+    from .analysis.results import Results, open_results
     from .auditing.audit import audit
     from .collecting.callback import DynamicsCallback
     from .collecting.estimating import estimate
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DynamicsCallback",
     "LiveCollector",
+    "Results",
     "Trace",
     "analyse",
     "audit",
@@ -46,6 +48,7 @@ __all__ = [
     "load_runs",
     "log_steps",
     "mcp",
+    "open_results",
     "open_trace",
     "report",
     "status",
@@ -58,6 +61,7 @@ __all__ = [
 _HOME = {
     "DynamicsCallback": "collecting.callback",
     "LiveCollector": "collecting.live",
+    "Results": "analysis.results",
     "Trace": "store",
     "analyse": "analyser",
     "audit": "auditing.audit",
@@ -69,6 +73,7 @@ _HOME = {
     "load_runs": "runs.config",
     "log_steps": "runs.schedule",
     "mcp": "serving",
+    "open_results": "analysis.results",
     "open_trace": "store",
     "report": "reporting",
     "status": "collecting.upkeep",
@@ -84,7 +89,8 @@ sys.modules[f"{__name__}.sites"] = sites  # tables of sites were published under
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(import_module(f".{_HOME[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has: {', '.join(__all__)}")
+    message = f"module {__name__!r} has no attribute {name!r}; it has: {', '.join(__all__)}"
+    raise AttributeError(message, name=name, obj=sys.modules[__name__])  # so that Python adds the nearest name
 
 
 def __dir__() -> list[str]:

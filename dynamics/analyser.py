@@ -17,6 +17,7 @@ from checkpoints.paths import StrPath, as_flag, as_texts
 
 from .analysis import own_probes
 from .analysis.base import Analysis, AnalysisOptions
+from .analysis.results import Results
 from .analysis.section import Summary
 from .analysis.sources import code_digest
 from .progress import Reporter
@@ -27,7 +28,7 @@ from .store import FeatureTable, Trace, dictionaries_in, read_result, write_resu
 from .store.paths import open_run_trace
 from .store.provenance import provenance
 
-__all__ = ["OWN_PROBES", "Result", "analyse"]
+__all__ = ["OWN_PROBES", "Result", "analyse", "analysed"]
 
 OWN_PROBES = "own_probes"
 """The analysis that every run with probes of its own has, although nobody lists it."""
@@ -50,7 +51,7 @@ def analyse(
     run: Run | None = None,
     fresh: bool = True,
     reporter: Reporter | None = None,
-) -> list[Result]:
+) -> Results:
     """Run a run's analyses on its trace, without weights, and store what they find under ``results/``.
 
     Args:
@@ -62,10 +63,28 @@ def analyse(
         fresh: analyse again even if the stored results were made from the same data by the same program.
         reporter: who tells the user.
 
+    Returns:
+        A mapping from an analysis's name to its summary; :func:`dynamics.open_results` reads them again.
+
     Raises:
         UserError: for an unknown analysis, or a trace that is missing or empty.
         StoppedError: when the disk is full.
     """
+    path, results = analysed(name, analyses, runs=runs, traces=traces, run=run, fresh=fresh, reporter=reporter)
+    return Results([result.summary for result in results], path=path)
+
+
+def analysed(
+    name: str,
+    analyses: Sequence[str] = (),
+    *,
+    runs: StrPath | None = None,
+    traces: StrPath = "traces",
+    run: Run | None = None,
+    fresh: bool = True,
+    reporter: Reporter | None = None,
+) -> tuple[Path, list[Result]]:
+    """The trace, and every analysis beside its summary: :func:`analyse` for those who draw the analyses' figures too."""
     reporter = reporter or Reporter(quiet=True)
     analyses, fresh = as_texts(analyses, "analyses"), as_flag(fresh, "fresh")
     name, run, traces = requested(name, run, runs=runs, traces=traces)
@@ -103,7 +122,7 @@ def analyse(
             elif free:
                 write_result(trace.path, entry, summary.data, {"inputs": inputs, "summary": summary.to_json()})
         results.append(Result(analysis, summary))
-    return results
+    return trace.path, results
 
 
 def _found(entry: AnalysisEntry, declared: bool) -> tuple[Analysis, AnalysisOptions]:

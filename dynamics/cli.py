@@ -214,12 +214,10 @@ def analyse(run: str, analyses: tuple[str, ...], runs: Path | None, traces: Path
     """
     from .analyser import analyse as function
 
-    results = function(run, analyses, runs=runs, traces=traces, reporter=Reporter())
-    for result in results:
-        for finding in result.summary.findings:
-            onset = finding.emergence.onset
-            when = f"  onset {onset}" if onset is not None and finding.emergence.state != "not emerged" else ""
-            click.echo(f"{finding.key:<40} {finding.emergence.state:<19}{when}")
+    for finding in function(run, analyses, runs=runs, traces=traces, reporter=Reporter()).findings:
+        onset = finding.emergence.onset
+        when = f"  onset {onset}" if onset is not None and finding.emergence.state != "not emerged" else ""
+        click.echo(f"{finding.key:<40} {finding.emergence.state:<19}{when}")
 
 
 @cli.command()

@@ -38,6 +38,7 @@ ORDER = [
     "dynamics.names",
     "dynamics.wording",
     "dynamics.progress",
+    "dynamics.notebook",
     "dynamics.numerics",
     "dynamics.emergence",
     "dynamics.probes",

@@ -1,7 +1,6 @@
 """Plots that analyses share: curves with intervals and nulls, heat maps over training, the timeline of all circuits.
 
-The step axis is symmetric-logarithmic: step 0 is shown, everything above 1 is logarithmic. Colours are Okabe and
-Ito's, which colour-blind readers can tell apart.
+What they have in common with a plot of one curve is in :mod:`.axes`.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.textpath import text_to_path
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from checkpoints.errors import UserError
 
+from .axes import COLOURS, GREY, INK, draw_curve, draw_line, open_axes, short_step, step_axis, tidy, training_axes
 from .findings import Finding
 from .fitting import FittingLayout, legend_below
 
@@ -39,8 +38,6 @@ __all__ = [
     "training_axes",
 ]
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
-_INK, _GREY = "#222222", "#888888"
 _STYLE: dict[str, Any] = {"font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "dynamics", "axes.titlesize": 9.5}
 
 
@@ -62,87 +59,6 @@ def grid_of(panels: int, columns: int, width: float, height: float, more: float 
     for axes in grid[panels:]:
         axes.set_visible(False)
     return figure, grid
-
-
-def step_axis(axes: Axes, steps: Sequence[int] | np.ndarray, *, label: bool = True) -> None:
-    """Symmetric-log step axis with ticks at 0 and powers of ten; the last step, too, where these are few."""
-    last = max(steps)
-    axes.set_xscale("symlog", linthresh=1, linscale=0.35)
-    powers = [10**k for k in range(int(np.log10(max(last, 1))) + 1)]
-    ticks = [0, *powers] if min(steps) == 0 else [p for p in powers if p >= min(steps)]
-    if len(ticks) < 2:
-        ticks = sorted({min(steps), last})
-    elif len(ticks) < 4 and last >= 3 * ticks[-1]:
-        ticks.append(last)
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
-    axes.set_xlim(min(steps) - 0.1 if min(steps) == 0 else min(steps) * 0.94, max(last * 1.06, 1))
-    if label:
-        axes.set_xlabel("optimizer step")
-
-
-def _short(value: float) -> str:
-    return f"{value / 1000:g}k" if value >= 10_000 else f"{value:g}"
-
-
-def open_axes(axes: Axes, *sides: str) -> None:
-    """Take the frame off at the top, at the right and at other sides."""
-    axes.spines[["top", "right", *sides]].set_visible(False)
-
-
-def training_axes(axes: Axes, steps: Sequence[int] | np.ndarray, title: str = "", metric: str = "") -> None:
-    """What axes over training share: the step axis, a title, what the vertical axis shows, no frame."""
-    step_axis(axes, steps)
-    axes.set_title(title, loc="left")
-    axes.set_ylabel(metric)
-    open_axes(axes)
-
-
-def draw_line(
-    axes: Axes,
-    steps: np.ndarray,
-    values: np.ndarray,
-    colour: str,
-    label: str,
-    *,
-    band: tuple[np.ndarray, np.ndarray] | None = None,
-    **look: Any,
-) -> None:
-    """A line over training through what was measured, with the band between lower and upper ends; ``look`` is as of
-    :meth:`matplotlib.axes.Axes.plot`."""
-    seen = np.isfinite(values)
-    drawn: dict[str, Any] = {"lw": 1.6, "marker": "o", "ms": 2.2, **look}
-    axes.plot(steps[seen], values[seen], color=colour, label=label, **drawn)
-    if band is not None:
-        known = np.isfinite(band).all(0)
-        axes.fill_between(steps, *band, where=known.tolist(), color=colour, alpha=0.18, lw=0)
-
-
-def _tidy(axes: Axes) -> None:
-    open_axes(axes)
-    axes.tick_params(colors=_INK, length=3)
-
-
-def draw_curve(axes: Axes, finding: Finding, colour: str, *, label: str | None = None, alone: bool = True) -> None:
-    """One curve with its bootstrap band, its null's mean and upper bound, and the onset interval as a strip."""
-    steps = np.array(finding.steps)
-    draw_line(axes, steps, np.array(finding.values), colour, label or finding.title)
-    low, high = np.array(finding.low), np.array(finding.high)
-    known = np.isfinite(low) & np.isfinite(high)
-    axes.fill_between(steps[known], low[known], high[known], color=colour, alpha=0.18, lw=0)
-    upper = np.array(finding.emergence.null_upper)
-    bounded = np.isfinite(upper)
-    if bounded.any():
-        shade, alpha = (_GREY, 1) if alone else (colour, 0.7)
-        axes.plot(steps[bounded], upper[bounded], color=shade, lw=0.9, ls=(0, (4, 2)), alpha=alpha)
-        if alone:
-            mean = np.array(finding.null_mean)
-            mean = np.where(np.isfinite(mean), mean, upper)
-            axes.fill_between(steps[bounded], mean[bounded], upper[bounded], color=_GREY, alpha=0.12, lw=0)
-    onset = finding.emergence.onset
-    if onset is not None and onset.after is not None and onset.by is not None:
-        axes.axvspan(onset.after, onset.by, color=colour, alpha=0.13, lw=0)
 
 
 def curve_grid(panels: Sequence[tuple[str, Sequence[tuple[str, Finding]]]], *, columns: int = 2) -> Figure:
@@ -167,19 +83,19 @@ def curve_grid(panels: Sequence[tuple[str, Sequence[tuple[str, Finding]]]], *, c
         for i, (label, finding) in enumerate(curves):
             draw_curve(axes, finding, COLOURS[i % len(COLOURS)], label=label, alone=len(curves) == 1)
         step_axis(axes, curves[0][1].steps, label=index >= len(panels) - min(columns, len(panels)))
-        axes.set_title(title, loc="left", color=_INK)
+        axes.set_title(title, loc="left", color=INK)
         axes.set_ylabel(curves[0][1].metric)
-        _tidy(axes)
+        tidy(axes)
         if not any(np.isfinite(finding.values).any() for _, finding in curves):
             axes.set_yticks([])
-            axes.text(0.5, 0.5, "no value at any checkpoint", color=_GREY, ha="center", transform=axes.transAxes)
+            axes.text(0.5, 0.5, "no value at any checkpoint", color=GREY, ha="center", transform=axes.transAxes)
         elif len(curves) > 1:
             axes.legend(frameon=False, fontsize=8, loc="best")
     bound = "bound of the null, in the curve's colour where there are several"
     legend_below(
         figure,
         [
-            Line2D([], [], color=_GREY, lw=1, ls=(0, (4, 2)), label=bound),
+            Line2D([], [], color=GREY, lw=1, ls=(0, (4, 2)), label=bound),
             Patch(color=COLOURS[0], alpha=0.25, lw=0, label="onset interval / 95% bootstrap band"),
         ],
     )
@@ -217,12 +133,12 @@ def heat_maps(
         image = axes.imshow(
             pixels, vmin=low, vmax=high, cmap="viridis", aspect="auto", origin="lower", interpolation="nearest"
         )
-        axes.set_title(title, loc="left", color=_INK)
+        axes.set_title(title, loc="left", color=INK)
         stride = max(1, -(-len(steps) // 9))
         shown = sorted({*range(0, len(steps), stride)} - {len(steps) - 2} | {len(steps) - 1})
         if len(shown) > 1 and shown[-1] - shown[-2] < stride / 2:
             shown.pop(-2)
-        axes.set_xticks(shown, [_short(steps[i]) for i in shown])
+        axes.set_xticks(shown, [short_step(steps[i]) for i in shown])
         axes.set_xlabel("optimizer step (one column a checkpoint)")
         every = max(1, len(rows) // 12)
         axes.set_yticks(range(0, len(rows), every), names[::every])
@@ -281,28 +197,28 @@ def timeline(findings: Sequence[Finding]) -> Figure:
             axes.barh(row, max(0, stop - e.onset.by), left=e.onset.by, height=0.46, color=colour, alpha=0.35, lw=0)
             axes.barh(row, e.onset.by - (e.onset.after or 0), left=e.onset.after or 0, height=0.46, color=colour, lw=0)
             if e.midpoint is not None and e.midpoint >= (e.onset.after or 0):
-                axes.plot([e.midpoint], [row], marker="D", ms=4.5, color="white", mec=_INK, mew=0.9)
+                axes.plot([e.midpoint], [row], marker="D", ms=4.5, color="white", mec=INK, mew=0.9)
             if e.state == "transient":
                 box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-                axes.text(stop * 1.05, row, "transient", va="center", fontsize=8, color=_INK, bbox=box)
+                axes.text(stop * 1.05, row, "transient", va="center", fontsize=8, color=INK, bbox=box)
         elif e.state == "present from start":
             axes.barh(row, last - min(steps), left=min(steps), height=0.16, color=colour, alpha=0.3, lw=0)
-            axes.text(0.012, row, "present from start", va="center", fontsize=8, color=_INK, transform=beside)
+            axes.text(0.012, row, "present from start", va="center", fontsize=8, color=INK, transform=beside)
         else:
-            axes.text(0.012, row, e.state, va="center", fontsize=8, color=_GREY, transform=beside)
+            axes.text(0.012, row, e.state, va="center", fontsize=8, color=GREY, transform=beside)
     axes.set_yticks(range(len(shown)), [f.title for f in reversed(shown)])
     axes.set_ylim(-0.6, len(shown) - 0.4)
     step_axis(axes, steps)
     axes.grid(axis="x", color="#dddddd", lw=0.6)
     axes.set_axisbelow(True)
-    _tidy(axes)
+    tidy(axes)
     legend_below(
         figure,
         [
-            Patch(color=_GREY, lw=0, label="onset interval"),
-            Patch(color=_GREY, alpha=0.35, lw=0, label="onset to completion (90%)"),
-            Line2D([], [], color=_GREY, lw=1.2, marker="|", ms=7, label="95% bootstrap range of the onset"),
-            Line2D([], [], ls="none", marker="D", ms=4.5, color="white", mec=_INK, label="midpoint"),
+            Patch(color=GREY, lw=0, label="onset interval"),
+            Patch(color=GREY, alpha=0.35, lw=0, label="onset to completion (90%)"),
+            Line2D([], [], color=GREY, lw=1.2, marker="|", ms=7, label="95% bootstrap range of the onset"),
+            Line2D([], [], ls="none", marker="D", ms=4.5, color="white", mec=INK, label="midpoint"),
         ],
     )
     return figure

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from markupsafe import Markup
 
-from ..emergence import Agreement, Emergence, Mirage, Onset, agreement_of, onset_intervals
+from ..emergence import FRAGILE, Agreement, Emergence, Mirage, Onset, agreement_of, onset_intervals
+from ..notebook import COLOURS, box, details, facts, one_line, sparkline, state_mark, table
 
-__all__ = ["Definition", "Finding"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["Definition", "Finding", "findings_html", "findings_text"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,63 @@ class Finding:
     holds: float | None = None
     drawn: np.ndarray | None = field(default=None, repr=False, compare=False)
 
+    def __repr__(self) -> str:
+        return f"Finding({one_line(self.key)!r}: {_said(self)})"
+
+    def _repr_html_(self) -> str:
+        e = self.emergence
+        happened = e.state in ("emerged", "transient")
+        known = facts(
+            {
+                "state": state_mark(e.state, _fragile(self)),
+                "onset": _onset(self),
+                "95% range of the onset": _range(self),
+                "midpoint": f"{e.midpoint:.0f}" if happened and e.midpoint is not None else "",
+                "nine tenths": str(e.completion) if happened and e.completion is not None else "",
+                "lost": str(e.loss) if e.loss is not None else "",
+                "at the end": _final(self),
+                "metric": self.metric,
+                "null": e.null,
+                "not measurable because": e.reason,
+            }
+        )
+        read = details("definition", Markup("<div>{}</div>").format(self.definition)) if self.definition else ""
+        key = Markup("<code>{}</code>").format(self.key)
+        return box(self.title, key, Markup("<div>{}</div>").format(_curve(self, (420, 110))), known, read)
+
+    def plot(self, ax: Axes | None = None, *, color: str | None = None, label: str | None = None) -> Axes:
+        """Draw the curve: its bootstrap band, the null's mean and bound (dashed), and the onset interval as a strip.
+
+        Args:
+            ax: where to draw; the current axes of pyplot if None. Curves that are drawn into the same axes share its title
+                and its step axis.
+            color: of the curve; the next one of the axes if None.
+            label: for a legend; the finding's title if None.
+
+        Returns:
+            The axes.
+
+        Example::
+
+            ax = results.finding("addition.plain.ones").plot()
+            ax.set_ylabel("share of sums")
+        """
+        from .axes import draw_curve, step_axis, training_axes
+
+        if ax is None:
+            import matplotlib.pyplot as plt
+
+            ax = plt.gca()
+        first = not ax.has_data()
+        seen = self.steps if first else (*self.steps, *(int(end) for end in ax.dataLim.intervalx))
+        color = color or ax._get_lines.get_next_color()  # type: ignore[attr-defined]
+        draw_curve(ax, self, color, label=label, alone=first)
+        if first:
+            training_axes(ax, self.steps, self.title, self.metric)
+        else:
+            step_axis(ax, seen)
+        return ax
+
     @property
     def agreement(self) -> Agreement:
         """How far the definitions agree."""
@@ -111,3 +173,71 @@ class Finding:
         content["onset_by"] = tuple(float(ends.get(v, v)) for v in content["onset_by"])
         content["mirage"] = None if content["mirage"] is None else Mirage.from_json(content["mirage"])
         return cls(**content)
+
+
+def findings_html(findings: Sequence[Finding]) -> Markup:
+    """A table with a row for each: title, state, onset, 95% range, a small curve with its null, and the value at the end."""
+    rows = [
+        [
+            Markup("{}<br><code>{}</code>").format(f.title, f.key),
+            state_mark(f.emergence.state, _fragile(f)),
+            _onset(f),
+            _range(f),
+            _curve(f, (170, 34)),
+            _final(f),
+        ]
+        for f in findings
+    ]
+    return table(["circuit", "state", "onset", "95%", "curve and null", "at the end (null)"], rows, name="findings")
+
+
+def findings_text(findings: Sequence[Finding], most: int = 12) -> str:
+    """A line for each, the first ``most`` of them."""
+    wide = max((len(f.key) for f in findings[:most]), default=0)
+    lines = [f"  {one_line(f.key):<{wide}}  {_said(f)}" for f in findings[:most]]
+    return "\n".join([*lines, *([f"  ... {len(findings) - most} more"] if len(findings) > most else [])])
+
+
+def _said(finding: Finding) -> str:
+    """State, onset and range in a few words."""
+    interval = f"{finding.emergence.state} {_onset(finding)}".rstrip("– ")
+    around = f", 95% {_range(finding)}" if _range(finding) != "–" else ""
+    return interval + around + (f", {_fragile(finding)}" if _fragile(finding) else "")
+
+
+def _onset(finding: Finding) -> str:
+    e = finding.emergence
+    return str(e.onset) if e.onset is not None and e.state != "not emerged" else "–"
+
+
+def _range(finding: Finding) -> str:
+    e = finding.emergence
+    return str(e.onset_range) if e.state in ("emerged", "transient") and e.onset_range is not None else "–"
+
+
+def _final(finding: Finding) -> str:
+    value = finding.values[-1] if finding.values else math.nan
+    bound = finding.emergence.null_upper[-1] if finding.emergence.null_upper else math.nan
+    last = f"{value:.2f}" if math.isfinite(value) else "–"
+    return f"{last} ({bound:.2f})" if math.isfinite(bound) else last
+
+
+def _fragile(finding: Finding) -> str:
+    """Whether other prompts, nulls and checkpoints would say something else, in a word."""
+    return "fragile" if finding.holds is not None and finding.holds < FRAGILE else ""
+
+
+def _curve(finding: Finding, size: tuple[int, int]) -> Markup:
+    e = finding.emergence
+    happened = e.onset is not None and e.state in ("emerged", "transient")
+    return sparkline(
+        finding.steps,
+        finding.values,
+        low=finding.low,
+        high=finding.high,
+        bound=e.null_upper,
+        onset=(e.onset.after, e.onset.by) if happened and e.onset is not None else None,
+        colour=COLOURS[e.state],
+        label=f"{finding.title}: {_said(finding)}",
+        size=size,
+    )

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
-from checkpoints.errors import UserError
+from checkpoints.errors import UnknownNameError, UserError, nearest
+from checkpoints.paths import as_text
 
 from ..emergence import Mirage, mirage
 from ..names import CHECKPOINT
+from ..notebook import box, details, one_line, table
 from ..store import Trace
 from .curves import Curve
-from .findings import Definition, Finding
+from .findings import Definition, Finding, findings_html, findings_text
 from .returned import instances_of
+from .tables import findings_dataframe, findings_dataset
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Section", "Summary"]
 
@@ -149,9 +155,46 @@ class Summary:
     notes: tuple[str, ...] = ()
     data: xr.Dataset = field(default_factory=xr.Dataset)
 
+    def __repr__(self) -> str:
+        head = f"Summary({one_line(self.analysis)!r}: {len(self.findings)} findings)"
+        return f"{head}\n{findings_text(self.findings)}" if self.findings else head
+
+    def _repr_html_(self) -> str:
+        shown = [f for f in self.findings if f.headline]
+        others = [f for f in self.findings if not f.headline]
+        terms = table(["term", "definition", "source"], [(d.term, d.text, d.source) for d in self.definitions])
+        return box(
+            self.title,
+            self.question,
+            findings_html(shown) if shown else "",
+            details(f"{len(others)} more findings", findings_html(others)) if others else "",
+            details(f"{len(self.notes)} notes", table([], [[note] for note in self.notes])) if self.notes else "",
+            details(f"{len(self.definitions)} definitions", terms) if self.definitions else "",
+        )
+
     def finding(self, key: str) -> Finding:
-        """The finding ``<analysis>.<key>``; KeyError if there is none."""
-        return self.by_key[key]
+        """The finding ``<analysis>.<key>``, by its key with or without the analysis's name.
+
+        Raises:
+            UnknownNameError: when there is none; a KeyError too.
+        """
+        known = self.by_key
+        short = as_text(key, "key").removeprefix(f"{self.analysis}.")
+        if short not in known:
+            raise UnknownNameError(
+                f"analysis {self.analysis!r} has no finding {key!r}",
+                expected="the key of one of its findings",
+                remedy=nearest(short, known),
+            )
+        return known[short]
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row per finding, as :meth:`Results.to_dataframe`."""
+        return findings_dataframe(self.findings)
+
+    def to_xarray(self) -> xr.Dataset:
+        """Curves, bands, nulls and onsets of its findings, as :meth:`Results.to_xarray`; ``data`` has its other arrays."""
+        return findings_dataset(self.findings)
 
     @property
     def by_key(self) -> dict[str, Finding]:

@@ -32,6 +32,7 @@ from checkpoints.wrappers import plain, unwrapped
 from ..auditing.masking import weight_findings
 from ..models.architecture import Adapter, adapted
 from ..models.trained import check_parameters, measurable
+from ..notebook import box, facts, status_strip, table
 from ..progress import EVERY, Reporter
 from ..runs.config import AnalysisEntry, LiveConfig, ProbeEntry, Run, check_name
 from ..runs.plan import built_in
@@ -83,6 +84,8 @@ class LiveCollector:
         say: called with each message; standard error if None.
 
     Attributes:
+        name: the run's name.
+        path: the trace, which is there from the first collected step on.
         collected: steps that are in the trace.
         failed: step to what went wrong.
 
@@ -116,11 +119,12 @@ class LiveCollector:
         self._say = say or Reporter().say
         self._stack = ExitStack()
         self._resumed = False
-        self._active = _is_main_process()
-        if not self._active:
+        self._planned: Sequence[int] | None = None
+        self.name, self.path = name, trace_path(traces, name)
+        self._active = self._main = _is_main_process()
+        if not self._main:
             return
         self._tokens_per_step = tokens_per_step
-        self._name, self._path = name, trace_path(traces, name)
         self._writer: TraceWriter | None = None
         entries = tuple(AnalysisEntry(name=a) for a in analyses)
         if not entries and not probes:
@@ -138,13 +142,37 @@ class LiveCollector:
                     check_parameters(self._model, self._model.config)
                 try_out(self._resolved, self._model)
             with ExitStack() as stack:  # closed where it fails, or the next attempt would find the trace locked
-                stack.enter_context(writer_lock(self._path))
+                stack.enter_context(writer_lock(self.path))
                 self._take_up(resume)
                 self._stack = stack.pop_all()
         except UserError as error:
             for part in ("observed", "expected", "remedy"):
                 setattr(error, part, in_arguments(getattr(error, part)))
             raise
+
+    def __repr__(self) -> str:
+        return f"LiveCollector({self.name!r}: {self._said()})"
+
+    def _repr_html_(self) -> str:
+        steps = sorted({*self.collected, *self.failed, *(self._planned or ())})
+        states = ["complete" if s in self.collected else "failed" if s in self.failed else "pending" for s in steps]
+        failed = [(f"step {step}", reason) for step, reason in sorted(self.failed.items())]
+        strip = status_strip(states) if steps else ""
+        problems = table(["failed", "because"], failed) if failed else ""
+        return box(f"{self.name}: {self._said()}", strip, facts({"trace": str(self.path)}), problems)
+
+    def _said(self) -> str:
+        """How far it is, in a few words."""
+        if not self._main:
+            return "another process of this training collects"
+        later = [s for s in self._planned or () if s > max(self.collected, default=-1) and s not in self.failed]
+        state = (f", next at step {later[0]}" if later else "") if self._active else ", closed"
+        return self._counted("") + state
+
+    def _counted(self, where: str) -> str:
+        planned = "" if self._planned is None else f" of {len(self._planned)} planned"
+        failed = f", {len(self.failed)} failed" if self.failed else ""
+        return f"{len(self.collected)}{planned} checkpoints{where}{failed}"
 
     def due(self, step: int) -> bool:
         """Whether :meth:`step` would collect now."""
@@ -186,10 +214,8 @@ class LiveCollector:
         except Exception as error:
             self._say(f"dynamics: {error}")
         if self._active:
-            planned = "" if self._planned is None else f" of {len(self._planned)} planned"
-            failed = f", {len(self.failed)} failed" if self.failed else ""
-            where = self._path if self._path.exists() else "no trace"
-            self._say(f"dynamics: {len(self.collected)}{planned} checkpoints are in {where}{failed}")
+            where = self.path if self.path.exists() else "no trace"
+            self._say(f"dynamics: {self._counted(f' are in {where}')}")
         self._active = False
         self._stack.close()
 
@@ -207,7 +233,7 @@ class LiveCollector:
         except ValidationError as error:
             where = ".".join(map(str, error.errors()[0]["loc"]))
             raise UserError(
-                f"the settings of live run {self._name!r} are wrong: {where}: {error.errors()[0]['msg']}",
+                f"the settings of live run {self.name!r} are wrong: {where}: {error.errors()[0]['msg']}",
                 expected="fields of dynamics.runs.config.Run; weights in float32, float16 or bfloat16",
                 remedy="correct the arguments of `LiveCollector` or of the callback",
             ) from error
@@ -240,20 +266,20 @@ class LiveCollector:
 
     def _plan(self, checkpoints: Sequence[Checkpoint]) -> Resolved:
         return plan_run(
-            self._name, self._run, None, tuple(checkpoints), self._described, "training that was watched", self._say
+            self.name, self._run, None, tuple(checkpoints), self._described, "training that was watched", self._say
         )
 
     def _take_up(self, resume: bool) -> None:
         """Go on with the trace that is there."""
-        discard_unused(self._path, self._resolved.declaration)
-        if not self._path.exists():
+        discard_unused(self.path, self._resolved.declaration)
+        if not self.path.exists():
             if self._planned:
-                self._writer = TraceWriter(self._path, self._resolved.declaration, durable=self._run.durable)
+                self._writer = TraceWriter(self.path, self._resolved.declaration, durable=self._run.durable)
             return
-        before = Trace(self._path)
+        before = Trace(self.path)
         if before.complete.any() and not resume:
             raise UserError(
-                f"{self._path} holds {int(before.complete.sum())} checkpoints of an earlier training",
+                f"{self.path} holds {int(before.complete.sum())} checkpoints of an earlier training",
                 expected="a trace of this training",
                 remedy="choose another name, move the trace away, or say resume=True if this training goes on with it",
             )
@@ -266,8 +292,8 @@ class LiveCollector:
         declaration = replace(self._resolved.declaration, checkpoints=tuple(known))
         self._resolved = replace(self._resolved, declaration=declaration)
         if before.complete.any():
-            require_same_groups(self._path, declaration, int(before.complete.sum()))
-        self._writer = TraceWriter(self._path, self._resolved.declaration, durable=self._run.durable)
+            require_same_groups(self.path, declaration, int(before.complete.sum()))
+        self._writer = TraceWriter(self.path, self._resolved.declaration, durable=self._run.durable)
         self.collected = [int(s) for s in before.steps[before.complete]]
         self._resumed = bool(self.collected)
 
@@ -283,7 +309,7 @@ class LiveCollector:
                 )
             more = (*known, self._checkpoint(step, tokens))
             declaration = replace(self._resolved.declaration, checkpoints=more)
-            self._writer = TraceWriter(self._path, declaration, durable=self._run.durable)
+            self._writer = TraceWriter(self.path, declaration, durable=self._run.durable)
             self._resolved = replace(self._resolved, declaration=declaration)
         return self._writer
 
@@ -298,7 +324,7 @@ class LiveCollector:
             self._active = False
             self._stack.close()  # nothing more is written: others may
             raise UserError(
-                f"step {step} of {self._path} has other weights: it is the trace of another training, which is kept",
+                f"step {step} of {self.path} has other weights: it is the trace of another training, which is kept",
                 expected="the training that this one goes on with",
                 remedy="choose another name",
             )
@@ -324,12 +350,12 @@ class LiveCollector:
                     said=self._progress(step),
                 )
         finally:
-            say_doing(self._path, "")
+            say_doing(self.path, "")
         if broken:
             self._say(f"dynamics: step {step}: the model returned {broken} values that are not finite")
         self.collected.append(step)
         self.failed.pop(step, None)
-        write_journal(self._path, "complete", step=step, seconds=time.perf_counter() - began)
+        write_journal(self.path, "complete", step=step, seconds=time.perf_counter() - began)
 
     def _progress(self, step: int) -> Callable[[str], None]:
         """What is told of a step that takes long: every ten seconds a line, and `dynamics status` at once."""
@@ -337,7 +363,7 @@ class LiveCollector:
 
         def said(what: str) -> None:
             nonlocal last
-            say_doing(self._path, f"step {step}, {what}")
+            say_doing(self.path, f"step {step}, {what}")
             if time.monotonic() - last >= EVERY:
                 last = time.monotonic()
                 self._say(f"dynamics: step {step}, {what}")
@@ -349,7 +375,7 @@ class LiveCollector:
             steps = [c.step for c in self._resolved.declaration.checkpoints]
             if self._writer is not None and step in steps:
                 self._writer.mark(steps.index(step), "failed", reason)
-            write_journal(self._path, "failed", step=step, reason=reason)
+            write_journal(self.path, "failed", step=step, reason=reason)
         except Exception as error:  # the disk that is full for the data is full for this, too
             self._say(f"dynamics: nor could that be recorded: {error}")
 

@@ -111,9 +111,8 @@ def _wanted(name: str, run: Run, traces: Path, path: Path, reporter: Reporter) -
     if room <= 0:
         return []
     results = analyse(name, traces=traces, run=run, fresh=False, reporter=Reporter(quiet=True))
-    findings = [f for result in results for f in result.summary.findings if f.headline]
     usable = [i for i, step in enumerate(trace.steps.tolist()) if step not in run.exclude]
-    return next_checkpoints(findings, visited, usable)[:room]
+    return next_checkpoints(results.headlines, visited, usable)[:room]
 
 
 def _purpose(wanted: list[Wanted]) -> str:

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from checkpoints.errors import unwritable
 from checkpoints.paths import StrPath, as_path, replace_text
 
-from ..analyser import Result, analyse
+from ..analyser import Result, analysed
 from ..analysis.figures import timeline
 from ..analysis.onset_figures import onsets_by_definition, order_matrix
 from ..progress import Reporter
@@ -66,7 +66,7 @@ def report(
     reporter = reporter or Reporter(quiet=True)
     folder = None if reports is None else as_path(reports, "reports")
     name, run, traces = requested(name, run, runs=runs, traces=traces)
-    results = analyse(name, runs=runs, traces=traces, run=run, fresh=False, reporter=reporter)
+    _, results = analysed(name, runs=runs, traces=traces, run=run, fresh=False, reporter=reporter)
     trace = open_run_trace(name, traces)
     content = report_content(name, trace, results)
     folder = (folder or beside_traces(traces, "reports")) / name

@@ -20,6 +20,7 @@ from checkpoints.paths import StrPath, as_path, as_text
 from checkpoints.series import Checkpoint
 
 from ..names import CHECKPOINT, POSITION, PROMPT
+from ..notebook import box, details, facts, status_strip, table
 from .declaration import FEATURES, WEIGHTS
 from .derived import DERIVED
 from .format import check_format, damaged, open_group
@@ -218,6 +219,13 @@ class Trace:
     Attributes:
         path: where it is.
         tree: the labelled data (see :func:`open_trace`).
+        attributes: those of the root: the run's configuration, versions, the model's configuration.
+        steps: (checkpoint,) optimizer steps.
+        tokens: (checkpoint,) tokens seen; NaN where they were not recorded.
+        status: (checkpoint,) ``pending``, ``complete``, ``failed`` or ``masked``.
+        reasons: (checkpoint,) why one failed or is masked; else empty.
+        digests: (checkpoint,) digests of the weights; empty while nothing was measured.
+        complete: (checkpoint,) whether it is complete.
     """
 
     def __init__(self, path: StrPath) -> None:
@@ -240,6 +248,37 @@ class Trace:
 
     def __repr__(self) -> str:
         return f"Trace({str(self.path)!r}: {self.complete.sum()} of {len(self.steps)} checkpoints complete)"
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for name in self.probes:
+            dataset = self.probe(name)
+            measured = [f"{v} ({', '.join(str(d) for d in a.dims)})" for v, a in dataset.data_vars.items()]
+            labels = ", ".join(self._labels(dataset))
+            rows.append(
+                [
+                    name,
+                    dataset.sizes.get(PROMPT, ""),
+                    labels,
+                    details(f"{len(measured)} variables", table([], [[m] for m in measured])),
+                ]
+            )
+        steps = f"{self.steps[0]} to {self.steps[-1]}" if len(self.steps) else ""
+        reasons = sorted({reason for reason in self.reasons if reason})
+        known = {
+            "steps": steps,
+            "checkpoints": ", ".join(f"{self.status.count(s)} {s}" for s in dict.fromkeys(self.status)),
+            "weights": self.attributes.get("origin"),
+        }
+        return box(
+            str(self.path),
+            status_strip(self.status),
+            facts(known),
+            details(f"why {len(reasons)} kinds of checkpoints are missing", table([], [[r] for r in reasons]))
+            if reasons
+            else "",
+            table(["probe", "prompts", "labels", "measured"], rows) if rows else "",
+        )
 
     def steps_of(self, status: str) -> set[int]:
         """The steps of the checkpoints with this status."""
@@ -293,11 +332,11 @@ class Trace:
         """
         dataset = self.probe(probe)
         if as_text(name, "label") not in dataset or dataset[name].dims != (PROMPT,):
-            labels = [str(label) for label, values in dataset.coords.items() if values.dims == (PROMPT,)]
+            measured = name in dataset.data_vars
             raise UserError(
-                f"probe {probe!r} in {self.path} has no label {name!r}",
+                f"probe {probe!r} in {self.path} has no label {name!r}" + (": it was measured" if measured else ""),
                 expected="a label that its prompts were given",
-                remedy=nearest(name, labels),
+                remedy=f"trace.values({probe!r}, {name!r})" if measured else nearest(name, self._labels(dataset)),
             )
         values: np.ndarray = dataset[name].values
         return np.array([str(v) for v in values]) if values.dtype.kind not in "biuf" else values
@@ -337,10 +376,19 @@ class Trace:
 
     def _variable(self, probe: str, variable: str) -> xr.DataArray:
         dataset = self.probe(probe)
-        if as_text(variable, "variable") not in dataset:
+        if as_text(variable, "variable") not in dataset.data_vars:
+            label = variable in self._labels(dataset)
             raise UserError(
-                f"probe {probe!r} in {self.path} has no variable {variable!r}",
+                f"probe {probe!r} in {self.path} has no variable {variable!r}"
+                + (": it is a label of the prompts" if label else ""),
                 expected="one that was measured on it",
-                remedy=nearest(variable, map(str, dataset.data_vars)),
+                remedy=f"trace.label({probe!r}, {variable!r})"
+                if label
+                else nearest(variable, map(str, dataset.data_vars)),
             )
         return dataset[variable]
+
+    @staticmethod
+    def _labels(dataset: xr.Dataset) -> list[str]:
+        """Names of what its prompts were given: text, answer, labels."""
+        return [str(name) for name, values in dataset.coords.items() if values.dims == (PROMPT,)]

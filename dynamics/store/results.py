@@ -13,7 +13,7 @@ from .create import put_dataset
 from .derived import RESULTS, put_derived, whole
 from .manifest import unlike_seal
 
-__all__ = ["read_result", "write_result"]
+__all__ = ["read_result", "stored_results", "write_result"]
 
 
 def write_result(trace: Path, analysis: str, dataset: xr.Dataset, summary: dict[str, Any]) -> None:
@@ -42,3 +42,8 @@ def read_result(trace: Path, analysis: str) -> tuple[xr.Dataset, dict[str, Any]]
     except Exception:  # whatever is wrong with it: it can be derived again
         return None
     return (dataset, summary) if isinstance(summary, dict) else None
+
+
+def stored_results(trace: Path) -> list[str]:
+    """Names of the analyses of which a trace has results, whole or not."""
+    return sorted(folder.name for folder in (trace / RESULTS).glob("*") if (folder / "zarr.json").is_file())

@@ -206,7 +206,7 @@ def _traced(name: str, config: OrganismConfig, traces: Path, reporter: Reporter)
     run = Run(series=config, analyses=(together,))
     collect(name, run=run, traces=traces, reporter=reporter)
     results = analyse(name, run=run, traces=traces, reporter=reporter)
-    findings = {f.key: f for result in results for f in result.summary.findings}
+    findings = {f.key: f for f in results.findings}
     planted = []
     for world, key in sorted(signs.items()):
         emergence = findings[f"planted.{key}"].emergence

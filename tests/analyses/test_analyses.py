@@ -45,7 +45,7 @@ def english(made_once: MadeOnce) -> tuple[Path, Run]:
 @pytest.fixture(scope="module")
 def summaries(english: tuple[Path, Run]) -> dict[str, Summary]:
     folder, run = english
-    return {r.summary.analysis: r.summary for r in analyse("english", run=run, traces=folder)}
+    return dict(analyse("english", run=run, traces=folder))
 
 
 def state(summary: Summary, key: str) -> str:

@@ -13,7 +13,7 @@ import pytest
 import dynamics
 from analyses import faithfulness, hallucination
 from checkpoints.organism import OrganismConfig, WorldEntry
-from dynamics.analyser import Result, analyse
+from dynamics.analyser import Result, analysed
 from dynamics.analysis import Context
 from dynamics.measurements import donor_label
 from dynamics.probes import tokenize
@@ -41,7 +41,7 @@ def results(made_once: MadeOnce) -> dict[str, Result]:
     )
     run = Run(series=TINY, analyses=entries)
     folder = made_once("behaviours", lambda new: dynamics.collect("tiny", run=run, traces=new))
-    return {r.summary.analysis: r for r in analyse("tiny", run=run, traces=folder)}
+    return {r.summary.analysis: r for r in analysed("tiny", run=run, traces=folder)[1]}
 
 
 def test_everything_is_measured_at_every_checkpoint(results: dict[str, Result]) -> None:

@@ -117,7 +117,7 @@ def test_sums_digit_by_digit_and_languages_apart_are_collected_and_reported(tmp_
     )
     run = Run(series=FolderConfig(kind="folder", path=tmp_path / "job"), analyses=entries)
     dynamics.collect("r", run=run, traces=tmp_path / "traces")
-    found = {r.summary.analysis: r.summary for r in analyse("r", run=run, traces=tmp_path / "traces")}
+    found = analyse("r", run=run, traces=tmp_path / "traces")
     assert any("may occur in training" in note for note in found["addition"].notes)
     assert found["addition"].finding("digit.tens").headline and found["addition"].finding("digit.ones").headline
     headlines = {f.key for f in found["shared_concepts"].findings if f.headline and ".accuracy" in f.key}

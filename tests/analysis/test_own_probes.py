@@ -130,10 +130,10 @@ def test_a_run_with_probes_and_nothing_else_gets_curves(tmp_path: Path, tiny_ser
     )
     where: dict[str, Any] = {"runs": tmp_path / "runs.yaml", "traces": tmp_path / "traces"}
     dynamics.collect("mine", **where)
-    (result,) = analyse("mine", **where)
-    assert {"own.accuracy", "own.logprob"} <= set(result.summary.by_key)
-    (again,) = analyse("mine", [OWN_PROBES], fresh=False, **where)
-    assert again.summary.findings == result.summary.findings
+    (summary,) = analyse("mine", **where).values()
+    assert {"own.accuracy", "own.logprob"} <= set(summary.by_key)
+    (again,) = analyse("mine", [OWN_PROBES], fresh=False, **where).values()
+    assert again.findings == summary.findings
     with pytest.raises(UserError, match="has no analysis 'ioi'"):
         analyse("mine", ["ioi"], **where)
 

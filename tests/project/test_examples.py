@@ -97,9 +97,9 @@ def test_prompts_made_in_code_give_curves_a_decoding_and_a_figure_in_sixty_lines
     runs.write_text(f"mine:\n  series: {{kind: folder, path: {tiny_series}}}\n  analyses: [made_prompts]\n")
     trace = dynamics.Trace(dynamics.collect("mine", runs=runs, traces=tmp_path).trace)
     assert {"carry_plain", "carry_words"} <= set(trace.probes)
-    (result,) = dynamics.analyse("mine", runs=runs, traces=tmp_path)
-    assert list(result.summary.by_key) == ["plain", "words", "decodable"]
-    accuracy = result.summary.data["by_layer"].values
+    (summary,) = dynamics.analyse("mine", runs=runs, traces=tmp_path).values()
+    assert list(summary.by_key) == ["plain", "words", "decodable"]
+    accuracy = summary.data["by_layer"].values
     assert accuracy.shape == (len(trace.steps), trace.probe("carry_plain").sizes["layer"])
     assert ((accuracy[trace.complete] > 0.4) & (accuracy[trace.complete] <= 1)).all()
     written = dynamics.report("mine", runs=runs, traces=tmp_path, reports=tmp_path / "reports")

@@ -181,8 +181,8 @@ def test_broken_weights_are_complete_counted_reported_and_never_a_plausible_numb
     assert plausible == {}
     for f in findings:
         assert f["low"][3] is None and f["high"][3] is None and f["null_mean"][3] is None, f["key"]
-    for result in analyse("mine", run=run, traces=tmp_path / "traces", fresh=False):
-        for name, array in result.summary.data.data_vars.items():
+    for summary in analyse("mine", run=run, traces=tmp_path / "traces", fresh=False).values():
+        for name, array in summary.data.data_vars.items():
             if "checkpoint" not in array.dims:  # the final circuit, say
                 continue
             assert np.isnan(array.isel(checkpoint=3)).all(), name
