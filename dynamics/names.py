@@ -25,6 +25,7 @@ DIMENSIONS = {
     "token": "token positions in a prompt, 0 is the first",
     "candidate": "the distinct answers of a probe",
     "group": "values of the label by which prompts are grouped",
+    "group_of_prompts": "groups of a probe's prompts: the first half of them rank edges, the others check the circuit",
     "permutation": "0 is the real labels, the others are shuffled labels",
     "rank": "0 is the highest",
     "source": "what writes to the residual stream: embed, heads L0H0, MLPs L0M",

@@ -29,7 +29,7 @@ from pydantic import Field
 
 from checkpoints.errors import UserError
 from dynamics.analysis import Activations, AnalysisOptions, Answers, Context, Reading, Request
-from dynamics.measurements import Circuit, Interchange, Selectivity, SourceEffects
+from dynamics.measurements import Circuit, EdgeGroups, Interchange, Selectivity, SourceEffects
 from dynamics.probes import tokenize
 
 from .figures import figures
@@ -88,7 +88,7 @@ def _causal(context: Context, sums: SumPrompts, options: Options) -> list[Reques
             tokenize(probe, context.tokenizer)
     except UserError:  # the summary says that it is left out
         return []
-    circuits = (Circuit(points=8), SourceEffects())
+    circuits = (EdgeGroups(), Circuit(points=8), SourceEffects())
     return [*(Request(probe, circuits) for probe in pairs), Request(exchange, (Interchange(DONORS),))]
 
 

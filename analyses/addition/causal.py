@@ -1,10 +1,7 @@
 """Do a sum, a sum in words and a citation use the same parts? Overlap of circuits, and parts exchanged between contexts.
 
-- *Same parts*: each context has a circuit of its own, found on sums of its own. Mean over pairs of contexts of the
-  weighted overlap of their |EAP-IG scores|, between different halves of the prompts, so that it compares with what the
-  two halves of one context agree on (the ceiling). Null: each reader's edges dealt anew among its sources; prompts of one
-  shape use an untrained network alike, and what its contexts share beyond that null at step 0 is added to it, as is the
-  noise of the curve.
+- *Same parts*: each context has a circuit of its own, found on sums of its own; what two contexts share of it, against what the same
+  prompts share where nothing is asked, and what they share with other tasks (:mod:`dynamics.analysis.shared_circuits`).
 - *Ones digit exchanged*: a head's or MLP's output at the last token is replaced by that of another sum in another
   context. Gain of the donor's digit on the prompt's own, in logits; largest head or MLP. Null: no gain, or that of
   donors with the prompt's own ones digit, where it is larger.
@@ -12,15 +9,12 @@
 
 from __future__ import annotations
 
-from itertools import combinations
-
 import numpy as np
 
-from dynamics.analysis import Curve, CurveSpec, Definition, Null, Section, Trace, best_layer, sign_flip_null
+from dynamics.analysis import CurveSpec, Definition, Null, Section, Trace, best_layer, sign_flip_null
 from dynamics.analysis.circuit import CircuitTask, circuit_section
+from dynamics.analysis.shared_circuits import shared_circuits
 from dynamics.emergence import shuffled_match_null
-from dynamics.numerics.draws import COSTLY_DRAWS
-from dynamics.numerics.overlap import deals, dealt, dealt_anew, jaccard, jaccards, weighted_overlap, weighted_overlaps
 
 from .pairs import CONTEXTS, DONORS, EXCHANGE, pair_probe_name
 
@@ -41,101 +35,11 @@ def causal_section(trace: Trace) -> Section:
         name = f"ones digit in context '{context}'"
         task = CircuitTask(pair_probe_name(context), name, part=f"{context}_", headline=False)
         section += circuit_section(trace, task)
-    return section + _same_parts(trace, contexts) + _exchanged(trace)
-
-
-def _same_parts(trace: Trace, contexts: list[str]) -> Section:
-    pairs = list(combinations(contexts, 2))
-    n = len(trace.steps)
-    overlap, ceiling = np.full((n, len(pairs)), np.nan), np.full((n, len(contexts)), np.nan)
-    null = np.full((n, COSTLY_DRAWS), np.nan)
-    scores = {c: dict(trace.each(pair_probe_name(c), "edge_score")) for c in contexts}
-    rng = np.random.default_rng(0)
-    orders: list[np.ndarray] | None = None  # the same at every checkpoint, unless other edges are possible
-    for index in sorted(set.intersection(*(set(s) for s in scores.values()))):
-        here = {c: scores[c][index] for c in contexts}
-        possible = np.isfinite(here[contexts[0]][0])
-        if not possible.any() or any(np.isnan(s[:, possible]).any() for s in here.values()):
-            continue  # a broken model
-        here = {c: np.where(possible, s, 0.0) for c, s in here.items()}
-        if orders is None or not np.array_equal(possible, orders[0][0] >= 0):
-            orders = [deals(possible, COSTLY_DRAWS, seed=i) for i in (0, 1)]
-        anew = {c: [dealt(half, order) for half, order in zip(s, orders, strict=True)] for c, s in here.items()}
-        ceiling[index] = [weighted_overlap(*here[c]) for c in contexts]
-        drawn, every = [], []
-        for p, (one, other) in enumerate(pairs):
-            crossed = [(here[one][h], here[other][1 - h]) for h in (0, 1)]
-            every += [weighted_overlap(*c) for c in crossed]
-            overlap[index, p] = np.mean(every[-2:])
-            drawn.append([weighted_overlaps(here[one][h], anew[other][1 - h]) for h in (0, 1)])
-        error = np.std(every, ddof=1) / np.sqrt(len(every))  # the curve's own noise belongs in its null
-        null[index] = np.mean(drawn, axis=(0, 1)) + error * rng.standard_normal(COSTLY_DRAWS)
-    means = overlap.mean(1)
-    untrained = trace.steps[0] == 0 and np.isfinite(means[0])
-    if untrained:  # the same last token, the same few edges into the logits: shared before anything is learnt
-        null = null + max(0.0, means[0] - null[0].mean())
-    finding = Curve(
-        "same_parts",
-        "addition: the same parts in all contexts",
-        means,
-        None,  # three pairs of contexts are no sample to draw from
-        Null(null, "edges dealt anew among sources" + (", and what the untrained model shares" if untrained else "")),
-        CurveSpec(
-            "weighted overlap of edges",
-            "pairs of contexts",
-            limits=(0.0, 1.0),
-            headline=True,
-            definition="weighted overlap of |EAP-IG scores| of two contexts, between different halves of prompts, mean "
-            "over pairs of contexts",
-        ),
-    ).assessed(trace)
-    alike = _kept_alike(trace, contexts, pairs)
-    section = Section([finding], coords={"contexts": [" and ".join(pair) for pair in pairs]})
-    section.arrays = {
-        "same_parts_by_pair": (("checkpoint", "contexts"), overlap),
-        "same_parts_ceiling": ("checkpoint", ceiling.mean(1)),
-        **{f"same_{name}": ("checkpoint", values) for name, values in alike.items()},
-    }
-    known = np.flatnonzero(np.isfinite(means))
-    if not len(known):
-        return section
-    last = known[-1]
-    upper = finding.emergence.null_upper[last]
-    text = (
-        f"Same parts, step {int(trace.steps[last])}: circuits of two contexts overlap by {means[last]:.2f} on average "
-        f"({', '.join(f'{a} and {b} {v:.2f}' for (a, b), v in zip(pairs, overlap[last], strict=True))}); two samples of "
-        f"prompts of one context by {ceiling[last].mean():.2f}; the null reaches {upper:.2f}."
+    sets = {context: pair_probe_name(context) for context in contexts}
+    same = shared_circuits(
+        trace, sets, key="same_parts", title="addition: the same parts in all contexts", what="contexts"
     )
-    if untrained:
-        text += f" At step 0 they overlap by {means[0]:.2f}, which is in the null."
-    else:
-        text += " No untrained model was measured: some of the overlap may have been there before training."
-    at = {name: values[last] for name, values in alike.items()}
-    if np.isfinite(at["edges"]):
-        text += (
-            f" Their smallest circuits share {at['edges']:.0%} of edges and {at['nodes']:.0%} of nodes (Jaccard; of "
-            f"circuits dealt anew 95% share less than {at['edges_null']:.0%} and {at['nodes_null']:.0%})."
-        )
-    section.notes.append(text)
-    return section
-
-
-def _kept_alike(trace: Trace, contexts: list[str], pairs: list[tuple[str, str]]) -> dict[str, np.ndarray]:
-    """Jaccard of the smallest faithful circuits, edges and nodes, mean over pairs; NaN where a context has none."""
-    curves = {name: np.full(len(trace.steps), np.nan) for name in ("edges", "nodes", "edges_null", "nodes_null")}
-    kept = {c: dict(trace.each(pair_probe_name(c), "edge_kept")) for c in contexts}
-    for index in kept[contexts[0]]:
-        edges = {c: kept[c][index] == 1 for c in contexts if index in kept[c]}
-        if len(edges) < len(contexts) or not all(k.any() for k in edges.values()):
-            continue
-        possible = kept[contexts[0]][index] >= 0
-        anew = {c: dealt_anew(k, possible, COSTLY_DRAWS, seed=2) > 0 for c, k in edges.items()}
-        nodes, nodes_anew = ({c: np.asarray(k.any(-1)) for c, k in table.items()} for table in (edges, anew))
-        for name, here, random in (("edges", edges, anew), ("nodes", nodes, nodes_anew)):
-            curves[name][index] = np.mean([jaccard(here[a], here[b]) for a, b in pairs])
-            drawn = [jaccards(here[a], random[b]) for a, b in pairs]
-            curves[f"{name}_null"][index] = np.quantile(np.mean(drawn, axis=0), 0.95)
-    return curves
+    return section + same + _exchanged(trace)
 
 
 def _exchanged(trace: Trace) -> Section:
@@ -240,13 +144,6 @@ def _exchange_note(
 
 
 _DEFINITIONS = (
-    Definition(
-        "same parts",
-        "Weighted overlap of the edge attributions of two contexts, found on different sums, mean over pairs of contexts. "
-        "The ceiling is what two halves of the prompts of one context agree on. Null: one context's scores dealt anew "
-        "among the sources of each reader, and what the contexts share beyond that in the untrained model (step 0).",
-        "Ruzicka 1958; after Lindsey et al. 2025",
-    ),
     Definition(
         "ones digit exchanged",
         "The output of a head or MLP at the last token, where the ones digit is predicted, is replaced by that of another "

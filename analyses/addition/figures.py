@@ -120,26 +120,32 @@ def _causal(summary: Summary) -> dict[str, Figure]:
 
 
 def _same_parts(summary: Summary) -> Figure:
-    """Overlap of the contexts' circuits between its null and its ceiling; nodes and edges of the smallest circuits."""
+    """What the contexts' circuits share between its null and its ceiling; nodes and edges of the smallest circuits."""
     data = summary.data
     steps = data["step"].values
     figure = new_figure(8.6, 2.9)
-    left, right = figure.subplots(1, 2, sharey=True)
+    left, right = figure.subplots(1, 2)
 
     def line(axes: Axes, values: np.ndarray, colour: str, label: str, style: str = "-", width: float = 1.6) -> None:
         draw_line(axes, steps, values, colour, label, ls=style, lw=width, marker="")
 
-    line(left, np.array(summary.finding("same_parts").values), COLOURS[0], "mean of pairs of contexts")
+    finding = summary.finding("same_parts")
+    line(left, np.array(finding.values), COLOURS[0], "mean of pairs of contexts")
     for i, name in enumerate(data["contexts"].values):
         line(left, data["same_parts_by_pair"].values[:, i], COLOURS[i + 1], str(name), width=0.9)
     line(left, data["same_parts_ceiling"].values, "#888888", "two samples of one context", "--")
-    line(left, np.array(summary.finding("same_parts").emergence.null_upper), COLOURS[0], "bound of the null", ":")
-    training_axes(left, steps, "Same parts: edge scores", "overlap")
+    for i, task in enumerate(data["task"].values):
+        line(left, data["same_parts_tasks"].values[:, i], "#888888", f"with {task}", "-" if i == 0 else "-.", width=0.9)
+    line(left, data["same_parts_flipped"].values, "#bbbbbb", "nothing asked", width=0.9)
+    if finding.emergence.null_upper:
+        line(left, np.array(finding.emergence.null_upper), COLOURS[0], "bound of the null", ":")
+    training_axes(left, steps, "Same parts: shared attribution", "share")
     for i, name in enumerate(("edges", "nodes")):
-        line(right, data[f"same_{name}"].values, COLOURS[i], name)
-        line(right, data[f"same_{name}_null"].values, COLOURS[i], f"{name}, 95% of circuits dealt anew", ":")
+        line(right, data[f"same_parts_{name}"].values, COLOURS[i], name)
+        line(right, data[f"same_parts_{name}_null"].values, COLOURS[i], f"{name}, 95% of circuits dealt anew", ":")
     training_axes(right, steps, "Same parts: smallest circuits (Jaccard)")
+    left.set_ylim(-0.25, 1.02)
+    right.set_ylim(0, 1.02)
     for axes in (left, right):
-        axes.set_ylim(0, 1.02)
         axes.legend(frameon=False, fontsize=7)
     return figure

@@ -11,6 +11,7 @@ for k = 1 .. steps. A score above zero supports the metric.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +28,8 @@ class Attribution:
     """Scores of every edge, in the metric's unit; zero where there is no such edge.
 
     Attributes:
-        edges: (source, reader) sums over rows and tokens; (token, source, reader) with ``by_token``.
+        edges: (source, reader) sums over rows and tokens; (token, source, reader) with ``by_token``, (set, source, reader)
+            with sets of rows.
         sources: (row, source) sums over tokens and over all readers of a source.
         reached: where asked for, per layer (position of the head, token, source, kind and head), summed over rows; keys
             of all heads first, then values.
@@ -59,6 +61,7 @@ def attribute(
     by_token: bool = False,
     reach: bool = False,
     between: tuple[torch.Tensor, torch.Tensor] | None = None,
+    rows: Sequence[torch.Tensor] | None = None,
 ) -> Attribution:
     """EAP-IG scores of all edges, summed over rows.
 
@@ -72,6 +75,7 @@ def attribute(
         reach: take key and value edges apart by the position at which heads act.
         between: the twins' stream before the first layer, and (source, row, token, d_model) what sources write for
             ``ids`` less what they write for ``corrupted``, if that is known already.
+        rows: sets of rows over which edges are summed apart; excludes ``by_token``.
     """
     graph = wired.graph
     if between is None:
@@ -86,8 +90,8 @@ def attribute(
         layers = [layer / steps for layer in found.reached]
         reached = [a + b for a, b in zip(reached, layers, strict=True)] if reached else layers
     mean.scaled(1 / steps)
-    tokens = (ids.shape[1],) if by_token else ()
-    edges = torch.zeros((*tokens, len(graph.sources), len(graph.readers)), device=ids.device)
+    apart = (ids.shape[1],) if by_token else () if rows is None else (len(rows),)
+    edges = torch.zeros((*apart, len(graph.sources), len(graph.readers)), device=ids.device)
     sources = torch.zeros((len(ids), len(graph.sources)), device=ids.device)
     groups = [of(layer) for layer in range(graph.layers) for of in (graph.attention_readers, graph.mlp_reader)]
     total, last = torch.zeros_like(difference[0]), len(graph.sources)  # of what reads later
@@ -95,7 +99,7 @@ def attribute(
         seen = graph.seen_by(readers)
         sources[:, seen:last] = torch.einsum("srtd,rtd->rs", difference[seen:last], total)
         total, last = total + mean.total(readers), seen
-        edges[..., :seen, readers] = mean.times(difference[:seen], readers, by_token=by_token)
+        edges[..., :seen, readers] = mean.times(difference[:seen], readers, by_token=by_token, rows=rows)
     sources[:, :last] = torch.einsum("srtd,rtd->rs", difference[:last], total)
     return Attribution(edges, sources, reached)
 

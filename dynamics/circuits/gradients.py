@@ -10,6 +10,7 @@ they are kept as they are there, and points on a way are summed there: pulled ba
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -84,10 +85,28 @@ class ReaderGradients:
             total = total - unit * share.sum(0)[..., None]
         return total
 
-    def times(self, difference: torch.Tensor, readers: slice, *, by_token: bool = False) -> torch.Tensor:
+    def times(
+        self,
+        difference: torch.Tensor,
+        readers: slice,
+        *,
+        by_token: bool = False,
+        rows: Sequence[torch.Tensor] | None = None,
+    ) -> torch.Tensor:
         """(source, reader) products with differences (source, row, token, d_model) of one group's readers, summed over
-        rows and tokens; (token, source, reader) with ``by_token``."""
+        rows and tokens; (token, source, reader) with ``by_token``; of each of several sets of rows by itself, (set, source,
+        reader), with ``rows``."""
         straight, along = self._pulled(readers)
+        if rows is not None:
+            sets = []
+            for chosen in rows:
+                some = difference[:, chosen]
+                found = some.flatten(1) @ straight[:, chosen].flatten(1).T
+                for unit, share in along:
+                    projected = torch.einsum("srtd,rtd->srt", some, unit[chosen])
+                    found -= projected.flatten(1) @ share[:, chosen].flatten(1).T
+                sets.append(found)
+            return torch.stack(sets)
         if by_token:
             found = torch.einsum("srtd,krtd->tsk", difference, straight)
             for unit, share in along:

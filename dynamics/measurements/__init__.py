@@ -7,6 +7,7 @@ from .answers import Answers
 from .base import Accumulator, Batch, Intervention, Measurement, Observation
 from .circuit import Circuit
 from .direction import Direction
+from .edge_groups import EdgeGroups
 from .head_weights import HeadCopying, HeadSuccession, HeadWeights
 from .heads import HeadAttention, attention_scores
 from .interchange import Interchange, donor_label, target_label
@@ -23,6 +24,7 @@ __all__ = [
     "Batch",
     "Circuit",
     "Direction",
+    "EdgeGroups",
     "HeadAttention",
     "HeadCopying",
     "HeadSuccession",

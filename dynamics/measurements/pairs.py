@@ -28,11 +28,16 @@ __all__ = [
     "PromptPairs",
     "attributed",
     "discovery_half",
+    "groups_of",
     "numbers",
     "pairs_of",
+    "prompt_groups",
     "require_pairs",
     "tokens_at_once",
 ]
+
+GROUPS = 4
+"""Groups of prompts in each half of them."""
 
 MEMORY = 2**30
 """Bytes that one batch's inputs and gradients may take."""
@@ -67,13 +72,16 @@ class Attributed:
         clean, corrupted: (prompt,) the metric of prompts and twins.
         direct: (prompt, source) direct logit attribution.
         source: (prompt, source) attribution of each source: that of all its edges together.
-        edge: (half, source, reader) mean attribution of edges over the prompts of each half; NaN where there is no edge.
+        groups: (group, source, reader) mean attribution of edges over the prompts of each group (:func:`prompt_groups`); NaN
+            where there is no edge.
+        edge: (half, source, reader) the same over each half.
     """
 
     clean: np.ndarray
     corrupted: np.ndarray
     direct: np.ndarray
     source: np.ndarray
+    groups: np.ndarray
     edge: np.ndarray
 
 
@@ -86,6 +94,29 @@ def discovery_half(prompts: int, seed: int) -> np.ndarray:
     half = np.zeros(prompts, dtype=bool)
     half[np.random.default_rng(seed).permutation(prompts)[: prompts // 2]] = True
     return half
+
+
+def groups_of(prompts: int) -> int:
+    """Into how many groups so many prompts fall: up to four a half.
+
+    >>> groups_of(32), groups_of(4)
+    (8, 4)
+    """
+    return 2 * min(GROUPS, prompts // 2)
+
+
+def prompt_groups(prompts: int, seed: int) -> np.ndarray:
+    """(prompt,) group of each prompt; the first half of the groups are the prompts that rank edges (:func:`discovery_half`).
+
+    >>> prompt_groups(8, 0).tolist()
+    [0, 4, 1, 5, 2, 6, 7, 3]
+    """
+    half, count = discovery_half(prompts, seed), groups_of(prompts) // 2
+    group = np.empty(prompts, dtype=np.int64)
+    for first, mine in ((0, np.flatnonzero(half)), (count, np.flatnonzero(~half))):
+        for number, rows in enumerate(np.array_split(mine, count)):
+            group[rows] = first + number
+    return group
 
 
 def require_pairs(probe: TokenizedProbe) -> None:
@@ -108,20 +139,23 @@ def attributed(wired: Wired, probe: TokenizedProbe, batch_tokens: int, steps: in
 
 
 def _attributed(wired: Wired, probe: TokenizedProbe, batch_tokens: int, steps: int, seed: int) -> Attributed:
+    import torch
+
     from ..circuits.attribution import attribute, direct_logits
 
     graph, n = wired.graph, len(probe.ids)
     half = discovery_half(n, seed)
     clean, corrupted = np.full(n, np.nan), np.full(n, np.nan)
     direct, source = np.full((n, len(graph.sources)), np.nan), np.full((n, len(graph.sources)), np.nan)
-    edge = np.zeros((2, *graph.edges.shape))
+    group = prompt_groups(n, seed)
+    edge = np.zeros((groups_of(n), *graph.edges.shape))
     shape = wired.architecture.shape
     # differences of sources, gradients of readers, and what autograd keeps of every layer
     width = (
         shape.d_model * (len(graph.sources) + len(graph.readers) + 20 * graph.layers) + 4 * shape.d_mlp * graph.layers
     )
     tokens = tokens_at_once(batch_tokens, width)
-    for index, chosen in enumerate((np.flatnonzero(half), np.flatnonzero(~half))):
+    for chosen in (np.flatnonzero(half), np.flatnonzero(~half)):
         for batch in pairs_of(wired, probe, tokens, chosen):
             rows = batch.rows
             run, twin = wired.run(batch.ids, batch.positions), wired.run(batch.corrupted, batch.positions)
@@ -129,12 +163,18 @@ def _attributed(wired: Wired, probe: TokenizedProbe, batch_tokens: int, steps: i
             direct[rows] = numbers(direct_logits(wired, batch.ids, batch.positions, batch.answer, batch.foil, run)[0])
             between = twin.streams[0], wired.sources(run, twin)
             del run, twin
+            there = np.unique(group[rows])
+            sets = [torch.from_numpy(np.flatnonzero(group[rows] == g)).to(wired.device) for g in there]
+            metric = batch.metric
             found = attribute(
-                wired, batch.ids, batch.corrupted, batch.positions, batch.metric, steps=steps, between=between
+                wired, batch.ids, batch.corrupted, batch.positions, metric, steps=steps, between=between, rows=sets
             )
             source[rows] = numbers(found.sources)
-            edge[index] += numbers(found.edges) / len(chosen)
-    return Attributed(clean, corrupted, direct, source, np.where(graph.edges, edge, np.nan))
+            edge[there] += numbers(found.edges)
+    size = np.bincount(group)[:, None, None]
+    halves = np.stack([edge[of].sum(0) / size[of].sum() for of in np.split(np.arange(len(edge)), 2)])
+    apart, whole = (np.where(graph.edges, scores, np.nan) for scores in (edge / size, halves))
+    return Attributed(clean, corrupted, direct, source, apart, whole)
 
 
 def tokens_at_once(batch_tokens: int, width: int) -> int:

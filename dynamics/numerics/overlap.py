@@ -3,6 +3,8 @@
 - *Jaccard*: members of both over members of either (nodes or edges).
 - *Weighted overlap*: sum of min(|a|, |b|) over sum of max(|a|, |b|), each first divided by its sum (Ruzicka 1958): 1 for
   equal shares of the total, whatever its size; no threshold decides.
+- *Shared*: sum of min(|a|, |b|), less where the signs differ (the intersection of two histograms, Swain and Ballard 1991, with a
+  sign): 0 on average for weights whose signs have nothing to do with each other, whatever their sizes share.
 - *Null*: every reader keeps its own weights, dealt anew among the sources that it could read. What two circuits share
   because some readers matter more than others is then in the null too.
 """
@@ -12,9 +14,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from .arrays import FloatArray, IntArray
+from .arrays import FloatArray
 
-__all__ = ["deals", "dealt", "dealt_anew", "jaccard", "jaccards", "weighted_overlap", "weighted_overlaps"]
+__all__ = ["dealt_anew", "jaccard", "jaccards", "shared", "weighted_overlap", "weighted_overlaps"]
 
 
 def jaccard(one: npt.ArrayLike, other: npt.ArrayLike) -> float:
@@ -56,26 +58,14 @@ def weighted_overlaps(one: npt.ArrayLike, others: npt.ArrayLike) -> FloatArray:
         return np.asarray(np.minimum(a, b).sum(1) / np.maximum(a, b).sum(1))
 
 
-def deals(possible: npt.ArrayLike, draws: int, seed: int = 0) -> IntArray:
-    """(draw, source, reader) from which source each edge gets its weight, dealt anew for each reader; -1 for no edge.
+def shared(one: npt.ArrayLike, other: npt.ArrayLike) -> float:
+    """Sum of the smaller of two weights, less where their signs differ; weights are taken as they are.
 
-    Args:
-        possible: (source, reader) which edges there can be.
-        draws: how many.
+    >>> shared([0.5, 0.25, 0.25], [0.5, -0.25, 0.0])
+    0.25
     """
-    allowed = np.asarray(possible, dtype=bool)
-    rng = np.random.default_rng(seed)
-    result = np.full((draws, *allowed.shape), -1)
-    for reader in range(allowed.shape[1]):
-        rows = np.flatnonzero(allowed[:, reader])
-        result[:, rows, reader] = rows[rng.permuted(np.tile(np.arange(len(rows)), (draws, 1)), axis=1)]
-    return result
-
-
-def dealt(weights: npt.ArrayLike, order: IntArray) -> FloatArray:
-    """(draw, source, reader) weights (source, reader) in the order that :func:`deals` gave."""
-    values = np.asarray(weights, dtype=np.float64)
-    return np.where(order >= 0, values[order, np.arange(values.shape[1])], 0.0)
+    a, b = np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64)
+    return float((np.abs(a + b) - np.abs(a - b)).sum() / 2)
 
 
 def dealt_anew(weights: npt.ArrayLike, possible: npt.ArrayLike, draws: int, seed: int = 0) -> FloatArray:
@@ -86,4 +76,11 @@ def dealt_anew(weights: npt.ArrayLike, possible: npt.ArrayLike, draws: int, seed
         possible: (source, reader) which edges there can be.
         draws: how many.
     """
-    return dealt(weights, deals(possible, draws, seed))
+    values, allowed = np.asarray(weights, dtype=np.float64), np.asarray(possible, dtype=bool)
+    rng = np.random.default_rng(seed)
+    result = np.zeros((draws, *allowed.shape))
+    for reader in range(allowed.shape[1]):
+        rows = np.flatnonzero(allowed[:, reader])
+        order = rng.permuted(np.tile(rows, (draws, 1)), axis=1)
+        result[:, rows, reader] = values[order, reader]
+    return result

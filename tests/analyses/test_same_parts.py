@@ -7,12 +7,14 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+import xarray as xr
 
-from analyses.addition.causal import _exchanged, _same_parts
+from analyses.addition.causal import _exchanged
 from analyses.addition.pairs import CONTEXTS, DONORS, EXCHANGE, exchange_probe, pair_probe_name
 from analyses.addition.prompts import ORGANISM
 from checkpoints.organism import build_tokenizer
 from dynamics.analysis import Section, Summary
+from dynamics.analysis.shared_circuits import shared_circuits
 from dynamics.circuits.graph import Graph
 from dynamics.probes import tokenize
 from dynamics.store import Trace
@@ -22,33 +24,60 @@ EDGES = GRAPH.edges
 STEPS = np.array([0, 1, 2, 4, 8, 16])
 
 
+TASK = "induction_pairs"
+SETS = {context: pair_probe_name(context) for context in CONTEXTS}
+GROUPS = 8
+
+
 class Made:
-    """What the overlap reads of a trace."""
+    """What the comparison of circuits reads of a trace."""
 
     def __init__(self, scores: dict[str, np.ndarray], steps: np.ndarray = STEPS) -> None:
         self.steps, self.tokens, self._scores = steps, None, scores
 
+    @property
+    def probes(self) -> tuple[str, ...]:
+        return tuple(self._scores)
+
+    def probe(self, name: str) -> dict[str, Any]:
+        parts = {"source": GRAPH.sources, "reader": GRAPH.readers}
+        names = {of: xr.DataArray([part.name for part in every]) for of, every in parts.items()}
+        return {**names, "edge_score": None, **({} if name == TASK else {"edge_score_group": None})}
+
     def each(self, probe: str, variable: str) -> Iterator[tuple[int, np.ndarray]]:
-        for index, score in enumerate(self._scores[probe]):
-            kept = np.where(EDGES, np.abs(score[0]) > 3, -1)
-            yield index, np.where(EDGES, score, np.nan) if variable == "edge_score" else kept
+        for index, groups in enumerate(self._scores[probe]):
+            if variable == "edge_kept":
+                yield index, np.where(EDGES, np.abs(groups.mean(0)) > 3, -1)
+            else:
+                scores = groups if variable == "edge_score_group" else groups.reshape(2, -1, *EDGES.shape).mean(1)
+                yield index, np.where(EDGES, scores, np.nan)
 
 
-def made(shared: bool, rng: np.random.Generator, *, start: bool = False) -> dict[str, np.ndarray]:
-    """Noise, in which from step 2 on eight edges stand out: the same in all contexts or others in each.
+def made(
+    common: float, rng: np.random.Generator, *, generic: float = 0.0, unsure: float = 0.0, start: float = 0.0
+) -> dict[str, np.ndarray]:
+    """Scores (checkpoint, group, source, reader) of three contexts and another task, noise but for what is planted.
 
-    With ``start`` edges differ from the start, in all contexts alike, and nothing is learnt.
+    Args:
+        common: from step 2 on, on eight edges that all contexts have in common; others have eight each of their own.
+        generic: from step 2 on, on eight edges of every set of prompts, the other task's too.
+        unsure: from step 2 on, on eight edges of every set of prompts, of random sign in every prompt.
+        start: on eight edges of the contexts from step 0 on.
     """
     where = np.argwhere(EDGES)
+    chosen = where[rng.permutation(len(where))].reshape(-1)[: 2 * 8 * 8].reshape(8, 8, 2)
+    shape = (len(STEPS), GROUPS, *EDGES.shape)
     scores = {}
-    common = where[rng.permutation(len(where))[:8]]
-    always = np.abs(rng.normal(size=EDGES.shape)) ** 3 if start else np.zeros(EDGES.shape)
-    for context in CONTEXTS:
-        mine = common if shared else where[rng.permutation(len(where))[:8]]
-        values = rng.normal(scale=1.5 if start else 0.1, size=(len(STEPS), 2, *EDGES.shape)) + always
-        for s, r in mine:
-            values[2:, :, s, r] += 20 * (not start)
-        scores[pair_probe_name(context)] = values
+    for number, name in enumerate((*SETS.values(), TASK)):
+        values = rng.normal(scale=0.1, size=shape)
+        for (s, r), (x, y), (v, w), (k, m), (a, b) in zip(*chosen[[0, 1, 2, 3 + number, 7]], strict=True):
+            values[2:, :, x, y] += generic
+            values[2:, :, v, w] += unsure * rng.normal(size=GROUPS)
+            values[2:, :, k, m] += 20 if common == 0 or name == TASK else 0
+            if name != TASK:
+                values[2:, :, s, r] += common
+                values[:, :, a, b] += start
+        scores[name] = values
     return scores
 
 
@@ -58,30 +87,58 @@ def summary_of(section: Section, trace: Trace) -> Summary:
 
 def found_in(scores: dict[str, np.ndarray], steps: np.ndarray = STEPS) -> Summary:
     trace = cast(Trace, Made(scores, steps))
-    return summary_of(_same_parts(trace, list(CONTEXTS)), trace)
+    section = shared_circuits(trace, SETS, key="same_parts", title="the same parts", what="contexts")
+    return summary_of(section, trace)
 
 
-def test_shared_circuits_overlap_as_much_as_two_samples_of_one() -> None:
-    result = found_in(made(True, np.random.default_rng(0)))
+def test_shared_circuits_share_as_much_as_two_samples_of_one() -> None:
+    result = found_in(made(20.0, np.random.default_rng(0)))
     finding = result.findings[0]
     assert finding.emergence.state == "emerged"
     assert finding.emergence.onset is not None and finding.emergence.onset.by == 2
     ceiling = result.data["same_parts_ceiling"].values
     assert finding.values[-1] == pytest.approx(ceiling[-1], abs=0.02) and ceiling[-1] > 0.7
-    assert result.data["same_edges"].values[-1] == 1.0
-    assert np.isnan(result.data["same_edges"].values[0])  # no circuit yet
-    assert result.data["same_edges_null"].values[-1] < 0.5
+    assert result.data["same_parts_edges"].values[-1] == 1.0
+    assert np.isnan(result.data["same_parts_edges"].values[0])  # no circuit yet
+    assert result.data["same_parts_edges_null"].values[-1] < 0.5
+    assert finding.holds is not None and finding.holds >= 0.9
 
 
-def test_circuits_of_other_parts_do_not_overlap_beyond_chance() -> None:
-    result = found_in(made(False, np.random.default_rng(0)))
+def test_circuits_of_other_parts_share_nothing() -> None:
+    result = found_in(made(0.0, np.random.default_rng(0)))
     assert result.findings[0].emergence.state == "not emerged"
-    assert result.findings[0].values[-1] < 0.3 < result.data["same_parts_ceiling"].values[-1]
-    assert result.data["same_edges"].values[-1] <= 0.2
+    assert abs(result.findings[0].values[-1]) < 0.1 < 0.7 < result.data["same_parts_ceiling"].values[-1]
+    assert result.data["same_parts_edges"].values[-1] <= 0.2
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_any_two_sets_of_prompts_share_is_in_the_null(seed: int) -> None:
+    """Edges that every task uses, and edges on which prompts differ as much as they like but in no direction of their own."""
+    generic = found_in(made(0.0, np.random.default_rng(seed), generic=20.0))
+    assert generic.findings[0].values[-1] > 0.3
+    assert generic.findings[0].emergence.state == "not emerged"
+    unsure = found_in(made(0.0, np.random.default_rng(seed), unsure=20.0))
+    assert unsure.findings[0].emergence.state == "not emerged"
+
+
+def test_what_is_shared_beyond_any_two_tasks_is_not_in_the_null() -> None:
+    both = found_in(made(40.0, np.random.default_rng(1), generic=10.0))
+    assert both.findings[0].emergence.state == "emerged"
+
+
+def test_without_another_task_nothing_can_be_said() -> None:
+    scores = made(20.0, np.random.default_rng(0))
+    del scores[TASK]
+    (finding,) = found_in(scores).findings
+    said = finding.emergence
+    assert (said.state, said.reason) == ("not measurable", "no other task in this trace has a circuit to compare with")
+    assert list(found_in(scores).notes) == [
+        "the same parts: not measurable: no other task in this trace has a circuit to compare with."
+    ]
 
 
 def test_what_the_untrained_model_shares_is_in_the_null() -> None:
-    scores = made(True, np.random.default_rng(0), start=True)
+    scores = made(0.0, np.random.default_rng(0), start=20.0)
     assert found_in(scores).findings[0].emergence.state == "not emerged"
     late = found_in(scores, STEPS + 100)
     assert late.findings[0].emergence.state == "present from start"  # nobody measured the untrained model
@@ -89,7 +146,7 @@ def test_what_the_untrained_model_shares_is_in_the_null() -> None:
 
 
 def test_a_broken_model_is_not_measurable() -> None:
-    scores = {name: values * np.nan for name, values in made(True, np.random.default_rng(0)).items()}
+    scores = {name: values * np.nan for name, values in made(20.0, np.random.default_rng(0)).items()}
     assert found_in(scores).findings[0].emergence.state == "not measurable"
 
 
@@ -97,8 +154,6 @@ def test_a_broken_model_is_not_measurable() -> None:
 def test_a_part_that_carries_the_ones_digit_is_found_and_one_that_only_disturbs_is_not(carries: bool) -> None:
     """From step 4 on the last part moves the answer by 20: to the donor's digit, or away from the own one whatever the
     donor is."""
-    import xarray as xr
-
     tokenizer = build_tokenizer()
     probe = tokenize(exchange_probe(ORGANISM, 20, 0), tokenizer)
     assert probe.answer_ids is not None

@@ -13,9 +13,11 @@ import transformers as hf
 import dynamics.circuits.search as search
 import dynamics.measurements.circuit as circuit
 from dynamics.analysis.circuit import CircuitTask, _effects, _sampled
+from dynamics.circuits.attribution import attribute
 from dynamics.circuits.wired import Wired
-from dynamics.measurements import Circuit, SourceEffects
+from dynamics.measurements import Circuit, EdgeGroups, SourceEffects
 from dynamics.measurements.forward import measure
+from dynamics.measurements.pairs import discovery_half, pairs_of, prompt_groups
 from dynamics.measurements.source_effects import AT_RANDOM, HIGHEST
 from dynamics.models.architecture import Architecture, architecture
 from dynamics.probes import LAST, Probe, TokenizedProbe
@@ -122,6 +124,22 @@ def test_both_measurements_share_their_attribution_and_alone_give_the_same(monke
     assert np.abs(later["edge_score"] - together["edge_score"])[0, 0, 0] > 0
 
 
+def test_groups_of_prompts_are_attributed_as_if_they_were_alone() -> None:
+    model, described = model_of(2, 4)
+    probe = probe_of(16)
+    found = measure(model, probe, (EdgeGroups(), Circuit()), architecture=described)
+    groups = found["edge_score_group"]
+    assert groups.shape == (8, *found["edge_score"].shape[1:])
+    halves = groups.reshape(2, 4, *groups.shape[1:]).mean(1)  # of two prompts each
+    np.testing.assert_allclose(halves, found["edge_score"], atol=1e-5)
+    group, wired = prompt_groups(16, 0), Wired(model, described)
+    assert (discovery_half(16, 0) == (group < 4)).all()
+    for number in (0, 5):
+        (batch,) = pairs_of(wired, probe, 10_000, np.flatnonzero(group == number))
+        alone = attribute(wired, batch.ids, batch.corrupted, batch.positions, batch.metric).edges.numpy() / 2
+        np.testing.assert_allclose(np.nan_to_num(groups[number]), alone, atol=1e-5)
+
+
 def test_what_is_patched_is_patched_exactly_and_the_rest_is_missing() -> None:
     model, described = model_of(3, 8)
     some, every = SourceEffects(passes=6), SourceEffects(passes=None)
@@ -136,7 +154,7 @@ def test_what_is_patched_is_patched_exactly_and_the_rest_is_missing() -> None:
     assert size[patched == HIGHEST].min() >= size[patched != HIGHEST].max()
     # a source's attribution is that of its edges
     np.testing.assert_allclose(
-        sampled["source_attribution"].mean(0), np.nansum(sampled["edge_score"], -1).mean(0), atol=1e-6
+        sampled["source_attribution"].mean(0), np.nansum(sampled["edge_score"], -1).mean(0), rtol=1e-5, atol=1e-6
     )
     declared = {v.name: v for v in some.declare(probe, described.shape)}
     assert set(declared) == {"source_effect", "direct_effect", "source_attribution", "source_patched"}
