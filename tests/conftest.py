@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -29,6 +30,9 @@ TINY = OrganismConfig(steps=12, checkpoints=6, layers=2, d_model=32, heads=2, ba
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
 
+
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+"""Names under which a Chromium is installed; else the one that Playwright brought, or the tests skip."""
 
 LAID_OUT = FittingLayout.execute
 
@@ -152,3 +156,19 @@ def runs_file(folder: Path, series: Path, *, analyses: str = "[addition, shared_
     file = folder / "runs.yaml"
     file.write_text(f"mine:\n  series: {{kind: folder, path: {series}}}\n  analyses: {analyses}\n", encoding="utf-8")
     return file
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """A headless browser, without network of its own."""
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with api.sync_playwright() as playwright:
+        own = playwright.chromium.executable_path
+        path = next(filter(None, map(shutil.which, CHROMIUM)), own if Path(own).is_file() else None)
+        if path is None:
+            pytest.skip("no Chromium is installed")
+        # In containers, where tests run as root, Chromium's sandbox cannot start.
+        flags = {"args": ["--no-sandbox", "--disable-gpu"], "ignore_default_args": ["--hide-scrollbars"]}
+        browser = playwright.chromium.launch(executable_path=path, **flags)
+        yield browser
+        browser.close()

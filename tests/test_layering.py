@@ -39,6 +39,7 @@ ORDER = [
     "dynamics.wording",
     "dynamics.progress",
     "dynamics.notebook",
+    "dynamics.charting",
     "dynamics.numerics",
     "dynamics.emergence",
     "dynamics.probes",

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from ..emergence import Emergence
+from .panels import note_curve, note_line, note_training
 
 __all__ = [
     "COLOURS",
@@ -65,6 +66,7 @@ def step_axis(axes: Axes, steps: Sequence[int] | np.ndarray, *, label: bool = Tr
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_step(value)))
+    note_training(axes)
     axes.set_xlim(min(steps) - 0.1 if min(steps) == 0 else min(steps) * 0.94, max(last * 1.06, 1))
     if label:
         axes.set_xlabel("optimizer step")
@@ -101,7 +103,8 @@ def draw_line(
     :meth:`matplotlib.axes.Axes.plot`."""
     seen = np.isfinite(values)
     drawn: dict[str, Any] = {"lw": 1.6, "marker": "o", "ms": 2.2, **look}
-    axes.plot(steps[seen], values[seen], color=colour, label=label, **drawn)
+    (line,) = axes.plot(steps[seen], values[seen], color=colour, label=label, **drawn)
+    note_line(axes, line, values, label, band)
     if band is not None:
         known = np.isfinite(band).all(0)
         axes.fill_between(steps, *band, where=known.tolist(), color=colour, alpha=0.18, lw=0)
@@ -114,8 +117,10 @@ def tidy(axes: Axes) -> None:
 
 def draw_curve(axes: Axes, finding: Drawable, colour: str, *, label: str | None = None, alone: bool = True) -> None:
     """One curve with its bootstrap band, its null's mean and upper bound, and the onset interval as a strip."""
-    steps = np.array(finding.steps)
-    draw_line(axes, steps, np.array(finding.values), colour, label or finding.title)
+    steps, values = np.array(finding.steps), np.array(finding.values)
+    seen, before = np.isfinite(values), len(axes.collections)
+    name = label or finding.title
+    drawn = axes.plot(steps[seen], values[seen], color=colour, label=name, lw=1.6, marker="o", ms=2.2)
     low, high = np.array(finding.low), np.array(finding.high)
     known = np.isfinite(low) & np.isfinite(high)
     axes.fill_between(steps[known], low[known], high[known], color=colour, alpha=0.18, lw=0)
@@ -123,11 +128,12 @@ def draw_curve(axes: Axes, finding: Drawable, colour: str, *, label: str | None 
     bounded = np.isfinite(upper)
     if bounded.any():
         shade, alpha = (GREY, 1) if alone else (colour, 0.7)
-        axes.plot(steps[bounded], upper[bounded], color=shade, lw=0.9, ls=(0, (4, 2)), alpha=alpha)
+        drawn += axes.plot(steps[bounded], upper[bounded], color=shade, lw=0.9, ls=(0, (4, 2)), alpha=alpha)
         if alone:
             mean = np.array(finding.null_mean)
             mean = np.where(np.isfinite(mean), mean, upper)
             axes.fill_between(steps[bounded], mean[bounded], upper[bounded], color=GREY, alpha=0.12, lw=0)
+    note_curve(axes, drawn, name, getattr(finding, "key", ""), finding.emergence, len(axes.collections) - before)
     onset = finding.emergence.onset
     if onset is not None and onset.after is not None and onset.by is not None:
         axes.axvspan(onset.after, onset.by, color=colour, alpha=0.13, lw=0)

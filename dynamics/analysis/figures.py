@@ -21,6 +21,7 @@ from checkpoints.errors import UserError
 from .axes import COLOURS, GREY, INK, draw_curve, draw_line, open_axes, short_step, step_axis, tidy, training_axes
 from .findings import Finding
 from .fitting import FittingLayout, legend_below
+from .panels import note_map
 
 __all__ = [
     "COLOURS",
@@ -133,6 +134,7 @@ def heat_maps(
         image = axes.imshow(
             pixels, vmin=low, vmax=high, cmap="viridis", aspect="auto", origin="lower", interpolation="nearest"
         )
+        note_map(axes, steps, names, values)
         axes.set_title(title, loc="left", color=INK)
         stride = max(1, -(-len(steps) // 9))
         shown = sorted({*range(0, len(steps), stride)} - {len(steps) - 2} | {len(steps) - 1})

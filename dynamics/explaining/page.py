@@ -8,9 +8,6 @@ script shows, hides and weighs it.
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from math import sqrt
 from textwrap import wrap
@@ -21,6 +18,7 @@ from markupsafe import Markup
 
 from checkpoints.errors import UserError
 
+from ..charting import content_hash, inert_json, source
 from .display import guessed_in_words, number, percent, quoted, short_step, shorten, visible, visible_prose
 from .drawing import (
     TOKEN_SIZE,
@@ -64,7 +62,9 @@ def explanation_page(explanation: Mapping[str, Any]) -> str:
 
     def joined(*names: str) -> str:
         with_features = checked.dictionary is not None
-        return "\n".join(_source(environment, name) for name in names if with_features or "features" not in name)
+        return "\n".join(
+            source("dynamics.explaining", name) for name in names if with_features or "features" not in name
+        )
 
     style = joined("page.css", "features.css")
     script = f'"use strict";\n(() => {{\n{joined(*_SCRIPTS)}\n}})();\n'
@@ -74,11 +74,11 @@ def explanation_page(explanation: Mapping[str, Any]) -> str:
         chart=_chart(checked),
         ticks=_slider_ticks(checked.checkpoints),
         scale=_scale(drawing.strongest),
-        data=_inert_json(_payload(checked, drawing)),
+        data=inert_json(_payload(checked, drawing)),
         style=Markup(style),
         script=Markup(script),
-        style_hash=_hash(style),
-        script_hash=_hash(script),
+        style_hash=content_hash(style),
+        script_hash=content_hash(script),
     )
 
 
@@ -174,27 +174,6 @@ def _environment() -> Environment:
         "token_size": TOKEN_SIZE,
     }
     return environment
-
-
-def _source(environment: Environment, name: str) -> str:
-    assert environment.loader is not None
-    return environment.loader.get_source(environment, name)[0]
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _inert_json(value: Any) -> Markup:
-    """JSON that cannot end the element that it stands in, nor begin another.
-
-    >>> print(_inert_json(["</script>&\\u2028"]))
-    ["\\u003c/script\\u003e\\u0026\\u2028"]
-    """
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
 
 
 def _stroke_width(score: float | None, strongest: float) -> float:

@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from checkpoints.errors import unwritable
 from checkpoints.paths import StrPath, as_path, replace_text
 
@@ -22,7 +20,8 @@ from ..runs.lookup import requested
 from ..store.paths import beside_traces, open_run_trace
 from .content import headlines, report_content, row
 from .markdown import markdown
-from .pictures import Pictures
+from .page import report_page
+from .pictures import Picture, Pictures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -84,18 +83,9 @@ def report(
             )
             rows = [row(f) for f in result.summary.findings]
             details = [{**r, "definition": f.definition} for r, f in zip(rows, result.summary.findings, strict=True)]
-            sections.append({**summary, "images": images, "rows": details})
+            sections.append({**summary, "images": list(images.values()), "rows": details})
         figures.finish()
-        page = (
-            _environment()
-            .get_template("report.html.j2")
-            .render(
-                content=content,
-                sections=sections,
-                pictures=pictures,
-                provenance=json.dumps(content["provenance"], indent=1),
-            )
-        )
+        page = report_page(content, headlines(results), sections, pictures)
         replace_text(folder / "index.html", page)
         replace_text(folder / "report.md", markdown(content))
         replace_text(folder / "report.json", json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
@@ -104,11 +94,7 @@ def report(
     return Report(folder, content)
 
 
-def _environment() -> Environment:
-    return Environment(loader=PackageLoader("dynamics.reporting"), autoescape=True, undefined=StrictUndefined)
-
-
-def _overview(results: Sequence[Result], content: Mapping[str, Any], figures: Pictures) -> dict[str, Any]:
+def _overview(results: Sequence[Result], content: Mapping[str, Any], figures: Pictures) -> dict[str, Picture]:
     """The pictures that a report begins with, as far as there is something to be seen."""
     main = headlines(results)
 

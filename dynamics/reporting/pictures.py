@@ -1,8 +1,8 @@
 """Figures of a report, as SVG and PNG: drawn where they or what they show are new, and kept where nothing changed.
 
 Drawing takes most of a report's time. Beside their folder lies ``figures.json``: of every set of figures a key of all that it
-was drawn from (what was found, the code, the version of matplotlib), and the digest of every file. A file that is missing
-or is not the one that was drawn is drawn again.
+was drawn from (what was found, the code, the version of matplotlib), the digest of every file, what is seen in it, and what
+it shows as data, where that is all that it shows. A file that is missing or is not the one that was drawn is drawn again.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from checkpoints.foreign import read_json
 from checkpoints.paths import replace_bytes, replace_text
 
+from ..analysis.panels import caption_of, panels_of
 from ..analysis.sources import code_digest
 
 if TYPE_CHECKING:
@@ -25,7 +27,24 @@ if TYPE_CHECKING:
 
     from ..progress import Reporter
 
-__all__ = ["Pictures"]
+__all__ = ["Picture", "Pictures"]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure that was drawn.
+
+    Attributes:
+        name: of its files, without their ending.
+        data: its SVG, as a page holds it.
+        caption: what is seen in it.
+        panels: what it shows, where that is nothing but lines over training (:func:`dynamics.analysis.panels.panels_of`).
+    """
+
+    name: str
+    data: str
+    caption: str
+    panels: list[dict[str, Any]] | None
 
 
 class Pictures:
@@ -43,10 +62,8 @@ class Pictures:
         self._before = _read(self._drawn)
         self._now: dict[str, Any] = {}
 
-    def of(
-        self, name: str, shown: Any, module: str, draw: Callable[[], Mapping[str, Figure]]
-    ) -> dict[str, dict[str, str]]:
-        """Key of each figure of a set to the name of its files and its data.
+    def of(self, name: str, shown: Any, module: str, draw: Callable[[], Mapping[str, Figure]]) -> dict[str, Picture]:
+        """Key of each figure of a set to what was drawn.
 
         Args:
             name: of the set, with which the names of its files begin.
@@ -61,42 +78,58 @@ class Pictures:
         kept = self._kept(name, key)
         if kept is None:
             self._reporter.say(f"drawing figures of {name or 'the overview'} ...")
-            kept = {which: self._save(figure, _stem(name, which)) for which, figure in draw().items()}
+            files, about = {}, {}
+            for which, figure in draw().items():
+                about[which] = {"caption": caption_of(figure), "panels": panels_of(figure)}
+                files[which] = self._save(figure, _stem(name, which))
+            kept = files, about
+        files, about = kept
         self._now[name] = {
             "key": key,
-            "figures": {which: {kind: _digest(data) for kind, data in files.items()} for which, files in kept.items()},
+            "figures": {
+                which: {kind: _digest(data) for kind, data in drawn.items()}
+                | {"about": about[which], "known": _digest(json.dumps(about[which]).encode())}
+                for which, drawn in files.items()
+            },
         }
         return {
-            which: {
-                "name": _stem(name, which),
-                "data": "data:image/svg+xml;base64," + base64.b64encode(files["svg"]).decode(),
-            }
-            for which, files in kept.items()
+            which: Picture(
+                _stem(name, which),
+                "data:image/svg+xml;base64," + base64.b64encode(drawn["svg"]).decode(),
+                about[which]["caption"],
+                about[which]["panels"],
+            )
+            for which, drawn in files.items()
         }
 
     def finish(self) -> None:
         """Say what was drawn, and remove figures that the report no longer has."""
         names = {_stem(name, which) for name, drawn in self._now.items() for which in drawn["figures"]}
-        replace_text(self._drawn, json.dumps(self._now, indent=1) + "\n")
+        replace_text(self._drawn, json.dumps(self._now) + "\n")
         for file in self._folder.iterdir():
             if file.suffix in (".svg", ".png", ".partial") and file.stem not in names:
                 file.unlink()
 
-    def _kept(self, name: str, key: str) -> dict[str, dict[str, bytes]] | None:
-        """The files of a set that was drawn before from the same; None where one of them is not there as it was drawn."""
+    def _kept(self, name: str, key: str) -> tuple[dict[str, dict[str, bytes]], dict[str, dict[str, Any]]] | None:
+        """The files of a set that was drawn before from the same, and what is known of them; None where one of them is not
+        there as it was drawn."""
         before = self._before.get(name)
         if not isinstance(before, dict) or before.get("key") != key:
             return None
         found: dict[str, dict[str, bytes]] = {}
+        about: dict[str, dict[str, Any]] = {}
         try:
             for which, digests in before["figures"].items():
                 stem = _stem(name, which)
+                about[which] = digests["about"]
+                if _digest(json.dumps(about[which]).encode()) != digests["known"]:
+                    return None
                 found[which] = {kind: (self._folder / f"{stem}.{kind}").read_bytes() for kind in ("svg", "png")}
                 if any(_digest(data) != digests[kind] for kind, data in found[which].items()):
                     return None
         except (OSError, AttributeError, KeyError, TypeError):
             return None
-        return found
+        return found, about
 
     def _save(self, figure: Figure, stem: str) -> dict[str, bytes]:
         """Both kinds of a figure, written; the page gets the SVG as data, so that it needs no other file."""

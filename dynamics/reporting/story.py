@@ -18,7 +18,7 @@ from ..analysis.section import Summary
 from ..emergence import FRAGILE, Interval, State
 from ..wording import listed
 
-__all__ = ["story"]
+__all__ = ["dated", "story"]
 
 _HAPPENED = ("emerged", "transient")
 _DATED = (*_HAPPENED, "present from start")
@@ -150,6 +150,14 @@ def _short(findings: Sequence[Finding]) -> dict[str, str]:
     beginnings = {f.title.split(": ")[0] for f in findings}
     cut = len(findings) > 1 and len(beginnings) == 1 and all(": " in f.title for f in findings)
     return {f.key: f.title.split(": ", 1)[1] if cut else f.title for f in findings}
+
+
+def dated(finding: Finding) -> str:
+    """When a finding emerged, in a sentence; its state where it has no date."""
+    e = finding.emergence
+    if e.state not in _DATED:
+        return f"{e.state}{': ' + e.reason if e.reason else ''}"
+    return _dated(finding, finding.title)
 
 
 def _dated(finding: Finding, name: str) -> str:

@@ -1,8 +1,7 @@
-"""A browser for the tests of the page: a Chromium that is installed, or that Playwright brought; else they skip."""
+"""Written pages, and tabs in which they are opened."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,25 +10,7 @@ import pytest
 
 from dynamics.explaining import explanation_page
 from tests.explaining import made
-from tests.explaining.tabs import Opened, Pages
-
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Any]:
-    """A headless browser, without network of its own."""
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with api.sync_playwright() as playwright:
-        own = playwright.chromium.executable_path
-        path = next(filter(None, map(shutil.which, NAMES)), own if Path(own).is_file() else None)
-        if path is None:
-            pytest.skip("no Chromium is installed")
-        # In containers, where tests run as root, Chromium's sandbox cannot start.
-        flags = {"args": ["--no-sandbox", "--disable-gpu"], "ignore_default_args": ["--hide-scrollbars"]}
-        browser = playwright.chromium.launch(executable_path=path, **flags)
-        yield browser
-        browser.close()
+from tests.tabs import Opened, Pages
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.explaining.tabs import style
+from tests.tabs import style
 
 pytestmark = pytest.mark.slow
 

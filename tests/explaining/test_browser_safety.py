@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.explaining.tabs import Opened, Pages
+from tests.tabs import Opened, Pages
 
 pytestmark = pytest.mark.slow
 

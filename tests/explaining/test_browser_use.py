@@ -10,7 +10,7 @@ import pytest
 
 from dynamics.explaining import explanation_page, explanation_svg
 from tests.explaining import made
-from tests.explaining.tabs import Opened, Pages, style
+from tests.tabs import Opened, Pages, style
 
 pytestmark = pytest.mark.slow
 

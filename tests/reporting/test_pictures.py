@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ def test_what_did_not_change_is_not_drawn_again(folder: Path) -> None:
     pictures.finish()
     assert content(folder) == before
     assert kept == made(folder)
-    assert [picture["name"] for picture in kept.values()] == ["timeline", "mine-one", "mine-two"]
+    assert [picture.name for picture in kept.values()] == ["timeline", "mine-one", "mine-two"]
 
 
 def test_what_changed_is_drawn_again_and_only_that(folder: Path) -> None:
@@ -101,6 +102,15 @@ def test_whatever_is_said_of_earlier_drawings_the_figures_are_right(folder: Path
     assert content(folder) == before
 
 
+def test_what_is_known_of_a_figure_is_made_again_where_somebody_changed_it(folder: Path) -> None:
+    known = folder.parent / "figures.json"
+    before, said = made(folder), json.loads(known.read_text())
+    assert before["one"].panels is None and before["one"].caption == ""
+    said["mine"]["figures"]["one"]["about"]["panels"] = [{"lines": [{"key": "other"}]}]
+    known.write_text(json.dumps(said))
+    assert made(folder) == before
+
+
 def test_figures_that_a_report_no_longer_has_are_removed(folder: Path) -> None:
     (folder / "mine-one.svg.partial").write_text("cut off")
     (folder / "notes.txt").write_text("of the user")
@@ -117,7 +127,7 @@ def test_a_figure_is_what_matplotlib_saves(folder: Path) -> None:
             [("a", table), ("b", -table)], [0, 1, 10, 100], rows=list("xyz"), row_title="r", value_title="v"
         )
 
-    data = Pictures(folder, Reporter(quiet=True)).of("", shown(7.0), MODULE, lambda: {"map": drawn()})["map"]["data"]
+    data = Pictures(folder, Reporter(quiet=True)).of("", shown(7.0), MODULE, lambda: {"map": drawn()})["map"].data
     figure = drawn()
     expected = {kind: io.BytesIO() for kind in ("svg", "png")}
     with mpl.rc_context({"svg.hashsalt": "dynamics"}):
