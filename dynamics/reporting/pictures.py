@@ -78,12 +78,13 @@ class Pictures:
         kept = self._kept(name, key)
         if kept is None:
             self._reporter.say(f"drawing figures of {name or 'the overview'} ...")
-            files, about = {}, {}
+            files: dict[str, dict[str, bytes]] = {}
+            about: dict[str, dict[str, Any]] = {}
             for which, figure in draw().items():
                 about[which] = {"caption": caption_of(figure), "panels": panels_of(figure)}
                 files[which] = self._save(figure, _stem(name, which))
-            kept = files, about
-        files, about = kept
+        else:
+            files, about = kept
         self._now[name] = {
             "key": key,
             "figures": {
