@@ -36,7 +36,7 @@ from .schema import Example, ExplainedCheckpoint, Explanation, Feature, Lens, ch
 
 __all__ = ["explanation_page", "explanation_svg"]
 
-_SCRIPTS = ("flow.js", "features.js", "panels.js", "page.js")
+_SCRIPTS = ("flow.js", "features.js", "panels.js", "groups.js", "changes.js", "page.js", "fragment.js")
 """Joined in this order into one function, so that they share names with each other and with nothing else; without
 ``features.js`` on pages that show none."""
 
@@ -66,7 +66,7 @@ def explanation_page(explanation: Mapping[str, Any]) -> str:
             source("dynamics.explaining", name) for name in names if with_features or "features" not in name
         )
 
-    style = joined("page.css", "features.css")
+    style = joined("page.css", "groups.css", "features.css")
     script = f'"use strict";\n(() => {{\n{joined(*_SCRIPTS)}\n}})();\n'
     return environment.get_template("page.html.j2").render(
         e=checked,

@@ -14,6 +14,7 @@ let shown = { nodes: new Map(), edges: new Map(), checkpoint: null }; // scores 
 let hovered = null; // {kind: "node" | "edge", index}: under the pointer or focused
 let pointer = null; // where the pointer met it; null when it was the keyboard
 let pinned = null; // the same, by click or Enter; stays while one moves through training
+const pins = new Set(); // nodes that were pinned beside each other, with shift, to be grouped
 
 const same = (a, b) => a !== null && b !== null && a.kind === b.kind && a.index === b.index;
 
@@ -202,10 +203,20 @@ function point(item, event = null) {
   mark();
 }
 
-function pin(item) {
+function pin(item, more = false) {
+  if (more && item && item.kind === "node") {
+    if (pinned && pinned.kind === "node" && !pins.size) pins.add(pinned.index);
+    if (!pins.delete(item.index)) pins.add(item.index);
+    pinned = null;
+    mark();
+    remember();
+    return;
+  }
+  pins.clear();
   pinned = same(item, pinned) ? null : item;
   hovered = pinned ? item : null;
   mark();
+  remember();
 }
 
 // From a node down and up through its edges, the strongest first; then from edge to edge of the same node.
@@ -225,11 +236,11 @@ flow.addEventListener("pointerover", (event) => point(itemAt(event.target), even
 flow.addEventListener("pointerleave", () => point(null));
 flow.addEventListener("focusin", (event) => point(itemAt(event.target)));
 flow.addEventListener("focusout", () => point(null));
-flow.addEventListener("click", (event) => pin(itemAt(event.target)));
+flow.addEventListener("click", (event) => pin(itemAt(event.target), event.shiftKey));
 flow.addEventListener("keydown", (event) => {
   const item = itemAt(event.target);
   if (!item || event.altKey || event.ctrlKey || event.metaKey) return;
-  if (event.key === "Enter" || event.key === " ") pin(item);
+  if (event.key === "Enter" || event.key === " ") pin(item, event.shiftKey);
   else if (event.key === "ArrowDown") walk(item, 1);
   else if (event.key === "ArrowUp") walk(item, -1);
   else if (event.key === "Escape" && item.kind === "edge" && walked) boxes[walked.node].focus();

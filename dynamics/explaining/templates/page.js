@@ -14,12 +14,16 @@ function show(index) {
   slider.setAttribute("aria-valuetext", checkpoint.title);
   drawFlow(checkpoint);
   drawPanels(checkpoint, current);
+  moveGroups();
+  drawChanges();
+  if (timer === null) remember(); // not at every step of a playback
 }
 
 function halt() {
   clearInterval(timer);
   timer = null;
   play.setAttribute("aria-label", "Play");
+  remember();
 }
 
 function toggle() {
@@ -44,8 +48,10 @@ document.addEventListener("keydown", (event) => {
   if (event.defaultPrevented || event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
   if (event.key === "Escape") {
     pinned = null;
+    pins.clear();
     point(null);
     mark();
+    remember();
     return;
   }
   // What has keys of its own keeps them: the slider moves itself, buttons are pressed, radio buttons and boxes with a
@@ -69,7 +75,3 @@ document.getElementById("chart").addEventListener("click", (event) => {
   const distances = data.across.map((at) => Math.abs(at - x));
   move(distances.indexOf(Math.min(...distances)));
 });
-
-show(last);
-document.getElementById("flow-scroll").scrollLeft = 1e6; // the answer is at the last position
-document.getElementById("lens-scroll").scrollLeft = 1e6;

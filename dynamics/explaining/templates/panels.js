@@ -56,6 +56,7 @@ document.querySelectorAll("input[name=lens]").forEach((radio) => {
   radio.addEventListener("change", () => {
     lensShows = radio.value;
     drawLens(shown.checkpoint.lens);
+    remember();
   });
 });
 
