@@ -4,7 +4,7 @@ const N = DATA.steps.length;
 const view = {at: Math.max(0, DATA.status.lastIndexOf("complete")), axis: "steps", log: true, zoom: null};
 const HEIGHT = 196, LEFT = 46, RIGHT = 10, TOP = 8, BOTTOM = 22, LINEAR = 0.35;
 const panels = [];
-const drawn = [], followed = [];  // what else is drawn anew with the axis, and what else follows the cursor
+const drawn = [], followed = [];  // what else is drawn anew with the axis (measures, and returns what draws), and what else follows the cursor
 
 function el(name, attributes = {}, ...children) {
   const made = document.createElement(name);
@@ -177,8 +177,10 @@ class Panel {
     const pad = 0.05 * (high - low);
     return [low - pad, high + pad];
   }
+  // Measured for all panels before the first is drawn: each drawing in between would have the page laid out anew.
+  measure() { this.width = Math.max(200, Math.round(this.plot.parentNode.clientWidth) || 330); }
   draw() {
-    const width = this.width = Math.max(200, Math.round(this.plot.parentNode.clientWidth) || 330);
+    const {width} = this;
     const [low, high] = this.range(), {log} = this.spec;
     const up = v => log ? Math.log10(Math.max(v, 1e-12)) : v;
     const y = v => HEIGHT - BOTTOM - (up(v) - up(low)) / (up(high) - up(low) || 1) * (HEIGHT - TOP - BOTTOM);
@@ -289,7 +291,14 @@ function moved() {
   for (const panel of panels) panel.move();
   for (const follow of followed) follow();
 }
-function redraw() { makeAxis(); for (const panel of panels) panel.draw(); for (const draw of drawn) draw(); moved(); }
+function redraw() {
+  makeAxis();
+  for (const panel of panels) panel.measure();
+  const draws = drawn.map(measure => measure());
+  for (const panel of panels) panel.draw();
+  for (const draw of draws) draw();
+  moved();
+}
 function zoom(range) {
   if (range) {
     const inside = axis.at.filter(t => t !== null && t >= range[0] && t <= range[1]).length;

@@ -26,8 +26,8 @@ if (line) {
     const [x, end] = [across(a, width, MARGIN), across(b, width, MARGIN)];
     to.append(svg("rect", {x, y: (TALL - height) / 2, width: Math.max(end - x, 1.5), height, ...attributes}));
   };
-  function track({row, picture, fill}) {
-    const width = Math.max(120, picture.clientWidth), first = DATA.steps[0], last = DATA.steps[N - 1];
+  function track({row, picture, fill}, width) {
+    const first = DATA.steps[0], last = DATA.steps[N - 1];
     picture.setAttribute("viewBox", `0 0 ${width} ${TALL}`);
     const inner = svg("svg", {x: MARGIN, width: width - MARGIN - RIGHT, height: TALL, viewBox: `${MARGIN} 0 ${width - MARGIN - RIGHT} ${TALL}`, overflow: "hidden"});
     for (const v of axis.ticks) inner.append(svg("path", {class: "grid", d: `M${across(axis.scale(v), width, MARGIN)} 0V${TALL}`}));
@@ -43,17 +43,21 @@ if (line) {
     if (!row.onset) picture.append(svg("text", {x: MARGIN + 4, y: TALL / 2 + (row.state === "present from start" ? -1 : 4)}, row.state));
     else if (row.state === "transient") picture.append(svg("text", {x: Math.min(across(placeOf(row.end ?? last) ?? axis.shown[1], width, MARGIN) + 4, width - 52), y: TALL / 2 + 4}, "transient"));
   }
+  let width = 120;
   drawn.push(() => {
-    rows.forEach(track);
-    const width = Math.max(120, foot.clientWidth);
+    width = Math.max(120, foot.clientWidth);  // as every row's
+    return draw;
+  });
+  function draw() {
+    for (const row of rows) track(row, width);
     foot.setAttribute("viewBox", `0 0 ${width} ${TALL + 8}`);
     foot.replaceChildren(...ticksAcross(width, 6, MARGIN), ...bad(width, 6, MARGIN));
-  });
+  }
   followed.push(() => {
     const t = axis.at[view.at];
     for (const {picture, value, curve} of rows) {
       picture.querySelector(".cursor")?.remove();
-      if (t !== null && t >= axis.shown[0] && t <= axis.shown[1]) { const x = across(t, Math.max(120, picture.clientWidth), MARGIN).toFixed(1); picture.append(svg("path", {class: "cursor", d: `M${x} 0V${TALL}`})); }
+      if (t !== null && t >= axis.shown[0] && t <= axis.shown[1]) { const x = across(t, width, MARGIN).toFixed(1); picture.append(svg("path", {class: "cursor", d: `M${x} 0V${TALL}`})); }
       const [v, bound] = [curve.values[view.at], curve.bound?.[view.at] ?? null];
       const above = v !== null && bound !== null && (curve.down ? v < bound : v > bound);
       value.textContent = `${above ? "●" : "○"} ${number(v)}`;
