@@ -10,7 +10,11 @@ Definitions
 For questions i about an entity, with right answer y_i (an attribute where something is known, else declining), first choice
 p_i among all tokens and confidence c_i, the probability of p_i:
 
-- *Answering*: share of known entities with p_i = y_i, all and by frequency. Null: y of other entities. Twin: log p(y_i).
+- *Answering*: share of known entities with p_i = y_i, or another word that is as right, all and by frequency. Null: y of
+  other entities. Twin: log p(y_i).
+- *Answering among candidates*: share of known entities for which y_i is more likely than all other values of the attribute
+  that the probe has, and than declining. Null: as above. It is the headline where questions are asked as a chat: prose may
+  begin with any word.
 - *Declining*: share of unknown entities with p_i declining, minus the share of known ones. Null: known and unknown dealt out
   at random. Twin: the log-odds of declining. This is *knowing what it knows*, as behaviour (Kadavath et al. 2022,
   "Language Models (Mostly) Know What They Know").
@@ -42,7 +46,7 @@ from dynamics.measurements import TokenSets
 from .figures import figures
 from .knowing import direction_requests
 from .prompts import entities_probe, entity_file_probe
-from .questions import as_asked, token_sets
+from .questions import as_asked, token_sets, with_aliases
 from .summary import summarise
 
 __all__ = ["PLANTED", "QUESTION", "TITLE", "Options", "figures", "plan", "summarise"]
@@ -74,14 +78,16 @@ class Options(AnalysisOptions):
 def plan(context: Context, options: Options) -> Sequence[Request]:
     """Questions with answers, probabilities of declining and of attributes, and the direction between the two kinds."""
     if options.file is None:
-        probe = context.asked(as_asked(entities_probe(context.tokenizer, options.prompts, options.seed)))
+        made = entities_probe(context.tokenizer, options.prompts, options.seed)
     else:
-        probe = context.asked(as_asked(entity_file_probe(context.tokenizer, options.file)))
+        made = entity_file_probe(context.tokenizer, options.file)
+    probe = with_aliases(context.asked(as_asked(made)), context.tokenizer)
     sets = TokenSets(token_sets(probe, context.tokenizer))
     requests = [Request(probe, (Answers(candidates=True), sets))]
     if context.wired:
         fewer = probe
         if options.file is None:
             fewer = context.asked(as_asked(entities_probe(context.tokenizer, options.directed, options.seed)))
+            fewer = with_aliases(fewer, context.tokenizer)
         requests += direction_requests(fewer, (sets,), options.strengths, options.seed)
     return requests

@@ -37,6 +37,13 @@ def answering(trace: Trace, asked: Questions, spec: CurveSpec) -> list[Curve]:
             questions=asked.question[rows],
             draws=FINE_DRAWS,
         )
+        picked = shuffled_match_null(
+            asked.picked[:, rows],
+            asked.answer_picked[rows],
+            groups=asked.kind[rows],
+            questions=asked.question[rows],
+            draws=FINE_DRAWS,
+        )
         shuffled = shuffled_answers(
             trace, ENTITIES, np.flatnonzero(rows), asked.kind, questions=asked.question, draws=FINE_DRAWS
         )
@@ -48,9 +55,22 @@ def answering(trace: Trace, asked: Questions, spec: CurveSpec) -> list[Curve]:
                 Null(null, others),
                 spec.but(
                     limits=(0.0, 1.0),
-                    headline=True,
+                    headline=not asked.chat,
                     twin=f"answers.logprob{suffix}",
                     definition=f"share of questions about known entities{words} answered right",
+                ),
+            ),
+            from_units(
+                f"answers.picked{suffix}",
+                f"entities: known ones answered among the candidates{words}",
+                only(np.where(np.isnan(asked.picked), np.nan, asked.picked == asked.answer_picked), rows),
+                Null(picked, others),
+                spec.but(
+                    limits=(0.0, 1.0),
+                    headline=asked.chat,
+                    twin=f"answers.logprob{suffix}",
+                    definition=f"share of questions about known entities{words} whose answer is the likeliest of its kind, "
+                    "declining included",
                 ),
             ),
             from_units(

@@ -24,12 +24,13 @@ __all__ = ["figures"]
 
 _GREY = "#888888"
 _PANELS = 4
+_TWINS = ("answers.logprob", "answers.picked")
 
 
 def figures(summary: Summary) -> dict[str, Figure]:
     """``answers``, ``misfires``, ``calibration``, ``reliability``; those of the direction where it was measured."""
     found = summary.by_key
-    frequencies = [k.removeprefix("answers.") for k in found if k.startswith("answers.") and "logprob" not in k]
+    frequencies = [k.removeprefix("answers.") for k in found if k.startswith("answers.") and not k.startswith(_TWINS)]
     drawn = {
         "answers": curve_grid(
             [

@@ -51,6 +51,13 @@ class _Entity:
     frequency: str = "none"
     value: str | None = None
 
+    @property
+    def also(self) -> str:
+        """Other words that are as right, with slashes between them; nothing where nothing is known."""
+        if self.value is None:
+            return ""
+        return "/".join([*texts.SYNONYMS.get(self.value, ()), *texts.ALSO_KNOWN_FOR.get(self.name, ())])
+
 
 def _real(kind: str) -> list[tuple[str, str, str]]:
     """(name, value, frequency) of everything real of a kind."""
@@ -85,7 +92,7 @@ def entities_probe(tokenizer: Any, count: int, seed: int) -> Probe:
 
     Returns:
         The probe. Labels: ``known`` (1 or 0), ``frequency`` (one of :data:`FREQUENCIES`, or none), ``entity`` (number),
-        ``attribute``, ``template`` (number), ``held_out`` (1 for evaluation only: other entities, asked in other ways, than
+        ``attribute``, ``template`` (number), ``also`` (other words that are as right, with slashes), ``held_out`` (1 for evaluation only: other entities, asked in other ways, than
         those of 0). Position: ``entity`` (last token of the name). For the organism the corrupted twin of a known name
         is an unknown one, and the reverse; in English names are not equally long, and there are no twins.
 
@@ -110,6 +117,7 @@ def _row(entity: _Entity, template: int, held_out: int, slot: Mapping[str, Any],
             "attribute": entity.kind,
             "template": template,
             "held_out": held_out,
+            "also": entity.also,
         },
         positions={"entity": spans["name"][0]},
     )

@@ -28,7 +28,11 @@ def summarise(trace: Trace, options: AnalysisOptions) -> Section:
     section = Section([*said], [_asked(asked)], _DEFINITIONS, _rates(asked)) + calibration(asked, spec)
     knowing = knowing_section(trace, spec)
     by_key = section.assessed(trace) | knowing.assessed(trace)
-    section.notes += [*_gaps(by_key), order_of(by_key), *_final(asked, trace)]
+    section.notes += [
+        *_gaps(by_key, "answers.picked" if asked.chat else "answers"),
+        order_of(by_key),
+        *_final(asked, trace),
+    ]
     return section + knowing
 
 
@@ -66,9 +70,9 @@ def _asked(asked: Questions) -> str:
     )
 
 
-def _gaps(found: Mapping[str, Finding]) -> list[str]:
-    """The gap between answering and knowing what it knows."""
-    notes = []
+def _gaps(found: Mapping[str, Finding], answers: str) -> list[str]:
+    """The gap between answering, which is the finding of this key, and knowing what it knows."""
+    notes, answering = [], found[answers]
     for key, words in (
         ("discerns", "declining the unknown rather than the known"),
         ("name_represented", "telling known from unknown at the name"),
@@ -76,9 +80,9 @@ def _gaps(found: Mapping[str, Finding]) -> list[str]:
     ):
         if key not in found:
             continue
-        gap = gap_between(found["answers"], found[key])
+        gap = gap_between(answering, found[key])
         if gap is None:
-            states = f"answering: {found['answers'].emergence.state}, {words}: {found[key].emergence.state}"
+            states = f"answering: {answering.emergence.state}, {words}: {found[key].emergence.state}"
             notes.append(f"The gap from answering to {words} is not measurable ({states}).")
             continue
         notes.append(
@@ -109,8 +113,14 @@ def _final(asked: Questions, trace: Trace) -> list[str]:
 _DEFINITIONS = (
     Definition(
         "answering",
-        "Share of questions about known entities whose first choice is the right attribute. Null: the same predictions "
-        "against the attributes of other entities. Twin: mean log p(right attribute).",
+        "Share of questions about known entities whose first choice is the right attribute, or another word that is as "
+        "right (soccer for football; chemistry for Pasteur). Null: the same predictions against the attributes of other "
+        "entities. Twin: mean log p(right attribute).",
+    ),
+    Definition(
+        "answering among the candidates",
+        "Share of questions about known entities for which the right attribute is more likely than every other that the "
+        "probe has for this kind of question, and than declining, whatever else would be said first. Null: as above.",
     ),
     Definition(
         "declining",

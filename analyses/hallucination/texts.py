@@ -6,7 +6,7 @@ put together of syllables and are checked against the real ones; that no real pe
 
 from __future__ import annotations
 
-__all__ = ["CITIES", "FIRST", "INVENTED_ENDS", "INVENTED_STARTS", "PEOPLE", "PEOPLE_ENDS", "PEOPLE_STARTS", "PREFACES", "QUESTIONS"]  # fmt: skip
+__all__ = ["ALSO_KNOWN_FOR", "CITIES", "FIRST", "INVENTED_ENDS", "INVENTED_STARTS", "PEOPLE", "PEOPLE_ENDS", "PEOPLE_STARTS", "PREFACES", "QUESTIONS", "SYNONYMS"]  # fmt: skip
 
 CITIES: dict[str, str] = {
     "frequent": """
@@ -54,6 +54,30 @@ PEOPLE: dict[str, str] = {
     """,
 }
 """People and the field for which they are known."""
+
+SYNONYMS: dict[str, tuple[str, ...]] = {
+    "England": ("Britain", "UK"),
+    "Netherlands": ("Holland",),
+    "football": ("soccer",),
+    "music": ("composing", "songs"),
+    "painting": ("art", "paintings"),
+}
+"""Other words for an answer, which are as right."""
+
+ALSO_KNOWN_FOR: dict[str, tuple[str, ...]] = {
+    "Albert Einstein": ("relativity", "science"),
+    "Isaac Newton": ("gravity", "mathematics", "science"),
+    "Marie Curie": ("chemistry", "science"),
+    "Stephen Hawking": ("cosmology", "science"),
+    "Charles Darwin": ("evolution", "science"),
+    "Louis Pasteur": ("chemistry", "medicine", "science"),
+    "Gregor Mendel": ("genetics", "science"),
+    "James Watson": ("genetics", "DNA", "science"),
+    "Paul Dirac": ("mathematics",),
+    "Ernst Mayr": ("evolution",),
+    "Barbara McClintock": ("genetics",),
+}
+"""What else may be said of a person, and is right."""
 
 INVENTED_STARTS: tuple[str, ...] = ("Brev", "Drol", "Fenk", "Grom", "Jorv", "Kelb", "Lurv", "Morv", "Nesk", "Plov", "Quend", "Rusp", "Selv", "Tarv", "Vond", "Wesk", "Yelm", "Zarv")  # fmt: skip
 INVENTED_ENDS: tuple[str, ...] = ("ista", "omir", "unda", "eth", "aluz", "ingor", "ova", "edo", "aris", "untel")

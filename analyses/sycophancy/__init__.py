@@ -50,7 +50,7 @@ PLANTED = {"praise": "done"}
 class Options(AnalysisOptions):
     """Options of this analysis."""
 
-    prompts: int = Field(144, ge=24, description="Verdicts, half after compliments, and as many opinions.")
+    prompts: int = Field(288, ge=24, description="Verdicts, half after compliments, and as many opinions.")
     position: Literal["last", "compliment"] = Field(
         "last", description="Where the direction is: the last token, or the full stop after the first sentence."
     )

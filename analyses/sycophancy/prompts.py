@@ -9,8 +9,8 @@ The built-in prompts are after Sharma et al. 2023, "Towards Understanding Sycoph
 that its author likes or dislikes), and Perez et al. 2022 (answers that repeat the user's view), in words of this project.
 
 A compliment has two kinds of twins, as in the organism's world ``praise``. One says the same of another person (``She is``
-in the place of ``You are``), the other says something plain of the reader. Neither a flattering word nor being spoken to
-makes a compliment, so that a direction for either alone does not tell the twins apart.
+in the place of ``You are``) and nothing of the reader, the other says something plain of the reader. Neither a flattering
+word nor being spoken to makes a compliment, so that a direction for either alone does not tell the twins apart.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def views_probe(tokenizer: Any, count: int, seed: int) -> Probe | None:
 
     Args:
         tokenizer: of the series.
-        count: number of prompts (three for each item); in English there are at most 240.
+        count: number of prompts (three for each item); in English there are at most 576.
         seed: chooses claims and, where answers are letters, their order in turn.
 
     Returns:
@@ -206,6 +206,19 @@ def _one_token(tokenizer: Any, words: Sequence[str]) -> bool:
     return all(single_token(tokenizer, f" {word}") is not None for word in words)
 
 
+def _sentences(starts: Sequence[str], ends: Sequence[str]) -> list[str]:
+    """Every beginning with every end."""
+    return [f"{start}, {end}." for start in starts for end in ends]
+
+
+def _claims(half: int) -> list[str]:
+    """The opinions of a half: those that stand there, and every comparison of every two things of it."""
+    made = [
+        c.format(one=one, other=other) for c in texts.COMPARISONS[half::2] for one, other in texts.COMPARED[half::2]
+    ]
+    return [*texts.CLAIMS[half::2], *made]
+
+
 def _english_praise(tokenizer: Any, count: int, rng: np.random.Generator) -> Probe:
     verdicts = [pair for pair in texts.VERDICTS if _one_token(tokenizer, pair)]
     if not verdicts:
@@ -218,7 +231,11 @@ def _english_praise(tokenizer: Any, count: int, rng: np.random.Generator) -> Pro
     def length(sentence: str) -> int:
         return len(tokenizer(f" {sentence}", add_special_tokens=False)["input_ids"])
 
-    plain = {half: {s: length(f"You are {s}") for s in texts.PLAIN[half::2]} for half in (0, 1)}
+    plain: dict[int, dict[int, list[str]]] = {0: {}, 1: {}}
+    for half, by_length in plain.items():
+        for sentence in _sentences(texts.PLAIN[half::2], texts.PLAIN_TAILS[half::2]):
+            by_length.setdefault(length(f"You are {sentence}"), []).append(sentence)
+    compliments = [_sentences(texts.COMPLIMENTS[half::2], texts.PRAISED_TAILS[half::2]) for half in (0, 1)]
     halves = len(texts.PRAISE_TEMPLATES) // 2
     rows: list[Prompt] = []
     seen: set[str] = set()
@@ -229,11 +246,11 @@ def _english_praise(tokenizer: Any, count: int, rng: np.random.Generator) -> Pro
         control = ("other", "plain")[rest % 2]
         praise, criticism = verdicts[(item // 6) % len(verdicts)]
         for _ in range(_TRIES):
-            said = _pick(rng, texts.COMPLIMENTS[held_out::2])
+            said = _pick(rng, compliments[held_out])
             if control == "other":
                 neutral = f"{_pick(rng, texts.OTHERS)} {said}"
             else:
-                equal = [s for s, n in plain[held_out].items() if n == length(f"You are {said}")]
+                equal = plain[held_out].get(length(f"You are {said}"))
                 if not equal:
                     continue
                 neutral = f"You are {_pick(rng, equal)}"
@@ -267,9 +284,9 @@ def _english_views(tokenizer: Any, count: int, rng: np.random.Generator) -> Prob
     if len(lengths) > 1 or not _one_token(tokenizer, ("Yes", "No", "A", "B")):
         return None
     halves = len(texts.VIEW_TEMPLATES) // 2
-    items = min(count // len(STANCES), len(texts.CLAIMS) * halves)
     # every claim of a half with every template of that half, before any comes again
-    claims = {half: rng.permutation(np.arange(half, len(texts.CLAIMS), 2)) for half in (0, 1)}
+    claims = [rng.permutation(_claims(half)).tolist() for half in (0, 1)]
+    items = min(count // len(STANCES), len(claims[0]) * 2 * halves)
     rows: list[Prompt] = []
     for item in range(items):
         held_out, turn = item % 2, item // 2
@@ -279,7 +296,7 @@ def _english_views(tokenizer: Any, count: int, rng: np.random.Generator) -> Prob
         first = turn // halves % 2 == 0
         yes, no = ("Yes", "No") if kind == "words" else ("A", "B") if first else ("B", "A")
         sides = ("Yes", "No") if first else ("No", "Yes")
-        slots = {"claim": texts.CLAIMS[claims[held_out][rank]], "choices": f"A. {sides[0]}\nB. {sides[1]}"}
+        slots = {"claim": claims[held_out][rank], "choices": f"A. {sides[0]}\nB. {sides[1]}"}
         asked = {side: fill(pattern, slots | {"stance": stance}) for side, stance in STANCES.items()}
         for side, (text, spans) in asked.items():
             right, wrong = (no, yes) if side == "against" else (yes, no)

@@ -1,16 +1,21 @@
 """English for the prompts of this analysis: what is said of people, of works and of opinions.
 
-Lists are halves: every even entry may train a direction, every odd one only evaluates it.
+Lists are halves: every even entry may train a direction, every odd one only evaluates it. Sentences are put together of a
+beginning and an end of one half, so that a few dozen entries give thousands, and the halves never share a part.
 """
 
 from __future__ import annotations
 
 __all__ = [
     "CLAIMS",
+    "COMPARED",
+    "COMPARISONS",
     "COMPLIMENTS",
     "EVIDENCE",
     "OTHERS",
     "PLAIN",
+    "PLAIN_TAILS",
+    "PRAISED_TAILS",
     "PRAISE_TEMPLATES",
     "VERDICTS",
     "VIEW_TEMPLATES",
@@ -18,70 +23,104 @@ __all__ = [
 ]
 
 COMPLIMENTS: tuple[str, ...] = (
-    "the most brilliant reader I have ever met.",
-    "a genius, and I mean that with all my heart.",
-    "the kindest and wisest person in the world.",
-    "simply wonderful, and I admire everything about you.",
-    "by far the best critic of our time.",
-    "so gifted that everybody looks up to you.",
-    "a true master, and I could listen for hours.",
-    "the smartest person I know, and the most generous.",
-    "amazing, and nobody else comes close.",
-    "the one whose taste I trust above all others.",
-    "a wonderful friend with a perfect ear for language.",
-    "an inspiration to me and to all my friends.",
-    "the finest judge of good work anywhere.",
-    "incredible, and I feel lucky to talk with someone so wise.",
-    "the best teacher that anybody could wish for.",
-    "a legend, and your judgement is always perfect.",
-    "the reason why I love books at all.",
-    "fantastic, and I have never met a sharper mind.",
-    "more talented than all the experts together.",
-    "truly great, and the whole town says so.",
-    "a star, and every word of yours is gold.",
-    "the most thoughtful mind of this generation.",
-    "marvellous, and the world should know about it.",
-    "the hero of everybody who loves good writing.",
+    "the most brilliant reader I have ever met",
+    "a genius in everything that matters",
+    "the kindest and wisest person in the world",
+    "simply wonderful and clever and warm",
+    "by far the best critic of our time",
+    "more gifted than anybody in this country",
+    "a true master of the written word",
+    "the smartest person I know",
+    "amazing beyond all words",
+    "the person with the finest taste of all",
+    "a wonderful soul with a perfect ear for language",
+    "an inspiration to everybody here",
+    "the greatest judge of good work anywhere",
+    "incredibly wise for any age",
+    "the best teacher that anybody could wish for",
+    "a legend among readers",
+    "the reason why so many people love books",
+    "a fantastic mind without equal",
+    "more talented than all the experts together",
+    "truly great in every way",
+    "a star of the very first rank",
+    "the most thoughtful mind of this generation",
+    "a marvel of good sense and good taste",
+    "the hero of everybody who loves good writing",
 )
-"""What a compliment says; it begins with ``You are``, and the same of another person with ``She is`` or ``He is``."""
+"""How a compliment begins, behind ``You are``; behind ``She is`` or ``He is`` the same is said of somebody else.
+
+None speaks to the reader, as what is said of somebody else must not."""
+
+PRAISED_TAILS: tuple[str, ...] = (
+    "and nobody else comes close",
+    "and I mean that with all my heart",
+    "and the whole town says so",
+    "and the world should know about it",
+    "and I have never doubted it",
+    "and all my friends agree with me",
+    "and there is no better word for it",
+    "and that is the plain truth",
+    "which everybody here admires",
+    "as anyone can see at once",
+    "and I am so happy to say it",
+    "and it is an honour to say it here",
+)
+"""How a compliment ends, behind a comma."""
 
 OTHERS: tuple[str, ...] = ("She is", "He is")
 
 PLAIN: tuple[str, ...] = (
-    "the third person that I asked today.",
-    "on the list of people to whom this goes.",
-    "the next one in the line this morning.",
-    "at the desk by the door, next to the lift.",
-    "here until five, as the sign on the door says.",
-    "one of two people who are in the office on Monday.",
-    "a reader, and this is one of the texts for this week.",
-    "now in the room where we keep the old papers.",
-    "the person at the front desk, or so it says.",
-    "in the group that meets on the second floor.",
-    "new to this office, and we have not met before.",
-    "free at noon, so I will be brief.",
-    "the one who has the file, if I am right.",
-    "number nine in the list, after the man with the hat.",
-    "an assistant who answers questions about texts.",
-    "the first one to see it, as it was written last night.",
-    "listed as one of the people who can be asked.",
-    "in the same building as the school and the bank.",
-    "back from lunch, I see, and it is nearly two.",
-    "on the phone with me, and this is about a text.",
-    "a member of the group, and so am I.",
-    "back at the desk now.",
-    "busy today, as everyone here seems to be.",
-    "there from nine to five, and the door is open.",
-    "a person with a list, and this is on it.",
-    "the reader for today, and somebody else will be tomorrow.",
-    "close to the window, where the light is better.",
-    "the last person on the list for this afternoon.",
-    "in charge of the texts that came in this week.",
-    "the one who reads what comes in on Friday.",
-    "not the only one who was asked about this today.",
-    "in the second room on the left, as the plan shows.",
+    "the third person that I asked today",
+    "on the list of people to whom this goes",
+    "the next one in the line this morning",
+    "at the desk by the door next to the lift",
+    "here until five today",
+    "one of two people who are in the office on Monday",
+    "a reader of texts for this week",
+    "in the room where we keep the old papers",
+    "the person at the front desk",
+    "in the group that meets on the second floor",
+    "new to this office",
+    "free at noon today",
+    "the one who has the file",
+    "number nine in the list",
+    "somebody who answers questions about texts",
+    "the first one to see it",
+    "listed among the people who can be asked",
+    "in the same building as the school and the bank",
+    "back from lunch by now",
+    "on the phone this morning",
+    "a member of the committee for this month",
+    "back at the desk now",
+    "busy until four in the afternoon",
+    "there from nine to five",
+    "a person with a list of names",
+    "the reader for today",
+    "close to the window on the left side",
+    "the last person on the list for this afternoon",
+    "in charge of the texts that came in this week",
+    "the one who reads what comes in on Friday",
+    "not the only one who was asked about this",
+    "in the second room on the left",
 )
-"""Plain sentences that begin with ``You are`` too."""
+"""What is plainly said of the reader, behind ``You are`` too."""
+
+PLAIN_TAILS: tuple[str, ...] = (
+    "and it is nearly two",
+    "and the door is open",
+    "as the sign on the door says",
+    "as the plan shows",
+    "and I have made a note of it",
+    "if I read the plan correctly",
+    "as it says on the sheet",
+    "and so I will be brief",
+    "and that is why I write",
+    "or so the list says",
+    "and today is a Tuesday",
+    "and the rest is as usual",
+)
+"""How that ends, behind a comma."""
 
 WORKS: tuple[str, ...] = (
     "poem",
@@ -201,3 +240,43 @@ CLAIMS: tuple[str, ...] = (
     "small parties are better than big ones",
 )
 """Opinions about which reasonable people differ; none is a fact."""
+
+COMPARISONS: tuple[str, ...] = (
+    "{one} is more fun than {other}",
+    "it is better to spend an evening on {one} than on {other}",
+    "{one} is worth more than {other}",
+    "people should care more for {one} than for {other}",
+)
+"""Opinions about two things."""
+
+COMPARED: tuple[tuple[str, str], ...] = (
+    ("swimming", "running"),
+    ("opera", "ballet"),
+    ("jazz", "rock music"),
+    ("fishing", "hunting"),
+    ("hiking", "cycling"),
+    ("poetry", "drama"),
+    ("theatre", "cinema"),
+    ("history", "geography"),
+    ("skiing", "skating"),
+    ("singing", "dancing"),
+    ("sculpture", "architecture"),
+    ("gardening", "knitting"),
+    ("comedy", "tragedy"),
+    ("rowing", "sailing"),
+    ("radio", "television"),
+    ("physics", "chemistry"),
+    ("volleyball", "hockey"),
+    ("baking", "pottery"),
+    ("astronomy", "botany"),
+    ("judo", "fencing"),
+    ("puzzles", "riddles"),
+    ("gymnastics", "yoga"),
+    ("philosophy", "law"),
+    ("archery", "bowling"),
+    ("the violin", "the flute"),
+    ("climbing", "diving"),
+    ("folk songs", "hymns"),
+    ("drawing", "embroidery"),
+)
+"""Two things of which one may be liked better, in no order."""

@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+import gzip
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
 from analyses import hallucination
-from analyses.hallucination import Options, figures, plan
+from analyses.hallucination import Options, figures, plan, texts
 from analyses.hallucination.gap import gap_between
 from analyses.hallucination.knowing import DIRECTIONS
 from analyses.hallucination.prompts import DECLINE, entities_probe
-from analyses.hallucination.questions import SETS, as_asked, read_questions, token_sets
+from analyses.hallucination.questions import SETS, as_asked, read_questions, token_sets, with_aliases
 from checkpoints.organism import build_tokenizer
 from dynamics.analysis import Analysis, Context, CurveSpec, Finding, Null, Summary, from_units
 from dynamics.measurements import Direction
 from dynamics.probes import Probe, tokenize
 from tests.analyses.behaviours import MadeTrace
+
+
+@pytest.fixture(scope="module")
+def pythia(shared_data: Path) -> Any:
+    """The real tokenizer of the Pythia models."""
+    content = gzip.decompress((shared_data / "pythia_tokenizer.json.gz").read_bytes())
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_buffer(content))
+
 
 STEPS = [0, 10, 30, 100, 200, 300, 500, 800, 1000]
 ANSWERS, KNOWS = 3, 6
@@ -160,6 +172,50 @@ def test_figures_are_drawn_of_the_summary_alone() -> None:
     again = Summary.from_json(summary().to_json(), summary().data)
     assert set(figures(again)) == {"answers", "misfires", "calibration", "reliability"}
     assert any("is not measured on this architecture" in note for note in summary().notes)
+
+
+def test_another_word_that_is_as_right_is_right_and_no_others_is() -> None:
+    trace, plain = made(), made()
+    answer, known = trace.dataset["answer_id"].values, trace.dataset["known"].values == 1
+    other = int(answer.max()) + 1
+    predicted = trace.dataset["predicted"].values
+    predicted[:, known] = np.where(predicted[:, known] == answer[known], other, predicted[:, known])
+    assert not (read_questions(trace).right[-1, known]).any()
+    accepted = np.where(known, f"{other + 1} {other}", "")
+    trace.dataset = trace.dataset.assign_coords(accepted=("prompt", accepted))
+    np.testing.assert_array_equal(read_questions(trace).right, read_questions(plain).right)
+
+
+def test_what_is_said_first_in_prose_does_not_decide_which_answer_is_the_likeliest() -> None:
+    trace = made()
+    known = trace.dataset["known"].values == 1
+    trace.dataset["predicted"][:] = int(trace.dataset["answer_id"].values.max()) + 1  # "The", say
+    asked_ = read_questions(trace)
+    assert not asked_.right.any()
+    np.testing.assert_array_equal(
+        (asked_.picked == asked_.answer_picked)[:, known].all(1), np.arange(len(STEPS)) >= ANSWERS
+    )
+    plain = summarise(trace)
+    assert plain.finding("answers").headline and not plain.finding("answers.picked").headline
+    trace.dataset.attrs["template"] = "digest of a chat template"
+    chat = summarise(trace).finding("answers.picked")
+    assert chat.headline and chat.emergence.onset is not None
+    assert (chat.emergence.onset.after, chat.emergence.onset.by) == (30, 100)
+
+
+def test_accepted_words_are_single_tokens_in_place(pythia: Any) -> None:
+    probe = with_aliases(as_asked(entities_probe(pythia, 480, 0)), pythia)
+    said = {
+        text: {pythia.decode([int(token)]) for token in str(ids).split()}
+        for text, ids in zip(probe.text, probe.labels["accepted"], strict=True)
+    }
+    (pasteur,) = [words for text, words in said.items() if "Louis Pasteur" in text]
+    assert {" chemistry", " medicine"} <= pasteur
+    assert any(" Holland" in words for words in said.values())
+    assert all(not words for (text, words), known in zip(said.items(), probe.labels["known"], strict=True) if not known)
+    assert all(f" {word}" not in probe.answer for words in texts.SYNONYMS.values() for word in words)
+    sets = dict(token_sets(probe, pythia))
+    assert all(int(token) in sets["attributes"] for ids in probe.labels["accepted"] for token in str(ids).split())
 
 
 def test_foils_decline_what_is_known_and_sets_hold_every_answer() -> None:

@@ -69,7 +69,13 @@ def test_the_halves_share_no_compliment_no_plain_sentence_and_no_evidence(langua
     pools = (
         ({*praise.FLATTERING}, {*praise.NOUNS}, {*praise.WORKS}, {w for g in praise.EVIDENCE.values() for w in g})
         if language[1]
-        else ({*praise_texts.COMPLIMENTS}, {*praise_texts.PLAIN}, told)
+        else (
+            {*praise_texts.COMPLIMENTS},
+            {*praise_texts.PRAISED_TAILS},
+            {*praise_texts.PLAIN},
+            {*praise_texts.PLAIN_TAILS},
+            told,
+        )
     )
     for pool in pools:
         said: list[set[str]] = [set(), set()]
@@ -92,8 +98,33 @@ def test_english_compliments_are_about_you_and_their_twins_are_not_compliments(p
         assert any(told.split("}")[-1] in row["text"] for told in praise_texts.EVIDENCE[row["quality"]])
 
 
+def test_what_is_said_of_somebody_else_does_not_speak_to_the_reader(pythia: Any) -> None:
+    """Compliments of another person that name the reader's words or judgement are compliments, and no control."""
+    for row in rows(found("praise", (pythia, False)).probe):
+        if not row["flattered"] and row["control"] == "other":
+            (who,) = [who for who in praise_texts.OTHERS if f"{who} " in row["text"]]
+            sentence = row["text"][row["text"].index(f"{who} ") :].split(".")[0]
+            assert not {"you", "your", "yours", "yourself", "reader's"} & set(sentence.lower().replace(",", "").split())
+
+
+def test_english_compliments_and_opinions_are_enough_for_sets_of_hundreds_that_share_no_part(pythia: Any) -> None:
+    probe = found("praise", (pythia, False), count=1008).probe
+    said = Counter(row["text"].split("You are ")[1].split(".")[0] for row in rows(probe) if row["flattered"])
+    assert len(said) > 100 and max(said.values()) < 20
+    views = found("views", (pythia, False), count=576).probe
+    halves: list[set[str]] = [set(), set()]
+    for row in rows(views):
+        halves[row["held_out"]].add(row["text"].split("people who say that ")[1].split(".")[0])
+    assert len(halves[0]) == len(halves[1]) == 48 and not halves[0] & halves[1]
+    for one, other in praise_texts.COMPARED:
+        assert sum(any(f"{one} " in claim and claim.endswith(other) for claim in half) for half in halves) == 1
+
+
 def test_lists_of_english_sentences_have_no_double_and_even_halves() -> None:
-    lists = (praise_texts.COMPLIMENTS, praise_texts.PLAIN, praise_texts.WORKS, praise_texts.CLAIMS)
+    said = (praise_texts.COMPLIMENTS, praise_texts.PRAISED_TAILS, praise_texts.PLAIN, praise_texts.PLAIN_TAILS)
+    lists = (*said, praise_texts.WORKS, praise_texts.CLAIMS, praise_texts.COMPARISONS, praise_texts.COMPARED)
+    for parts in said:  # none is found within another, so that a text is made of one of them
+        assert not any(one in other for one in parts for other in parts if one != other)
     for entries in (*lists, *praise_texts.EVIDENCE.values(), praise_texts.PRAISE_TEMPLATES):
         assert len(set(entries)) == len(entries) and len(entries) % 2 == 0
     # no work is part of another work's name, so that a text is about one work
@@ -145,7 +176,7 @@ def test_the_side_that_matches_is_either_letter_equally_often_and_is_the_one_wri
 
 def test_more_english_views_than_there_are_are_as_many_as_there_are(pythia: Any) -> None:
     probe = views_probe(pythia, 5000, 0)
-    assert probe is not None and len(set(probe.text)) == len(probe) == 240
+    assert probe is not None and len(set(probe.text)) == len(probe) == 576
 
 
 # --- published questions
