@@ -35,6 +35,13 @@ class CircuitOptions(AnalysisOptions):
     prompts: int = Field(120, ge=20, description="Prompts, half of them to find the circuit, half to check it.")
     seed: int = Field(0, ge=0, description="Chooses the prompts.")
     patch_at: tuple[str, ...] = Field((), description="Named positions at which parts are also patched alone.")
+    points: int = Field(5, ge=1, description="Points of the integrated gradient by which edges are ranked.")
+    sizes: int = Field(
+        12, ge=2, description="Sizes of circuits that are tried; the smallest is searched for between them."
+    )
+    passes: float = Field(
+        30.0, gt=0, description="Passes of the model through the prompts that patching single parts may take."
+    )
 
 
 class CircuitAnalysis(NamedTuple):
@@ -60,7 +67,8 @@ def circuit_analysis(probe: Callable[[Any, int, int], Probe], task: CircuitTask)
 
     def plan(context: Context, options: CircuitOptions) -> Sequence[Request]:
         made = probe(context.tokenizer, options.prompts, options.seed)
-        return [circuit_request(made, patch_at=options.patch_at)]
+        how = options.model_dump(include={"patch_at", "points", "sizes", "passes"})
+        return [circuit_request(made, **how)]
 
     def summarise(trace: Trace, options: CircuitOptions) -> Section:
         return circuit_section(trace, task)
@@ -78,6 +86,9 @@ def circuit_request(
     *,
     position: str | None = LAST,
     patch_at: tuple[str, ...] = (),
+    points: int = 5,
+    sizes: int = 12,
+    passes: float = 30.0,
 ) -> Request:
     """The circuit of a probe with answers, foils and corrupted twins.
 
@@ -85,9 +96,12 @@ def circuit_request(
         probe: the prompts.
         position: where a label is decoded; None where none is.
         patch_at: named positions at which sources are also patched alone.
+        points: of the integrated gradient.
+        sizes: how many sizes of circuits are tried.
+        passes: how many passes through the prompts patching sources may take.
     """
     activations = () if position is None else (Activations("resid_post", (position,)),)
-    return Request(probe, (Circuit(), SourceEffects(patch_at), *activations))
+    return Request(probe, (Circuit(points, points=sizes), SourceEffects(patch_at, passes, points), *activations))
 
 
 def was_measured(trace: Trace, probe: str) -> bool:
