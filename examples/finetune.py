@@ -178,7 +178,7 @@ def finetune(
         steps: optimizer steps.
         batch: sentences in each.
         blocks: how many of the last blocks are trained; embedding and unembedding are not.
-        ioi_prompts: prompts of ``ioi``, which is nearly all of what measuring costs.
+        ioi_prompts: prompts of ``ioi``, which is nearly all of what measuring costs; 0 for none.
         checkpoints: how many are measured, closer together at the beginning.
     """
     train_last(model, blocks)
@@ -195,7 +195,7 @@ def finetune(
         traces=folder / "traces",
         settings={
             "description": f"fine-tuning on made-up people and on sums, seed {seed}",
-            "analyses": [{"name": "ioi", "options": {"prompts": ioi_prompts, **FEWER}}],
+            "analyses": [{"name": "ioi", "options": {"prompts": ioi_prompts, **FEWER}}] if ioi_prompts else [],
         },
     )
     arguments = TrainingArguments(

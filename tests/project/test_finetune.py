@@ -53,7 +53,8 @@ def test_sums_end_before_their_last_token_and_nothing_new_was_shown(tokenizer: A
     assert not set(probes["facts"].text) & set(probes["facts_reworded"].text)
 
 
-def test_a_tiny_model_is_fine_tuned_and_its_trace_reported(tmp_path: Path) -> None:
+def tuned(folder: Path, ioi_prompts: int) -> tuple[Any, dict[str, Any], Path]:
+    """The model, its weights as they were, and the trace."""
     import torch
 
     pytest.importorskip("accelerate")
@@ -70,14 +71,25 @@ def test_a_tiny_model_is_fine_tuned_and_its_trace_reported(tmp_path: Path) -> No
     )
     model = LlamaForCausalLM(config)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    trace = example.finetune(model, tokenizer, "tuned", tmp_path, steps=8, checkpoints=4, blocks=1)
-    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    settings = {"steps": 8, "checkpoints": 4, "blocks": 1, "ioi_prompts": ioi_prompts}
+    return model, before, example.finetune(model, tokenizer, "tuned", folder, **settings)
+
+
+def test_a_tiny_model_is_taught_in_its_last_blocks_and_measured_meanwhile(tmp_path: Path) -> None:
+    model, before, trace = tuned(tmp_path, 0)
+    changed = {name for name, value in model.state_dict().items() if not value.equal(before[name])}
     assert changed and all(name.startswith("model.layers.1.") for name in changed)
     read = dynamics.Trace(trace)
     assert read.steps.tolist() == [0, 1, 4, 8] and read.complete.all()
-    assert set(read.probes) == {"facts", "facts_reworded", "sums_shown", "sums_new", "capitals", "ioi"}
+    assert set(read.probes) == {"facts", "facts_reworded", "sums_shown", "sums_new", "capitals"}
     logprob = read.values("facts", "answer_logprob").mean(1)
     assert logprob[-1] > logprob[0], "what is taught becomes more likely"
+
+
+@pytest.mark.slow
+def test_the_circuit_of_a_fine_tuning_is_measured_and_reported(tmp_path: Path) -> None:
+    _, _, trace = tuned(tmp_path, 20)
+    assert "ioi" in dynamics.Trace(trace).probes
     written = dynamics.report("tuned", traces=tmp_path / "traces", reports=tmp_path / "reports")
     keys = {row["key"] for row in written.content["emergence"]}
     assert {"own_probes.facts.accuracy", "own_probes.capitals.accuracy", "ioi.done"} <= keys
