@@ -1,6 +1,6 @@
 """How large must an effect be for the prompts of a behaviour to show it?
 
-    python benchmarks/power.py                    # in standard deviations of what one item shows; half a minute
+    python benchmarks/power.py                    # in standard deviations of what one item shows; two minutes
     python benchmarks/power.py --model FOLDER     # also in nats, for a model as `save_pretrained` writes it
 
 Series of nine checkpoints are made up, in which every item shows noise, and from the fifth checkpoint on an effect besides. They
@@ -98,7 +98,7 @@ def gains(model: Any, tokenizer: Any) -> dict[str, np.ndarray]:
 def main() -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--series", type=int, default=100, help="made up for each size and number of items")
+    parser.add_argument("--series", type=int, default=40, help="made up for each size and number of items")
     parser.add_argument("--model", type=Path, help="folder of a model whose items are measured")
     given = parser.parse_args()
     rng = np.random.default_rng(0)

@@ -115,11 +115,7 @@ def explain_checkpoint(
     flow = find_flow(wired, ids, twins, metric, difference=base - low, low=low, share=share)
     if not np.isfinite(flow.faithfulness):
         return failed(checkpoint, "the attribution of the model's logits is not finite"), None
-    reason = (
-        ""
-        if flow.reached
-        else f"the {len(flow.edges)} strongest edges explain {flow.faithfulness:.0%} of the difference, not {share:.0%}"
-    )
+    reason = "" if flow.reached else _not_reached(flow, share)
     return part | {
         "state": "explained" if flow.reached else "not reached",
         "reason": reason,
@@ -127,6 +123,16 @@ def explain_checkpoint(
         "edges_kept": len(flow.edges),
         "edges_total": flow.total,
     }, flow
+
+
+def _not_reached(flow: Flow, share: float) -> str:
+    """How far the kept edges come, and where the rest is."""
+    kept = len(flow.edges)
+    said = f"the {kept} strongest edges explain {flow.faithfulness:.0%} of the difference, not {share:.0%}; they hold "
+    said += f"{flow.held:.0%} of the sizes of all attributions, {flow.total - kept:,} others the rest"
+    if flow.faithfulness < 0:
+        said += ", and together they do the opposite of what is attributed to each"
+    return said
 
 
 def _finite(value: float) -> float | None:

@@ -59,6 +59,8 @@ class Flow:
         faithfulness: share of the difference between prompt and twins that the kept edges restore, measured; NaN where
             the attribution is not finite, so that no edges can be chosen.
         reached: whether that is the share asked for.
+        held: share of the sizes of all edges' scores that the kept ones hold, so that it can be told how widely the rest is
+            spread; NaN as faithfulness.
     """
 
     edges: tuple[Edge, ...]
@@ -66,6 +68,7 @@ class Flow:
     total: int
     faithfulness: float
     reached: bool
+    held: float
 
     @property
     def shown(self) -> tuple[tuple[Edge, ...], dict[NodeAt, float]]:
@@ -92,13 +95,15 @@ def find_flow(
     graph = wired.graph
     total = _count(graph, ids.shape[1])
     clean = wired.run(ids)
-    size = rows_at_once(wired, ids.shape[1])
-    chunks = [twins[start : start + size] for start in range(0, len(twins), size)]
+    at_once = rows_at_once(wired, ids.shape[1])
+    chunks = [twins[start : start + at_once] for start in range(0, len(twins), at_once)]
     parts = [(chunk, wired.run(chunk)) for chunk in chunks]
     by_token, reached = _attributed(wired, ids, parts, metric, clean)
     if not all(np.isfinite(scores).all() for scores in (by_token, *reached)):
-        return Flow((), {}, total, float("nan"), False)
-    edges = _strongest(graph, by_token, reached, MOST)
+        return Flow((), {}, total, float("nan"), False, float("nan"))
+    here = _within(graph, by_token)
+    edges = _strongest(graph, here, reached, MOST)
+    size = sum(float(np.abs(scores).sum()) for scores in (here, *reached))
 
     def measured(count: int) -> tuple[list[Edge], float]:
         kept = _connected(edges[:count], len(graph.sources))
@@ -138,7 +143,8 @@ def find_flow(
     # all that a source passes on at a token, kept or not; the logits receive the whole difference
     logits = len(graph.sources)
     nodes = {(s, t): difference if s == logits else float(by_token[t, s].sum()) for s, t in sorted(ends)}
-    return Flow(tuple(kept), nodes, total, faithful, enough(faithful))
+    held = sum(abs(edge.score) for edge in kept) / size if size > 0 else 0.0
+    return Flow(tuple(kept), nodes, total, faithful, enough(faithful), held)
 
 
 def _repeated(ids: torch.Tensor, times: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -189,23 +195,27 @@ def _count(graph: Graph, tokens: int) -> int:
     return crossing + staying
 
 
-def _strongest(graph: Graph, by_token: np.ndarray, reached: list[np.ndarray], most: int) -> list[Edge]:
+def _within(graph: Graph, by_token: np.ndarray) -> np.ndarray:
+    """(token, source, reader) the scores of edges that stay at their token; 0 for others, which heads read elsewhere too."""
+    here = np.where(graph.edges, by_token, 0.0)
+    here[..., [about.role in ("k", "v") for about in graph.readers]] = 0.0
+    here[:-1, :, graph.logits_reader] = 0.0  # the metric is read at the last token alone
+    return here
+
+
+def _strongest(graph: Graph, here: np.ndarray, reached: list[np.ndarray], most: int) -> list[Edge]:
     """The edges with the largest scores, the largest first; none that is zero.
 
     Args:
-        by_token: (token, source, reader).
+        here: (token, source, reader) of edges that stay at their token.
         reached: per layer (position of the head, token, source, kind and head).
         most: how many.
     """
-    candidates = _candidates(graph, by_token, reached, most)
+    candidates = _candidates(graph, here, reached, most)
     return sorted(candidates, key=lambda e: (-abs(e.score), e.source, e.target, e.port))[:most]
 
 
-def _candidates(graph: Graph, by_token: np.ndarray, reached: list[np.ndarray], most: int) -> Iterator[Edge]:
-    last = by_token.shape[0] - 1
-    here = np.where(graph.edges, by_token, 0.0)
-    here[..., [about.role in ("k", "v") for about in graph.readers]] = 0.0
-    here[:last, :, graph.logits_reader] = 0.0  # the metric is read at the last token alone
+def _candidates(graph: Graph, here: np.ndarray, reached: list[np.ndarray], most: int) -> Iterator[Edge]:
     for token, source, reader in _largest(here, most):
         about = graph.readers[reader]
         target = len(graph.sources) if about.role == "logits" else graph.heads_of(reader)[0]

@@ -125,11 +125,32 @@ def test_the_largest_scores_are_those_of_a_plain_sort() -> None:
         scores = rng.normal(size=(tokens, tokens, seen, 2 * graph.heads))
         scores[np.triu_indices(tokens, 1)] = 0  # a head reads nothing that comes later
         reached.append(scores)
-    everything = flow_module._strongest(graph, by_token, reached, 10**6)
+    here = flow_module._within(graph, by_token)
+    everything = flow_module._strongest(graph, here, reached, 10**6)
     assert len(everything) == flow_module._count(graph, tokens)
     sizes = [abs(e.score) for e in everything]
     assert sizes == sorted(sizes, reverse=True)
-    assert flow_module._strongest(graph, by_token, reached, 40) == everything[:40]
+    assert flow_module._strongest(graph, here, reached, 40) == everything[:40]
+    whole = np.abs(here).sum() + sum(np.abs(scores).sum() for scores in reached)
+    assert sum(sizes) == pytest.approx(whole), "every score is of one edge"
+
+
+def test_a_share_that_is_not_reached_says_how_far_it_comes_and_where_the_rest_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wired, question = noisy(), asked(answer="d", foil="b")
+    flow, _, _ = flow_of(wired, question, share=0.8)
+    assert 0 < flow.held < 1
+    monkeypatch.setattr(flow_module, "MOST", 3)
+    fewer, _, _ = flow_of(wired, question, share=0.8)
+    assert fewer.held < flow.held
+    part = one(wired, question)
+    assert part["state"] == "not reached"
+    assert f"the {len(fewer.edges)} strongest edges explain" in part["reason"] and "not 80%" in part["reason"]
+    assert (
+        f"{fewer.held:.0%} of the sizes of all attributions, {fewer.total - len(fewer.edges):,} others"
+        in part["reason"]
+    )
 
 
 # one checkpoint
