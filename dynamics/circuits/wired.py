@@ -159,6 +159,10 @@ class Wired(Parts):
         reader = graph.logits_reader if layer == graph.layers else graph.attention_readers(layer)
         stream = run.streams[reader.start]
         begin = Resuming(self, layer, stream, added) if within else Resuming(self, layer, stream + added)
+        return self.going_on(ids, begin, positions)
+
+    def going_on(self, ids: torch.Tensor, begin: Hooks, positions: torch.Tensor | None = None) -> torch.Tensor:
+        """(row, vocab) logits at one position per row, None for the last, of a pass that begins in the middle."""
         with torch.no_grad(), self._hooked(begin):
             return self._forward(ids, positions)
 

@@ -15,26 +15,23 @@ the one that gives the part, and the one whose answer is looked for; -1 for none
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from checkpoints.errors import UserError
 
-from ..circuits.graph import graph_of
+from ..circuits.graph import graph_of, passes_of
 from ..models.architecture import Architecture, ModelShape
 from ..names import LAYER, PROMPT
 from ..probes import LAST, TokenizedProbe
 from ..store.variable import Variable
 from .base import require_positions
+from .pairs import tokens_at_once
 
 if TYPE_CHECKING:
-    import torch
-
-    from ..models.wiring import Wiring
+    from ..circuits.exchange import Exchanged
 
 __all__ = ["Interchange", "donor_label", "target_label"]
 
@@ -146,195 +143,73 @@ class Interchange:
 
     def cost(self, probe: TokenizedProbe, shape: ModelShape) -> float:
         """See :class:`dynamics.measurements.base.Priced`."""
-        parts = {"source": len(graph_of(shape).sources) - 1, "layer": shape.layers}
+        graph = graph_of(shape)
+        source = passes_of(graph)
+        after = source[[graph.mlp_source(layer).start for layer in range(shape.layers)]]
+        each = {"source": source[1:].sum(), "layer": after.sum()}
         having = np.mean([[d != -1 for d in probe.probe.labels[donor_label(donor)]] for donor in self.donors])
-        return float(2 + having * len(self.donors) * len(self.positions) * sum(parts[part] for part in self.parts))
+        return float(2 + having * len(self.donors) * len(self.positions) * sum(each[part] for part in self.parts))
 
     def run(
         self, model: Any, architecture: Architecture, probe: TokenizedProbe, batch_tokens: int
     ) -> dict[str, np.ndarray]:
         """See the class."""
+        from ..circuits.exchange import Exchange
+        from ..circuits.wired import Wired
+
         assert probe.answer_ids is not None
-        exchange = _Exchange(model, architecture)
-        labels = probe.probe.labels
+        wired = Wired(model, architecture)
+        labels, answers = probe.probe.labels, probe.answer_ids
         donor, target = (
             np.array([labels[of(d)] for d in self.donors]) for of in (donor_label, target_label)
         )  # (donor, prompt)
-        n = len(probe.ids)
-        layers = np.arange(exchange.layers)
-        wanted = {
-            "source": np.arange(exchange.sources),
-            "layer": exchange.sources + layers,
-        }
-        parts = np.concatenate([wanted[part] for part in self.parts])
-        size = (len(self.donors), len(self.positions), n, len(parts))
-        moved, said = np.full(size, np.nan), np.full(size, -1)
+        n, layers, heads = len(probe.ids), wired.graph.layers, wired.graph.heads
+        size = (len(self.donors), len(self.positions), n)
+        width = {"source": layers * (heads + 1), "layer": layers}
+        moved = {part: np.full((*size, width[part]), np.nan) for part in self.parts}
+        said = {part: np.full((*size, width[part]), -1) for part in self.parts}
         base = np.full((len(self.donors), n), np.nan)
         tokens = np.stack([probe.positions[p] for p in self.positions])  # (position, prompt)
-        exchange.remember(probe, tokens, batch_tokens)
-        for same in probe.batches(n * int(probe.lengths.max())):  # all prompts of one length
+        exchange = Exchange(wired, tokens)
+        # a run keeps what every layer read and wrote
+        held = architecture.shape.d_model * (4 * layers + 20)
+        for rows in probe.batches(tokens_at_once(batch_tokens, held)):
+            exchange.remember(rows, np.stack([probe.ids[row] for row in rows]))
+        # prompts of one length stay together: the more there are, the fewer batches
+        for same in probe.batches(tokens_at_once(batch_tokens * max(1, n), held)):
             ids = np.stack([probe.ids[row] for row in same])
-            rows = max(1, min(batch_tokens // ids.shape[1], LOGITS // architecture.shape.vocab))
-            for start in range(0, len(same), rows):
-                some = same[start : start + rows]
-                logits = exchange.logits(ids[start : start + rows])
-                base[:, some] = np.where(
-                    donor[:, some] >= 0, _difference(logits, probe.answer_ids, some, target), np.nan
-                )
-            jobs = np.argwhere(
-                np.broadcast_to((donor[:, None, same] >= 0)[..., None], (*size[:2], len(same), len(parts)))
-            )
-            for start in range(0, len(jobs), rows):
-                d, p, local, part = jobs[start : start + rows].T
-                row = same[local]
-                logits = exchange.logits(ids[local], tokens[p, row], p, donor[d, row], parts[part])
-                pair = logits[np.arange(len(row))[:, None], np.stack([probe.answer_ids[target[d, row]], probe.answer_ids[row]], 1)]  # fmt: skip
-                moved[d, p, row, part] = pair[:, 0] - pair[:, 1] - base[d, row]
-                said[d, p, row, part] = np.where(np.isfinite(logits.max(1)), logits.argmax(1), -1)
+            begun = exchange.begin(ids)
+            base[:, same] = np.where(donor[:, same] >= 0, _difference(begun.logits, answers, same, target), np.nan)
+            most = max(1, min(batch_tokens // ids.shape[1], LOGITS // architecture.shape.vocab))
+            jobs = np.argwhere(np.broadcast_to((donor[:, None, same] >= 0), (*size[:2], len(same))))
+            for kind, layer, part, first in self._exchanged(layers, heads):
+                counted = heads if kind == "head" else 1
+                which = np.tile(np.arange(counted), len(jobs))
+                for start in range(0, len(which), most):
+                    head = which[start : start + most]
+                    d, p, local = jobs[np.arange(start, start + len(head)) // counted].T
+                    row, at = same[local], first + head
+                    logits = begun.logits_with(kind, layer, local, tokens[p, row], p, donor[d, row], head)
+                    each = np.arange(len(row))
+                    gain = logits[each, answers[target[d, row]]] - logits[each, answers[row]]
+                    moved[part][d, p, row, at] = gain - base[d, row]
+                    said[part][d, p, row, at] = np.where(np.isfinite(logits.max(1)), logits.argmax(1), -1)
         result = {"interchange_base": base}
-        at = 0
-        for name in self.parts:
-            chosen = slice(at, at + len(wanted[name]))
-            result[f"interchange_{name}"], result[f"interchange_{name}_said"] = moved[..., chosen], said[..., chosen]
-            at = chosen.stop
+        for part in self.parts:
+            result |= {f"interchange_{part}": moved[part], f"interchange_{part}_said": said[part]}
         return result
+
+    def _exchanged(self, layers: int, heads: int) -> Iterator[tuple[Exchanged, int, Part, int]]:
+        """What is exchanged, in which layer, of which part, and the number of its first one there."""
+        for layer in range(layers):
+            if "source" in self.parts:
+                yield "head", layer, "source", layer * (heads + 1)
+                yield "mlp", layer, "source", layer * (heads + 1) + heads
+            if "layer" in self.parts:
+                yield "layer", layer, "layer", layer
 
 
 def _difference(logits: np.ndarray, answers: np.ndarray, rows: np.ndarray, target: np.ndarray) -> np.ndarray:
     """(donor, row) logit(target) - logit(answer)."""
     at = np.arange(len(rows))
     return np.asarray(logits[at, answers[target[:, rows]]] - logits[at, answers[rows]])
-
-
-@dataclass
-class _Now:
-    """What is exchanged in the forward pass that runs: each (row,)."""
-
-    at: torch.Tensor  # token
-    position: torch.Tensor  # which of the named positions that is
-    donor: torch.Tensor  # prompt
-    part: torch.Tensor  # number of the part: heads and MLPs in the order of sources, then layers
-
-
-class _Exchange:
-    """Runs a model with a part of each row replaced; rows of one batch may exchange different parts.
-
-    Args:
-        model: in evaluation mode; it is changed only while a pass runs.
-        architecture: its sizes, sites and wiring.
-    """
-
-    def __init__(self, model: Any, architecture: Architecture) -> None:
-        self.graph = graph_of(architecture.shape)
-        self.model, self.architecture = model, architecture
-        self.layers, self.sources = architecture.shape.layers, len(self.graph.sources) - 1
-        self.device = next(model.parameters()).device
-        assert architecture.table.wiring is not None
-        self.wiring: Wiring = architecture.table.wiring
-        self.store: dict[tuple[str, int], torch.Tensor] = {}  # (kind, layer) to (position, prompt, width)
-
-    def remember(self, probe: TokenizedProbe, tokens: np.ndarray, batch_tokens: int) -> None:
-        """Keep what every part writes for every prompt at the ``tokens`` (position, prompt)."""
-        import torch
-
-        for rows in probe.batches(batch_tokens):
-            ids = torch.from_numpy(np.stack([probe.ids[row] for row in rows])).to(self.device)
-            at = torch.from_numpy(tokens[:, rows]).to(self.device)
-            prompts = torch.from_numpy(rows).to(self.device)
-
-            def keep(kind: str, layer: int, x: torch.Tensor, at: Any = at, prompts: Any = prompts) -> None:
-                found = x[torch.arange(len(prompts), device=x.device), at]  # (position, row, width)
-                if (kind, layer) not in self.store:
-                    self.store[kind, layer] = x.new_zeros((len(tokens), len(probe.ids), x.shape[-1]))
-                self.store[kind, layer][:, prompts] = found
-
-            with torch.no_grad(), self._hooked(keep):
-                self._forward(ids)
-
-    def logits(
-        self,
-        ids: np.ndarray,
-        at: np.ndarray | None = None,
-        position: np.ndarray | None = None,
-        donor: np.ndarray | None = None,
-        part: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """(row, vocab) float32 logits at the last token, of the model as it is or with one part of each row replaced."""
-        import torch
-
-        given = torch.from_numpy(ids).to(self.device)
-        with torch.no_grad():
-            if at is None:
-                return self._forward(given)
-            now = _Now(*(torch.as_tensor(x, device=self.device) for x in (at, position, donor, part)))
-            with self._hooked(partial(self._replace, now)):
-                return self._forward(given)
-
-    def _forward(self, ids: torch.Tensor) -> np.ndarray:
-        import torch
-
-        last = torch.tensor([ids.shape[1] - 1], device=self.device)
-        return np.asarray(self.architecture.logits(self.model, ids, last)[:, 0].float().cpu().numpy())
-
-    def _replace(self, now: _Now, kind: str, layer: int, x: torch.Tensor) -> torch.Tensor | None:
-        """``x`` (row, token, width) with the donor's part in those rows that exchange it, or None for as it is."""
-        first = self.graph.attention_sources(layer).start - 1
-        number = {"head": first, "mlp": self.graph.mlp_source(layer).start - 1, "layer": self.sources + layer}[kind]
-        heads = self.graph.heads if kind == "head" else 1
-        rows = ((now.part >= number) & (now.part < number + heads)).nonzero()[:, 0]
-        if not len(rows):
-            return None
-        new = x.clone()
-        parts = new.unflatten(-1, (heads, -1))  # type: ignore[no-untyped-call]  # a view of new
-        kept = self.store[kind, layer][now.position[rows], now.donor[rows]].unflatten(-1, (heads, -1))  # type: ignore[no-untyped-call]
-        which = now.part[rows] - number
-        parts[rows, now.at[rows], which] = kept[_counted(rows), which]
-        return new
-
-    @contextmanager
-    def _hooked(self, see: Any) -> Iterator[None]:
-        """``see(kind, layer, value)`` looks at each part's output, and may return another."""
-        table = self.architecture.table
-        handles: list[Any] = []
-        try:
-            for layer in range(self.layers):
-                block = self.model.get_submodule(table.block.format(layer))
-                handles += [
-                    block.get_submodule(self.wiring.out).register_forward_pre_hook(
-                        partial(_given, see, "head", layer), with_kwargs=True
-                    ),
-                    block.get_submodule(table.in_block["mlp_out"].module).register_forward_hook(
-                        partial(_returned, see, "mlp", layer)
-                    ),
-                    block.get_submodule(table.in_block["resid_post"].module).register_forward_hook(
-                        partial(_returned, see, "layer", layer)
-                    ),
-                ]
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-
-def _counted(rows: torch.Tensor) -> torch.Tensor:
-    """(row,) 0, 1, ... on the device of ``rows``."""
-    import torch
-
-    return torch.arange(len(rows), device=rows.device)
-
-
-def _given(see: Any, kind: str, layer: int, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """A hook before a module, whose input may be replaced."""
-    name = next(iter(kwargs), "")
-    new = see(kind, layer, args[0] if args else kwargs[name])
-    if new is None:
-        return None
-    return ((new, *args[1:]), kwargs) if args else (args, kwargs | {name: new})
-
-
-def _returned(see: Any, kind: str, layer: int, _module: Any, _args: Any, output: Any) -> Any:
-    """A hook after a module, whose output may be replaced."""
-    new = see(kind, layer, output[0] if isinstance(output, tuple) else output)
-    if new is None:
-        return None
-    return (new, *output[1:]) if isinstance(output, tuple) else new
