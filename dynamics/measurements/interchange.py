@@ -194,7 +194,7 @@ class Interchange:
                     gain = logits[each, answers[target[d, row]]] - logits[each, answers[row]]
                     moved[part][d, p, row, at] = gain - base[d, row]
                     said[part][d, p, row, at] = np.where(np.isfinite(logits.max(1)), logits.argmax(1), -1)
-        result = {"interchange_base": base}
+        result: dict[str, np.ndarray] = {"interchange_base": base}
         for part in self.parts:
             result |= {f"interchange_{part}": moved[part], f"interchange_{part}_said": said[part]}
         return result
