@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .collecting.upkeep import status
     from .collecting.verifying import verify
     from .collecting.watching import watch
+    from .comparing import compare
     from .explaining import explain
     from .learning.learn import learn
     from .reporting import report
@@ -41,6 +42,7 @@ __all__ = [
     "analyse",
     "audit",
     "collect",
+    "compare",
     "estimate",
     "explain",
     "find_run",
@@ -66,6 +68,7 @@ _HOME = {
     "analyse": "analyser",
     "audit": "auditing.audit",
     "collect": "collecting.rounds",
+    "compare": "comparing",
     "estimate": "collecting.estimating",
     "explain": "explaining",
     "find_run": "runs.lookup",

@@ -244,6 +244,29 @@ def report(run: str, runs: Path | None, traces: Path, reports: Path | None) -> N
 
 
 @cli.command()
+@click.argument("names", metavar="RUN...", nargs=-1, required=True)
+@_RUNS
+@_TRACES
+@_REPORTS
+@click.option(
+    "--repeats", metavar="KEY", multiple=True, default=("series.seed",), show_default=True, help="Where repeats differ."
+)
+def compare(
+    names: tuple[str, ...], runs: Path | None, traces: Path, reports: Path | None, repeats: tuple[str, ...]
+) -> None:
+    """Compare onsets between runs: what differs, and which choice moved which onset.
+
+    Shifts are against the first RUN. Runs that differ in their seed alone are repeats, by which effects are told from chance.
+    """
+    from .comparing import compare as function
+    from .comparing import print_compared
+
+    done = function(names, repeats=repeats, runs=runs, traces=traces, reports=reports, reporter=Reporter())
+    print_compared(done.content)
+    click.echo(f"\n{done.folder / 'index.html'}")
+
+
+@cli.command()
 @click.argument("run")
 @click.argument("prompt")
 @_RUNS
@@ -279,23 +302,10 @@ def explain(run: str, prompt: str, **options: Any) -> None:
 def verify(run: str, runs: Path | None, traces: Path, repair: bool, prune: bool) -> None:
     """Hold every file of RUN's trace against what was written."""
     from .collecting.verifying import verify as function
+    from .listing import print_damage
 
     damage = function(run, runs=runs, traces=traces, repair=repair, prune=prune, reporter=Reporter())
-    left = [item for item in damage if not item.repaired]
-    for item in damage:
-        of = "" if item.step is None else f"step {item.step} "
-        click.echo(f"  {of}{item.variable}: {item.problem}{' (mended)' if item.repaired else ''}")
-    if not damage:
-        click.echo(f"{run}: intact: every file of its trace is what was written")
-    elif repair:
-        steps = {item.step for item in damage if item.step is not None and item.repaired}
-        click.echo(f"{run}: measured {len(steps)} checkpoints again; {len(damage) - len(left)} of {len(damage)} mended")
-    if left:
-        features = sum(item.variable.startswith("features/") for item in left)
-        remedies = [f"`dynamics learn {run} --fresh` makes features again"] if features else []
-        if features < len(left) and not repair:
-            remedies.append(f"`dynamics verify {run} --repair` mends what can be measured or derived again")
-        click.echo("; ".join([f"{run}: {len(left)} damaged", *remedies]))
+    if not print_damage(run, damage, repair=repair):
         sys.exit(1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -19,8 +20,17 @@ if TYPE_CHECKING:
     from .collecting.estimating import Estimate
     from .collecting.upkeep import RunStatus
     from .runs.config import Run
+    from .store.damage import Damage
 
-__all__ = ["print_audit", "print_catalogue", "print_collected", "print_entry", "print_estimate", "print_status"]
+__all__ = [
+    "print_audit",
+    "print_catalogue",
+    "print_collected",
+    "print_damage",
+    "print_entry",
+    "print_estimate",
+    "print_status",
+]
 
 
 def print_catalogue() -> None:
@@ -215,3 +225,23 @@ def print_status(run: str, state: RunStatus) -> None:
             click.echo(f"    step {step} narrows {', '.join(keys)}")
     if state.seconds_left:
         click.echo(f"  about {duration(state.seconds_left)} left at {state.seconds_per_checkpoint:.1f} s a checkpoint")
+
+
+def print_damage(run: str, damage: Sequence[Damage], *, repair: bool) -> bool:
+    """What is wrong with a trace, what was mended, and how to mend the rest; whether nothing is left."""
+    left = [item for item in damage if not item.repaired]
+    for item in damage:
+        of = "" if item.step is None else f"step {item.step} "
+        click.echo(f"  {of}{item.variable}: {item.problem}{' (mended)' if item.repaired else ''}")
+    if not damage:
+        click.echo(f"{run}: intact: every file of its trace is what was written")
+    elif repair:
+        steps = {item.step for item in damage if item.step is not None and item.repaired}
+        click.echo(f"{run}: measured {len(steps)} checkpoints again; {len(damage) - len(left)} of {len(damage)} mended")
+    if left:
+        features = sum(item.variable.startswith("features/") for item in left)
+        remedies = [f"`dynamics learn {run} --fresh` makes features again"] if features else []
+        if features < len(left) and not repair:
+            remedies.append(f"`dynamics verify {run} --repair` mends what can be measured or derived again")
+        click.echo("; ".join([f"{run}: {len(left)} damaged", *remedies]))
+    return not left

@@ -55,6 +55,7 @@ ORDER = [
     "dynamics.collecting",
     "dynamics.reporting",
     "dynamics.learning",
+    "dynamics.comparing",
     "dynamics.validating",
     "dynamics.explaining",
     "dynamics.serving",

@@ -67,7 +67,7 @@ def test_a_verb_is_a_function_and_its_options_are_parameters_with_the_same_defau
 @pytest.mark.parametrize("function", [*VERBS, "estimate", "watch"])
 def test_a_function_of_a_run_takes_its_name_or_the_run_itself(function: str) -> None:
     known = parameters(function)
-    if function in ("validate", "mcp"):  # has runs of its own; is of all runs
+    if function in ("validate", "mcp", "compare"):  # has runs of its own; is of all runs; is of several
         return
     assert {"name", "runs", "traces", "run"} <= known.keys()
     assert known["runs"].default is None and known["run"].default is None and str(known["traces"].default) == "traces"

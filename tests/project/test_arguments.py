@@ -15,7 +15,15 @@ from tests.store.declared import declare, fill
 
 PUBLIC = {name: getattr(dynamics, name) for name in dynamics.__all__} | {"FolderSeries": FolderSeries}
 KINDS = ("StrPath", "str", "Sequence[str]", "bool", "int", "float", "Collection[int]", "tuple[int, ...]", "Mapping")
-GIVEN: dict[str, Any] = {"name": "mine", "prompt": "a", "model": object(), "path": "x.zarr", "config": "x", "last": 9}
+GIVEN: dict[str, Any] = {
+    "name": "mine",
+    "names": ["mine", "other"],
+    "prompt": "a",
+    "model": object(),
+    "path": "x.zarr",
+    "config": "x",
+    "last": 9,
+}
 """Good values for the parameters that a call must have."""
 
 

@@ -1,0 +1,8 @@
+"""Several runs side by side: onsets, shifts, and which choice about training moved which onset."""
+
+from __future__ import annotations
+
+from .build import Comparison, compare
+from .terminal import print_compared
+
+__all__ = ["Comparison", "compare", "print_compared"]

@@ -1,0 +1,100 @@
+"""The verb ``compare``: several runs side by side, and which choice about training moved which onset."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from checkpoints.errors import unwritable
+from checkpoints.paths import StrPath, as_path, as_texts, replace_text
+
+from ..progress import Reporter
+from ..store.paths import beside_traces
+from .configs import design_of
+from .content import compare_content
+from .frames import effects_frame, onsets_frame
+from .loading import load_compared
+from .page import comparison_page
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Comparison", "compare"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was found, and where it was written.
+
+    Attributes:
+        folder: holds ``index.html`` and ``compare.json``.
+        content: what ``compare.json`` says.
+    """
+
+    folder: Path
+    content: dict[str, Any]
+
+    @property
+    def onsets(self) -> pd.DataFrame:
+        """One row for each circuit and run: its onset, its levels of every factor, and its shift against the first run."""
+        return onsets_frame(self.content)
+
+    @property
+    def effects(self) -> pd.DataFrame:
+        """One row for each circuit and effect, in log2 steps; empty where no effect can be told."""
+        return effects_frame(self.content)
+
+
+def compare(
+    names: Sequence[str],
+    *,
+    repeats: Sequence[str] = ("series.seed",),
+    runs: StrPath | None = None,
+    traces: StrPath = "traces",
+    reports: StrPath | None = None,
+    reporter: Reporter | None = None,
+) -> Comparison:
+    """Compare the onsets of several runs and write ``reports/compare-.../``.
+
+    Args:
+        names: two or more runs; a sweep stands for all its cells. Shifts are against the first.
+        repeats: keys of the configuration in which runs differ that repeat one training, such as ``series.path`` where each
+            seed has a folder of its own.
+        runs: the runs file.
+        traces: folder of traces; a run without one is read from its report.
+        reports: folder of reports; without it, ``reports`` beside the folder of traces.
+        reporter: messages.
+
+    Raises:
+        UserError: for fewer than two runs, for one that has neither a trace nor a report, and when nothing can be written.
+        StoppedError: when the disk is full.
+    """
+    reporter = reporter or Reporter(quiet=True)
+    names, repeats = as_texts(names, "names"), as_texts(repeats, "repeats")
+    traces = as_path(traces, "traces")
+    folder = beside_traces(traces, "reports") if reports is None else as_path(reports, "reports")
+    found = load_compared(
+        names, runs=None if runs is None else as_path(runs, "runs"), traces=traces, reports=folder, reporter=reporter
+    )
+    content = compare_content(found, design_of(found, repeats))
+    folder = folder / _called([run.name for run in found])
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_text(folder / "index.html", comparison_page(content))
+        replace_text(folder / "compare.json", json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    except OSError as error:
+        raise unwritable(f"the comparison in {folder}", error, option="--reports") from error
+    return Comparison(folder, content)
+
+
+def _called(names: Sequence[str]) -> str:
+    """The name of a comparison's folder; that of many runs by what their names begin with, and a digest of all."""
+    plain = "compare-" + "-".join(names)
+    if len(plain) <= 80:
+        return plain
+    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
+    return f"compare-{names[0].partition('@')[0][:40]}-{len(names)}-{digest}"
