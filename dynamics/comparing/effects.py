@@ -189,7 +189,7 @@ def effects(
             found = estimate_contrast(observed, part[0], part[1] @ contrast.weights, fit)
             made += [(key, contrast, found, index, "") for index, key in enumerate(members)]
     p = [np.nan if found is None else found.p_value[index] for _, _, found, index, _ in made]
-    called = discover(p, rate=RATE, method="by") if made else []
+    called = discover(p, rate=RATE, method="by")
     order = {key: n for n, key in enumerate(keys)}
     names = {contrast.name: n for n, contrast in enumerate(contrasts)}
     result = [
@@ -326,4 +326,4 @@ def _measuring(observed: Observed) -> list[float]:
     variance = np.where(total > 0, np.maximum(square - mean**2, 0.0), np.nan)
     seen = np.isfinite(variance)
     sums = np.where(seen, variance, 0.0).sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
-    return [float(np.sqrt(v)) if s else float("nan") for v, s in zip(sums, seen.any(axis=1), strict=True)]
+    return [float(np.sqrt(v)) if s else float("nan") for v, s in zip(sums, np.asarray(seen.any(axis=1)), strict=True)]

@@ -56,11 +56,11 @@ def plan(design: Design, effects: Sequence[Effect], spreads: Sequence[Spread], t
         return Plan("", "", (f"The runs differ in no choice about training: compare with runs that do{more}.",), now)
     if not design.repeated:
         groups = len(design.groups)
-        text = (
+        repeat = (
             f"Collect each of the {groups} configurations with two further seeds ({2 * groups} runs): without repeats no choice "
-            "can be said to have moved an onset.",
+            "can be said to have moved an onset."
         )
-        return Plan("", "", text, now, 3)
+        return Plan("", "", (repeat,), now, 3)
     open_ones = [e for e in effects if len(e.factors) == 1 and e.verdict == "cannot be told" and not math.isnan(e.low)]
     bounded = [e for e in open_ones if math.isfinite(e.low) and math.isfinite(e.high)]
     if not bounded:
