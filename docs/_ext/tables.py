@@ -114,7 +114,7 @@ def wirings(_: str = "") -> str:
             return ", ".join(f"`{part}`" for part in value)
         return "–" if value is None else "yes" if value is True else "no" if value is False else f"`{value}`"
 
-    keys = ["projections", "layout", "out", "norm", "after", "mlp", "parallel"]
+    keys = ["projections", "layout", "out", "norm", "after", "mlp", "parallel", "shared"]
     rows = [[f"`{family}`", *(text(getattr(WIRINGS[family], key)) for key in keys)] for family in sorted(WIRINGS)]
     return table(["family", *keys], rows)
 

@@ -18,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from .hooks import ForwardPass, after, before, instead
+from .hooks import ForwardPass, after_mlp, before, before_mlp, instead
 from .norms import scale_of
 from .parts import Parts
 
@@ -80,7 +80,7 @@ class Cutting:
         if (self.far | self.own)[attention].any():
             for index, path in enumerate(wiring.projections):
                 instead(handles, block.get_submodule(path), partial(self._project, layer, index))
-        before(handles, block.get_submodule(wiring.mlp), partial(self._mlp, layer))
+        before_mlp(handles, parts, block, partial(self._mlp, layer))
         if not writing:
             return
         out = block.get_submodule(wiring.out)
@@ -90,7 +90,7 @@ class Cutting:
             norm = block.get_submodule(wiring.after)
             before(handles, out, lambda z: setattr(self, "mixed", z))
             before(handles, norm, lambda raw: self._heads(layer, self.mixed, scale_of(norm, raw)))
-        after(handles, parts.mlp_out(block), lambda x: self._alone(mlp, lambda run: run.mlp[layer], x))
+        after_mlp(handles, parts, block, lambda x: self._alone(mlp, lambda run: run.mlp[layer], x))
 
     def last(self, x: torch.Tensor) -> torch.Tensor | None:
         """What the logits read."""

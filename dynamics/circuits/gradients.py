@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from .hooks import before, replaced
+from .hooks import before, before_mlp, replaced
 from .norms import norm_of
 from .parts import Parts
 
@@ -174,7 +174,7 @@ class Differentiating:
         for index, path in enumerate(wiring.projections):
             replaced(handles, block.get_submodule(path), partial(self._see, (layer, index)))
         before(handles, block.get_submodule(wiring.out), partial(self.mixed.__setitem__, layer))
-        before(handles, block.get_submodule(wiring.mlp), partial(self._alone, self.graph.mlp_reader(layer).start))
+        before_mlp(handles, self.parts, block, partial(self._alone, self.graph.mlp_reader(layer).start))
 
     def last(self, x: torch.Tensor) -> torch.Tensor:
         """What the logits read."""

@@ -29,6 +29,7 @@ import torch
 
 from checkpoints.errors import UserError
 
+from .norms import gain_of
 from .wired import Wired
 
 __all__ = ["Composition", "HeadMatrices", "compositions", "head_matrices", "positivity", "unembedding", "written_by"]
@@ -213,7 +214,7 @@ def _centres(norm: torch.nn.Module) -> bool:
 
 def _folded(matrix: torch.Tensor, norm: torch.nn.Module) -> torch.Tensor:
     """(..., d_model) a map from (or to) the stream, with the norm's gain, and without the mean where that is taken off."""
-    gain = getattr(norm, "weight", None)
+    gain = gain_of(norm)
     if gain is not None:
-        matrix = matrix * cast(torch.Tensor, gain).detach().float()
+        matrix = matrix * gain.detach().float()
     return matrix - matrix.mean(-1, keepdim=True) if _centres(norm) else matrix

@@ -12,7 +12,7 @@ import torch
 from .norms import scale_of
 from .parts import Parts
 
-__all__ = ["ForwardPass", "Hooks", "Keeping", "Resuming", "after", "before", "instead", "replaced"]
+__all__ = ["ForwardPass", "Hooks", "Keeping", "Resuming", "after_mlp", "before", "before_mlp", "instead", "replaced"]
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ class Keeping:
         if wiring.after is not None:
             norm = block.get_submodule(wiring.after)
             before(handles, norm, lambda raw: self.scale.__setitem__(layer, scale_of(norm, raw)))
-        mlp = block.get_submodule(wiring.mlp)
-        before(handles, mlp, partial(self.streams.__setitem__, graph.mlp_reader(layer).start))
-        after(handles, parts.mlp_out(block), partial(self.mlp.__setitem__, layer))
+        before_mlp(handles, parts, block, partial(self.streams.__setitem__, graph.mlp_reader(layer).start))
+        # where attention is added to it in place (Falcon), it is another thing afterwards
+        after_mlp(handles, parts, block, lambda x: self.mlp.__setitem__(layer, x.clone() if graph.parallel else x))
         handles.append(block.register_forward_hook(rest))
 
     def last(self, x: torch.Tensor) -> None:
@@ -122,13 +122,38 @@ def before(handles: list[Any], module: torch.nn.Module, change: Callable[[torch.
     handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
 
 
-def after(handles: list[Any], module: torch.nn.Module, look: Callable[[torch.Tensor], None]) -> None:
-    """Call ``look`` with the module's output."""
+def before_mlp(
+    handles: list[Any], parts: Parts, block: torch.nn.Module, change: Callable[[torch.Tensor], torch.Tensor | None]
+) -> None:
+    """Call ``change`` with the stream (row, token, d_model) that a block's MLP reads; what it returns takes its place.
+
+    Hook what enters the block before.
+    """
+    wiring = parts.wiring
+    entered: list[torch.Tensor] = []
+    norm = block.get_submodule(wiring.norm) if wiring.shared and wiring.norm else None
+    before(handles, block, entered.append)
+
+    def read(x: torch.Tensor) -> torch.Tensor | None:
+        stream = entered.pop()
+        entered.clear()
+        new = change(x.view(stream.shape) if norm is None else stream)
+        return None if new is None else new.reshape(x.shape) if norm is None else norm(new)
+
+    before(handles, block.get_submodule(wiring.mlp), read)
+
+
+def after_mlp(handles: list[Any], parts: Parts, block: torch.nn.Module, look: Callable[[torch.Tensor], None]) -> None:
+    """Call ``look`` with what a block's MLP writes, (row, token, d_model)."""
+    sizes: list[torch.Size] = []
+    before(handles, block, lambda x: sizes.append(x.shape))
 
     def hook(_module: Any, _args: Any, output: Any) -> None:
-        look(output[0] if isinstance(output, tuple) else output)
+        size = sizes.pop()
+        sizes.clear()
+        look((output[0] if isinstance(output, tuple) else output).view(size))
 
-    handles.append(module.register_forward_hook(hook))
+    handles.append(parts.mlp_out(block).register_forward_hook(hook))
 
 
 def replaced(handles: list[Any], module: torch.nn.Module, change: Callable[[torch.Tensor], torch.Tensor]) -> None:

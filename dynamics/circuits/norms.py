@@ -16,7 +16,7 @@ from typing import cast
 
 import torch
 
-__all__ = ["Norm", "norm_of", "scale_of"]
+__all__ = ["Norm", "gain_of", "norm_of", "scale_of"]
 
 CLOSE = 4.0
 """Units of rounding, of the largest output, within which a module computes its closed form."""
@@ -68,14 +68,30 @@ def norm_of(module: torch.nn.Module) -> Norm | None:
     """A norm by its class and parameters; None for what is none, such as an identity."""
     if "Norm" not in type(module).__name__:
         return None
-    centred = isinstance(module, torch.nn.LayerNorm) or "LayerNorm" in type(module).__name__
     epsilon = float(getattr(module, "variance_epsilon", getattr(module, "eps", 1e-5)))
-    gain, bias = (cast("torch.Tensor | None", getattr(module, name, None)) for name in ("weight", "bias"))
-    return Norm(centred, epsilon, *(None if p is None else p.detach().float() for p in (gain, bias)))
+    gain, bias = gain_of(module), cast("torch.Tensor | None", getattr(module, "bias", None))
+    parameters = (None if p is None else p.detach().float() for p in (gain, bias))
+    return Norm(_centres(module), epsilon, *parameters)
+
+
+def _centres(module: torch.nn.Module) -> bool:
+    return isinstance(module, torch.nn.LayerNorm) or "LayerNorm" in type(module).__name__
+
+
+def gain_of(module: torch.nn.Module) -> torch.Tensor | None:
+    """(d_model,) what a norm multiplies by: its weight, or 1 + weight (Gemma), whichever it makes of ones; None for neither."""
+    weight = cast("torch.Tensor | None", getattr(module, "weight", None))
+    if weight is None or _centres(module) or "Norm" not in type(module).__name__:
+        return weight
+    with torch.no_grad():
+        made = module.forward(torch.ones_like(weight))  # past hooks, of which one may be asking
+        shifted = (made - weight - 1).abs().sum() < (made - weight).abs().sum()
+    return weight + 1 if shifted else weight
 
 
 def scale_of(norm: torch.nn.Module, raw: torch.Tensor) -> torch.Tensor:
     """(row, token, d_model) what a root-mean-square norm multiplies each coordinate by."""
     epsilon = float(getattr(norm, "variance_epsilon", getattr(norm, "eps", 0.0)))
-    weight = cast(torch.Tensor, norm.weight)
-    return weight * torch.rsqrt(raw.float().pow(2).mean(-1, keepdim=True) + epsilon).to(raw.dtype)
+    return cast(torch.Tensor, gain_of(norm)) * torch.rsqrt(raw.float().pow(2).mean(-1, keepdim=True) + epsilon).to(
+        raw.dtype
+    )

@@ -128,14 +128,18 @@ class Parts:
         g = self.graph
         rest = packed.shape[1:]
         if self.wiring.layout == "by head":
-            return packed.reshape(g.heads, 3, -1, *rest).transpose(0, 1).reshape(3 * g.heads, -1, *rest)
+            groups = packed.reshape(g.kv_heads, g.heads // g.kv_heads + 2, -1, *rest)
+            return torch.cat([groups[:, :-2].flatten(0, 1), groups[:, -2], groups[:, -1]])
         return packed.reshape(g.heads + 2 * g.kv_heads, -1, *rest)
 
     def packed(self, values: torch.Tensor) -> torch.Tensor:
         """(reader, row, token, d_head) to (row, token, feature)."""
         values = values.permute(1, 2, 0, 3)
         if self.wiring.layout == "by head":
-            values = values.reshape(*values.shape[:2], 3, self.graph.heads, -1).transpose(2, 3)
+            size, g = values.shape, self.graph
+            queries = values[:, :, : g.heads].reshape(*size[:2], g.kv_heads, -1, size[-1])
+            others = values[:, :, g.heads :].reshape(*size[:2], 2, g.kv_heads, size[-1]).transpose(2, 3)
+            values = torch.cat([queries, others], dim=3)
         return values.flatten(2)
 
     @staticmethod

@@ -25,7 +25,7 @@ from ..store.paths import trace_path
 from ..store.unused import discard_unused
 from ..wording import left_out_lines
 from .gains import gains_of, require_reused, takeovers_of
-from .measuring import take_checkpoint, write_checkpoint
+from .measuring import require_wired, take_checkpoint, write_checkpoint
 from .opening import (
     Digests,
     open_run,
@@ -228,6 +228,7 @@ def _collect(
     series.sweep([checkpoints[i].revision for i in todo])
     resident = resident_for(resolved.run, resolved.model)
     status = writer.status()
+    checked = False
     # before they are read
     states = {index: None if series.pinned else series.state(checkpoints[index]) for index in todo}
     with (
@@ -252,6 +253,9 @@ def _collect(
                 installed = None
             if installed is not None:
                 digest, stored_dtype = installed
+                if not checked:
+                    require_wired(resolved, resident.model)
+                    checked = True
 
                 def said(what: str, step: int = step) -> None:
                     bar.note(f"step {step}, {what}")

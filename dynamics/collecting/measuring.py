@@ -16,7 +16,7 @@ from ..runs.resolve import Resolved
 from ..store import WEIGHTS, TraceWriter
 from .taking import Taken, Takeover
 
-__all__ = ["measure_all", "shortest", "take_checkpoint", "try_out", "write_checkpoint"]
+__all__ = ["measure_all", "require_wired", "shortest", "take_checkpoint", "try_out", "write_checkpoint"]
 
 
 def shortest(resolved: Resolved) -> Any:
@@ -47,6 +47,7 @@ def try_out(resolved: Resolved, model: Any) -> None:
         try:
             if wired and architecture.table.wiring is not None:
                 Wired(model, architecture)
+                require_wired(resolved, model)
             with torch.no_grad(), observe(model, architecture.table, sites, shape.layers, lambda *_: None):
                 logits = architecture.logits(model, ids[None], torch.tensor([len(ids) - 1], device=device))
         except UserError as error:
@@ -64,6 +65,24 @@ def try_out(resolved: Resolved, model: Any) -> None:
                 expected=f"(row, token, vocab), here {(1, 1, shape.vocab)}",
                 remedy="correct the adapter, or the sizes in the config",
             )
+
+
+def require_wired(resolved: Resolved, model: Any) -> None:
+    """Refuse a wiring of the user's own that is not the model's, where something is measured by it.
+
+    Raises:
+        UserError: as :func:`dynamics.circuits.checking.check_wiring`.
+    """
+    from ..circuits.checking import check_wiring
+    from ..measurements import Intervention
+
+    architecture, own = (
+        resolved.model.architecture,
+        resolved.run.sites or resolved.run.adapter or resolved.model.adapter,
+    )
+    needed = any(isinstance(m, Intervention) for plan, _ in resolved.probes for m in plan.measurements)
+    if own and needed and architecture.table.wiring is not None:
+        check_wiring(model, architecture)
 
 
 def measure_all(

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ..circuits.norms import gain_of
 from .coder import Coder
 from .quality import Held
 from .site import SiteAt
@@ -111,8 +112,8 @@ def logit_effect(model: Any, site: SiteAt, directions: torch.Tensor, *, vocab: i
         d = directions.to(head.weight.device, torch.float32)
         if isinstance(norm, torch.nn.LayerNorm):
             d = d - d.mean(dim=1, keepdim=True)
-        if getattr(norm, "weight", None) is not None:
-            d = d * norm.weight.float()
+        if (gain := gain_of(norm)) is not None:
+            d = d * gain.float()
         unembedding = head.weight.float()[:vocab]
         count = min(ENDS, len(unembedding) // 2)
         tokens, effect = [], []

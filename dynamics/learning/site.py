@@ -86,6 +86,9 @@ class SiteAt:
         where = table.outside[self.name] if self._outside else table.in_block[self.name]
         prefix = "" if self._outside else table.block.format(self.layer)
         module = model.get_submodule(".".join(part for part in (prefix, where.module) if part))
+        if where.flat:  # what is made of a token does not depend on which row it is in
+            plain = by
+            by = lambda value: plain(value[None])[0]  # noqa: E731
 
         def before(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             if args:

@@ -96,20 +96,30 @@ class Adapter(Protocol):
 def model_shape(config: Any) -> ModelShape:
     """Sizes from a ``transformers`` config."""
     d_model = int(config.hidden_size)
-    heads = int(config.num_attention_heads)
-    d_mlp = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * d_model
+    heads = int(getattr(config, "num_attention_heads", 0))  # Mamba has none
+    widths = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
+    d_mlp = next((width for name in widths if (width := getattr(config, name, None))), 4 * d_model)
     context = getattr(config, "max_position_embeddings", None)
     return ModelShape(
         layers=int(config.num_hidden_layers),
         heads=heads,
         d_model=d_model,
-        d_head=int(getattr(config, "head_dim", None) or d_model // heads),
+        d_head=int(getattr(config, "head_dim", None) or d_model // max(heads, 1)),
         d_mlp=int(d_mlp),
         vocab=int(config.vocab_size),
         context=None if context is None else int(context),
         causal=config.model_type != "bert" or bool(getattr(config, "is_decoder", False)),
-        kv_heads=getattr(config, "num_key_value_heads", None),
+        kv_heads=_kv_heads(config),
     )
+
+
+def _kv_heads(config: Any) -> int | None:
+    """Heads of keys and values, where they are fewer."""
+    if config.model_type == "falcon":
+        grouped = config.num_kv_heads if config.new_decoder_architecture else None
+        return grouped or (1 if config.multi_query else None)
+    heads = getattr(config, "num_key_value_heads", None)
+    return None if heads is None else int(heads)
 
 
 def architecture(config: Any, sites: str | None = None) -> Architecture:
@@ -122,7 +132,7 @@ def architecture(config: Any, sites: str | None = None) -> Architecture:
     shape = replace(model_shape(config), parallel=table.wiring.parallel if table.wiring else None)
     if not shape.causal:
         return Architecture(shape, table, _picking, whole=True)
-    return Architecture(shape, table, cached=sites is None)  # every family of ours is tested for it
+    return Architecture(shape, table, cached=sites is None and shape.heads > 0)  # every family of ours is tested for it
 
 
 def find_adapter(dotted: str) -> Adapter:

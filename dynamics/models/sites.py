@@ -19,16 +19,24 @@ from .wiring import WIRINGS, Wiring
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["FAMILIES", "SiteTable", "Where", "observe", "site_table"]
+__all__ = ["FAMILIES", "SiteTable", "Where", "family_of", "observe", "site_table"]
 
 
 @dataclass(frozen=True)
 class Where:
-    """A tensor in a module tree: input or output of a module; ``index`` picks from a tuple output."""
+    """A tensor in a module tree: input or output of a module.
+
+    Attributes:
+        module: its path.
+        side: whether what it takes or what it returns is meant.
+        index: which part of a tuple.
+        flat: whether rows and tokens are one dimension there.
+    """
 
     module: str
     side: Literal["input", "output"] = "output"
     index: int = 0
+    flat: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,8 +76,8 @@ def _decoder(attention: str, out: str, mlp: str, down: str, mid: str, **changed:
     return sites | changed
 
 
-def _without(sites: dict[str, Where], site: str) -> dict[str, Where]:
-    return {name: where for name, where in sites.items() if name != site}
+def _without(sites: dict[str, Where], *left_out: str) -> dict[str, Where]:
+    return {name: where for name, where in sites.items() if name not in left_out}
 
 
 _NEOX = _decoder("attention", "dense", "mlp", "dense_4h_to_h", "post_attention_layernorm")
@@ -81,8 +89,15 @@ _POST_NORM = _LLAMA | {
     "attn_out": Where("post_attention_layernorm"),
     "mlp_out": Where("post_feedforward_layernorm"),
 }
+_SANDWICH = _POST_NORM | {"resid_mid": Where("pre_feedforward_layernorm", "input")}
+_FALCON = _decoder("self_attention", "dense", "mlp", "dense_4h_to_h", "post_attention_layernorm")
+_FALCON_OUTSIDE = {"embed": Where("transformer.word_embeddings"), "ln_final": Where("transformer.ln_f")}
+_FALCON_PARALLEL = SiteTable("transformer.h.{}", _without(_FALCON, "resid_mid"), _FALCON_OUTSIDE)
 _LLAMA_OUTSIDE = {"embed": Where("model.embed_tokens"), "ln_final": Where("model.norm")}
 _LLAMA_TABLE = SiteTable("model.layers.{}", _LLAMA, _LLAMA_OUTSIDE)
+_SANDWICH_TABLE = SiteTable("model.layers.{}", _SANDWICH, _LLAMA_OUTSIDE)
+# many small MLPs of which each token takes a few: there is no one vector of neurons
+_EXPERTS_TABLE = SiteTable("model.layers.{}", _without(_LLAMA, "mlp_post"), _LLAMA_OUTSIDE)
 _POST_NORM_TABLE = SiteTable("model.layers.{}", _POST_NORM, _LLAMA_OUTSIDE)
 
 FAMILIES: dict[str, SiteTable] = {
@@ -100,10 +115,45 @@ FAMILIES: dict[str, SiteTable] = {
     "gpt2": SiteTable(
         "transformer.h.{}", _GPT2, {"embed": Where("transformer.wte"), "ln_final": Where("transformer.ln_f")}
     ),
-    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "olmo", "smollm3"), _LLAMA_TABLE),
+    "gptj": SiteTable(
+        "transformer.h.{}",
+        _without(_decoder("attn", "out_proj", "mlp", "fc_out", ""), "resid_mid"),
+        {"embed": Where("transformer.wte"), "ln_final": Where("transformer.ln_f")},
+    ),
+    **dict.fromkeys(
+        ("llama", "mistral", "qwen2", "qwen3", "olmo", "smollm3", "gemma", "stablelm", "phi3"), _LLAMA_TABLE
+    ),
     **dict.fromkeys(("olmo2", "olmo3"), _POST_NORM_TABLE),
-    # many small MLPs of which each token takes a few: there is no one vector of neurons
-    "olmoe": SiteTable("model.layers.{}", _without(_LLAMA, "mlp_post"), _LLAMA_OUTSIDE),
+    **dict.fromkeys(("gemma2", "gemma3_text"), _SANDWICH_TABLE),
+    **dict.fromkeys(("olmoe", "qwen2_moe", "qwen3_moe"), _EXPERTS_TABLE),
+    "stablelm_parallel": SiteTable("model.layers.{}", _without(_LLAMA, "resid_mid"), _LLAMA_OUTSIDE),
+    "phi": SiteTable(
+        "model.layers.{}",
+        _without(_decoder("self_attn", "dense", "mlp", "fc2", ""), "resid_mid"),
+        {"embed": Where("model.embed_tokens"), "ln_final": Where("model.final_layernorm")},
+    ),
+    "opt": SiteTable(
+        "model.decoder.layers.{}",
+        _decoder(
+            "self_attn",
+            "out_proj",
+            "",
+            "",
+            "",
+            resid_mid=Where("final_layer_norm", "input", flat=True),
+            mlp_out=Where("fc2", flat=True),
+            mlp_post=Where("fc2", "input", flat=True),
+        ),
+        {"embed": Where("model.decoder.embed_tokens"), "ln_final": Where("model.decoder.final_layer_norm")},
+    ),
+    **dict.fromkeys(("falcon", "falcon_grouped", "falcon_grouped_one_norm"), _FALCON_PARALLEL),
+    "falcon_sequential": SiteTable("transformer.h.{}", _FALCON, _FALCON_OUTSIDE),
+    # no attention, and no MLP beside what mixes the tokens
+    "mamba": SiteTable(
+        "backbone.layers.{}",
+        {"resid_pre": Where("", "input"), "resid_post": Where("")},
+        {"embed": Where("backbone.embeddings"), "ln_final": Where("backbone.norm_f")},
+    ),
     "apertus": SiteTable(
         "model.layers.{}", _LLAMA | {"resid_mid": Where("feedforward_layernorm", "input")}, _LLAMA_OUTSIDE
     ),
@@ -130,7 +180,25 @@ FAMILIES: dict[str, SiteTable] = {
         {"embed": Where("bert.embeddings.word_embeddings"), "ln_final": Where("cls.predictions.transform.LayerNorm")},
     ),
 }
-"""``model_type`` of the config to its table (GPT-NeoX by ``use_parallel_residual``)."""
+"""``model_type`` of the config to its table; :func:`family_of` tells those of one type apart."""
+
+
+def family_of(config: Any) -> str:
+    """The name of a config's family in :data:`FAMILIES`, where it is known: its ``model_type``, or a variant of it."""
+    family, said = str(config.model_type), vars(config).get
+    if family == "gpt_neox":
+        return family if said("use_parallel_residual", True) else "gpt_neox_sequential"
+    if family == "stablelm":
+        return "stablelm_parallel" if said("use_parallel_residual") else family
+    if family == "opt":  # the 350M one of the series
+        return family if said("do_layer_norm_before", True) else "opt with norms behind additions"
+    if family == "falcon":
+        if said("new_decoder_architecture"):
+            return "falcon_grouped_one_norm" if said("num_ln_in_parallel_attn") == 1 else "falcon_grouped"
+        if said("parallel_attn"):
+            return family if said("multi_query") else "falcon with parallel attention of many heads"
+        return "falcon_sequential" if not said("multi_query") else "falcon with sequential multi-query attention"
+    return family
 
 
 def site_table(config: Any, dotted: str | None = None) -> SiteTable:
@@ -148,14 +216,12 @@ def site_table(config: Any, dotted: str | None = None) -> SiteTable:
                 remedy="name the table itself, as module:NAME",
             )
         return table
-    family = str(config.model_type)
-    if family == "gpt_neox" and not getattr(config, "use_parallel_residual", True):
-        family = "gpt_neox_sequential"
+    family = family_of(config)
     if family not in FAMILIES:
         raise UserError(
             f"the sites of {family!r} models are not known",
             expected=f"one of {', '.join(sorted(FAMILIES))}",
-            remedy="describe them in a SiteTable and name it as `sites: package.module:NAME` in the runs file",
+            remedy="dynamics sites FOLDER proposes a SiteTable; name it as `sites: package.module:NAME` in the runs file",
         )
     return replace(FAMILIES[family], wiring=WIRINGS.get(family))
 
@@ -186,6 +252,14 @@ def observe(model: Any, table: SiteTable, sites: frozenset[str], layers: int, ca
                 remedy="correct the table",
             ) from error
 
+        sizes: list[tuple[int, int]] = []
+        if where.flat:
+
+            def note(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+                sizes[:] = [(args[0] if args else kwargs["hidden_states"]).shape[:2]]
+
+            handles.append(model.get_submodule(prefix).register_forward_pre_hook(note, with_kwargs=True))
+
         def read(value: Any) -> None:
             while isinstance(value, tuple):
                 value = value[where.index] if len(value) > where.index else None
@@ -195,7 +269,7 @@ def observe(model: Any, table: SiteTable, sites: frozenset[str], layers: int, ca
                     expected="attention that returns its pattern (eager)",
                     remedy="leave the site out, or have the module return it",
                 )
-            callback(site, layer, value)
+            callback(site, layer, value.view(*sizes[0], -1) if where.flat else value)
 
         if where.side == "input":
 

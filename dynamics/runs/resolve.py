@@ -18,7 +18,7 @@ from checkpoints.series import OPTIMIZER_STEPS, Checkpoint, Series
 from checkpoints.sources import open_series
 from checkpoints.tokenizing import load_tokenizer
 
-from ..analysis.base import Context, Request
+from ..analysis.base import Analysis, Context, Request
 from ..measurements import Activations, Answers, Intervention, Measurement
 from ..models.architecture import Adapter, Architecture, adapted, architecture, find_adapter
 from ..models.importing import own_code
@@ -29,6 +29,7 @@ from ..probes.types import LAST
 from ..store import WEIGHTS, Group, TraceDeclaration
 from ..store.provenance import provenance
 from ..store.variable import Variable
+from ..wording import listed
 from .config import ProbeEntry, Run
 from .plan import ProbePlan, find_analysis, merge
 from .template import TemplateConfig
@@ -173,6 +174,10 @@ def plan_run(
                 raise
             say(f"analysis {entry.name!r} is left out of {name!r}: {error.observed.splitlines()[0]}")
             continue
+        if not wired and (lost := _lost(analysis, options, context, wanted)):
+            say(
+                f"analysis {entry.name!r} of {name!r} goes without {listed(lost)}: what reads and writes where is not known"
+            )
         fitting.append(entry)
         requests += wanted
         for request in wanted:
@@ -214,6 +219,16 @@ def plan_run(
         layout=run.layout,
     )
     return Resolved(name, run, series, model, probes, declaration)
+
+
+def _lost(analysis: Analysis, options: Any, context: Context, wanted: Sequence[Request]) -> list[str]:
+    """Names of measurements that an analysis leaves out of a model whose wiring is not known."""
+    try:
+        whole = analysis.plan(replace(context, wired=True), options)
+    except UserError:
+        return []
+    left = {type(m).__name__ for request in wanted for m in request.measurements}
+    return sorted({type(m).__name__ for request in whole for m in request.measurements} - left)
 
 
 def run_probes(name: str, run: Run, series: Series, model: Model) -> tuple[TokenizedProbe, ...]:

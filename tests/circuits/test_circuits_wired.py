@@ -16,9 +16,9 @@ from dynamics.circuits.graph import Graph, graph_of
 from dynamics.circuits.patching import source_effects
 from dynamics.circuits.wired import Wired
 from dynamics.models.architecture import Architecture, architecture
-from tests.models.families import CONFIGS
+from tests.models.families import CONFIGS, OTHERS
 
-WIRED = [name for name in CONFIGS if not name.startswith("bert")]
+WIRED = [name for name in CONFIGS if name not in OTHERS]
 IDS = torch.tensor([[3, 9, 4, 7, 12, 30], [8, 8, 2, 41, 6, 17], [20, 3, 5, 5, 33, 2]])
 TWINS = torch.tensor([[3, 10, 4, 7, 13, 30], [8, 11, 2, 40, 6, 18], [21, 3, 5, 6, 34, 2]])
 LAST = torch.tensor([5, 4, 5])

@@ -24,7 +24,7 @@ from dynamics.models.architecture import architecture
 from dynamics.models.trained import check_parameters, measurable
 from dynamics.store import Trace, open_trace
 from tests.collecting.test_live import fresh, probes, train
-from tests.models.families import CONFIGS, model_of, probe
+from tests.models.families import CONFIGS, MORE, model_of, probe
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # peft and torch, of their own older names
 
@@ -50,6 +50,7 @@ LIKE_OTHERS = (
 CASES = [
     pytest.param(family, kind, marks=[pytest.mark.slow] if kind == "DoRA" and family in LIKE_OTHERS else [])
     for family in CONFIGS
+    if family not in MORE
     for kind in KINDS
     if kind != "rsLoRA" or family in ("gpt2", "llama")
 ]

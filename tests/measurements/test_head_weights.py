@@ -16,9 +16,9 @@ from dynamics.measurements import HeadAttention, HeadCopying, HeadSuccession, He
 from dynamics.models.architecture import architecture
 from dynamics.models.sites import observe
 from tests.measurements.handmade_heads import VOCAB, WORDS, found, gpt2, set_output, tokens
-from tests.models.families import CONFIGS, model_of
+from tests.models.families import CONFIGS, OTHERS, model_of
 
-CAUSAL = [kind for kind in CONFIGS if kind != "bert"]
+CAUSAL = [kind for kind in CONFIGS if kind not in OTHERS]
 
 
 def llama(d_model: int = 16, layers: int = 2) -> Any:

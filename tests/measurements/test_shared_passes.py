@@ -24,7 +24,7 @@ from dynamics.models.architecture import Architecture, architecture
 from dynamics.models.sites import site_table
 from dynamics.probes import LAST, TokenizedProbe
 from tests.measurements.measured import VOCAB, model, probe_of
-from tests.models.families import CONFIGS, model_of
+from tests.models.families import CONFIGS, OTHERS, model_of
 
 FREE = {"selectivity_top"}  # near ties may change places with the last bit
 
@@ -99,7 +99,7 @@ def test_continued_prompts_give_the_numbers_of_whole_ones_in_every_family(kind: 
     """Also at positions in the beginning, and where attention sees a window that is shorter than it."""
     of = model_of(kind)
     described = architecture(of.config)
-    assert described.cached == (kind != "bert")
+    assert described.cached == (kind not in OTHERS)
     sites = [s for s in site_table(of.config).sites if s not in ("pattern", "logits")]
     wanted = [Activations(site, (LAST, "middle")) for site in sites] + [Answers()]
     probe = beginning_alike(of.config.vocab_size)
@@ -111,7 +111,7 @@ def test_continued_prompts_give_the_numbers_of_whole_ones_in_every_family(kind: 
     distinct = sum(len(row) for row in probe.ids[:-1])
     assert long.tokens == distinct
     beginnings, ends, others = 2 * 6, 4 * (1 + 2 + 3), 6 + 9
-    assert short.tokens == (distinct if kind == "bert" else beginnings + ends + others)
+    assert short.tokens == (distinct if kind in OTHERS else beginnings + ends + others)
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 7, 24, 10_000])

@@ -29,6 +29,16 @@ TOY = {
     "attn_implementation": "eager",
 }
 GROUPED = {**TOY, "num_key_value_heads": 2, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}
+ENDS = {"bos_token_id": 0, "eos_token_id": 0}
+EXPERTS = {**GROUPED, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+FALCON = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": HEADS,
+    "ffn_hidden_size": 48,
+    "max_position_embeddings": 16,
+}
 
 CONFIGS: dict[str, Callable[[], Any]] = {
     "gpt_neox": lambda: hf.GPTNeoXConfig(**TOY),
@@ -55,6 +65,28 @@ CONFIGS: dict[str, Callable[[], Any]] = {
     "apertus": lambda: hf.ApertusConfig(**GROUPED),
     "bloom": lambda: hf.BloomConfig(vocab_size=VOCAB, hidden_size=32, n_layer=LAYERS, n_head=HEADS),
     "bert": lambda: hf.BertConfig(**TOY),
+    "gptj": lambda: hf.GPTJConfig(
+        vocab_size=VOCAB, n_embd=32, n_layer=LAYERS, n_head=HEADS, n_positions=16, n_inner=48, rotary_dim=4, **ENDS
+    ),
+    "opt": lambda: hf.OPTConfig(**TOY, ffn_dim=48, word_embed_proj_dim=32),
+    "phi": lambda: hf.PhiConfig(**GROUPED),
+    "phi3": lambda: hf.Phi3Config(**GROUPED),
+    "gemma": lambda: hf.GemmaConfig(**GROUPED, head_dim=12),
+    "gemma2": lambda: hf.Gemma2Config(**GROUPED, head_dim=12, sliding_window=4),
+    "gemma3_text": lambda: hf.Gemma3TextConfig(**GROUPED, head_dim=12, sliding_window=4),
+    "stablelm": lambda: hf.StableLmConfig(**GROUPED, use_qkv_bias=True),
+    "stablelm parallel": lambda: hf.StableLmConfig(**GROUPED, use_parallel_residual=True, qk_layernorm=True),
+    "qwen2_moe": lambda: hf.Qwen2MoeConfig(**EXPERTS, shared_expert_intermediate_size=24),
+    "qwen3_moe": lambda: hf.Qwen3MoeConfig(**EXPERTS, head_dim=12),
+    "falcon": lambda: hf.FalconConfig(**FALCON, multi_query=True, parallel_attn=True, new_decoder_architecture=False),
+    "falcon grouped": lambda: hf.FalconConfig(**FALCON, num_kv_heads=2, new_decoder_architecture=True),
+    "falcon grouped one norm": lambda: hf.FalconConfig(
+        **FALCON, num_kv_heads=2, new_decoder_architecture=True, num_ln_in_parallel_attn=1
+    ),
+    "falcon sequential": lambda: hf.FalconConfig(
+        **FALCON, multi_query=False, parallel_attn=False, new_decoder_architecture=False, alibi=True, bias=True
+    ),
+    "mamba": lambda: hf.MambaConfig(vocab_size=VOCAB, hidden_size=32, num_hidden_layers=LAYERS, state_size=4),
     # as the published GPT-2 replications of Stanford CRFM were trained
     "gpt2 upcast": lambda: hf.GPT2Config(
         vocab_size=VOCAB,
@@ -70,6 +102,20 @@ CONFIGS: dict[str, Callable[[], Any]] = {
 }
 """One tiny model of every family; grouped-query attention wherever the architecture has it."""
 GPT2 = ("gpt2", "gpt2 upcast")
+OTHERS = ("bert", "mamba")
+"""Those that have no wiring: no stream that is a sum, no attention."""
+SIDE_BY_SIDE = (
+    "gpt_neox", "gptj", "phi", "stablelm parallel", "falcon", "falcon grouped", "falcon grouped one norm",
+)  # fmt: skip
+"""Those whose attention and MLP read the same stream."""
+MORE = (
+    *("gptj", "opt", "phi", "phi3", "gemma", "gemma2", "gemma3_text", "stablelm", "stablelm parallel", "mamba"),
+    *("qwen2_moe", "qwen3_moe", "falcon", "falcon grouped", "falcon grouped one norm", "falcon sequential"),
+)
+"""Those whose layers are of kinds that others have: what is slow and does not depend on tables is tested without them."""
+MANY_EXPERTS = ("olmoe", "qwen2_moe", "qwen3_moe")
+NORMED = ("olmo2", "olmo3", "gemma2", "gemma3_text")
+"""Those that have a norm behind attention and behind the MLP."""
 
 
 @cache
@@ -113,3 +159,4 @@ def close(found: np.ndarray, expected: np.ndarray) -> None:
 
 
 every_family = pytest.mark.parametrize("kind", CONFIGS)
+with_attention = pytest.mark.parametrize("kind", [kind for kind in CONFIGS if kind != "mamba"])

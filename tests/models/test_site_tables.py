@@ -16,7 +16,19 @@ from dynamics.models import sites
 from dynamics.models.architecture import architecture, model_shape
 from dynamics.models.sites import FAMILIES, SiteTable, Where, observe, site_table
 from dynamics.names import SITES
-from tests.models.families import CONFIGS, GPT2, HEADS, LAYERS, VOCAB, every_family, measured, model_of, probe
+from tests.models.families import (
+    CONFIGS,
+    GPT2,
+    HEADS,
+    LAYERS,
+    MANY_EXPERTS,
+    SIDE_BY_SIDE,
+    VOCAB,
+    every_family,
+    measured,
+    model_of,
+    probe,
+)
 
 
 def hooks(model: Any) -> int:
@@ -27,13 +39,16 @@ def hooks(model: Any) -> int:
 @every_family
 def test_shapes_are_those_of_the_tensors(kind: str) -> None:
     shape, values = model_shape(model_of(kind).config), measured(kind)
-    assert (shape.layers, shape.heads, shape.vocab) == (LAYERS, HEADS, VOCAB)
-    assert shape.context == (None if kind == "bloom" else 16)
+    assert (shape.layers, shape.heads, shape.vocab) == (LAYERS, 0 if kind == "mamba" else HEADS, VOCAB)
+    assert shape.context == (None if kind in ("bloom", "mamba") else 16)
     assert shape.causal == (kind != "bert")
-    assert values["z"].shape[-2:] == (shape.heads, shape.d_head)
-    if kind != "olmoe":
-        assert values["mlp_post"].shape[-1] == shape.d_mlp == (128 if kind in (*GPT2, "bloom") else 48)
     assert values["resid_pre"].shape[-1] == shape.d_model == 32
+    if kind == "mamba":
+        assert set(values) == {"embed", "resid_pre", "resid_post", "ln_final", "logits"}
+        return
+    assert values["z"].shape[-2:] == (shape.heads, shape.d_head)
+    if kind not in MANY_EXPERTS:
+        assert values["mlp_post"].shape[-1] == shape.d_mlp == (128 if kind in (*GPT2, "bloom") else 48)
 
 
 def test_every_family_is_tested() -> None:
@@ -44,7 +59,10 @@ def test_every_family_is_tested() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_table_has_only_known_sites_and_all_but_one(family: str) -> None:
     missing = set(SITES) - set(FAMILIES[family].sites)
-    assert missing == {"gpt_neox": {"resid_mid"}, "olmoe": {"mlp_post"}}.get(family, set())
+    expected = {kind.replace(" ", "_"): {"resid_mid"} for kind in SIDE_BY_SIDE}
+    expected |= {kind: {"mlp_post"} for kind in MANY_EXPERTS}
+    expected["mamba"] = set(SITES) - {"embed", "resid_pre", "resid_post", "ln_final", "logits"}
+    assert missing == expected.get(family, set())
     assert set(FAMILIES[family].sites) <= set(SITES)
 
 

@@ -12,7 +12,21 @@ import torch
 
 from dynamics.models.architecture import model_shape
 from dynamics.probes import LAST
-from tests.models.families import GPT2, HEADS, LAYERS, LENGTHS, close, every_family, measured, model_of, probe
+from tests.models.families import (
+    GPT2,
+    HEADS,
+    LAYERS,
+    LENGTHS,
+    MANY_EXPERTS,
+    NORMED,
+    SIDE_BY_SIDE,
+    close,
+    every_family,
+    measured,
+    model_of,
+    probe,
+    with_attention,
+)
 
 
 @cache
@@ -20,7 +34,9 @@ def by_transformers(kind: str, prompt: int) -> Any:
     """What transformers returns for one prompt alone."""
     with torch.no_grad():
         return model_of(kind)(
-            input_ids=torch.from_numpy(probe().ids[prompt])[None], output_hidden_states=True, output_attentions=True
+            input_ids=torch.from_numpy(probe().ids[prompt])[None],
+            output_hidden_states=True,
+            **({} if kind == "mamba" else {"output_attentions": True}),
         )
 
 
@@ -38,6 +54,8 @@ def hooked(kind: str, prompt: int, module: str) -> tuple[torch.Tensor, torch.Ten
             model_of(kind)(input_ids=torch.from_numpy(probe().ids[prompt])[None])
     finally:
         handle.remove()
+    if kept["output"].ndim == 2:  # rows and tokens are one dimension
+        return kept["input"], kept["output"]
     return kept["input"][0], kept["output"][0]
 
 
@@ -77,13 +95,14 @@ def parts(kind: str) -> SimpleNamespace:
             out="attention.output.dense",
             down="output.dense",
         )
-    return SimpleNamespace(
-        blocks="model.layers",
-        embed="model.embed_tokens",
-        norm="model.norm",
-        out="self_attn.o_proj",
-        down="mlp.down_proj",
-    )
+    other = {
+        "gptj": ("transformer.h", "transformer.wte", "transformer.ln_f", "attn.out_proj", "mlp.fc_out"),
+        "opt": ("model.decoder.layers", "model.decoder.embed_tokens", "", "self_attn.out_proj", "fc2"),
+        "phi": ("model.layers", "model.embed_tokens", "", "self_attn.dense", "mlp.fc2"),
+        "mamba": ("backbone.layers", "backbone.embeddings", "", "", ""),
+        "falcon": ("transformer.h", "transformer.word_embeddings", "", "self_attention.dense", "mlp.dense_4h_to_h"),
+    }.get(kind.split()[0], ("model.layers", "model.embed_tokens", "model.norm", "self_attn.o_proj", "mlp.down_proj"))
+    return SimpleNamespace(**dict(zip(("blocks", "embed", "norm", "out", "down"), other, strict=True)))
 
 
 def weight(kind: str, module: str) -> tuple[np.ndarray, np.ndarray]:
@@ -105,6 +124,9 @@ def test_residual_streams_are_the_hidden_states_of_transformers(kind: str) -> No
     values = measured(kind)
     for prompt in PROMPTS:
         states = by_transformers(kind, prompt).hidden_states
+        if kind == "mamba":  # which leaves out what enters the first block
+            states = (torch.from_numpy(hooked(kind, prompt, "backbone.layers.0")[0].numpy())[None], *states)
+            states = (*states[:-2], states[-1])
         assert len(states) == LAYERS + 1
         for layer in range(LAYERS):
             close(values["resid_pre"][prompt, :, layer], at(states[layer][0], prompt))
@@ -122,7 +144,7 @@ def test_logits_are_those_of_transformers(kind: str) -> None:
         close(measured(kind)["logits"][prompt], at(by_transformers(kind, prompt).logits[0], prompt))
 
 
-@every_family
+@with_attention
 def test_patterns_are_the_attentions_of_transformers(kind: str) -> None:
     found = measured(kind)["pattern"]
     assert found.shape == (len(LENGTHS), 2, LAYERS, HEADS, max(LENGTHS))
@@ -138,6 +160,7 @@ def test_patterns_are_the_attentions_of_transformers(kind: str) -> None:
 @every_family
 def test_embed_is_the_row_of_the_token(kind: str) -> None:
     table = model_of(kind).get_submodule(parts(kind).embed).weight.detach().numpy()
+    table = table * (np.float32(32**0.5) if kind.startswith("gemma") else 1)  # its module scales them
     for prompt in PROMPTS:
         tokens = probe().ids[prompt][[probe().positions[name][prompt] for name in (LAST, "middle")]]
         close(measured(kind)["embed"][prompt], table[tokens])
@@ -147,17 +170,19 @@ def test_embed_is_the_row_of_the_token(kind: str) -> None:
 def test_ln_final_is_what_the_head_reads(kind: str) -> None:
     head = model_of(kind).get_output_embeddings()
     bias = 0.0 if head.bias is None else head.bias.detach().numpy()
-    close(measured(kind)["ln_final"] @ head.weight.detach().numpy().T + bias, measured(kind)["logits"])
+    logits = measured(kind)["ln_final"] @ head.weight.detach().numpy().T + bias
+    cap = getattr(model_of(kind).config, "final_logit_softcapping", None)
+    close(cap * np.tanh(logits / cap) if cap else logits, measured(kind)["logits"])
 
 
-@every_family
+@with_attention
 def test_z_and_mlp_post_are_what_the_output_projections_read(kind: str) -> None:
     values, where = measured(kind), parts(kind)
     for prompt in PROMPTS:
         for layer in range(LAYERS):
             z, _ = hooked(kind, prompt, f"{where.blocks}.{layer}.{where.out}")
             close(values["z"][prompt, :, layer].reshape(2, -1), at(z, prompt))
-            if kind == "olmoe":  # each token has the neurons of other experts
+            if kind in MANY_EXPERTS:  # each token has the neurons of other experts
                 assert "mlp_post" not in values
                 continue
             hidden, _ = hooked(kind, prompt, f"{where.blocks}.{layer}.{where.down}")
@@ -167,7 +192,7 @@ def test_z_and_mlp_post_are_what_the_output_projections_read(kind: str) -> None:
 # --- identities
 
 
-@every_family
+@with_attention
 def test_a_block_adds_what_attention_and_mlp_write(kind: str) -> None:
     values = measured(kind)
     if kind == "bert":  # norms follow the additions
@@ -185,19 +210,19 @@ def test_a_block_adds_what_attention_and_mlp_write(kind: str) -> None:
     close(values["resid_pre"][:, :, 1:], values["resid_post"][:, :, :-1])
 
 
-@every_family
+@with_attention
 def test_the_middle_of_a_block_is_behind_attention_where_there_is_a_middle(kind: str) -> None:
     values = measured(kind)
-    if kind == "gpt_neox":  # attention and MLP side by side
+    if kind in SIDE_BY_SIDE:
         assert "resid_mid" not in values
     elif kind != "bert":  # see above
         close(values["resid_mid"], values["resid_pre"] + values["attn_out"])
 
 
-@every_family
+@with_attention
 def test_attention_writes_z_through_the_output_matrix(kind: str) -> None:
     values, where = measured(kind), parts(kind)
-    normed = kind in ("olmo2", "olmo3")
+    normed = kind in NORMED
     for layer in range(LAYERS):
         matrix, bias = weight(kind, f"{where.blocks}.{layer}.{where.out}")
         heads = values["z"][:, :, layer]  # (prompt, position, head, d_head)
@@ -209,22 +234,22 @@ def test_attention_writes_z_through_the_output_matrix(kind: str) -> None:
         close(values["attn_out"][:, :, layer], by_head)
 
 
-@every_family
+@with_attention
 def test_the_mlp_writes_its_neurons_through_the_down_matrix(kind: str) -> None:
-    values, where = measured(kind), parts(kind)
-    if kind == "olmoe":
+    values, where, normed = measured(kind), parts(kind), kind in NORMED
+    if kind in MANY_EXPERTS:
         pytest.skip("a mixture of experts has no one matrix")
     for layer in range(LAYERS):
         matrix, bias = weight(kind, f"{where.blocks}.{layer}.{where.down}")
         written = values["mlp_post"][:, :, layer] @ matrix + bias
-        if kind in ("olmo2", "olmo3"):
+        if normed:
             norm = model_of(kind).get_submodule(f"{where.blocks}.{layer}.post_feedforward_layernorm")
             with torch.no_grad():
                 written = norm(torch.from_numpy(written)).numpy()
         close(values["mlp_out"][:, :, layer], written)
 
 
-@every_family
+@with_attention
 def test_a_head_reads_values_by_its_own_pattern(kind: str) -> None:
     """z of query head h is its pattern times the values of its group: heads are in the order of the pattern."""
     shape = model_shape(model_of(kind).config)
@@ -246,6 +271,21 @@ def values_of(kind: str, layer: int, d_head: int) -> np.ndarray:
         v = qkv.reshape(LENGTHS[0], HEADS, 3, d_head)[:, :, 2]
     elif kind == "bert":
         _, v = hooked(kind, 0, f"{block}.attention.self.value")
+        v = v.reshape(LENGTHS[0], HEADS, d_head)
+    elif kind == "falcon":  # all queries, one key, one value
+        _, qkv = hooked(kind, 0, f"{block}.self_attention.query_key_value")
+        v = qkv.reshape(LENGTHS[0], HEADS + 2, d_head)[:, -1:].repeat_interleave(HEADS, dim=1)
+    elif kind == "falcon sequential":
+        _, qkv = hooked(kind, 0, f"{block}.self_attention.query_key_value")
+        v = qkv.reshape(LENGTHS[0], HEADS, 3, d_head)[:, :, 2]
+    elif kind.startswith("falcon"):  # per group: its queries, its key, its value
+        _, qkv = hooked(kind, 0, f"{block}.self_attention.query_key_value")
+        v = qkv.reshape(LENGTHS[0], 2, HEADS // 2 + 2, d_head)[:, :, -1].repeat_interleave(HEADS // 2, dim=1)
+    elif kind == "phi3":  # all queries, all keys, all values, two of which are shared
+        _, qkv = hooked(kind, 0, f"{block}.self_attn.qkv_proj")
+        v = qkv[:, -2 * d_head :].reshape(LENGTHS[0], 2, d_head).repeat_interleave(HEADS // 2, dim=1)
+    elif kind in ("gptj", "opt"):
+        _, v = hooked(kind, 0, f"{block}.{'attn' if kind == 'gptj' else 'self_attn'}.v_proj")
         v = v.reshape(LENGTHS[0], HEADS, d_head)
     elif kind in GPT2:  # all queries, all keys, all values
         _, qkv = hooked(kind, 0, f"{block}.attn.c_attn")

@@ -15,7 +15,7 @@ import torch
 from transformers import AutoTokenizer
 
 from checkpoints.organism import build_tokenizer
-from tests.models.families import CONFIGS, HEADS, LAYERS, close, measured, model_of, probe
+from tests.models.families import CONFIGS, HEADS, LAYERS, MORE, close, measured, model_of, probe
 
 bridge = pytest.importorskip("transformer_lens.model_bridge", reason="TransformerLens is not installed")
 
@@ -34,7 +34,7 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize("kind", [k for k in CONFIGS if k not in ("bert", "gpt2 upcast", "apertus", "olmoe")])
+@pytest.mark.parametrize("kind", [k for k in CONFIGS if k not in ("bert", "gpt2 upcast", "apertus", "olmoe", *MORE)])
 def test_sites_are_those_of_transformerlens(kind: str, tmp_path: Path) -> None:
     model_of(kind).save_pretrained(tmp_path)
     build_tokenizer().save_pretrained(tmp_path)
