@@ -48,6 +48,21 @@ def runs(runs: Path | None) -> None:
 
 
 @cli.command()
+@click.argument("model")
+@click.option("--python", is_flag=True, help="Print the table alone, as a module that a run can name.")
+def sites(model: str, python: bool) -> None:
+    """Say which sites and which wiring MODEL has, or propose a table for an architecture that is not known.
+
+    MODEL is the folder of a checkpoint, a config.json, or a model type of transformers. Either table is checked on a small
+    model with random weights.
+    """
+    from .describing import describe_sites
+
+    described = describe_sites(model)
+    click.echo(described.python() if python else described.text())
+
+
+@cli.command()
 @click.argument("name", required=False)
 def series(name: str | None) -> None:
     """List the published series, or describe the one called NAME."""

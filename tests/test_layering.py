@@ -46,6 +46,7 @@ ORDER = [
     "dynamics.models",
     "dynamics.store",
     "dynamics.circuits",
+    "dynamics.describing",
     "dynamics.measurements",
     "dynamics.analysis",
     "analyses",

@@ -16,8 +16,8 @@ from dynamics.cli import cli
 from dynamics.runs.config import Run
 from tests.cli.conftest import files
 
-PRINT_ONLY = {"runs", "series"}
-"""Verbs that list what is declared or published, and do nothing."""
+PRINT_ONLY = {"runs", "series", "sites"}
+"""Verbs that say what is declared, published or known, and do nothing."""
 
 TURNS_TO = {
     ("collect", "dry_run"): "estimate",
