@@ -115,7 +115,7 @@ class Finding:
 
         Example::
 
-            ax = results.finding("addition.plain.ones").plot()
+            ax = results.finding("addition.digit.ones").plot()
             ax.set_ylabel("share of sums")
         """
         from .axes import draw_curve, step_axis, training_axes

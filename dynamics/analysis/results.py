@@ -44,7 +44,7 @@ class Results(Mapping[str, Summary]):
 
         results = dynamics.open_results("traces/organism.zarr")
         results["addition"]                                  # one analysis
-        results.finding("addition.plain.ones").plot()        # one curve
+        results.finding("addition.digit.ones").plot()        # one curve
         table = results.to_dataframe()
         table[table.headline & (table.state == "emerged")].sort_values("onset_by")
     """
@@ -126,7 +126,7 @@ class Results(Mapping[str, Summary]):
         Example::
 
             found = results.to_xarray()
-            found.value.sel(finding="addition.plain.ones").plot(x="step", xscale="symlog")
+            found.value.sel(finding="addition.digit.ones").plot(x="step", xscale="symlog")
         """
         return findings_dataset(self.findings).assign_attrs(trace=str(self.path))
 

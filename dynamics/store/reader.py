@@ -260,7 +260,10 @@ class Trace:
                     name,
                     dataset.sizes.get(PROMPT, ""),
                     labels,
-                    details(f"{len(measured)} variables", table([], [[m] for m in measured])),
+                    details(
+                        f"{len(measured)} {'variable' if len(measured) == 1 else 'variables'}",
+                        table([], [[m] for m in measured]),
+                    ),
                 ]
             )
         steps = f"{self.steps[0]} to {self.steps[-1]}" if len(self.steps) else ""
