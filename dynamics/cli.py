@@ -283,7 +283,10 @@ def compare(
 
 @cli.command()
 @click.argument("run")
-@click.argument("prompt")
+@click.argument("prompt", required=False)
+@click.option(
+    "--prompts", type=click.Path(path_type=Path), metavar="FILE", help="Explain every prompt of a file instead."
+)
 @_RUNS
 @_TRACES
 @_REPORTS
@@ -297,15 +300,31 @@ def compare(
 @click.option("--figure-step", type=int, help="Checkpoint of the SVG figure.  [default: the last]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random tokens.")
 @click.option("--features", metavar="DICTIONARY", help="Show features of this dictionary too, at its checkpoints.")
-def explain(run: str, prompt: str, **options: Any) -> None:
+@click.option("--neuronpedia", is_flag=True, help="Also write a graph for Neuronpedia at every checkpoint.")
+def explain(run: str, prompt: str | None, prompts: Path | None, **options: Any) -> None:
     """Draw what the model of RUN computes on PROMPT.
 
-    At every checkpoint, as one page.
+    At every checkpoint, as one page; with --prompts, for every prompt of a file (as of a probe), with a page that leads to all.
     """
     from .explaining import explain as function
-    from .explaining import print_explained
+    from .explaining import explain_prompts, print_explained
 
-    print_explained(function(run, prompt, reporter=Reporter(), **options))
+    if (prompt is None) == (prompts is None):
+        raise UserError(
+            "neither a prompt nor --prompts" if prompt is None else "both a prompt and --prompts",
+            expected="one of them",
+            remedy=f'dynamics explain {run} "PROMPT", or dynamics explain {run} --prompts FILE',
+        )
+    if prompts is None:
+        assert prompt is not None
+        print_explained(function(run, prompt, reporter=Reporter(), **options))
+        return
+    written = explain_prompts(run, prompts, reporter=Reporter(), **options)
+    for number, text, why in written.refused:
+        click.echo(f"prompt {number} ({text[:60]!r}) was not explained: {why}")
+    click.echo(f"{len(written.explained)} prompts explained\n\n{written.page}")
+    if written.refused:
+        sys.exit(1)
 
 
 @cli.command()

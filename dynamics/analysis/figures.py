@@ -134,7 +134,7 @@ def heat_maps(
         image = axes.imshow(
             pixels, vmin=low, vmax=high, cmap="viridis", aspect="auto", origin="lower", interpolation="nearest"
         )
-        note_map(axes, steps, names, values)
+        note_map(axes, row_title, names, values)
         axes.set_title(title, loc="left", color=INK)
         stride = max(1, -(-len(steps) // 9))
         shown = sorted({*range(0, len(steps), stride)} - {len(steps) - 2} | {len(steps) - 1})

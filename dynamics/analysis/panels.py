@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["caption_of", "note_curve", "note_line", "note_map", "note_training", "panels_of"]
 
 _NOTED = "_dynamics_noted"
-_MOST = 4
-"""Lines and rows that a caption names."""
+_MOST, _MAPS = 4, 6
+"""Lines of a panel, and maps, that a caption names."""
 
 
 @dataclass
@@ -39,14 +39,14 @@ class _Noted:
         lines: (description for a page, emergence of a finding or None) of every noted line, in the order drawn.
         artists: the lines of matplotlib that belong to them.
         bands: how many filled areas belong to them.
-        map: title of rows, their names, and (row, checkpoint) values of a heat map.
+        map: what rows are called, their names, and (row, checkpoint) values of a heat map.
     """
 
     training: bool = False
     lines: list[tuple[dict[str, Any], Emergence | None]] = field(default_factory=list)
     artists: list[Line2D] = field(default_factory=list)
     bands: int = 0
-    map: tuple[Sequence[int], list[str], np.ndarray] | None = None
+    map: tuple[str, list[str], np.ndarray] | None = None
 
 
 def _noted(axes: Axes) -> _Noted:
@@ -86,9 +86,9 @@ def note_curve(axes: Axes, artists: Sequence[Line2D], label: str, key: str, emer
     noted.bands += bands
 
 
-def note_map(axes: Axes, steps: Sequence[int] | np.ndarray, rows: Sequence[str], values: np.ndarray) -> None:
+def note_map(axes: Axes, row_title: str, rows: Sequence[str], values: np.ndarray) -> None:
     """A heat map of (row, checkpoint) values was drawn."""
-    _noted(axes).map = ([int(step) for step in steps], list(rows), np.asarray(values, dtype=float))
+    _noted(axes).map = (row_title, list(rows), np.asarray(values, dtype=float))
 
 
 def panels_of(figure: Figure) -> list[dict[str, Any]] | None:
@@ -220,14 +220,18 @@ def _ends(title: str, noted: _Noted) -> str:
     return f"{title + ', in the end: ' if title else 'In the end: '}{'; '.join(ends[:_MOST])}{more}."
 
 
-def _strongest(title: str, steps: Sequence[int], rows: Sequence[str], values: np.ndarray) -> str:
+def _strongest(title: str, row_title: str, rows: Sequence[str], values: np.ndarray) -> str:
     """The largest value at the last checkpoint of a heat map that was measured."""
     measured = np.flatnonzero(np.isfinite(values).any(axis=0))
     if not measured.size:
         return f"{title or 'this map'} was not measured"
     column = values[:, measured[-1]]
     row = int(np.nanargmax(column))
-    return f"{title + ': ' if title else ''}{rows[row]} ({column[row]:.2g})"
+    if column[row] <= np.nanmin(column):
+        where = "every row" if len(rows) > 1 else rows[row]
+    else:
+        where = f"{row_title} {rows[row]}" if rows[row].isdigit() else rows[row]
+    return f"{title + ': ' if title else ''}{where} ({column[row]:.2g})"
 
 
 def _look(artist: Line2D, label: str) -> dict[str, Any]:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from .batch import ExplainedPrompts, explain_prompts
 from .computing import Explained, explain
+from .neuronpedia import neuronpedia_graphs
 from .page import explanation_page, explanation_svg
 from .printing import print_explained
 from .schema import Explanation, check_explanation
 
 __all__ = [
     "Explained",
+    "ExplainedPrompts",
     "Explanation",
     "check_explanation",
     "explain",
+    "explain_prompts",
     "explanation_page",
     "explanation_svg",
+    "neuronpedia_graphs",
     "print_explained",
 ]

@@ -28,6 +28,7 @@ from ..runs.resolve import Model, chat_of, run_probes
 from ..store.paths import beside_traces, trace_path
 from .checkpoint import difference_of, explain_checkpoint, failed, guess, node
 from .dictionary import OpenDictionary, open_dictionary, split_checkpoints
+from .neuronpedia import neuronpedia_graphs
 from .page import explanation_page, explanation_svg
 from .prompts import Question, ask, token_text
 from .schema import FORMATS, KIND, check_explanation
@@ -67,6 +68,7 @@ def explain(
     figure_step: int | None = None,
     seed: int = 0,
     features: str | None = None,
+    neuronpedia: bool = False,
     runs: StrPath | None = None,
     traces: StrPath = "traces",
     reports: StrPath | None = None,
@@ -91,6 +93,7 @@ def explain(
         seed: of the random tokens.
         features: name of a dictionary of the run, whose features are shown too (:mod:`.splitting`). Only the checkpoints that
             it covers are explained then.
+        neuronpedia: also write ``neuronpedia/stepN.json`` for every checkpoint that was explained (:mod:`.neuronpedia`).
         reports: folder of reports; without it, ``reports`` beside the folder of traces.
 
     Raises:
@@ -102,6 +105,7 @@ def explain(
     reporter = reporter or Reporter(quiet=True)
     as_text(prompt, "prompt")
     as_flag(random_tokens, "random_tokens")
+    as_flag(neuronpedia, "neuronpedia")
     texts = {"answer": answer, "foil": foil, "corrupted": corrupted, "begun": begun, "features": features}
     for what in [what for what, text in texts.items() if text is not None]:
         as_text(texts[what], what)
@@ -172,6 +176,11 @@ def explain(
         "index.html": explanation_page(content),
         "explanation.svg": explanation_svg(content, index),
     }
+    if neuronpedia:
+        for step, made in neuronpedia_graphs(content).items():
+            files[f"neuronpedia/step{step}.json"] = (
+                json.dumps(made, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+            )
     try:
         _write(folder, files)
     except OSError as error:
@@ -211,6 +220,7 @@ def _write(folder: Path, files: dict[str, str]) -> None:
     partial = {folder / name: folder / f"{name}.partial" for name in files}
     try:
         for (_, path), text in zip(partial.items(), files.values(), strict=True):
+            path.parent.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8")
         for final, path in partial.items():
             path.replace(final)

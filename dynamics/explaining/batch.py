@@ -1,0 +1,143 @@
+"""Many prompts of a file, explained one after the other, and a page that leads to each of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from checkpoints.errors import UserError, unwritable
+from checkpoints.paths import StrPath, as_path, replace_text
+
+from ..charting import content_hash, source
+from ..probes.files import read_probe
+from ..progress import Reporter
+from ..runs.lookup import requested
+from ..store.paths import beside_traces
+from .computing import Explained, explain
+from .display import quoted, visible, visible_prose
+from .drawing import step_axis
+
+__all__ = ["ExplainedPrompts", "explain_prompts"]
+
+_WIDTH, _HEIGHT = 160.0, 30.0
+
+
+@dataclass(frozen=True)
+class ExplainedPrompts:
+    """What was written.
+
+    Attributes:
+        page: leads to the page of every prompt.
+        explained: of every prompt that could be explained, in the order of the file.
+        refused: (number in the file from 1, prompt, why) of those that could not.
+    """
+
+    page: Path
+    explained: tuple[Explained, ...]
+    refused: tuple[tuple[int, str, str], ...]
+
+
+def explain_prompts(
+    name: str,
+    file: StrPath,
+    *,
+    runs: StrPath | None = None,
+    traces: StrPath = "traces",
+    reports: StrPath | None = None,
+    reporter: Reporter | None = None,
+    **options: Any,
+) -> ExplainedPrompts:
+    """:func:`.explain` for every prompt of a file, and a page with all of them.
+
+    A prompt that the model cannot be asked (a word that it does not know, an answer of two tokens) is listed with the reason,
+    and the others are explained. Every prompt goes through all checkpoints anew.
+
+    Args:
+        file: prompts as of a probe (``.jsonl`` or ``.yaml``: ``text``, and where one is wanted ``answer``, ``foil``, ``corrupted``).
+        options: as of :func:`.explain`, the same for all prompts.
+
+    Raises:
+        UserError: for a file that holds no prompts, when no prompt of it can be explained, or for options that are wrong.
+    """
+    file = as_path(file, "file")
+    probe = read_probe("prompts", file)
+    reporter = reporter or Reporter(quiet=True)
+    explained: list[Explained] = []
+    refused: list[tuple[int, str, str]] = []
+    for number, text in enumerate(probe.text):
+        columns = {"answer": probe.answer, "foil": probe.foil, "corrupted": probe.corrupted, "begun": probe.begun}
+        own = {what: values[number] for what, values in columns.items() if values is not None}
+        reporter.say(f"prompt {number + 1} of {len(probe.text)}: {quoted(text)}")
+        try:
+            explained.append(
+                explain(name, text, runs=runs, traces=traces, reports=reports, reporter=reporter, **{**options, **own})
+            )
+        except UserError as error:
+            if not explained and len(probe.text) == len(refused) + 1:
+                raise  # none could be: what is wrong is likely to be the run or the options
+            refused.append((number + 1, text, error.observed))
+    name, _, traces = requested(name, None, runs=runs, traces=traces)
+    folder = (beside_traces(traces, "reports") if reports is None else as_path(reports, "reports")) / name
+    digest = hashlib.sha256("\n".join(probe.text).encode()).hexdigest()[:8]
+    page = folder / f"explain-{file.stem}-{digest}.html"
+    try:
+        replace_text(page, prompts_page(name, file.name, explained, refused))
+    except OSError as error:
+        raise unwritable(f"the page of prompts {page}", error, option="--reports") from error
+    return ExplainedPrompts(page, tuple(explained), tuple(refused))
+
+
+def prompts_page(
+    name: str, file: str, explained: Sequence[Explained], refused: Sequence[tuple[int, str, str]] = ()
+) -> str:
+    """A page with a row for every prompt: what it asks, the answer's probability through training, and its own page."""
+    environment = Environment(loader=PackageLoader("dynamics.explaining"), autoescape=True, undefined=StrictUndefined)
+    environment.filters |= {"quoted": quoted, "visible": visible, "prose": visible_prose}
+    style = source("dynamics.explaining", "prompts.css")
+    return environment.get_template("prompts.html.j2").render(
+        name=name,
+        file=file,
+        rows=[_row(one) for one in explained],
+        refused=refused,
+        width=_WIDTH,
+        height=_HEIGHT,
+        style=Markup(style),
+        style_hash=content_hash(style),
+    )
+
+
+def _row(one: Explained) -> dict[str, Any]:
+    content = one.content
+    checkpoints = content["checkpoints"]
+    last = checkpoints[-1]
+    first = next(
+        (c["step"] for i, c in enumerate(checkpoints) if all(d["answer_rank"] == 0 for d in checkpoints[i:])), None
+    )
+    return {
+        "prompt": content["prompt"],
+        "link": f"{one.folder.name}/index.html",
+        "answer": content["answer"]["text"],
+        "foil": content["foil"]["text"],
+        "path": _sparkline([c["step"] for c in checkpoints], [c["answer_probability"] for c in checkpoints]),
+        "final": "–" if last["answer_probability"] is None else f"{last['answer_probability']:.0%}",
+        "first": "never" if first is None else f"from step {first:,} on",
+        "state": last["state"],
+        "faithfulness": "–" if last["faithfulness"] is None else f"{last['faithfulness']:.0%}",
+        "edges": "–" if last["edges_kept"] is None else f"{last['edges_kept']:,} of {last['edges_total']:,}",
+    }
+
+
+def _sparkline(steps: Sequence[int], values: Sequence[float | None]) -> str:
+    """The probability of the answer through training, as a path; interrupted where there is no number."""
+    path, drawing = "", False
+    for at, value in zip(step_axis(steps).positions, values, strict=True):
+        if value is not None:
+            path += f"{'L' if drawing else 'M'}{2 + at * (_WIDTH - 4):.1f} {2 + (1 - value) * (_HEIGHT - 4):.1f}"
+        drawing = value is not None
+    return path
