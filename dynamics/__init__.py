@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .collecting.verifying import verify
     from .collecting.watching import watch
     from .comparing import compare
-    from .explaining import explain
+    from .explaining import explain, explain_prompts
     from .learning.learn import learn
     from .reporting import report
     from .runs.config import load_runs
@@ -45,6 +45,7 @@ __all__ = [
     "compare",
     "estimate",
     "explain",
+    "explain_prompts",
     "find_run",
     "learn",
     "load_runs",
@@ -71,6 +72,7 @@ _HOME = {
     "compare": "comparing",
     "estimate": "collecting.estimating",
     "explain": "explaining",
+    "explain_prompts": "explaining",
     "find_run": "runs.lookup",
     "learn": "learning.learn",
     "load_runs": "runs.config",

@@ -307,23 +307,12 @@ def explain(run: str, prompt: str | None, prompts: Path | None, **options: Any) 
     At every checkpoint, as one page; with --prompts, for every prompt of a file (as of a probe), with a page that leads to all.
     """
     from .explaining import explain as function
-    from .explaining import explain_prompts, print_explained
+    from .explaining import explain_prompts, print_explained, print_prompts, require_one
 
-    if (prompt is None) == (prompts is None):
-        raise UserError(
-            "neither a prompt nor --prompts" if prompt is None else "both a prompt and --prompts",
-            expected="one of them",
-            remedy=f'dynamics explain {run} "PROMPT", or dynamics explain {run} --prompts FILE',
-        )
-    if prompts is None:
-        assert prompt is not None
+    require_one(run, prompt, prompts)
+    if prompt is not None:
         print_explained(function(run, prompt, reporter=Reporter(), **options))
-        return
-    written = explain_prompts(run, prompts, reporter=Reporter(), **options)
-    for number, text, why in written.refused:
-        click.echo(f"prompt {number} ({text[:60]!r}) was not explained: {why}")
-    click.echo(f"{len(written.explained)} prompts explained\n\n{written.page}")
-    if written.refused:
+    elif not print_prompts(explain_prompts(run, file=prompts, reporter=Reporter(), **options)):
         sys.exit(1)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .batch import ExplainedPrompts, explain_prompts
+from .batch import ExplainedPrompts, explain_prompts, print_prompts, require_one
 from .computing import Explained, explain
 from .neuronpedia import neuronpedia_graphs
 from .page import explanation_page, explanation_svg
@@ -20,4 +20,6 @@ __all__ = [
     "explanation_svg",
     "neuronpedia_graphs",
     "print_explained",
+    "print_prompts",
+    "require_one",
 ]

@@ -10,6 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from rich.console import Console
 
 from checkpoints.errors import UserError, unwritable
 from checkpoints.paths import StrPath, as_path, replace_text
@@ -20,10 +21,10 @@ from ..progress import Reporter
 from ..runs.lookup import requested
 from ..store.paths import beside_traces
 from .computing import Explained, explain
-from .display import quoted, visible, visible_prose
+from .display import quoted, shorten, visible, visible_prose
 from .drawing import step_axis
 
-__all__ = ["ExplainedPrompts", "explain_prompts"]
+__all__ = ["ExplainedPrompts", "explain_prompts", "print_prompts", "require_one"]
 
 _WIDTH, _HEIGHT = 160.0, 30.0
 
@@ -45,8 +46,8 @@ class ExplainedPrompts:
 
 def explain_prompts(
     name: str,
-    file: StrPath,
     *,
+    file: StrPath | None = None,
     runs: StrPath | None = None,
     traces: StrPath = "traces",
     reports: StrPath | None = None,
@@ -65,7 +66,8 @@ def explain_prompts(
     Raises:
         UserError: for a file that holds no prompts, when no prompt of it can be explained, or for options that are wrong.
     """
-    file = as_path(file, "file")
+    require_one(name, None, file)
+    file = as_path(file or "", "file")
     probe = read_probe("prompts", file)
     reporter = reporter or Reporter(quiet=True)
     explained: list[Explained] = []
@@ -91,6 +93,29 @@ def explain_prompts(
     except OSError as error:
         raise unwritable(f"the page of prompts {page}", error, option="--reports") from error
     return ExplainedPrompts(page, tuple(explained), tuple(refused))
+
+
+def require_one(name: str, prompt: str | None, file: StrPath | None) -> None:
+    """Either a prompt or a file of prompts is asked for.
+
+    Raises:
+        UserError: where it is neither, or both.
+    """
+    if (prompt is None) == (file is None):
+        raise UserError(
+            "neither a prompt nor a file of prompts" if prompt is None else "both a prompt and --prompts",
+            expected="one of them",
+            remedy=f'dynamics explain {name} "PROMPT", or dynamics explain {name} --prompts FILE',
+        )
+
+
+def print_prompts(written: ExplainedPrompts) -> bool:
+    """Say what could not be explained, and where the page is; whether everything was."""
+    console = Console(highlight=False, soft_wrap=True)
+    for number, text, why in written.refused:
+        console.print(f"prompt {number} ({shorten(visible(text), 60)}) was not explained: {visible(why)}", markup=False)
+    console.print(f"{len(written.explained)} prompts explained\n\n{written.page}", markup=False)
+    return not written.refused
 
 
 def prompts_page(

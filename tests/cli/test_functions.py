@@ -21,11 +21,12 @@ PRINT_ONLY = {"runs", "series", "sites"}
 
 TURNS_TO = {
     ("collect", "dry_run"): "estimate",
+    ("explain", "prompts"): "explain_prompts",
     **{("collect", o): "watch" for o in ("watch", "poll", "until", "patience")},
 }
 """Options of a verb that stand for another function."""
 
-CALLED = {("collect", "watch"): "folder"}
+CALLED = {("collect", "watch"): "folder", ("explain", "prompts"): "file"}
 """Options whose parameter has another name there."""
 
 CHANGES_THE_RUN = {"device", "schedule", "include_masked"}

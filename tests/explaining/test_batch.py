@@ -36,9 +36,7 @@ def test_prompts_that_can_be_asked_are_explained_and_the_others_listed(project: 
     asked = {"answer": "5", "foil": "4", "corrupted": "46+38=08"}
     write({"text": "46+39=08", **asked}, {"text": "46+37=08", **asked | {"corrupted": "4"}})
     said = project("explain", "mine", "--prompts", "prompts.jsonl", "--checkpoints", "2", "--neuronpedia")
-    assert (
-        said.code == 1 and "1 prompts explained" in said.out and "prompt 2 ('46+37=08') was not explained" in said.out
-    )
+    assert said.code == 1 and "1 prompts explained" in said.out and "prompt 2 (46+37=08) was not explained" in said.out
     (page,) = Path("reports/mine").glob("explain-prompts-*.html")
     (folder,) = Path("reports/mine").glob("explain-46-39*")
     text = page.read_text()
@@ -51,7 +49,7 @@ def test_prompts_that_can_be_asked_are_explained_and_the_others_listed(project: 
 def test_what_is_no_request_is_refused(project: Dynamics) -> None:
     write({"text": "46+39=08"})
     for arguments, observed in (
-        (("explain", "mine"), "neither a prompt nor --prompts"),
+        (("explain", "mine"), "neither a prompt nor a file of prompts"),
         (("explain", "mine", "46+39=08", "--prompts", "prompts.jsonl"), "both a prompt and --prompts"),
         (("explain", "mine", "--prompts", "none.jsonl"), "none.jsonl cannot be read"),
         (("explain", "mine", "--prompts", "prompts.jsonl", "--share", "2"), "the share is 2.0"),
