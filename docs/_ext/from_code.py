@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from gallery import write_gallery
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from tables import analyses, fields, needs, sites, verbs, wirings
@@ -33,9 +35,16 @@ def plain_defaults(_app: Sphinx, _context: Any, lines: list[str]) -> None:
     lines[:] = [re.sub(r"PosixPath\('([^']*)'\)", r"\1", line) for line in lines]
 
 
+def write_pages(app: Sphinx, problem: Exception | None) -> None:
+    """The pages to which the gallery leads."""
+    if problem is None and app.builder.format == "html":
+        write_gallery(Path(app.outdir) / "gallery")
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """One directive for each of the functions above."""
     app.connect("autodoc-process-docstring", plain_module_text)
+    app.connect("build-finished", write_pages)
     app.connect("sphinx-click-process-options", plain_defaults)
     for name, function in (
         ("fields", fields),

@@ -24,6 +24,8 @@ def report_page(
     findings: Sequence[Finding],
     sections: Sequence[Mapping[str, Any]],
     pictures: Mapping[str, Picture],
+    *,
+    files: bool = True,
 ) -> str:
     """The page as HTML.
 
@@ -32,6 +34,7 @@ def report_page(
         findings: the headline findings, in the order of the table.
         sections: every analysis as in ``report.json``, with ``images`` (its pictures) and ``rows`` (its table).
         pictures: those of the overview.
+        files: whether figures lie beside the page, to which it leads.
     """
     data, numbers = _data(content, findings, sections)
     environment = Environment(loader=loader("dynamics.reporting"), autoescape=True, undefined=StrictUndefined)
@@ -43,6 +46,7 @@ def report_page(
         numbers=numbers,
         said={part["analysis"]: part for part in content["story"]["analyses"]},
         data=data,
+        files=files,
         parts=page_parts(data, style=source(package, "report.css"), scripts=[source(package, "timeline.js")]),
         provenance=json.dumps(content["provenance"], indent=1, ensure_ascii=False),
     )
