@@ -306,13 +306,9 @@ def explain(run: str, prompt: str | None, prompts: Path | None, **options: Any) 
 
     At every checkpoint, as one page; with --prompts, for every prompt of a file (as of a probe), with a page that leads to all.
     """
-    from .explaining import explain as function
-    from .explaining import explain_prompts, print_explained, print_prompts, require_one
+    from .explaining import explain_and_print
 
-    require_one(run, prompt, prompts)
-    if prompt is not None:
-        print_explained(function(run, prompt, reporter=Reporter(), **options))
-    elif not print_prompts(explain_prompts(run, file=prompts, reporter=Reporter(), **options)):
+    if not explain_and_print(run, prompt, prompts, reporter=Reporter(), **options):
         sys.exit(1)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .batch import ExplainedPrompts, explain_prompts, print_prompts, require_one
+from .batch import ExplainedPrompts, explain_and_print, explain_prompts
 from .computing import Explained, explain
 from .neuronpedia import neuronpedia_graphs
 from .page import explanation_page, explanation_svg
@@ -15,11 +15,10 @@ __all__ = [
     "Explanation",
     "check_explanation",
     "explain",
+    "explain_and_print",
     "explain_prompts",
     "explanation_page",
     "explanation_svg",
     "neuronpedia_graphs",
     "print_explained",
-    "print_prompts",
-    "require_one",
 ]

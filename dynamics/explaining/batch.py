@@ -23,8 +23,9 @@ from ..store.paths import beside_traces
 from .computing import Explained, explain
 from .display import quoted, shorten, visible, visible_prose
 from .drawing import step_axis
+from .printing import print_explained
 
-__all__ = ["ExplainedPrompts", "explain_prompts", "print_prompts", "require_one"]
+__all__ = ["ExplainedPrompts", "explain_and_print", "explain_prompts"]
 
 _WIDTH, _HEIGHT = 160.0, 30.0
 
@@ -66,7 +67,7 @@ def explain_prompts(
     Raises:
         UserError: for a file that holds no prompts, when no prompt of it can be explained, or for options that are wrong.
     """
-    require_one(name, None, file)
+    _require_one(name, None, file)
     file = as_path(file or "", "file")
     probe = read_probe("prompts", file)
     reporter = reporter or Reporter(quiet=True)
@@ -95,7 +96,23 @@ def explain_prompts(
     return ExplainedPrompts(page, tuple(explained), tuple(refused))
 
 
-def require_one(name: str, prompt: str | None, file: StrPath | None) -> None:
+def explain_and_print(name: str, prompt: str | None, file: StrPath | None, **options: Any) -> bool:
+    """What the command does: a prompt, or a file of them, explained and said on the terminal; whether all could be.
+
+    Args:
+        options: as of :func:`.explain`.
+
+    Raises:
+        UserError: for both a prompt and a file, or neither.
+    """
+    _require_one(name, prompt, file)
+    if prompt is not None:
+        print_explained(explain(name, prompt, **options))
+        return True
+    return _print(explain_prompts(name, file=file, **options))
+
+
+def _require_one(name: str, prompt: str | None, file: StrPath | None) -> None:
     """Either a prompt or a file of prompts is asked for.
 
     Raises:
@@ -109,7 +126,7 @@ def require_one(name: str, prompt: str | None, file: StrPath | None) -> None:
         )
 
 
-def print_prompts(written: ExplainedPrompts) -> bool:
+def _print(written: ExplainedPrompts) -> bool:
     """Say what could not be explained, and where the page is; whether everything was."""
     console = Console(highlight=False, soft_wrap=True)
     for number, text, why in written.refused:
