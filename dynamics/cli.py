@@ -347,21 +347,30 @@ def mcp(runs: Path | None, traces: Path, reports: Path | None, allow_explain: bo
 
 @cli.command()
 @click.option("--curves", type=click.IntRange(min=1), default=60, show_default=True, help="Curves per scenario.")
+@click.option(
+    "--circuits",
+    type=click.IntRange(min=0),
+    default=40,
+    show_default=True,
+    help="Series with a known circuit, and without.",
+)
 @click.option("--organisms", type=click.IntRange(min=0), default=3, show_default=True, help="Organisms to train.")
-@click.option("--quick", is_flag=True, help="A few scenarios and curves, no organism: half a minute.")
+@click.option("--quick", is_flag=True, help="A few scenarios, curves and circuits, no organism: a minute.")
 @_TRACES
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
     help="The page.  [default: docs/validation.md, beside the folder of traces]",
 )
-def validate(curves: int, organisms: int, quick: bool, traces: Path, output: Path | None) -> None:
+def validate(curves: int, circuits: int, organisms: int, quick: bool, traces: Path, output: Path | None) -> None:
     """Hold the tracer against planted truth and write what came of it. Exit code 1 if anything was found wrongly."""
     from .store.paths import beside_traces
     from .validating.page import write_validation
     from .validating.validate import validate as function
 
-    found = function(curves=curves, organisms=organisms, quick=quick, traces=traces, reporter=Reporter())
+    found = function(
+        curves=curves, circuits=circuits, organisms=organisms, quick=quick, traces=traces, reporter=Reporter()
+    )
     page = write_validation(found)
     output = output or beside_traces(traces, "docs/validation.md")
     output.parent.mkdir(parents=True, exist_ok=True)

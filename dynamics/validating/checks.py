@@ -16,9 +16,10 @@ import numpy as np
 
 from dynamics.emergence.discovery import found_since
 from dynamics.validating.calibration import Calibration
+from dynamics.validating.known_series import KnownSeries
 from dynamics.validating.synthetic import schedule
 
-__all__ = ["COVERAGE", "FALSE", "Check", "Verdict", "checks", "discovery_checks"]
+__all__ = ["COVERAGE", "FALSE", "KNOWN", "Check", "Verdict", "checks", "discovery_checks", "known_checks"]
 
 Verdict = Literal["holds", "wide", "fails"]
 
@@ -27,6 +28,9 @@ COVERAGE = (0.93, 0.97)
 
 FALSE = 0.05
 """Largest share of curves without a rise in which one is found, and of false ones among those discovered."""
+
+KNOWN = 0.95
+"""What edges of known circuits must reach, and the share of series that must be judged rightly."""
 
 SURE = 2.0
 """Standard errors of the simulation that coverage may miss its range by: intervals that cover 95% have room in it."""
@@ -45,8 +49,9 @@ class Check:
     """One number that must be in its range.
 
     Attributes:
-        table: ``"coverage"``, ``"kinds"`` (coverage by shape), ``"false"`` (false emergence) or ``"discovery"``.
-        row, column: where it stands there; the row is a definition.
+        table: ``"coverage"``, ``"kinds"`` (coverage by shape), ``"false"`` (false emergence), ``"discovery"`` or
+            ``"known"`` (known circuits).
+        row, column: where it stands there; the row is a definition, or a kind of circuit.
         count: curves behind it.
         value: the share.
         error: its standard error, as a simulation of so many curves.
@@ -126,6 +131,29 @@ def discovery_checks(
         _at_most(FALSE, "discovery", "excess over null", "false among found", total, float(np.mean(false)), error),
         Check("discovery", "excess over null", "found of those that rise", total, float(np.mean(power)), 0.0, "holds"),
     )
+
+
+def known_checks(series: Sequence[KnownSeries]) -> tuple[Check, ...]:
+    """Edges and onsets of known circuits, by kind and together; no circuit in series without one."""
+    made = []
+    for kind in ("all", *dict.fromkeys(one.kind for one in series)):
+        mine = [one for one in series if kind in ("all", one.kind)]
+        planted, bare = ([one for one in mine if (one.planted is not None) == there] for there in (True, False))
+        columns = {
+            "AUROC": [one.auroc for one in planted],
+            "F1 at the true size": [one.f1 for one in planted],
+            "F1 of the smallest circuit": [one.found_f1 for one in planted],
+            "done: onset": [float(one.dated[0]) for one in planted if one.dated],
+            "used: onset": [float(one.dated[1]) for one in planted if one.dated],
+            "none called": [float(not one.called) for one in bare],
+        }
+        for column, values in columns.items():
+            if values:
+                value, error = float(np.mean(values)), float(np.std(values) / np.sqrt(len(values)))
+                made.append(
+                    Check("known", kind, column, len(values), value, error, "holds" if value >= KNOWN else "fails")
+                )
+    return tuple(made)
 
 
 def _error(share: float, count: int) -> float:

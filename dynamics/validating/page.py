@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .calibration import Calibration, table
-from .checks import COVERAGE, FALSE, Check
+from .checks import COVERAGE, FALSE, KNOWN, Check
 from .validate import Validation
 
 __all__ = ["write_validation"]
@@ -26,8 +26,10 @@ def write_validation(found: Validation) -> str:
         lines += [f"**{len(found.failed)} of the checks below fail:**", "", *[f"- {line}" for line in found.failed]]
     else:
         lines += ["Every check below holds."]
-    if found.checks:
+    if any(check.table != "known" for check in found.checks):
         lines += ["", *_synthetic(found)]
+    if known := [check for check in found.checks if check.table == "known"]:
+        lines += ["", *_known(known)]
     if found.planted:
         lines += ["", *_organisms(found)]
     if found.rows:
@@ -88,6 +90,22 @@ def _matrix(chosen: Sequence[Check], *, by_column: bool = False) -> list[str]:
     lines = ["| | " + " | ".join(across) + " |", "|---|" + "---|" * len(across)]
     return lines + [
         f"| {one} | " + " | ".join(shown(cells.get((one, other))) for other in across) + " |" for one in down
+    ]
+
+
+def _known(checks: Sequence[Check]) -> list[str]:
+    counts = {c.row: c.count for c in checks if c.column == "AUROC"}
+    return [
+        "## Known circuits",
+        "",
+        "Small models whose weights were set by hand (`dynamics.validating.known`): noise that moves all along, distractors, and a "
+        f"circuit that is faded in at a random step of {counts['all']} series, an induction pair or two MLPs one after the other; in as "
+        "many series a distractor is faded in instead. *AUROC*: that a true edge has a larger attribution than another at the last "
+        "checkpoint, and *F1* of as many edges as there are true ones, and of the smallest faithful circuit; means over series. "
+        "*Onset*: share of series in which the 95% interval of *done* and *used* contains the planted step. *None called*: share of "
+        f"series without a circuit in which none is said to have formed. Each must reach {KNOWN:.0%}.",
+        "",
+        *_matrix(checks),
     ]
 
 

@@ -1,7 +1,8 @@
 """The verb ``validate``: the tracer against truth that was planted.
 
-Two halves. Synthetic curves with a known onset (or none) go through every definition: do the 95% intervals hold the
-truth, is anything found where nothing is? And small organisms with random curricula are trained and traced like any
+Three parts. Synthetic curves with a known onset (or none) go through every definition: do the 95% intervals hold the
+truth, is anything found where nothing is? Models with a circuit that was set by hand are faded in (:mod:`.known_series`): are its
+edges found, and its onset? And small organisms with random curricula are trained and traced like any
 series: nothing may emerge before its world entered the data, worlds that never entered must not be reported, and of two
 worlds that both emerged the one that entered clearly earlier must come first.
 """
@@ -28,7 +29,8 @@ from ..progress import Reporter
 from ..runs.config import AnalysisEntry, Run
 from ..runs.plan import built_in, find_analysis
 from .calibration import Calibration, coverage
-from .checks import Check, checks, discovery_checks
+from .checks import Check, checks, discovery_checks, known_checks
+from .known_series import known_series
 from .synthetic import Scenario, suite
 
 __all__ = ["Planted", "Validation", "WorldOrder", "curricula", "validate"]
@@ -78,13 +80,13 @@ class WorldOrder:
 
 @dataclass(frozen=True)
 class Validation:
-    """Both halves.
+    """What was found.
 
     Attributes:
         rows: one per scenario and definition.
         planted: one per organism and world.
         order: of every two worlds of an organism that both emerged and of which one entered clearly earlier.
-        checks: what the rows must show, pooled over scenarios, and the false discovery rate.
+        checks: what the rows must show, pooled over scenarios, the false discovery rate, and what is found of known circuits.
     """
 
     rows: tuple[Calibration, ...]
@@ -99,7 +101,7 @@ class Validation:
             f"{check.row}, {check.column}: {check.value:.1%} {text}"
             for check in self.checks
             if check.verdict == "fails"
-            for text in ["covered" if check.table in ("coverage", "kinds") else "false"]
+            for text in [{"coverage": "covered", "kinds": "covered", "known": "reached"}.get(check.table, "false")]
         ]
         lines += [f"{p.organism}, {p.world}: {p.verdict}" for p in self.planted if p.verdict in ("too early", "false")]
         return (*lines, *(f"{o.organism}: {o.later} came before {o.earlier}" for o in self.order if not o.recovered))
@@ -114,6 +116,7 @@ def validate(
     *,
     curves: int = 60,
     checkpoints: tuple[int, ...] = (12, 40, 154),
+    circuits: int = 40,
     organisms: int = 3,
     traces: StrPath = "traces",
     seed: int = 0,
@@ -122,23 +125,24 @@ def validate(
     quick: bool = False,
     reporter: Reporter | None = None,
 ) -> Validation:
-    """Both halves of the validation.
+    """The whole of the validation.
 
     Args:
         curves: synthetic curves per scenario; from 60 on, the error of the pooled coverages is at most 1%.
         checkpoints: sizes of the synthetic series.
+        circuits: series with a known circuit, and as many without; 0 leaves them out.
         organisms: how many to train (each is kept in the cache, so that the next validation is quick).
         traces: folder of their traces.
         seed: of curves and curricula.
         scenarios: instead of the whole suite.
         discovery: curves among which few rise, for the false discovery rate; 0 leaves it out.
-        quick: a few scenarios and curves and no organism instead of all that: half a minute.
+        quick: a few scenarios, curves and circuits and no organism instead of all that: a minute.
         reporter: progress and messages.
     """
     reporter = reporter or Reporter(quiet=True)
     traces = as_path(traces, "traces")
     as_number(curves, "curves", least=1)
-    for value, what in ((organisms, "organisms"), (seed, "seed"), (discovery, "discovery")):
+    for value, what in ((circuits, "circuits"), (organisms, "organisms"), (seed, "seed"), (discovery, "discovery")):
         as_number(value, what, least=0)
     checkpoints = tuple(as_numbers(checkpoints, "checkpoints"))
     if scenarios is not None:
@@ -150,7 +154,7 @@ def validate(
             )
         scenarios = tuple(scenarios)
     if as_flag(quick, "quick"):
-        curves, organisms, discovery = 40, 0, 2000
+        curves, circuits, organisms, discovery = 40, 2, 0, 2000
         scenarios = suite((40,), kinds=("sigmoid",))[:2] + suite((40,), kinds=("none",))[:2]
     wanted = suite(checkpoints) if scenarios is None else scenarios
     rows: list[Calibration] = []
@@ -162,6 +166,9 @@ def validate(
         found = checks(rows)
         if discovery:
             found += discovery_checks(curves=discovery, seed=seed)
+    if circuits:
+        with reporter.bar("known circuits", 2 * circuits, unit="series") as bar:
+            found += known_checks(known_series(circuits, seed=seed, progress=lambda done: bar.update(done, "")))
     planted: list[Planted] = []
     for number, config in enumerate(curricula(organisms, seed=seed)):
         planted += _traced(f"validate-{seed}-{number}", config, traces, reporter)

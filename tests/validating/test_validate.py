@@ -17,7 +17,7 @@ from dynamics.validating.validate import Planted, Validation, WorldOrder
 @pytest.mark.slow
 def test_planted_curves_are_found_and_flat_ones_are_not() -> None:
     scenarios = suite((40,), kinds=("sigmoid",))[:1] + suite((40,), kinds=("none",))[:1]
-    found = dynamics.validate(curves=30, organisms=0, scenarios=scenarios, discovery=1000)
+    found = dynamics.validate(curves=30, circuits=0, organisms=0, scenarios=scenarios, discovery=1000)
     excess = {row.scenario.kind: row for row in found.rows if row.definition == "excess over null"}
     assert excess["sigmoid"].found == 1.0
     assert excess["sigmoid"].covered >= 0.8
@@ -34,7 +34,7 @@ def test_organisms_are_trained_traced_and_judged(tmp_path: Path, monkeypatch: py
     """Twelve steps teach nothing: what never entered is right, what entered is missed, and nothing is too early."""
     tiny = {"steps": 12, "checkpoints": 5, "layers": 1, "d_model": 32, "heads": 2, "batch": 8}
     monkeypatch.setattr(validating, "ORGANISM", tiny)
-    found = dynamics.validate(organisms=2, scenarios=(), discovery=0, traces=tmp_path)
+    found = dynamics.validate(circuits=0, organisms=2, scenarios=(), discovery=0, traces=tmp_path)
     assert {p.organism for p in found.planted} == {"validate-0-0", "validate-0-1"}
     never = [p for p in found.planted if p.entered is None]
     assert {p.world for p in never} >= {"addition"}
