@@ -3,7 +3,7 @@
     python examples/modular_addition.py FOLDER
 
 Trains it (about 20 seconds), saving plain state dicts ``step0.pth``, ``step1.pth``, ..., then collects the series and
-reports when it knew the sums that it was shown, and when those that it was not (Power et al. 2022, "Grokking"; the
+reports when it knew the sums that it was shown, when those that it was not, and which frequencies its numbers use (Power et al. 2022, "Grokking"; the
 architecture follows Nanda et al. 2023, "Progress measures for grokking via mechanistic interpretability").
 
 Two things are needed for any module: an adapter (how to build it from a state dict, where its sites are, its tokens)
@@ -47,8 +47,10 @@ from dynamics.analysis import (
     from_units,
     shuffled_answers,
 )
+from dynamics.analysis.frequencies import frequency_section
 from dynamics.models.architecture import ModelShape
 from dynamics.models.sites import SiteTable, Where
+from dynamics.numerics.frequencies import residue_periods
 from dynamics.runs.config import AnalysisEntry, Run
 from dynamics.runs.schedule import log_steps
 
@@ -188,11 +190,17 @@ def plan(context: Context, options: AnalysisOptions) -> Sequence[Request]:
         },
         description=f"every sum modulo {P}",
     )
-    return [Request(probe, (Answers(candidates=True), Activations("resid_post")))]
+    alone = tuple(map(str, range(P)))
+    numbers = Probe("modular_numbers", text=alone, labels={"number": tuple(range(P))}, description="every number alone")
+    return [
+        Request(probe, (Answers(candidates=True), Activations("resid_post"))),
+        Request(numbers, (Activations("embed"),)),
+    ]
 
 
 def summarise(trace: Trace, options: AnalysisOptions) -> Section:
-    """Log-probability of the right answer, on sums that were shown and on the others, against other sums' answers."""
+    """Log-probability of the right answer, on sums that were shown and on the others, against other sums' answers; and
+    which frequencies the embedding of numbers uses."""
     logprob = trace.values("modular_addition", "answer_logprob")
     known = trace.label("modular_addition", "shown").astype(bool)
     spec = CurveSpec("log p(answer) (nat)", "sums", "mean log-probability of (a + b) mod 31", headline=True)
@@ -203,12 +211,16 @@ def summarise(trace: Trace, options: AnalysisOptions) -> Section:
         shuffled = shuffled_answers(trace, "modular_addition", rows, np.zeros(len(known), dtype=int))
         null = Null(shuffled, "answers of other sums")
         section.findings.append(from_units(key, title, logprob[:, rows], null, spec))
-    return section
+    return section + frequency_section(trace, "modular_numbers", "number", periods=residue_periods(P), site="embed")
 
 
 def figures(summary: Summary) -> Mapping[str, Figure]:
-    """Both curves in one panel."""
-    return {"sums": curve_grid([(TITLE, [(f.title, f) for f in summary.findings])], columns=1)}
+    """Both curves in one panel, and the share of power of every key frequency in another."""
+    found = [(f.title, f) for f in summary.findings]
+    panels = [(TITLE, [one for one in found if "period" not in one[0]])]
+    if len(panels[0][1]) < len(found):
+        panels.append(("Key frequencies of the embedding", [one for one in found if "period" in one[0]]))
+    return {"sums": curve_grid(panels, columns=1)}
 
 
 def run(folder: Path) -> Run:

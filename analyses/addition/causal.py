@@ -18,7 +18,7 @@ from dynamics.emergence import shuffled_match_null
 
 from .pairs import CONTEXTS, DONORS, EXCHANGE, pair_probe_name
 
-__all__ = ["causal_section"]
+__all__ = ["causal_section", "same_parts"]
 
 
 def causal_section(trace: Trace) -> Section:
@@ -35,11 +35,18 @@ def causal_section(trace: Trace) -> Section:
         name = f"ones digit in context '{context}'"
         task = CircuitTask(pair_probe_name(context), name, part=f"{context}_", headline=False)
         section += circuit_section(trace, task)
-    sets = {context: pair_probe_name(context) for context in contexts}
-    same = shared_circuits(
-        trace, sets, key="same_parts", title="addition: the same parts in all contexts", what="contexts"
+    return section + same_parts(trace) + _exchanged(trace)
+
+
+def same_parts(trace: Trace) -> Section:
+    """What the circuits of the contexts share; every context must have been measured."""
+    return shared_circuits(
+        trace,
+        {context: pair_probe_name(context) for context in CONTEXTS if pair_probe_name(context) in trace.probes},
+        key="same_parts",
+        title="addition: the same parts in all contexts",
+        what="contexts",
     )
-    return section + same + _exchanged(trace)
 
 
 def _exchanged(trace: Trace) -> Section:

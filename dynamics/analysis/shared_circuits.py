@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,7 @@ def shared_circuits(trace: Trace, sets: Mapping[str, str], *, key: str, title: s
     """The curve of what several sets of prompts share, with its arrays and a note.
 
     Args:
-        trace: of a model whose ``Circuit`` and ``EdgeGroups`` were measured on every set.
+        trace: in which ``EdgeGroups`` was measured on every set, and ``Circuit`` where smallest circuits are to be compared.
         sets: name of each set to its probe.
         key: of the curve, and what names of arrays begin with: ``<key>_by_pair`` (checkpoint, pair), ``<key>_ceiling``,
             ``<key>_flipped`` (mean where nothing is asked), ``<key>_tasks`` (checkpoint, task), and Jaccard of the smallest
@@ -63,7 +64,7 @@ def shared_circuits(trace: Trace, sets: Mapping[str, str], *, key: str, title: s
     with_tasks = np.full((n, len(tasks)), np.nan)
     error = np.full((n, len(tasks)), np.nan)
     scores = {s: dict(trace.each(probe, GROUPS)) for s, probe in sets.items()} if measured else {}
-    others = {t: dict(trace.each(t, HALVES)) for t in tasks}
+    others = {t: dict(trace.each(t, _scores(trace.probe(t)) or HALVES)) for t in tasks}
     at = set.intersection(*(set(s) for s in scores.values())) if measured else set()
     for index in sorted(at):
         here = {s: _Set.of(scores[s][index]) for s in sets}
@@ -143,17 +144,22 @@ def shared_circuits(trace: Trace, sets: Mapping[str, str], *, key: str, title: s
 
 
 def other_circuits(trace: Trace, *probes: str) -> list[str]:
-    """Probes of the trace whose circuit was measured in the same graph, other than these."""
+    """Probes of the trace whose edges were attributed in the same graph, other than these."""
     here = trace.probe(probes[0])
-    if HALVES not in here:
+    if "reader" not in here:
         return []
     names = [here[of].values.tolist() for of in ("source", "reader")]
 
     def fits(name: str) -> bool:
         group = trace.probe(name)
-        return HALVES in group and [group[of].values.tolist() for of in ("source", "reader")] == names
+        return _scores(group) is not None and [group[of].values.tolist() for of in ("source", "reader")] == names
 
     return [name for name in trace.probes if name not in probes and fits(name)]
+
+
+def _scores(group: Any) -> str | None:
+    """The variable of attributed edges that a probe's group has, if it has one."""
+    return next((name for name in (GROUPS, HALVES) if name in group), None)
 
 
 class _Set:
@@ -216,6 +222,8 @@ def _null(
 def _kept_alike(trace: Trace, sets: Mapping[str, str], pairs: list[tuple[str, str]]) -> dict[str, np.ndarray]:
     """Jaccard of the smallest faithful circuits, edges and nodes, mean over pairs; NaN where a set has none."""
     curves = {name: np.full(len(trace.steps), np.nan) for name in ("edges", "nodes", "edges_null", "nodes_null")}
+    if not all("edge_kept" in trace.probe(probe) for probe in sets.values()):
+        return curves
     kept = {s: dict(trace.each(probe, "edge_kept")) for s, probe in sets.items()}
     for index in next(iter(kept.values())):
         edges = {s: k[index] == 1 for s, k in kept.items() if index in k}

@@ -150,8 +150,10 @@ class Together:
             self._accumulators[number] = self._start(number)
         sites = frozenset().union(*(one.sites for number in numbers for one in self._accumulators[number]))
         views: list[tuple[_Watching, _View]] = []
+        size = (0, 0)  # rows and tokens of the pass
 
         def callback(site: str, layer: int, value: torch.Tensor) -> None:
+            _refuse_other_axes(site, layer, value, size)
             for one, view in views:
                 if site in one.sites:
                     one.accumulator.observe(site, layer, view.of(value), view.batch)
@@ -160,6 +162,7 @@ class Together:
         with torch.no_grad(), observe(self._model, self._architecture.table, sites, shape.layers, callback):
             for each in passes:
                 ids = torch.from_numpy(each.ids).to(self._device)
+                size = (len(ids), ids.shape[1] - each.start)
                 views[:] = [
                     (one, _view(each, part, ids, placed=one.placed))
                     for part in each.parts
@@ -193,6 +196,24 @@ class Together:
                 remedy="correct `vocab` in the adapter's shape, or what the module returns",
             )
         return logits
+
+
+def _refuse_other_axes(site: str, layer: int, value: Any, size: tuple[int, int]) -> None:
+    """A site's values must have rows and tokens where they are looked for."""
+    axes = (0, 2) if site == "pattern" else (0, 1)
+    given = tuple(value.shape) if hasattr(value, "shape") else ()
+    ranks = {"pattern": (4,), "z": (3, 4)}.get(site, (3,))  # z may be apart by head
+    if len(given) in ranks and (given[axes[0]], given[axes[1]]) == size:
+        return
+    of = f"{site!r}" + (f" of layer {layer}" if layer >= 0 else "")
+    expected = "(row, head, query, key)" if site == "pattern" else "(row, token, feature)"
+    raise UserError(
+        f"the table's place of {of} gave values of shape {given}"
+        if given
+        else f"the table's place of {of} gave {value!r:.60}",
+        expected=f"{expected} for {size[0]} rows of {size[1]} tokens",
+        remedy="correct the table of sites, or let the module return rows first, then tokens",
+    )
 
 
 @dataclass(frozen=True)

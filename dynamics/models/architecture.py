@@ -159,8 +159,10 @@ def adapted(adapter: Adapter, tensors: Mapping[str, torch.Tensor]) -> Architectu
 
     def plain(model: Any, ids: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
         with own_code("`logits` of the adapter", module):
-            logits: torch.Tensor = (own or _call)(model, ids)
-            return logits[:, keep]
+            logits = (own or _call)(model, ids)
+        _refuse_other_logits(logits, ids, shape.vocab)
+        kept: torch.Tensor = logits[:, keep]
+        return kept
 
     own = getattr(adapter, "logits", None)
     with own_code("`sites` and `shape` of the adapter", module):
@@ -169,6 +171,30 @@ def adapted(adapter: Adapter, tensors: Mapping[str, torch.Tensor]) -> Architectu
     return Architecture(shape, adapter.sites, plain, whole=True)
 
 
-def _call(model: Any, ids: torch.Tensor) -> torch.Tensor:
-    logits: torch.Tensor = model(ids)
-    return logits
+def _call(model: Any, ids: torch.Tensor) -> Any:
+    return model(ids)
+
+
+def _refuse_other_logits(logits: Any, ids: torch.Tensor, vocab: int) -> None:
+    """What an adapter's model returns must be logits of every token id at every token."""
+    rows, tokens = ids.shape
+    expected = f"a tensor (row, token, vocab) of shape ({rows}, {tokens}, {vocab}) for ids of shape ({rows}, {tokens})"
+    own = "in `logits(model, ids)` of the adapter"
+    if not hasattr(logits, "shape") or not hasattr(logits, "detach"):
+        remedy = f"take the logits out of what the module returns, {own}"
+        raise UserError(f"the adapter's model returned {type(logits).__name__}", expected=expected, remedy=remedy)
+    given = tuple(logits.shape)
+    if given == (rows, tokens, vocab):
+        return
+    if len(given) == 3 and given[:2] == (rows, tokens):
+        missing = vocab - given[2]
+        remedy = (
+            f"pad what it cannot say, {own}: torch.nn.functional.pad(logits, (0, {missing}), value=-1e9)"
+            if missing > 0
+            else f"let `shape` of the adapter say vocab={given[2]}, and its tokenizer have no more tokens"
+        )
+    elif len(given) == 2 and given[0] == rows:
+        remedy = f"it answers at the last token alone: put that into its place, {own}, with NaN at the other tokens"
+    else:
+        remedy = f"return logits of every token, rows first, {own}"
+    raise UserError(f"the adapter's model returned logits of shape {given}", expected=expected, remedy=remedy)

@@ -42,7 +42,7 @@ class Made:
     def probe(self, name: str) -> dict[str, Any]:
         parts = {"source": GRAPH.sources, "reader": GRAPH.readers}
         names = {of: xr.DataArray([part.name for part in every]) for of, every in parts.items()}
-        return {**names, "edge_score": None, **({} if name == TASK else {"edge_score_group": None})}
+        return {**names, "edge_score": None, "edge_kept": None, **({} if name == TASK else {"edge_score_group": None})}
 
     def each(self, probe: str, variable: str) -> Iterator[tuple[int, np.ndarray]]:
         for index, groups in enumerate(self._scores[probe]):
