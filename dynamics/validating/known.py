@@ -3,7 +3,7 @@
 A small transformer in plain torch without norms. Its stream has room for words as they are, for another word about each (the one
 before it, or its successor), for words to be said, and for positions. Two circuits can be planted, in heads and layers at random:
 
-- *induction*: a head writes which word came before, a head of a later layer finds the word after the current one's earlier
+- *match and copy*: a head writes which word came before, a head of a later layer finds the word after the current one's earlier
   occurrence and says it (Olsson et al. 2022). Edges: embed to the first head's values, that head to the other's keys, that one to
   the logits. In the twin the earlier occurrence is of another word.
 - *two steps*: an MLP writes the next word of the alphabet, an MLP of a later layer says the one after that. Edges: embed to the
@@ -29,9 +29,9 @@ from ..models.sites import SiteTable, Where
 from ..models.wiring import Wiring
 from ..probes import LAST, Probe, TokenizedProbe
 
-__all__ = ["CircuitKind", "Known", "known", "prompts"]
+__all__ = ["CircuitKind", "KnownModel", "known", "prompts"]
 
-CircuitKind = Literal["induction", "two steps"]
+CircuitKind = Literal["match and copy", "two steps"]
 
 LAYERS, HEADS, WORDS, LENGTH = 3, 3, 8, 8
 D_HEAD = WORDS + LENGTH
@@ -44,7 +44,7 @@ NOISE = (0.02, 0.08)
 """Standard deviations of weights that do nothing: one for each model, between these."""
 
 
-class _Attention(nn.Module):
+class _Heads(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.qkv = nn.Linear(ROOM, 3 * HEADS * D_HEAD, bias=False)
@@ -60,7 +60,7 @@ class _Attention(nn.Module):
 class _Block(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.attention = _Attention()
+        self.attention = _Heads()
         self.mlp = nn.Sequential(nn.Linear(ROOM, WORDS), nn.ReLU(), nn.Linear(WORDS, ROOM, bias=False))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -121,7 +121,7 @@ Weights = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownModel:
     """One model, and what can be planted in it.
 
     Attributes:
@@ -157,10 +157,10 @@ class Known:
         return self.model
 
 
-def known(kind: CircuitKind, seed: int) -> Known:
+def known(kind: CircuitKind, seed: int) -> KnownModel:
     """A model with a circuit, and distractors, in heads and layers at random.
 
-    >>> int(known("induction", 0).edges.sum()), int(known("two steps", 0).edges.sum())
+    >>> int(known("match and copy", 0).edges.sum()), int(known("two steps", 0).edges.sum())
     (3, 3)
 
     Args:
@@ -182,7 +182,7 @@ def known(kind: CircuitKind, seed: int) -> Known:
         v[:WORDS, NOW], out[UNREAD, :WORDS] = torch.eye(WORDS), torch.eye(WORDS)
         mlp = distracting.blocks[quiet].mlp
         mlp[0].bias[0], mlp[2].weight[SAY.start + int(rng.integers(WORDS)), 0] = 1.0, 3.0
-        between = _induction(working, *chosen) if kind == "induction" else _two_steps(working, first, last)
+        between = _match_and_copy(working, *chosen) if kind == "match and copy" else _two_steps(working, first, last)
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     circuit, distractors = (_weights(model) for model in (working, distracting))
     size = float(rng.uniform(*NOISE))
@@ -193,7 +193,7 @@ def known(kind: CircuitKind, seed: int) -> Known:
     edges = np.zeros(graph.edges.shape, dtype=bool)
     for source, reader in between:
         edges[sources.index(source), readers.index(reader)] = True
-    return Known(kind, working, architecture, edges, circuit, distractors, (noise[0], noise[1]))
+    return KnownModel(kind, working, architecture, edges, circuit, distractors, (noise[0], noise[1]))
 
 
 def prompts(kind: CircuitKind, count: int, seed: int) -> TokenizedProbe:
@@ -203,7 +203,7 @@ def prompts(kind: CircuitKind, count: int, seed: int) -> TokenizedProbe:
     answers, foils = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.int64)
     for row in range(count):
         words = rng.permutation(WORDS)
-        if kind == "induction":
+        if kind == "match and copy":
             at = int(rng.integers(5))
             ids[row] = [*words[:6], words[at]]
             twins[row] = [*words[:at], words[7], *words[at + 1 : 6], words[at]]
@@ -228,7 +228,7 @@ def _head(model: _Model, layer: int, index: int) -> tuple[torch.Tensor, ...]:
     return *(attention.qkv.weight[r] for r in rows), attention.out.weight[:, index * D_HEAD : (index + 1) * D_HEAD]
 
 
-def _induction(model: _Model, one: tuple[int, int], other: tuple[int, int]) -> list[tuple[str, str]]:
+def _match_and_copy(model: _Model, one: tuple[int, int], other: tuple[int, int]) -> list[tuple[str, str]]:
     words = torch.eye(WORDS)
     q, k, v, out = _head(model, *one)
     for place in range(1, LENGTH):

@@ -99,7 +99,7 @@ def _known(checks: Sequence[Check]) -> list[str]:
         "## Known circuits",
         "",
         "Small models whose weights were set by hand (`dynamics.validating.known`): noise that moves all along, distractors, and a "
-        f"circuit that is faded in at a random step of {counts['all']} series, an induction pair or two MLPs one after the other; in as "
+        f"circuit that is faded in at a random step of {counts['all']} series, two heads that match and copy (an induction pair) or two MLPs one after the other; in as "
         "many series a distractor is faded in instead. *AUROC*: that a true edge has a larger attribution than another at the last "
         "checkpoint, and *F1* of as many edges as there are true ones, and of the smallest faithful circuit; means over series. "
         "*Onset*: share of series in which the 95% interval of *done* and *used* contains the planted step. *None called*: share of "

@@ -14,7 +14,7 @@ from dynamics.validating.known_series import KnownSeries, known_series
 from dynamics.validating.page import write_validation
 from dynamics.validating.validate import Validation
 
-KINDS: tuple[CircuitKind, ...] = ("induction", "two steps")
+KINDS: tuple[CircuitKind, ...] = ("match and copy", "two steps")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -50,9 +50,11 @@ def test_a_circuit_that_fades_in_is_found_and_dated_and_none_is_called_without_o
 
 def test_what_known_circuits_must_reach_is_checked_and_printed() -> None:
     good = KnownSeries(
-        "induction", 100, 1.0, 1.0, 1.0, ("emerged", "(79, 158]"), ("emerged", "(79, 158]"), (True, True)
+        "match and copy", 100, 1.0, 1.0, 1.0, ("emerged", "(79, 158]"), ("emerged", "(79, 158]"), (True, True)
     )
-    none = KnownSeries("induction", None, np.nan, np.nan, np.nan, ("not emerged", "–"), ("not measurable", "–"), None)
+    none = KnownSeries(
+        "match and copy", None, np.nan, np.nan, np.nan, ("not emerged", "–"), ("not measurable", "–"), None
+    )
     found = Validation((), (), (), known_checks((good, none)))
     assert found.sound and "| all | 100.0% ± 0.0% |" in write_validation(found)
     late = replace(good, dated=(True, False), auroc=0.9)
