@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -57,15 +57,27 @@ class _Heads(nn.Module):
         return out
 
 
+class _Neurons(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Linear(ROOM, WORDS)
+        self.down = nn.Linear(WORDS, ROOM, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.down(torch.relu(self.up(x)))
+        return out
+
+
 class _Block(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.attention = _Heads()
-        self.mlp = nn.Sequential(nn.Linear(ROOM, WORDS), nn.ReLU(), nn.Linear(WORDS, ROOM, bias=False))
+        self.mlp = _Neurons()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = x + self.attention(x)
-        return x + torch.as_tensor(self.mlp(x))
+        mlp: torch.Tensor = self.mlp(x)
+        return x + mlp
 
 
 class _Model(nn.Module):
@@ -78,6 +90,9 @@ class _Model(nn.Module):
         self.unembed = nn.Linear(ROOM, WORDS, bias=False)
         nn.init.zeros_(self.unembed.weight)
         self.unembed.weight.data[:, SAY] = torch.eye(WORDS)
+
+    def block(self, layer: int) -> _Block:
+        return cast(_Block, self.blocks[layer])
 
     def get_output_embeddings(self) -> nn.Module:
         return self.unembed
@@ -180,8 +195,8 @@ def known(kind: CircuitKind, seed: int) -> KnownModel:
     with torch.no_grad():
         _, _, v, out = _head(distracting, *idle)
         v[:WORDS, NOW], out[UNREAD, :WORDS] = torch.eye(WORDS), torch.eye(WORDS)
-        mlp = distracting.blocks[quiet].mlp
-        mlp[0].bias[0], mlp[2].weight[SAY.start + int(rng.integers(WORDS)), 0] = 1.0, 3.0
+        mlp = distracting.block(quiet).mlp
+        mlp.up.bias[0], mlp.down.weight[SAY.start + int(rng.integers(WORDS)), 0] = 1.0, 3.0
         between = _match_and_copy(working, *chosen) if kind == "match and copy" else _two_steps(working, first, last)
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     circuit, distractors = (_weights(model) for model in (working, distracting))
@@ -223,7 +238,7 @@ def _weights(model: nn.Module) -> dict[str, torch.Tensor]:
 
 def _head(model: _Model, layer: int, index: int) -> tuple[torch.Tensor, ...]:
     """Views of one head's query, key and value matrices (d_head, stream) and of its output (stream, d_head)."""
-    attention = model.blocks[layer].attention
+    attention = model.block(layer).attention
     rows = [slice((kind * HEADS + index) * D_HEAD, (kind * HEADS + index + 1) * D_HEAD) for kind in range(3)]
     return *(attention.qkv.weight[r] for r in rows), attention.out.weight[:, index * D_HEAD : (index + 1) * D_HEAD]
 
@@ -243,7 +258,7 @@ def _match_and_copy(model: _Model, one: tuple[int, int], other: tuple[int, int])
 
 def _two_steps(model: _Model, first: int, last: int) -> list[tuple[str, str]]:
     words = torch.eye(WORDS)
-    one, other = model.blocks[first].mlp, model.blocks[last].mlp
-    one[0].weight[:, NOW], one[2].weight[ABOUT] = words, words.roll(1, 0)
-    other[0].weight[:, ABOUT], other[2].weight[SAY] = words, 5 * words.roll(1, 0)
+    one, other = model.block(first).mlp, model.block(last).mlp
+    one.up.weight[:, NOW], one.down.weight[ABOUT] = words, words.roll(1, 0)
+    other.up.weight[:, ABOUT], other.down.weight[SAY] = words, 5 * words.roll(1, 0)
     return [("embed", f"L{first}M"), (f"L{first}M", f"L{last}M"), (f"L{last}M", "logits")]
