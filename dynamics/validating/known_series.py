@@ -92,7 +92,7 @@ def known_series(
     """
     made = []
     for number in range(2 * count):
-        kind: CircuitKind = ("match and copy", "two steps")[number // 2 % 2]  # type: ignore[assignment]
+        kind: CircuitKind = ("match and copy", "two steps")[number // 2 % 2]
         made.append(_series(kind, number % 2 == 0, 1000 * seed + number))
         progress(number + 1)
     return tuple(made)
