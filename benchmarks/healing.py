@@ -133,11 +133,10 @@ def _repeats(probe: Probe, last: Any, plain: Plain) -> Iterator[tuple[str, float
 
 def headlines(name: str, run: Run, traces: Path) -> None:
     """A line of Markdown per headline finding: state, onset, and values at the first and the last step."""
-    (result,) = analyse(name, run=run, traces=traces)
-    for finding in result.summary.findings:
+    for finding in analyse(name, run=run, traces=traces)[name].findings:
         if finding.headline:
             found = finding.emergence
-            onset = "–" if found.onset is None else f"({found.onset.after}, {found.onset.by}]"
+            onset = "–" if found.onset is None or found.onset.by is None else f"({found.onset.after}, {found.onset.by}]"
             ends = " | ".join(f"{finding.values[i]:.3g}" for i in (0, -1))
             print(f"| `{name}` | {finding.title} | {found.state} | {onset} | {ends} | {found.reason} |", flush=True)
 
