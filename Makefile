@@ -11,7 +11,7 @@ WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 DOCS := $(VENV)/.docs
 
-.PHONY: demo docs test test-all check format controls features tasks behaviours real clean help
+.PHONY: demo design docs test test-all check format controls features tasks behaviours real clean help
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -38,6 +38,10 @@ controls: $(READY) ## the same for the negative control, the late language and a
 tasks: $(READY) ## four more circuits in an organism of their own, and its control (about 30 minutes)
 	for run in organism-tasks organism-tasks-control; do \
 	  $(BIN)/dynamics collect $$run && $(BIN)/dynamics report $$run || exit 1; done
+
+design: $(READY) ## twelve small organisms, 2 x 2 choices x 3 seeds: which choice moved which onset, and what to try next
+	$(BIN)/dynamics collect design
+	$(BIN)/dynamics compare design
 
 features: demo ## learn the organism's sparse features over its checkpoints, and report them (about 8 minutes more)
 	$(BIN)/dynamics learn organism

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .learning.learn import learn
     from .reporting import report
     from .runs.config import load_runs
-    from .runs.lookup import find_run
+    from .runs.lookup import find_cells, find_run
     from .runs.schedule import log_steps
     from .serving import mcp
     from .store import Trace, open_trace
@@ -46,6 +46,7 @@ __all__ = [
     "estimate",
     "explain",
     "explain_prompts",
+    "find_cells",
     "find_run",
     "learn",
     "load_runs",
@@ -73,6 +74,7 @@ _HOME = {
     "estimate": "collecting.estimating",
     "explain": "explaining",
     "explain_prompts": "explaining",
+    "find_cells": "runs.lookup",
     "find_run": "runs.lookup",
     "learn": "learning.learn",
     "load_runs": "runs.config",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from click.core import ParameterSource
@@ -13,7 +13,11 @@ from rich.console import Console
 from checkpoints.errors import StoppedError, UserError
 from checkpoints.paths import absolute
 
+from .listing import each_cell
 from .progress import Reporter, give_up_output, make_writable
+
+if TYPE_CHECKING:
+    from .collecting.estimating import Estimate
 
 __all__ = ["cli", "main"]
 
@@ -104,6 +108,7 @@ def audit(run: str, runs: Path | None, traces: Path, weights: bool) -> None:
 @click.option("--until", type=int, metavar="STEP", help="With --watch: end when this step is collected.")
 @click.option("--patience", type=float, metavar="MINUTES", help="With --watch: end after so long without a change.")
 @click.option("--analyses", help="For a series that no runs file mentions: which, separated by commas.")
+@each_cell
 def collect(
     run: str | None,
     runs: Path | None,
@@ -118,10 +123,10 @@ def collect(
     until: int | None,
     patience: float | None,
     analyses: str | None,
-) -> None:
+) -> Estimate | None:
     """Measure every checkpoint of RUN and write its trace. Kill it at any time; the same command goes on.
 
-    RUN is a run of the runs file, a published series (`dynamics series`), or the path of a folder of checkpoints.
+    RUN is a run of the runs file (of a sweep all its cells), a published series (`dynamics series`), or the path of a folder.
     """
     from .collecting.rounds import collect as function
     from .listing import print_collected, print_estimate
@@ -143,26 +148,18 @@ def collect(
 
         guess = estimate(name, run=declared, traces=traces, keep_going=keep_going, reporter=Reporter())
         print_estimate(name, declared, guess)
-        return
+        return guess
     if watch is not None:
         from .collecting.watching import watch as follow
 
-        limit = None if patience is None else patience * 60
-        done = follow(
-            name,
-            run=declared,
-            folder=watch,
-            traces=traces,
-            poll=poll,
-            until=until,
-            patience=limit,
-            reporter=Reporter(),
-        )
+        times: dict[str, Any] = {"poll": poll, "until": until, "patience": None if patience is None else patience * 60}
+        done = follow(name, run=declared, folder=watch, traces=traces, reporter=Reporter(), **times)
     else:
         done = function(name, traces=traces, run=declared, keep_going=keep_going, reporter=Reporter())
     print_collected(done)
     if done.failed or done.missing:
         sys.exit(1)
+    return None
 
 
 def _require_watch(watch: Path | None, dry_run: bool) -> None:
@@ -187,6 +184,7 @@ def _require_watch(watch: Path | None, dry_run: bool) -> None:
 @click.argument("run")
 @_RUNS
 @_TRACES
+@each_cell
 def status(run: str, runs: Path | None, traces: Path) -> None:
     """What of RUN is complete, failed or masked, and how long is left."""
     from .collecting.upkeep import status as function
@@ -202,6 +200,7 @@ def status(run: str, runs: Path | None, traces: Path) -> None:
 @_RUNS
 @_TRACES
 @click.option("--fresh", is_flag=True, help="Read the prompts again even if that was done.")
+@each_cell
 def learn(run: str, dictionaries: tuple[str, ...], runs: Path | None, traces: Path, fresh: bool) -> None:
     """Learn the sparse features of RUN, and which its prompts have.
 
@@ -222,6 +221,7 @@ def learn(run: str, dictionaries: tuple[str, ...], runs: Path | None, traces: Pa
 @click.argument("analyses", nargs=-1)
 @_RUNS
 @_TRACES
+@each_cell
 def analyse(run: str, analyses: tuple[str, ...], runs: Path | None, traces: Path) -> None:
     """Compute the curves of RUN and when they emerged, into its trace.
 
@@ -240,6 +240,7 @@ def analyse(run: str, analyses: tuple[str, ...], runs: Path | None, traces: Path
 @_RUNS
 @_TRACES
 @_REPORTS
+@each_cell
 def report(run: str, runs: Path | None, traces: Path, reports: Path | None) -> None:
     """Write the report of RUN and print its table of circuits.
 
@@ -318,6 +319,7 @@ def explain(run: str, prompt: str | None, prompts: Path | None, **options: Any) 
 @_TRACES
 @click.option("--repair", is_flag=True, help="Measure or derive again what is damaged.")
 @click.option("--prune", is_flag=True, help="Delete what was measured and is not asked for any more.")
+@each_cell
 def verify(run: str, runs: Path | None, traces: Path, repair: bool, prune: bool) -> None:
     """Hold every file of RUN's trace against what was written."""
     from .collecting.verifying import verify as function

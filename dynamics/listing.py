@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import sys
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from .store.damage import Damage
 
 __all__ = [
+    "each_cell",
     "print_audit",
     "print_catalogue",
     "print_collected",
@@ -31,6 +34,50 @@ __all__ = [
     "print_estimate",
     "print_status",
 ]
+
+
+def each_cell(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a command take the name of a sweep: it is carried out for every cell, and what it would cost is added up.
+
+    A cell that ends with an exit code does not keep the others from their turn; the largest is that of the command.
+    """
+
+    @wraps(command)
+    def each(run: str | None = None, **options: Any) -> Any:
+        from .runs.lookup import find_cells
+
+        # a job that is followed, or a folder, is one run
+        names = [run] if run is None or options.get("watch") else find_cells(run, runs=options["runs"])
+        if len(names) == 1:
+            return command(run=names[0], **options)
+        found, worst = [], 0
+        for number, name in enumerate(names, 1):
+            click.echo(f"{name}, {number} of {len(names)}")
+            try:
+                found.append(command(run=name, **options))
+            except SystemExit as end:
+                worst = max(worst, int(end.code or 0))
+        if options.get("dry_run"):
+            _print_total(found)
+        if worst:
+            sys.exit(worst)
+        return found
+
+    return each
+
+
+def _print_total(guesses: Sequence[Estimate]) -> None:
+    """What the cells of a sweep take together."""
+    todo, steps = sum(g.todo for g in guesses), sum(g.to_train for g in guesses)
+    click.echo(f"together: {todo} checkpoints still to do in {len(guesses)} runs")
+    if steps:
+        click.echo(f"  {steps} optimizer steps to train first")
+    download, size = sum(g.download_bytes for g in guesses), sum(g.trace_bytes for g in guesses)
+    click.echo(f"  download: {download / 1e9:.3g} GB; traces: {size / 1e9:.3g} GB")
+    unknown = sum(g.seconds is None for g in guesses)
+    known = duration(sum(g.seconds or 0.0 for g in guesses))
+    more = f", without {unknown} whose time is unknown" if unknown else ""
+    click.echo(f"  time for collecting: {'unknown' if unknown == len(guesses) else known + more}")
 
 
 def print_catalogue() -> None:

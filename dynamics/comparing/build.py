@@ -13,6 +13,7 @@ from checkpoints.errors import unwritable
 from checkpoints.paths import StrPath, as_path, as_texts, replace_text
 
 from ..progress import Reporter
+from ..runs.lookup import find_cells, trace_name
 from ..store.paths import beside_traces
 from .configs import design_of
 from .content import compare_content
@@ -77,11 +78,11 @@ def compare(
     names, repeats = as_texts(names, "names"), as_texts(repeats, "repeats")
     traces = as_path(traces, "traces")
     folder = beside_traces(traces, "reports") if reports is None else as_path(reports, "reports")
-    found = load_compared(
-        names, runs=None if runs is None else as_path(runs, "runs"), traces=traces, reports=folder, reporter=reporter
-    )
+    file = None if runs is None else as_path(runs, "runs")
+    chosen = [cell for name in names for cell in find_cells(name, runs=file)]
+    found = load_compared(chosen, runs=file, traces=traces, reports=folder, reporter=reporter)
     content = compare_content(found, design_of(found, repeats))
-    folder = folder / _called([run.name for run in found])
+    folder = folder / _called(list(names))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         replace_text(folder / "index.html", comparison_page(content))
@@ -93,8 +94,8 @@ def compare(
 
 def _called(names: Sequence[str]) -> str:
     """The name of a comparison's folder; that of many runs by what their names begin with, and a digest of all."""
-    plain = "compare-" + "-".join(names)
+    plain = "compare-" + "-".join(trace_name(name) for name in names)
     if len(plain) <= 80:
         return plain
     digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
-    return f"compare-{names[0].partition('@')[0][:40]}-{len(names)}-{digest}"
+    return f"compare-{trace_name(names[0]).partition('@')[0][:40]}-{len(names)}-{digest}"

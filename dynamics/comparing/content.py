@@ -248,9 +248,9 @@ def times(shift: float) -> str:
     """A shift in log2 as a factor.
 
     >>> times(1.0), times(-1.0), times(float("inf"))
-    ('2.0 times', '2.0 times', 'an unknown factor')
+    ('a factor of 2.0', 'a factor of 2.0', 'an unknown factor')
     """
-    return f"{2 ** abs(shift):.1f} times" if math.isfinite(shift) else "an unknown factor"
+    return f"a factor of {2 ** abs(shift):.1f}" if math.isfinite(shift) else "an unknown factor"
 
 
 def _between(low: float, high: float) -> str:

@@ -27,9 +27,15 @@ def comparison_page(content: dict[str, Any]) -> str:
         content=content,
         contrasts=names,
         onsets=onsets_drawing(content),
-        effects=[effects_drawing(content, name) for name in names],
+        effects=[effects_drawing(content, name) for name in names if _drawn(content, name)],
         by_contrast={
             circuit["key"]: {e["contrast"]: e for e in content["effects"] if e["key"] == circuit["key"]}
             for circuit in content["circuits"]
         },
     )
+
+
+def _drawn(content: dict[str, Any], contrast: str) -> bool:
+    """Whether an effect has a figure: an interaction only where it is called for some circuit."""
+    mine = [e for e in content["effects"] if e["contrast"] == contrast]
+    return len(mine[0]["factors"]) == 1 or any(e["verdict"] != "cannot be told" for e in mine)

@@ -85,7 +85,7 @@ def plan(design: Design, effects: Sequence[Effect], spreads: Sequence[Spread], t
     if half <= CLOSE:
         text.insert(0, f"No effect is left open by more than {half:.2f} log2 steps either way.")
     if spread.measuring > spread.seeds:
-        text.append("More checkpoints around these onsets (`schedule: adaptive`) would narrow it before more seeds do.")
+        text.append("More checkpoints around these onsets (schedule: adaptive) would narrow it before more seeds do.")
     text.append(
         f"With {_seeds(narrow)} of each configuration (now {now}) its interval would be {aim:g} either way; with {_seeds(power)} an "
         f"effect of {size:.2f} would be found in 80 of 100 such comparisons, with {_seeds(cautious)} also if seeds lie as far apart "

@@ -13,12 +13,14 @@ from checkpoints.foreign import parse_yaml, read_text, require_plain, truth_for_
 from checkpoints.hub import HubConfig
 from checkpoints.local import FolderConfig
 from checkpoints.organism.curriculum import OrganismConfig
-from checkpoints.paths import StrPath, absolute, as_path, as_text, beside
+from checkpoints.paths import StrPath, absolute, as_path, as_text
 from checkpoints.series import SeriesConfig
 from checkpoints.staged import PartConfig, StagedConfig
 
 from ..models.importing import import_beside
-from .dictionaries import CORPORA, DatasetCorpus, DictionaryConfig, TextCorpus
+from .anchoring import whole_paths
+from .dictionaries import CORPORA, DictionaryConfig
+from .sweeps import SWEEP, cell_names, cells
 from .template import TemplateConfig
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "ProbeEntry",
     "Run",
     "check_name",
+    "load_cells",
     "load_run",
     "load_runs",
     "run_names",
@@ -139,6 +142,11 @@ class Run(BaseModel):
         description="Collect also checkpoints that are known or found to hold other weights than their label says.",
     )
 
+    sweep: dict[str, list[Any]] = Field(
+        default_factory=dict,
+        description="Keys with dots to lists of values: the run stands for all combinations (docs/howto/compare.md).",
+    )
+
     @field_validator("series", mode="before")
     @classmethod
     def _published(cls, value: Any) -> Any:
@@ -188,13 +196,29 @@ class Run(BaseModel):
 
 
 def load_runs(file: StrPath | None = None) -> dict[str, Run]:
-    """Every run in a runs file; relative paths in it are relative to the file.
+    """Every run in a runs file; relative paths in it are relative to the file. A sweep is one run.
 
     Raises:
-        UserError: when the file is missing or not YAML, or any run in it is wrong.
+        UserError: when the file is missing or not YAML, or any run or cell of a sweep in it is wrong.
     """
     file, content = _read(file)
+    for name, body in content.items():
+        if isinstance(body, dict) and SWEEP in body:
+            cells(name, body, file, _parse)
     return {name: _parse(name, body, file) for name, body in content.items()}
+
+
+def load_cells(name: str, file: StrPath | None = None) -> dict[str, Run]:
+    """The cells of a run that is a sweep, by name; the run alone where it is none.
+
+    Raises:
+        UserError: when there is no such run, or it or its sweep is wrong.
+    """
+    where, content = _read(file)
+    body = content.get(name)
+    if isinstance(body, dict) and SWEEP in body:
+        return cells(name, body, where, _parse)
+    return {name: load_run(name, file)}
 
 
 def check_name(name: str) -> None:
@@ -213,21 +237,24 @@ def check_name(name: str) -> None:
 
 
 def run_names(file: StrPath | None = None) -> list[str]:
-    """The names in a runs file, whether the runs are right or wrong.
+    """The names in a runs file and those of the cells of sweeps, whether the runs are right or wrong.
 
     Raises:
         UserError: when the file is missing or not YAML.
     """
-    return list(_read(file)[1])
+    content = _read(file)[1]
+    return [*content, *(cell for name, body in content.items() for cell in cell_names(name, body))]
 
 
 def load_run(name: str, file: StrPath | None = None) -> Run:
-    """One run of a runs file; mistakes in other runs do not matter.
+    """One run of a runs file, or one cell of a sweep; mistakes in other runs do not matter.
 
     Raises:
         UserError: when there is no such run, or it is wrong.
     """
     file, content = _read(file)
+    if name not in content and name in cell_names(parent := name.partition("@")[0], content.get(parent)):
+        return cells(parent, content[parent], file, _parse)[name]
     if name not in content:
         raise UserError(
             f"there is no run {name!r} in {file}",
@@ -301,41 +328,10 @@ def _parse(name: str, body: Any, file: Path) -> Run:
     base = absolute(file).parent
     import_beside(base)
     try:
-        return run.model_copy(update=_whole_paths(run, base))
+        return run.model_copy(update=whole_paths(run, base))
     except UserError as error:
         error.add_note(f"in run {name!r} of {file}")
         raise
-
-
-def _whole_paths(run: Run, base: Path) -> dict[str, Any]:
-    """The parts of a run that hold paths, with those made absolute."""
-    options = [{key: _relative(value, base) for key, value in entry.options.items()} for entry in run.analyses]
-    return {
-        "probes": {key: e.model_copy(update={"file": beside(base, e.file)}) for key, e in run.probes.items()},
-        "analyses": tuple(e.model_copy(update={"options": o}) for e, o in zip(run.analyses, options, strict=True)),
-        "dictionaries": {key: _anchored(entry, base) for key, entry in run.dictionaries.items()},
-        "series": run.series.anchored(base),
-        "reuse": tuple(str(beside(base, name)) if name.startswith((".", "~", "/")) else name for name in run.reuse),
-    }
-
-
-def _relative(value: Any, base: Path) -> Any:
-    """An option that is a path because it begins like one, made absolute."""
-    if isinstance(value, str) and value.startswith(("./", "../", "~/")):
-        return str(beside(base, value))
-    return value
-
-
-def _anchored(entry: DictionaryConfig, base: Path) -> DictionaryConfig:
-    """A dictionary with its relative paths absolute; a name without a separator in front is one of the hub."""
-    changes: dict[str, Any] = {}
-    if entry.place is not None and entry.place.startswith((".", "~", "/")):
-        changes["place"] = str(beside(base, entry.place))
-    if isinstance(entry.corpus, TextCorpus):
-        changes["corpus"] = entry.corpus.model_copy(update={"file": beside(base, entry.corpus.file)})
-    if isinstance(entry.corpus, DatasetCorpus) and entry.corpus.name.startswith((".", "~", "/")):
-        changes["corpus"] = entry.corpus.model_copy(update={"name": str(beside(base, entry.corpus.name))})
-    return entry.model_copy(update=changes)
 
 
 def _explain(problem: Any) -> str:

@@ -17,10 +17,22 @@ from checkpoints.paths import StrPath, absolute, as_path, as_text, as_texts, req
 
 from ..store import Trace
 from ..store.paths import trace_path
-from .config import DEFAULT_RUNS_FILE, AnalysisEntry, Run, load_run, run_names
+from .config import DEFAULT_RUNS_FILE, AnalysisEntry, Run, load_cells, load_run, run_names
 from .plan import built_in
 
-__all__ = ["find_run", "requested", "trace_name"]
+__all__ = ["find_cells", "find_run", "requested", "trace_name"]
+
+
+def find_cells(name: str, *, runs: StrPath | None = None) -> list[str]:
+    """The names of the runs that a name stands for: the cells of a sweep; itself for any other.
+
+    Raises:
+        UserError: when the runs file, or the run of this name in it, is wrong.
+    """
+    name, file = as_text(name, "name"), None if runs is None else as_path(runs, "runs")
+    if "@" in name or name not in _declared(file):
+        return [name]
+    return list(load_cells(name, file))
 
 
 def find_run(
@@ -46,7 +58,14 @@ def find_run(
     runs = None if runs is None else as_path(runs, "runs")
     declared = _declared(runs)
     if name in declared:
-        return name, load_run(name, runs)
+        found = load_run(name, runs)
+        if found.sweep:
+            raise UserError(
+                f"run {name!r} is a sweep",
+                expected=f"one of its cells, such as {next(iter(load_cells(name, runs)))}",
+                remedy=f"dynamics.find_cells({name!r}) lists them; collect, status, report and compare take the sweep itself",
+            )
+        return name, found
     entries = tuple(AnalysisEntry(name=a) for a in analyses) or tuple(
         AnalysisEntry(name=a, optional=True) for a in built_in()
     )

@@ -5,8 +5,8 @@ Reading changes nothing: reports are read as they were written, and where the tr
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,15 @@ from typing import Any
 from checkpoints.errors import UserError, nearest
 from checkpoints.foreign import read_json
 
+from ..comparing.configs import design_of
+from ..comparing.content import compare_content
+from ..comparing.loading import from_report
 from ..emergence import FRAGILE
 from ..explaining.schema import check_explanation
 from ..reporting.markdown import markdown
 from ..reporting.schema import check_report
 from ..runs.config import DEFAULT_RUNS_FILE, load_runs
+from ..runs.lookup import find_cells
 from ..store import Trace
 from ..store.paths import trace_path
 
@@ -167,42 +171,43 @@ class Library:
             "left_out": [entry for entry in order["left_out"] if not named or entry["key"] in named],
         }
 
-    def side_by_side(self, runs: Sequence[str], key: str = "") -> list[dict[str, Any]]:
-        """Onsets of the same circuits in several runs, and by how much they lie apart.
+    def comparison(self, runs: Sequence[str], key: str = "") -> dict[str, Any]:
+        """What `dynamics compare` says of several runs, from their reports: see :mod:`dynamics.comparing.content`.
 
-        The shift is log2 of the ratio of training steps against the first run, as the interval that the checkpoints around
-        both onsets leave open. It is no test of what moved the onset: for that, runs have to differ in one thing, with seeds.
+        Args:
+            runs: two or more; shifts are against the first. A sweep stands for its cells.
+            key: only this circuit.
 
         Raises:
             UserError: as :meth:`circuit`, and for fewer than two runs.
         """
-        if len(set(runs)) < 2:
+        cells = [cell for name in runs for cell in self._cells(name)]
+        names = list(dict.fromkeys(cells))
+        if len(names) < 2:
             raise UserError(
-                f"{len(set(runs))} run to compare", expected="two or more", remedy="`list_runs` says which there are"
+                f"{len(names)} run to compare", expected="two or more", remedy="`list_runs` says which there are"
             )
-        found = {run: {c["key"]: c for c in self.circuits(run)} for run in dict.fromkeys(runs)}
-        base, *others = found
-        keys = [key] if key else list(dict.fromkeys(k for circuits in found.values() for k in circuits))
-        if key and not any(key in circuits for circuits in found.values()):
-            self._finding(base, key)
-        rows = []
-        for k in keys:
-            shown = {run: circuits.get(k) for run, circuits in found.items()}
-            title = next(circuit["title"] for circuit in shown.values() if circuit)
-            rows.append(
-                {
-                    "key": k,
-                    "title": title,
-                    "runs": {
-                        run: None
-                        if c is None
-                        else {n: c[n] for n in ("state", "onset", "onset_range", "fragile", "final")}
-                        for run, c in shown.items()
-                    },
-                    "shift_log2_steps": {run: _shift(shown[base], shown[run]) for run in others},
-                }
-            )
-        return rows
+        found = [from_report(self.report(name), self._trace(name)) for name in names]
+        content = compare_content(found, design_of(found))
+        if not key:
+            return content
+        if all(circuit["key"] != key for circuit in content["circuits"]):
+            key = self._finding(names[0], key)["key"]
+        for part in ("circuits", "effects", "effects_tokens"):
+            content[part] = [entry for entry in content[part] if entry["key"] == key]
+        return content
+
+    def _cells(self, name: str) -> list[str]:
+        """The cells of a sweep; the name itself for any other run, whether it is declared or not."""
+        if self.runs_file is None and not DEFAULT_RUNS_FILE.exists():
+            return [name]
+        return find_cells(name, runs=self.runs_file)
+
+    def _trace(self, name: str) -> Trace | None:
+        """The trace of a run, which says which prompts it asked; None where there is none that can be read."""
+        with suppress(UserError):
+            return Trace(trace_path(self.traces, name)) if trace_path(self.traces, name).exists() else None
+        return None
 
     def explanations(self, run: str) -> list[dict[str, Any]]:
         """The prompts of a run that were explained."""
@@ -332,17 +337,3 @@ def _dated(finding: dict[str, Any]) -> dict[str, Any]:
         "fragile": None if holds is None else holds < FRAGILE,
         "reason": e["reason"],
     }
-
-
-def _shift(one: dict[str, Any] | None, other: dict[str, Any] | None) -> dict[str, float | None] | None:
-    """log2 of the other's onset over the first's, as the widest and narrowest that the checkpoints allow."""
-    happened = ("emerged", "transient")
-    if one is None or other is None or one["state"] not in happened or other["state"] not in happened:
-        return None
-    a, b = one["onset"], other["onset"]
-    return {"least": _ratio(b["after"], a["by"]), "most": _ratio(b["by"], a["after"])}
-
-
-def _ratio(numerator: int | None, denominator: int | None) -> float | None:
-    """log2 of a ratio of steps; None where an end is open or is step 0."""
-    return math.log2(numerator / denominator) if numerator and denominator else None

@@ -140,12 +140,12 @@ def _add_tools(made: MCPServer[Any], library: Library) -> None:
             return library.order(run, first, second)
 
     def compare_runs(
-        runs: Annotated[list[str], Field(description="two or more runs; shifts are against the first")],
+        runs: Annotated[list[str], Field(description="two or more runs, or a sweep; shifts are against the first")],
         key: Annotated[str, Field(description="only this circuit")] = "",
-    ) -> list[dict[str, Any]]:
-        """Onsets of the same circuits in several runs side by side, with the shift in log2 steps that checkpoints leave open."""
+    ) -> dict[str, Any]:
+        """What differs between runs, shifts of onsets in log2 steps, effects of choices about training from seeds, what to try next."""
         with _refused():
-            return library.side_by_side(runs, key)
+            return library.comparison(runs, key)
 
     def list_explanations(run: Run) -> list[dict[str, Any]]:
         """The prompts of a run whose computation was drawn as a flowchart."""

@@ -97,9 +97,10 @@ def test_typical_questions_are_answered_with_the_numbers_of_the_report(ask: Ask,
         circuit["curve"]["null_upper"] == finding["emergence"]["null_upper"] and circuit["onsets"] == finding["onsets"]
     )
     assert ask("read_order", run="mine")["by_onset"] == content["order"]["circuits"]
-    (row,) = ask("compare_runs", runs=["mine", "late"], key=finding["key"])
-    assert row["shift_log2_steps"]["late"] == pytest.approx({"least": 0.584963, "most": 2.584963})
-    assert row["runs"]["late"]["onset"] == {"after": 3, "by": 6}
+    compared = ask("compare_runs", runs=["mine", "late"], key=finding["key"])
+    (row,) = compared["circuits"]
+    assert row["shifts"][0]["log2_steps"] == pytest.approx({"least": 0.415037, "most": 1.807355})  # of steps plus one
+    assert row["onsets"]["late"]["onset"] == {"after": 3, "by": 6} and compared["next"]["text"]
 
 
 @pytest.mark.parametrize(
