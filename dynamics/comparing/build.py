@@ -18,6 +18,7 @@ from ..store.paths import beside_traces
 from .configs import design_of
 from .content import compare_content
 from .frames import effects_frame, onsets_frame
+from .identity import identities
 from .loading import load_compared
 from .page import comparison_page
 
@@ -81,7 +82,7 @@ def compare(
     file = None if runs is None else as_path(runs, "runs")
     chosen = [cell for name in names for cell in find_cells(name, runs=file)]
     found = load_compared(chosen, runs=file, traces=traces, reports=folder, reporter=reporter)
-    content = compare_content(found, design_of(found, repeats))
+    content = compare_content(found, design_of(found, repeats), *identities(found))
     folder = folder / _called(list(names))
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -20,12 +20,23 @@ FORMAT = 1
 """Of ``compare.json`` (docs/howto/compare.md)."""
 
 
-def compare_content(runs: Sequence[ComparedRun], design: Design) -> dict[str, Any]:
+def compare_content(
+    runs: Sequence[ComparedRun],
+    design: Design,
+    identity: Sequence[dict[str, Any]] = (),
+    features: Sequence[dict[str, Any]] = (),
+) -> dict[str, Any]:
     """A whole comparison.
+
+    Args:
+        runs: the first of them is what others are held against.
+        design: how they differ.
+        identity, features: of :func:`.identity.identities`, which reads the traces.
 
     Keys: ``format``, ``false_discovery_rate``, ``runs``, ``differences``, ``factors``, ``groups``, ``story`` (sentences), ``remarks`` (what
     to know), ``circuits`` (each with its onset in every run, its shifts against the first run, and the spread of its seeds),
-    ``effects`` (of factors, in log2 steps; ``effects_tokens`` where these say something else), ``next``.
+    ``effects`` (of factors, in log2 steps; ``effects_tokens`` where these say something else), ``identity`` and ``features`` (are circuits
+    and features the same ones), ``next``.
     """
     keys = list(dict.fromkeys(key for run in runs for key in run.headlines))
     titles = {key: next(run.findings[key].title for run in runs if key in run.findings) for key in keys}
@@ -64,6 +75,8 @@ def compare_content(runs: Sequence[ComparedRun], design: Design) -> dict[str, An
         ],
         "effects": [_effect(e, titles) for e in found],
         "effects_tokens": [_effect(e, titles) for e in effects_tokens],
+        "identity": list(identity),
+        "features": list(features),
         "next": _next(design, found, list(apart.values()), titles),
     }
 

@@ -30,6 +30,8 @@ def print_compared(content: dict[str, Any], console: Console | None = None) -> N
         _groups(content, console)
     if content["effects"]:
         _effects(content, console)
+    for text in _identity(content):
+        console.print(Text(text))
     for sentence in content["story"]:
         console.print(Text(sentence))
     for remark in content["remarks"]:
@@ -119,3 +121,18 @@ def _effects(content: dict[str, Any], console: Console) -> None:
             ]
             table.add_row(Text(circuit["title"]), *cells)
     console.print(table)
+
+
+def _identity(content: dict[str, Any]) -> list[str]:
+    """How many circuits are the same beyond chance, and how many features have a partner, run by run."""
+    said = []
+    for run in dict.fromkeys(entry["run"] for entry in content["identity"]):
+        mine = [e for e in content["identity"] if e["run"] == run and e["weighted"] is not None]
+        beyond = [e for e in mine if e["weighted_null"] is not None and e["weighted"] > e["weighted_null"]]
+        how = "head by head" if all(e["by_name"] for e in mine) else "layer by layer, as heads have no common names"
+        said.append(f"{run}: {len(beyond)} of {len(mine)} circuits overlap more than chance ({how})")
+    said += [
+        f"{e['run']}: {e['matched']} features of dictionary {e['dictionary']} have a partner, of {e['alive'][0]} and {e['alive'][1]}"
+        for e in content["features"]
+    ]
+    return said
