@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
-from click.core import ParameterSource
 from rich.console import Console
 
 from checkpoints.errors import StoppedError, UserError
@@ -42,13 +41,10 @@ def cli() -> None:
 @_RUNS
 def runs(runs: Path | None) -> None:
     """List the runs that the runs file declares."""
+    from .listing import print_runs
     from .runs.config import load_runs
 
-    declared = load_runs(runs)
-    width = max(map(len, declared), default=0)
-    for name, run in declared.items():
-        analyses = ", ".join(entry.name for entry in run.analyses)
-        click.echo(f"{name:<{width}}  {run.series.kind:<9} {run.description}  [{analyses}]")
+    print_runs(load_runs(runs))
 
 
 @cli.command()
@@ -129,12 +125,12 @@ def collect(
     RUN is a run of the runs file (of a sweep all its cells), a published series (`dynamics series`), or the path of a folder.
     """
     from .collecting.rounds import collect as function
-    from .listing import print_collected, print_estimate
+    from .listing import print_collected, print_estimate, require_watch
     from .runs.lookup import find_run
 
     if run is None and watch is None:
         raise click.UsageError("Missing argument 'RUN'.")
-    _require_watch(watch, dry_run)
+    require_watch(watch, dry_run)
     wanted = [a.strip() for a in analyses.split(",") if a.strip()] if analyses else []
     if run is None:
         assert watch is not None
@@ -160,24 +156,6 @@ def collect(
     if done.failed or done.missing:
         sys.exit(1)
     return None
-
-
-def _require_watch(watch: Path | None, dry_run: bool) -> None:
-    """Options that would be ignored are refused."""
-    given = click.get_current_context().get_parameter_source
-    options = [f"--{name}" for name in ("poll", "until", "patience") if given(name) is ParameterSource.COMMANDLINE]
-    if watch is None and options:
-        raise UserError(
-            f"{' and '.join(options)} without --watch",
-            expected="--watch FOLDER with them, or none of them",
-            remedy="dynamics collect --watch FOLDER follows a training job",
-        )
-    if watch is not None and dry_run:
-        raise UserError(
-            "--dry-run and --watch together",
-            expected="one of the two: what a training job will still write cannot be known",
-            remedy="leave one of the two out",
-        )
 
 
 @cli.command()
@@ -208,12 +186,9 @@ def learn(run: str, dictionaries: tuple[str, ...], runs: Path | None, traces: Pa
     dictionaries gets one, called main.
     """
     from .learning.learn import learn as function
+    from .listing import print_learned
 
-    for done in function(run, dictionaries, runs=runs, traces=traces, fresh=fresh, reporter=Reporter()):
-        what = "learned" if done.anew else "measured" if done.measured else "up to date"
-        click.echo(f"{done.name}: {what} ({done.folder})")
-        for remark in done.remarks:
-            click.echo(f"  {remark}")
+    print_learned(function(run, dictionaries, runs=runs, traces=traces, fresh=fresh, reporter=Reporter()))
 
 
 @cli.command()
@@ -364,15 +339,13 @@ def mcp(runs: Path | None, traces: Path, reports: Path | None, allow_explain: bo
     type=click.Path(path_type=Path),
     help="The page.  [default: docs/validation.md, beside the folder of traces]",
 )
-def validate(curves: int, circuits: int, organisms: int, quick: bool, traces: Path, output: Path | None) -> None:
+def validate(traces: Path, output: Path | None, **options: Any) -> None:
     """Hold the tracer against planted truth and write what came of it. Exit code 1 if anything was found wrongly."""
     from .store.paths import beside_traces
     from .validating.page import write_validation
     from .validating.validate import validate as function
 
-    found = function(
-        curves=curves, circuits=circuits, organisms=organisms, quick=quick, traces=traces, reporter=Reporter()
-    )
+    found = function(traces=traces, reporter=Reporter(), **options)
     page = write_validation(found)
     output = output or beside_traces(traces, "docs/validation.md")
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 from rich.table import Table
 
 from checkpoints.catalogue import Entry, catalogue, find_entry
+from checkpoints.errors import UserError
 from checkpoints.paths import cache_folder
 
 from .wording import duration, grouped, left_out_lines, steps_text
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from .collecting.collector import Collected
     from .collecting.estimating import Estimate
     from .collecting.upkeep import RunStatus
+    from .learning.learn import Learned
     from .runs.config import Run
     from .store.damage import Damage
 
@@ -32,7 +37,10 @@ __all__ = [
     "print_damage",
     "print_entry",
     "print_estimate",
+    "print_learned",
+    "print_runs",
     "print_status",
+    "require_watch",
 ]
 
 
@@ -292,3 +300,40 @@ def print_damage(run: str, damage: Sequence[Damage], *, repair: bool) -> bool:
             remedies.append(f"`dynamics verify {run} --repair` mends what can be measured or derived again")
         click.echo("; ".join([f"{run}: {len(left)} damaged", *remedies]))
     return not left
+
+
+def print_learned(dictionaries: Iterable[Learned]) -> None:
+    """What was done about each dictionary, and what to know about it."""
+    for done in dictionaries:
+        what = "learned" if done.anew else "measured" if done.measured else "up to date"
+        click.echo(f"{done.name}: {what} ({done.folder})")
+        for remark in done.remarks:
+            click.echo(f"  {remark}")
+
+
+def print_runs(declared: Mapping[str, Run]) -> None:
+    """One line per run of a runs file."""
+    width = max(map(len, declared), default=0)
+    for name, run in declared.items():
+        analyses = ", ".join(entry.name for entry in run.analyses)
+        cells = math.prod(map(len, run.sweep.values()))
+        sweep = f"  {cells} cells" if run.sweep else ""
+        click.echo(f"{name:<{width}}  {run.series.kind:<9} {run.description}  [{analyses}]{sweep}")
+
+
+def require_watch(watch: Path | None, dry_run: bool) -> None:
+    """Refuse options of `collect` that would be ignored."""
+    given = click.get_current_context().get_parameter_source
+    options = [f"--{name}" for name in ("poll", "until", "patience") if given(name) is ParameterSource.COMMANDLINE]
+    if watch is None and options:
+        raise UserError(
+            f"{' and '.join(options)} without --watch",
+            expected="--watch FOLDER with them, or none of them",
+            remedy="dynamics collect --watch FOLDER follows a training job",
+        )
+    if watch is not None and dry_run:
+        raise UserError(
+            "--dry-run and --watch together",
+            expected="one of the two: what a training job will still write cannot be known",
+            remedy="leave one of the two out",
+        )
