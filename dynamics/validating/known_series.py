@@ -9,7 +9,7 @@ circuit (``Circuit``, ``SourceEffects``), and so are the curves, their nulls and
 - *AUROC*: that a true edge has a larger |EAP-IG score| than another one, at the last checkpoint.
 - *F1 at the true size*: of the as many edges with the largest |score| as there are true ones.
 - *F1 of the circuit*: of the smallest faithful circuit.
-- *Onset*: whether the 95% interval of *done* and of *used* contains the planted step.
+- *Onset*: whether the 95% interval of *done* and of *used* meets the fade, which a checkpoint may lie in.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class KnownSeries:
         planted: step from which the circuit fades in; None without one.
         auroc, f1, found_f1: see the module; NaN without a circuit.
         done, used: state and 95% interval of the onset.
-        dated: whether the intervals of ``done`` and ``used`` contain the planted step; None without a circuit.
+        dated: whether the intervals of ``done`` and ``used`` meet the fade; None without a circuit.
     """
 
     kind: str
@@ -133,8 +133,8 @@ def _series(kind: CircuitKind, there: bool, seed: int) -> KnownSeries:
     top[np.argsort(-score)[: truth.sum()]] = True
     dated = [
         e.state == "emerged" and (span := e.onset_range or e.onset) is not None
-        # an onset (after, by] is by a checkpoint; the step at which a circuit begins lies after one
-        and (span.after is None or span.after <= at) and (span.by is None or at <= span.by)
+        and (span.after is None or span.after <= at * 10**FADE)
+        and (span.by is None or at <= span.by)
         for e in of.values()
     ]  # fmt: skip
     kept = found[-1]["edge_kept"][possible] == 1

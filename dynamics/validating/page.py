@@ -102,7 +102,7 @@ def _known(checks: Sequence[Check]) -> list[str]:
         f"circuit that is faded in at a random step of {counts['all']} series, two heads that match and copy (an induction pair) or two MLPs one after the other; in as "
         "many series a distractor is faded in instead. *AUROC*: that a true edge has a larger attribution than another at the last "
         "checkpoint, and *F1* of as many edges as there are true ones, and of the smallest faithful circuit; means over series. "
-        "*Onset*: share of series in which the 95% interval of *done* and *used* contains the planted step. *None called*: share of "
+        "*Onset*: share of series in which the 95% interval of *done* and *used* meets the fiftieth of a decade in which it fades in. *None called*: share of "
         f"series without a circuit in which none is said to have formed. Each must reach {KNOWN:.0%}.",
         "",
         *_matrix(checks),
