@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
@@ -68,7 +68,7 @@ class ReadAhead(Generic[T]):
 
     Args:
         series: where they come from.
-        checkpoints: which, in the order in which they are wanted.
+        checkpoints: which, in the order in which they are wanted; one is asked for when it is time to fetch it.
         read: makes of a checkpoint's files, which are there by then, whatever is wanted; called in the reading thread.
 
     Example::
@@ -81,14 +81,13 @@ class ReadAhead(Generic[T]):
                 ahead.release()
     """
 
-    def __init__(self, series: Series, checkpoints: Sequence[Checkpoint], read: Callable[[Path], T]) -> None:
-        self._series, self._checkpoints, self._read = series, list(checkpoints), read
+    def __init__(self, series: Series, checkpoints: Iterable[Checkpoint], read: Callable[[Path], T]) -> None:
+        self._series, self._checkpoints, self._read = series, iter(checkpoints), read
         self._fetcher, self._reader = _Worker("fetch-ahead"), _Worker("read-ahead")
         self._fetched: deque[Future[Path]] = deque()
-        self._submitted = 0
+        self._held: deque[Checkpoint] = deque()
         self._released: Future[None] | None = None
         self._current: Future[T] | None = None
-        self._index = 0
 
     def __enter__(self) -> ReadAhead[T]:
         for _ in range(ON_DISK):
@@ -104,6 +103,11 @@ class ReadAhead(Generic[T]):
         self._fetcher.stop()
         self._reader.stop()
 
+    @property
+    def more(self) -> bool:
+        """Whether there is another one to take."""
+        return self._current is not None
+
     def take(self) -> T:
         """The next checkpoint's; waits for it.
 
@@ -118,20 +122,18 @@ class ReadAhead(Generic[T]):
         """The taken checkpoint is not needed any more, neither in memory nor on disk: get the next one."""
         if self._released is not None and self._released.done():
             self._released.result()  # what cannot be deleted would fill the disk
-        done = self._checkpoints[self._index]
+        done = self._held.popleft()
         self._released = self._fetcher.submit(lambda: self._series.release(done))
-        self._index += 1
         self._fetch_next()
         self._read_next()
 
     def _fetch_next(self) -> None:
-        if self._submitted < len(self._checkpoints):
-            checkpoint = self._checkpoints[self._submitted]
-            self._submitted += 1
+        if (checkpoint := next(self._checkpoints, None)) is not None:
+            self._held.append(checkpoint)
             self._fetched.append(self._fetcher.submit(lambda: self._series.fetch(checkpoint)))
 
     def _read_next(self) -> None:
-        if self._index < len(self._checkpoints):
+        if self._fetched:
             fetched = self._fetched.popleft()
 
             def read() -> T:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .collecting.estimating import estimate
     from .collecting.live import LiveCollector
     from .collecting.rounds import collect
+    from .collecting.submitting import submit
     from .collecting.upkeep import status
     from .collecting.verifying import verify
     from .collecting.watching import watch
@@ -56,6 +57,7 @@ __all__ = [
     "open_trace",
     "report",
     "status",
+    "submit",
     "validate",
     "verify",
     "watch",
@@ -84,6 +86,7 @@ _HOME = {
     "open_trace": "store",
     "report": "reporting",
     "status": "collecting.upkeep",
+    "submit": "collecting.submitting",
     "validate": "validating.validate",
     "verify": "collecting.verifying",
     "watch": "collecting.watching",

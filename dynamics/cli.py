@@ -99,6 +99,9 @@ def audit(run: str, runs: Path | None, traces: Path, weights: bool) -> None:
 @click.option("--schedule", type=click.Choice(["dense", "log", "adaptive"]), help="Instead of what the run says.")
 @click.option("--keep-going", is_flag=True, help="Record local checkpoints with bad files as failed.")
 @click.option("--include-masked", is_flag=True, help="Also checkpoints that are known or found to be wrong.")
+@click.option("--shard", metavar="K/N", help="Begin with part K of N; N processes write one trace.")
+@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Compute in N processes on this machine.")
+@click.option("--scheduler", metavar="ADDRESS", help="Compute on the workers of a scheduler of dask.")
 @click.option("--watch", type=click.Path(path_type=Path), metavar="FOLDER", help="Follow a training job's checkpoints.")
 @click.option("--poll", type=click.FloatRange(min=0.1), default=10.0, show_default=True, help="Seconds between looks.")
 @click.option("--until", type=int, metavar="STEP", help="With --watch: end when this step is collected.")
@@ -119,6 +122,7 @@ def collect(
     until: int | None,
     patience: float | None,
     analyses: str | None,
+    **ways: Any,
 ) -> Estimate | None:
     """Measure every checkpoint of RUN and write its trace. Kill it at any time; the same command goes on.
 
@@ -130,7 +134,7 @@ def collect(
 
     if run is None and watch is None:
         raise click.UsageError("Missing argument 'RUN'.")
-    require_watch(watch, dry_run)
+    require_watch(watch, dry_run, [f"--{name}" for name, value in ways.items() if value is not None])
     wanted = [a.strip() for a in analyses.split(",") if a.strip()] if analyses else []
     if run is None:
         assert watch is not None
@@ -141,9 +145,11 @@ def collect(
     declared = declared.model_copy(update=changed | ({"include_masked": True} if include_masked else {}))
     if dry_run:
         from .collecting.estimating import estimate
+        from .collecting.sharding import parse_shard
 
+        part = None if ways["shard"] is None else parse_shard(ways["shard"])
         guess = estimate(name, run=declared, traces=traces, keep_going=keep_going, reporter=Reporter())
-        print_estimate(name, declared, guess)
+        print_estimate(name, declared, guess, shards=None if part is None else part[1])
         return guess
     if watch is not None:
         from .collecting.watching import watch as follow
@@ -151,11 +157,38 @@ def collect(
         times: dict[str, Any] = {"poll": poll, "until": until, "patience": None if patience is None else patience * 60}
         done = follow(name, run=declared, folder=watch, traces=traces, reporter=Reporter(), **times)
     else:
-        done = function(name, traces=traces, run=declared, keep_going=keep_going, reporter=Reporter())
+        done = function(name, traces=traces, run=declared, keep_going=keep_going, reporter=Reporter(), **ways)
     print_collected(done)
     if done.failed or done.missing:
         sys.exit(1)
     return None
+
+
+@cli.command()
+@click.argument("run")
+@_RUNS
+@_TRACES
+@click.option("--slurm", "system", flag_value="slurm", default="slurm", help="For Slurm.  [default]")
+@click.option("--pbs", "system", flag_value="pbs", help="For PBS Pro or OpenPBS.")
+@click.option("--shards", type=click.IntRange(min=1), default=16, show_default=True, help="Processes that collect.")
+@click.option("--time", default="12:00:00", show_default=True, help="The longest that one of them may take.")
+@click.option("--memory", default="32G", show_default=True, help="Of each.")
+@click.option("--partition", help="Partition of Slurm, queue of PBS.")
+@click.option("--gpus", type=click.IntRange(min=0), default=0, show_default=True, help="Of each that collects.")
+@click.option("--line", "lines", multiple=True, help="A further line for the scripts' heads; may be repeated.")
+@click.option(
+    "--activate", metavar="COMMAND", help="Makes `dynamics` available.  [default: this interpreter is called]"
+)
+@click.option("--go", is_flag=True, help="Hand the jobs in.")
+def submit(run: str, **options: Any) -> None:
+    """Write the jobs of RUN for a batch system: an array of shards, then its analyses, then its report.
+
+    The scripts lie in jobs/RUN, beside the folder of traces.
+    """
+    from .collecting.submitting import submit as function
+    from .listing import print_submitted
+
+    print_submitted(function(run, **options))
 
 
 @cli.command()
@@ -203,11 +236,9 @@ def analyse(run: str, analyses: tuple[str, ...], runs: Path | None, traces: Path
     All its ANALYSES, unless some are named.
     """
     from .analyser import analyse as function
+    from .listing import print_findings
 
-    for finding in function(run, analyses, runs=runs, traces=traces, reporter=Reporter()).findings:
-        onset = finding.emergence.onset
-        when = f"  onset {onset}" if onset is not None and finding.emergence.state != "not emerged" else ""
-        click.echo(f"{finding.key:<40} {finding.emergence.state:<19}{when}")
+    print_findings(function(run, analyses, runs=runs, traces=traces, reporter=Reporter()).findings)
 
 
 @cli.command()

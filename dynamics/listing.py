@@ -21,9 +21,11 @@ from checkpoints.paths import cache_folder
 from .wording import duration, grouped, left_out_lines, steps_text
 
 if TYPE_CHECKING:
+    from .analysis.findings import Finding
     from .auditing.audit import Audit
     from .collecting.collector import Collected
     from .collecting.estimating import Estimate
+    from .collecting.submitting import Submitted
     from .collecting.upkeep import RunStatus
     from .learning.learn import Learned
     from .runs.config import Run
@@ -37,9 +39,11 @@ __all__ = [
     "print_damage",
     "print_entry",
     "print_estimate",
+    "print_findings",
     "print_learned",
     "print_runs",
     "print_status",
+    "print_submitted",
     "require_watch",
 ]
 
@@ -206,6 +210,10 @@ def print_collected(done: Collected) -> None:
         f"{done.trace}: {total} checkpoints complete ({len(now)} now, {duration(done.seconds)}){gained}, "
         f"{len(done.failed)} failed, {len(done.masked)} masked"
     )
+    if done.shard:
+        click.echo(f"  that is what shard {done.shard} did, and of its part found done")
+    if done.others:
+        click.echo(f"  still at work: {', '.join(done.others)}; the last to end masks, and lists new probes")
     for trace, taken in done.taken.items():
         where = f"the trace of {trace}" if trace else "what was measured before"
         click.echo(f"  measurements at {len(taken)} checkpoints were taken over from {where}")
@@ -223,8 +231,8 @@ def print_collected(done: Collected) -> None:
         click.echo(f"  step {step}: the model returned {count} values that are not finite; they are kept as they are")
 
 
-def print_estimate(name: str, run: Run, guess: Estimate) -> None:
-    """How much a collection would visit, download and take."""
+def print_estimate(name: str, run: Run, guess: Estimate, *, shards: int | None = None) -> None:
+    """How much a collection would visit, download and take; and each of so many shards of it."""
     from .collecting.estimating import ASSUMED_BANDWIDTH
 
     if guess.to_train:
@@ -254,6 +262,29 @@ def print_estimate(name: str, run: Run, guess: Estimate) -> None:
     if guess.download_bytes:
         rate = f"{ASSUMED_BANDWIDTH / 1e6:.0f} MB/s"
         click.echo(f"time for downloading: {duration(guess.download_seconds)} at {rate}, while the model computes")
+    click.echo(
+        f"files of the trace: {guess.objects:,}; memory for weights: {guess.memory_bytes / 1e9:.3g} GB a process "
+        "(the model, and two checkpoints that are read ahead)"
+    )
+    if shards is not None:
+        visits = guess.todo + guess.revisited
+        largest = -(-visits // shards)
+        share = largest / visits if visits else 0.0
+        time = "an unknown time" if guess.seconds is None else duration(guess.seconds * share)
+        click.echo(
+            f"each of {shards} shards: at most {largest} checkpoints, {time}, {guess.download_bytes * share / 1e9:.3g} GB to download"
+        )
+
+
+def print_submitted(done: Submitted) -> None:
+    """The scripts of a run's jobs, and the jobs' numbers."""
+    for script in done.scripts:
+        click.echo(script)
+    if done.jobs:
+        jobs = zip(("collect", "analyse", "report"), done.jobs, strict=True)
+        click.echo("jobs: " + ", ".join(f"{verb} {job}" for verb, job in jobs))
+    else:
+        click.echo(f"nothing is handed in yet: {done.folder / 'submit.sh'} does it, or --go")
 
 
 def print_status(run: str, state: RunStatus) -> None:
@@ -264,13 +295,15 @@ def print_status(run: str, state: RunStatus) -> None:
         click.echo(f"{run}: not started; `dynamics collect {run}` starts it")
         return
     doing = f" ({state.doing})" if state.doing else ""
+    if state.shards:
+        doing = f" by {len(state.shards)} process{'es' if len(state.shards) > 1 else ''}"
     click.echo(f"{state.trace}{f': being collected now{doing}' if state.collecting else ''}")
     for name in ("complete", "pending", "failed", "masked", "not scheduled"):
         steps = state.steps.get(name, [])
         if steps:
             shown = ", ".join(map(str, steps[:8])) + (f", ... {steps[-1]}" if len(steps) > 8 else "")
             click.echo(f"  {name:<14}{len(steps):>4}  steps {shown}")
-    for line in state.unlisted:
+    for line in (*state.shards, *state.unlisted):
         click.echo(f"  {line}")
     for shown, reason in grouped(state.reasons):
         click.echo(f"  {shown}: {reason}")
@@ -280,6 +313,14 @@ def print_status(run: str, state: RunStatus) -> None:
             click.echo(f"    step {step} narrows {', '.join(keys)}")
     if state.seconds_left:
         click.echo(f"  about {duration(state.seconds_left)} left at {state.seconds_per_checkpoint:.1f} s a checkpoint")
+
+
+def print_findings(findings: Iterable[Finding]) -> None:
+    """One line per curve: whether it emerged, and when."""
+    for finding in findings:
+        onset = finding.emergence.onset
+        when = f"  onset {onset}" if onset is not None and finding.emergence.state != "not emerged" else ""
+        click.echo(f"{finding.key:<40} {finding.emergence.state:<19}{when}")
 
 
 def print_damage(run: str, damage: Sequence[Damage], *, repair: bool) -> bool:
@@ -321,7 +362,7 @@ def print_runs(declared: Mapping[str, Run]) -> None:
         click.echo(f"{name:<{width}}  {run.series.kind:<9} {run.description}  [{analyses}]{sweep}")
 
 
-def require_watch(watch: Path | None, dry_run: bool) -> None:
+def require_watch(watch: Path | None, dry_run: bool, ways: Sequence[str] = ()) -> None:
     """Refuse options of `collect` that would be ignored."""
     given = click.get_current_context().get_parameter_source
     options = [f"--{name}" for name in ("poll", "until", "patience") if given(name) is ParameterSource.COMMANDLINE]
@@ -330,6 +371,12 @@ def require_watch(watch: Path | None, dry_run: bool) -> None:
             f"{' and '.join(options)} without --watch",
             expected="--watch FOLDER with them, or none of them",
             remedy="dynamics collect --watch FOLDER follows a training job",
+        )
+    if watch is not None and ways:
+        raise UserError(
+            f"{ways[0]} and --watch together",
+            expected="one of the two: how many checkpoints a training job will write is not known, so they have no parts",
+            remedy="leave one of the two out: one process follows the job, or several collect what it has written",
         )
     if watch is not None and dry_run:
         raise UserError(

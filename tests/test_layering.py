@@ -130,7 +130,7 @@ def imported_modules(module: str) -> set[str]:
 
 def test_the_walk_sees_what_there_is_to_see() -> None:
     assert len(MODULES) > 50
-    found = imports("dynamics.collecting.collector")
+    found = imports("dynamics.collecting.opening")
     assert {"checkpoints.errors", "dynamics.runs.config.Run"} <= found
     assert "checkpoints.loading" in found  # inside a function
     assert "dynamics.store.declaration.FORMAT" in imports("dynamics.store.format")

@@ -90,10 +90,16 @@ def weight_findings(
     return compare(known, failed | {*before.reasons})
 
 
-def apply_masks(resolved: Resolved, writer: TraceWriter, before: Before) -> dict[int, str]:
+def apply_masks(resolved: Resolved, writer: TraceWriter, before: Before, *, late: bool = False) -> dict[int, str]:
     """Mask what there is reason to mask, unmask the rest; returns step to reason.
 
     What was measured stays on disk: a checkpoint that is unmasked and whose data is whole is complete again.
+
+    Args:
+        resolved: the run.
+        writer: of its trace.
+        before: what is known before anything is loaded.
+        late: mask nothing by its weights now, as most of its neighbours are not there yet.
     """
     checkpoints = resolved.declaration.checkpoints
     reasons = dict(before.reasons)
@@ -102,6 +108,8 @@ def apply_masks(resolved: Resolved, writer: TraceWriter, before: Before) -> dict
     status = writer.status()
     for index, checkpoint in enumerate(checkpoints):
         reason = reasons.get(checkpoint.step)
+        if late and status[index] != "masked" and checkpoint.step not in before.reasons:
+            continue
         if reason is not None and (status[index] != "masked" or writer.reason(index) != reason):
             writer.mark(index, "masked", reason)
         elif reason is None and status[index] == "masked":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,8 @@ from .opening import (
 )
 
 if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
     from ..measurements import Measurement
     from ..probes import TokenizedProbe
 
@@ -81,6 +84,8 @@ class Estimate:
         prompts: prompts per checkpoint, all probes together.
         download_bytes: weights to download, without what is already here.
         trace_bytes: uncompressed size of the finished trace.
+        objects: files (or objects in a store) of the finished trace, for its checkpoints.
+        memory_bytes: weights in memory at a time: the model's, and those of two checkpoints as they are stored.
         seconds: expected compute for ``todo`` and ``revisited``, or None where it cannot be known.
         basis: how ``seconds`` was found.
         download_seconds: at :data:`ASSUMED_BANDWIDTH`; it runs while the model computes.
@@ -92,6 +97,8 @@ class Estimate:
     todo: int
     prompts: int
     trace_bytes: int
+    objects: int = 0
+    memory_bytes: int = 0
     download_bytes: int = 0
     seconds: float | None = None
     basis: str = ""
@@ -168,6 +175,8 @@ def estimate(
         revisited=len(owed),
         prompts=sum(len(probe.ids) for _, probe in resolved.probes),
         trace_bytes=resolved.declaration.bytes_per_checkpoint() * count,
+        objects=resolved.declaration.objects_per_checkpoint() * count,
+        memory_bytes=_memory(resolved),
         download_bytes=download,
         seconds=None if seconds is None or again is None else seconds * left + again * len(owed),
         basis=basis,
@@ -175,6 +184,35 @@ def estimate(
         masked=masked,
         first=len(indices) if run.schedule == "adaptive" else None,
     )
+
+
+def _memory(resolved: Resolved) -> int:
+    """Bytes of weights that one process holds at a time; of those that nobody has yet, by the config."""
+    parameters, series = _parameters(resolved), resolved.series
+    stored = 4 * parameters
+    if series is not None:
+        with suppress(CheckpointError):
+            files = series.weight_files(series.checkpoints[-1])
+            stored = sum(file.size or 0 for file in files) or stored
+    return parameters * {"float32": 4}.get(resolved.run.dtype, 2) + 2 * stored
+
+
+def _parameters(resolved: Resolved) -> int:
+    """Of the model, built without memory; 0 for a module of one's own."""
+    import torch
+
+    if resolved.model.adapter is not None:
+        return 0
+    config = _config(resolved)
+    with torch.device("meta"):
+        return sum(p.numel() for p in auto_class(config).from_config(config).parameters())
+
+
+def _config(resolved: Resolved) -> PretrainedConfig:
+    import transformers
+
+    about = {key: value for key, value in resolved.model.config.items() if key != "model_type"}
+    return transformers.AutoConfig.for_model(str(resolved.model.config["model_type"]), **about)
 
 
 def _gains(resolved: Resolved, trace: Path, before: Before) -> tuple[list[Gain], list[Checkpoint], float | None]:
@@ -316,21 +354,15 @@ def _run(resolved: Resolved, model: Any, probe: TokenizedProbe, measurements: Se
 def _random_seconds(resolved: Resolved) -> tuple[float | None, str]:
     """Seconds for a model of this architecture with random weights: where there are none yet."""
     import torch
-    import transformers
 
     if resolved.model.adapter is not None:
         return None, "a module of one's own is not timed without its weights"
-    kind = str(resolved.model.config["model_type"])
-    config = transformers.AutoConfig.for_model(
-        kind, **{k: v for k, v in resolved.model.config.items() if k != "model_type"}
-    )
-    auto = auto_class(config)
-    with torch.device("meta"):
-        size = sum(p.numel() for p in auto.from_config(config).parameters())
+    size = _parameters(resolved)
+    config = _config(resolved)
     if size > _LARGEST:
         return None, f"a model of {size / 1e9:.1f} billion parameters is not tried without need"
     device = usable_device(resolved.run.device)
     dtype = getattr(torch, resolved.run.dtype)
-    model = auto.from_config(config, dtype=dtype, attn_implementation="eager").to(device).eval()
+    model = auto_class(config).from_config(config, dtype=dtype, attn_implementation="eager").to(device).eval()
     seconds, how = _measuring(resolved, model)
     return seconds, f"a model of this size with random weights, {how}"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from checkpoints.errors import stopped_by_disk
-from checkpoints.paths import StrPath, as_flag, as_numbers
+from checkpoints.errors import UserError, stopped_by_disk
+from checkpoints.paths import StrPath, as_flag, as_number, as_numbers, as_text
 
 from ..analyser import analyse
 from ..progress import Reporter
@@ -21,6 +22,7 @@ from ..store.paths import trace_path
 from .adaptive import Wanted, next_checkpoints
 from .collector import Collected, collect_once
 from .opening import require_aim
+from .sharding import collect_shard, parse_shard
 
 __all__ = ["collect"]
 
@@ -34,6 +36,9 @@ def collect(
     analyses: Sequence[str] = (),
     keep_going: bool = False,
     only: Collection[int] | None = None,
+    shard: str | None = None,
+    workers: int | None = None,
+    scheduler: str | None = None,
     reporter: Reporter | None = None,
 ) -> Collected:
     """Collect a run: train or open its series, visit every scheduled checkpoint, write the trace.
@@ -52,6 +57,10 @@ def collect(
         keep_going: record checkpoints whose files are bad as failed and collect the others, instead of refusing to
             start. Checkpoints that a hub cannot deliver never stop the others.
         only: visit these steps instead of those of the schedule.
+        shard: ``K/N``: begin with this part, as one of N processes that collect the run into one trace
+            (:mod:`dynamics.collecting.sharding`).
+        workers: compute in so many processes on this machine (:mod:`dynamics.collecting.cluster`).
+        scheduler: compute on the workers of this scheduler of dask, such as ``tcp://node1:8786``.
         reporter: progress and messages.
 
     Raises:
@@ -61,16 +70,53 @@ def collect(
     reporter = reporter or Reporter(quiet=True)
     keep_going, only = as_flag(keep_going, "keep_going"), None if only is None else as_numbers(only, "only")
     name, run, traces = requested(name, run, runs=runs, traces=traces, analyses=analyses)
-    if run.schedule != "adaptive" or only is not None:
-        return collect_once(name, run, traces=traces, keep_going=keep_going, only=only, reporter=reporter)
-    require_aim(name, run)
-    path = trace_path(traces, name)
-    once = partial(collect_once, name, run, traces=traces, keep_going=keep_going, digests={}, reporter=reporter)
-    total = once()  # the coarse grid
-    if total.waiting:  # what the analyses ask for is not there everywhere
-        return total
-    with stopped_by_disk(f"the trace {path}"):
-        return _rounds(name, run, traces, once, total, reporter)
+    _require_one_way(shard=shard, workers=workers, scheduler=scheduler)
+    if shard is not None:
+        if only is not None:
+            raise UserError(
+                "shard and only together",
+                expected="one of the two: a shard is a part of what the schedule visits",
+                remedy="leave one of the two out",
+            )
+        part = parse_shard(as_text(shard, "shard"))
+        return collect_shard(name, run, part, traces=traces, keep_going=keep_going, reporter=reporter)
+    if run.schedule == "adaptive" and only is None:
+        require_aim(name, run)
+    with _way(workers, scheduler, reporter) as way:
+        once = partial(way, name, run, traces=traces, keep_going=keep_going, reporter=reporter)
+        if run.schedule != "adaptive" or only is not None:
+            return once(only=only)
+        once = partial(once, digests={})
+        total = once()  # the coarse grid
+        if total.waiting:  # what the analyses ask for is not there everywhere
+            return total
+        with stopped_by_disk(f"the trace {trace_path(traces, name)}"):
+            return _rounds(name, run, traces, once, total, reporter)
+
+
+def _require_one_way(**ways: object) -> None:
+    """Refuse two ways of sharing checkpoints out."""
+    given = [name for name, value in ways.items() if value is not None]
+    if len(given) > 1:
+        raise UserError(
+            f"{' and '.join(given)} together",
+            expected="one of them: each says who collects",
+            remedy="leave the others out",
+        )
+
+
+@contextmanager
+def _way(workers: int | None, scheduler: str | None, reporter: Reporter) -> Iterator[Callable[..., Collected]]:
+    """How checkpoints are visited once: here, or on a cluster."""
+    if workers is None and scheduler is None:
+        yield collect_once
+        return
+    from .cluster import cluster_client, collect_on_cluster
+
+    count = None if workers is None else as_number(workers, "workers", least=1, most=1024)
+    address = None if scheduler is None else as_text(scheduler, "scheduler")
+    with cluster_client(count, address, reporter) as client:
+        yield partial(collect_on_cluster, client)
 
 
 def _rounds(

@@ -15,9 +15,10 @@ from ..runs.config import Run
 from ..runs.lookup import requested
 from ..runs.schedule import scheduled
 from ..store import Trace
+from ..store.claims import Claims
 from ..store.groups import records_of, shelved
 from ..store.journal import read_journal
-from ..store.lock import doing_now, is_locked
+from ..store.lock import doing_now, is_locked, living_members
 from ..store.paths import trace_path
 from ..wording import steps_text
 
@@ -38,6 +39,8 @@ class RunStatus:
         collecting: whether a process is writing the trace now.
         left_out: what lies beside the checkpoints of a local series and is not taken, name to reason.
         doing: what that process is measuring.
+        shards: a line on each living process that collects the trace together with others: what it is measuring, and
+            which checkpoints it has claimed and not ended.
         unlisted: a line on each group of measurements that the trace has and does not list: one that it is to gain, or one
             that is not asked for any more.
     """
@@ -51,6 +54,7 @@ class RunStatus:
     collecting: bool = False
     left_out: Mapping[str, str] = field(default_factory=dict)
     doing: str = ""
+    shards: tuple[str, ...] = ()
     unlisted: tuple[str, ...] = ()
 
 
@@ -78,6 +82,7 @@ def status(name: str, *, runs: StrPath | None = None, traces: StrPath = "traces"
     each = float(np.median(times)) if times else None
     left = len(steps.get("pending", ()))
     collecting = is_locked(path)
+    shards = tuple(_shards(path, trace))
     return RunStatus(
         trace=path,
         steps=steps,
@@ -90,10 +95,20 @@ def status(name: str, *, runs: StrPath | None = None, traces: StrPath = "traces"
         seconds_per_checkpoint=each,
         seconds_left=each * left if each is not None else None,
         left_out=run.series.left_out(),
-        collecting=collecting,
+        collecting=collecting or bool(shards),
         doing=doing_now(path) if collecting else "",
+        shards=shards,
         unlisted=tuple(_unlisted(path, trace)),
     )
+
+
+def _shards(path: Path, trace: Trace) -> Iterator[str]:
+    """A line on each living process that writes the trace with others."""
+    for member in living_members(path):
+        claimed = [i for i in Claims.owned(path, member.id) if trace.status[i] == "pending"]
+        steps = steps_text([int(trace.steps[i]) for i in claimed])
+        doing = Claims.doing_of(path, member.id) or ("beginning" if not member.working else "loading")
+        yield f"shard {member}: {doing}" + (f"; has claimed {steps}" if claimed else "")
 
 
 def _unlisted(path: Path, trace: Trace) -> Iterator[str]:

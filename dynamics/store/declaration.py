@@ -48,6 +48,9 @@ ROOT_NAMES = (
 )
 """Arrays and groups of the root, which no probe may be called after."""
 
+_NOTED = ("status", "weights_digest", "stored_dtype", "nonfinite", "overflowed", MANIFEST)
+"""Arrays of the root that have a file for each checkpoint that is complete."""
+
 _CHUNK_BYTES = 2**20
 _COMPUTED = ("dtype", "tokenizer_digest", "model_config", "series")
 _KEPT = ("checkpoints, ", "tokenizer_digest", "model_config", "series")
@@ -192,6 +195,15 @@ class TraceDeclaration:
     def bytes_per_checkpoint(self) -> int:
         """Uncompressed size of one checkpoint's slabs."""
         return sum(prod(v.shape) * np.dtype(self.dtype(v)).itemsize for group in self.groups for v in group.variables)
+
+    def objects_per_checkpoint(self) -> int:
+        """Files of one checkpoint, or objects in a store: its chunks (or shards), and what is noted of it."""
+        slabs = 0
+        for variable in (v for group in self.groups for v in group.variables):
+            chunks = chunk_shape(variable, np.dtype(self.dtype(variable)).itemsize)
+            counts = (ceil(size / chunk) for size, chunk in zip(variable.shape, chunks, strict=True))
+            slabs += 1 if self.layout == "sharded" else prod(counts)
+        return slabs + len(self.groups) + len(_NOTED)
 
     def fingerprint(self) -> str:
         """Changes with anything that decides what the arrays mean; two traces with equal ones hold the same data."""

@@ -1,6 +1,7 @@
 """The journal beside a trace: when which process collected what, and how long it took (``NAME.journal.jsonl``).
 
-It is kept out of the store, so that two traces of the same weights are the same bytes.
+It is kept out of the store, so that two traces of the same weights are the same bytes. Of processes that write one trace together
+each has its own (:attr:`dynamics.store.claims.Claims.journal`), which whoever writes the trace alone next adds to the trace's.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import Any
 
 from checkpoints.foreign import json_lines
 
-__all__ = ["journal_file", "read_journal", "write_journal"]
+from .claims import shards_folder
+
+__all__ = ["add_journals", "journal_file", "read_journal", "write_journal"]
 
 
 def journal_file(trace: Path) -> Path:
@@ -22,10 +25,13 @@ def journal_file(trace: Path) -> Path:
     return trace.with_name(trace.name.removesuffix(".zarr") + ".journal.jsonl")
 
 
-def write_journal(trace: Path, event: str, **content: Any) -> None:
-    """Append one event."""
+def write_journal(trace: Path, event: str, *, into: Path | None = None, **content: Any) -> None:
+    """Append one event to the journal of a trace, or ``into`` that of a process which writes it with others."""
     line = {"time": round(time.time(), 3), "pid": os.getpid(), "event": event, **content}
-    file = journal_file(trace)
+    _append(journal_file(trace) if into is None else into, json.dumps(line).encode() + b"\n")
+
+
+def _append(file: Path, lines: bytes) -> None:
     if file.exists() and not file.is_file():
         raise OSError(errno.EINVAL, "it is a folder, a pipe or a device, not a journal", str(file))
     with file.open("a+b") as stream:
@@ -33,7 +39,15 @@ def write_journal(trace: Path, event: str, **content: Any) -> None:
             stream.seek(-1, os.SEEK_END)
             if stream.read() != b"\n":  # a killed process cut its line off
                 stream.write(b"\n")
-        stream.write(json.dumps(line).encode() + b"\n")
+        stream.write(lines)
+
+
+def add_journals(trace: Path) -> None:
+    """Add the journals of processes that wrote a trace together to that of the trace; the caller holds its lock."""
+    events = [row for file in _parts(trace) for row in _events(file)]
+    if events:
+        events.sort(key=lambda event: event.get("time", 0) if isinstance(event.get("time"), int | float) else 0)
+        _append(journal_file(trace), b"".join(json.dumps(event).encode() + b"\n" for event in events))
 
 
 def read_journal(trace: Path) -> list[dict[str, Any]]:
@@ -41,10 +55,18 @@ def read_journal(trace: Path) -> list[dict[str, Any]]:
 
     Of a ``complete`` checkpoint ``seconds`` is a number; of a ``round`` ``purposes`` is a mapping from steps to texts.
     """
-    if not journal_file(trace).is_file():  # a pipe would be waited for
+    return [event for file in (journal_file(trace), *_parts(trace)) for event in _events(file)]
+
+
+def _parts(trace: Path) -> list[Path]:
+    return sorted(shards_folder(trace).glob("*.journal.jsonl"))
+
+
+def _events(file: Path) -> list[dict[str, Any]]:
+    if not file.is_file():  # a pipe would be waited for
         return []
     try:
-        rows, _ = json_lines(journal_file(trace).read_bytes().decode("utf-8", "replace"))
+        rows, _ = json_lines(file.read_bytes().decode("utf-8", "replace"))
     except OSError:
         return []
     return [row for _, row in rows if isinstance(row, dict) and _whole(row)]

@@ -1,4 +1,7 @@
-"""One writer per trace: a lock that the operating system releases when its owner dies.
+"""One writer per trace, or several that share it out: a lock that the operating system releases when its owner dies.
+
+Who writes a trace alone holds the lock, and sees that nobody writes it with others. Who writes it with others (a *shard*) holds
+the lock while it joins (:func:`joined`), and is seen from then on by its signs of life (:mod:`dynamics.store.claims`).
 
 The file of the lock stays beside its trace. It is deleted, while it is held, only where there is no trace: a process that opened
 it before then holds a file without a name, which ``filelock`` notices and tries again.
@@ -19,16 +22,73 @@ from checkpoints.errors import UserError, unwritable
 from checkpoints.foreign import read_json
 from checkpoints.paths import replace_text
 
-__all__ = ["doing_now", "is_locked", "say_doing", "writer_lock"]
+from .claims import Claims, Member, Watcher, clear_shards, members_of, shards_folder
+from .journal import add_journals
+
+__all__ = ["doing_now", "is_locked", "joined", "living_members", "say_doing", "writer_lock"]
+
+_JOINING = 90.0
+"""Seconds for which a shard waits until whoever writes the trace alone (results, for instance) has ended."""
 
 
 @contextmanager
 def writer_lock(trace: Path) -> Iterator[None]:
-    """Hold the trace's lock (``NAME.zarr.lock`` beside it).
+    """Hold the trace's lock (``NAME.zarr.lock`` beside it), to write it alone.
 
     Raises:
-        UserError: when another living process holds it (named), or the folder cannot be written.
+        UserError: when other living processes write it (named), or the folder cannot be written.
     """
+    with _locked(trace, timeout=0.25):  # who only asks whether it is free holds it for a moment
+        if shards_folder(trace).exists():
+            if members := living_members(trace):
+                raise UserError(
+                    f"{trace} is being written by {_named(members)}",
+                    expected="one collector per trace, or shards of it only",
+                    remedy="wait until they have finished, or stop them; what they have collected stays",
+                )
+            add_journals(trace)
+            clear_shards(trace)
+        say_doing(trace, "")
+        yield
+
+
+@contextmanager
+def joined(trace: Path, claims: Claims, *, timeout: float = _JOINING) -> Iterator[bool]:
+    """Begin to write a trace with others: within this, this process is the only one that begins or writes it alone.
+
+    Yields whether it is the first: nobody else has begun to write the trace. It goes on being one of its writers until
+    :meth:`Claims.leave`; where an error ends the block, it is none.
+
+    Raises:
+        UserError: when another process writes the trace alone, or the folder cannot be written.
+    """
+    try:
+        with _locked(trace, timeout=timeout):
+            claims.join()
+    except OSError as error:
+        raise unwritable(str(trace.parent), error, option="--traces") from error
+    try:
+        with claims.door():
+            yield not any(member.working for member in claims.others())
+            claims.begin()
+    except BaseException:
+        claims.leave()
+        raise
+
+
+def living_members(trace: Path) -> list[Member]:
+    """The processes that write a trace together now; those of which it is not known are watched until it is."""
+    watcher = Watcher(trace)
+    return [member for member in members_of(trace) if watcher.settled(member.id) == "alive"]
+
+
+def _named(members: list[Member]) -> str:
+    shown = ", ".join(map(str, members[:4])) + (f" and {len(members) - 4} more" if len(members) > 4 else "")
+    return f"{'shard' if len(members) == 1 else 'shards'} {shown}"
+
+
+@contextmanager
+def _locked(trace: Path, *, timeout: float) -> Iterator[None]:
     file = _lock_file(trace)
     owner = _owner(trace)
     try:
@@ -40,7 +100,7 @@ def writer_lock(trace: Path) -> Iterator[None]:
                 remedy="see what it is, and delete or rename it",
             )
         lock = FileLock(file)
-        lock.acquire(timeout=0.25, poll_interval=0.05)  # who only asks whether it is free holds it for a moment
+        lock.acquire(timeout=timeout, poll_interval=0.05)
     except Timeout as error:
         raise UserError(
             f"{trace} is being written by another process{_describe(owner)}",
@@ -50,7 +110,6 @@ def writer_lock(trace: Path) -> Iterator[None]:
     except OSError as error:
         raise unwritable(str(file.parent), error, option="--traces") from error
     try:
-        say_doing(trace, "")
         yield
     finally:
         try:
@@ -63,7 +122,7 @@ def writer_lock(trace: Path) -> Iterator[None]:
 
 
 def is_locked(trace: Path) -> bool:
-    """Whether a living process writes a trace now; nothing is written by asking, and False where nobody can know."""
+    """Whether a living process writes a trace alone now; nothing is written by asking, and False where nobody can know."""
     file = _lock_file(trace)
     if not file.is_file() or file.is_symlink():
         return False

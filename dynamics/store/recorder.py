@@ -61,6 +61,10 @@ class Recorder:
         """The state of every checkpoint."""
         return [cast(Status, str(value)) for value in self._column("status")]
 
+    def state(self, index: int) -> Status:
+        """The state of one checkpoint."""
+        return cast(Status, self._entry("status", index))
+
     def digest(self, index: int) -> str:
         """sha256 of the weights that a checkpoint was measured with, ``""`` if nothing of it is there that is whole."""
         return self._entry("weights_digest", index)

@@ -16,7 +16,7 @@ from checkpoints.paths import replace_bytes
 
 from ..names import CHECKPOINT
 from .create import create_trace, grow_trace, put_attributes
-from .declaration import FORMAT_VERSION, TraceDeclaration, require_declared
+from .declaration import FORMAT_VERSION, Group, TraceDeclaration, require_declared
 from .derived import sweep_derived
 from .format import check_format, open_group
 from .groups import (
@@ -28,6 +28,7 @@ from .groups import (
     prepare_group,
     raise_version,
     records_of,
+    shelf,
     sums_of,
 )
 from .manifest import (
@@ -73,6 +74,12 @@ class TraceWriter(Recorder):
     def __init__(self, path: Path, declaration: TraceDeclaration, *, durable: bool = False, gains: bool = True) -> None:
         super().__init__(path, declaration, durable=durable)
         self._gains = gains
+        self._counts: dict[tuple[int, str], tuple[int, int]] = {}
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Make the trace one that can hold what was declared, and find where its groups are written."""
+        path, declaration = self.path, self._declaration
         if not path.exists():
             create_trace(path, declaration)
         root = open_group(path, mode="r+")
@@ -82,29 +89,38 @@ class TraceWriter(Recorder):
             root = open_group(path, mode="r+")
         attributes = dict(root.attrs)
         noted = MANIFEST in root
-        require_declared(path, attributes, declaration, groups=not (gains and noted))
+        require_declared(path, attributes, declaration, groups=not (self._gains and noted))
         if attributes["format_version"] != FORMAT_VERSION and noted:
             raise_version(path, declaration, FORMAT_VERSION)
         if declaration.longer(attributes):
             grow_trace(path, declaration)
         self._open()
-        self._counts: dict[tuple[int, str], tuple[int, int]] = {}
-        self._places = {group.name: group.name for group in declaration.groups}
-        listed = listed_groups(path)
+        self._find_places(noted)
         if noted:
-            wanted = {group.name: declaration.asked(group) for group in declaration.groups}
-            lacking = [g for g in declaration.groups if listed.get(g.name) != wanted[g.name]]
-            self._places |= {group.name: prepare_group(path, group, declaration) for group in lacking}
-            growing = {group.name: wanted[group.name] for group in lacking}
+            growing = {group.name: declaration.asked(group) for group in self._shelved()}
+            for group in self._shelved():
+                prepare_group(path, group, declaration)
             if growing != self.attributes.get("growing", {}):
                 rewrite(
                     path, attributes={"growing": growing} if growing else {}, without=() if growing else ["growing"]
                 )
                 self._open()
-        self._gone = [name for name in listed if name not in self._places]
         self._record_run()
         self._sweep()
         self.exchange()
+
+    def _find_places(self, noted: bool) -> None:
+        """Where each group is written: on the shelf, where the trace does not list what is asked for."""
+        listed, declared = listed_groups(self.path), self._declaration.groups
+        wanted = {group.name: self._declaration.asked(group) for group in declared}
+        self._places = {
+            name: name if not noted or listed.get(name) == asked else shelf(name, asked)
+            for name, asked in wanted.items()
+        }
+        self._gone = [name for name in listed if name not in self._places]
+
+    def _shelved(self) -> list[Group]:
+        return [group for group in self._declaration.groups if self._places[group.name] != group.name]
 
     @property
     def growing(self) -> list[str]:

@@ -96,7 +96,7 @@ def check_command(words: list[str], *, whole: bool = True) -> None:
         source = script.read_text(encoding="utf-8")
         for option in (word.partition("=")[0] for word in rest[1:] if word.startswith("--")):
             assert f'"{option}"' in source, f"{rest[0]} has no option {option}"
-    elif program == "python" and rest[1].startswith("tests."):
+    elif program == "python" and rest[1].startswith(("benchmarks.", "tests.")):
         assert (ROOT / f"{rest[1].replace('.', '/')}.py").is_file(), f"there is no module {rest[1]}"
     else:
         assert words[:3] == ["python", "-m", "pip"] or words[:2] == ["git", "clone"], f"what is {' '.join(words)!r}?"
