@@ -12,6 +12,7 @@ from rich.console import Console
 from checkpoints.errors import StoppedError, UserError
 from checkpoints.paths import absolute
 
+from .collecting.commands import REPORTS, RUNS, TRACES, submit
 from .listing import each_cell
 from .progress import Reporter, give_up_output, make_writable
 
@@ -20,16 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["cli", "main"]
 
-_RUNS = click.option("--runs", type=click.Path(path_type=Path), help="The runs file.  [default: runs.yaml]")
-_TRACES = click.option(
-    "--traces", type=click.Path(path_type=Path), default=Path("traces"), show_default=True, help="Folder of traces."
-)
-_REPORTS = click.option(
-    "--reports",
-    type=click.Path(path_type=Path),
-    help="Folder of reports.  [default: reports, beside the folder of traces]",
-)
-
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="circuit-dynamics", prog_name="dynamics")
@@ -37,8 +28,11 @@ def cli() -> None:
     """Trace when circuits form in the training of a language model."""
 
 
+cli.add_command(submit)
+
+
 @cli.command()
-@_RUNS
+@RUNS
 def runs(runs: Path | None) -> None:
     """List the runs that the runs file declares."""
     from .listing import print_runs
@@ -76,8 +70,8 @@ def series(name: str | None) -> None:
 
 @cli.command()
 @click.argument("run")
-@_RUNS
-@_TRACES
+@RUNS
+@TRACES
 @click.option("--weights", is_flag=True, help="Fetch and read every checkpoint; otherwise the listing and the trace.")
 def audit(run: str, runs: Path | None, traces: Path, weights: bool) -> None:
     """Find checkpoints of RUN that are not what their label says. Exit code 1 if there are any."""
@@ -92,8 +86,8 @@ def audit(run: str, runs: Path | None, traces: Path, weights: bool) -> None:
 
 @cli.command()
 @click.argument("run", required=False)
-@_RUNS
-@_TRACES
+@RUNS
+@TRACES
 @click.option("--dry-run", is_flag=True, help="Say how many checkpoints, GB and hours; no weights, no trace.")
 @click.option("--device", help="cpu, cuda, cuda:N or mps, instead of what the run says.")
 @click.option("--schedule", type=click.Choice(["dense", "log", "adaptive"]), help="Instead of what the run says.")
@@ -166,35 +160,8 @@ def collect(
 
 @cli.command()
 @click.argument("run")
-@_RUNS
-@_TRACES
-@click.option("--slurm", "system", flag_value="slurm", default="slurm", help="For Slurm.  [default]")
-@click.option("--pbs", "system", flag_value="pbs", help="For PBS Pro or OpenPBS.")
-@click.option("--shards", type=click.IntRange(min=1), default=16, show_default=True, help="Processes that collect.")
-@click.option("--time", default="12:00:00", show_default=True, help="The longest that one of them may take.")
-@click.option("--memory", default="32G", show_default=True, help="Of each.")
-@click.option("--partition", help="Partition of Slurm, queue of PBS.")
-@click.option("--gpus", type=click.IntRange(min=0), default=0, show_default=True, help="Of each that collects.")
-@click.option("--line", "lines", multiple=True, help="A further line for the scripts' heads; may be repeated.")
-@click.option(
-    "--activate", metavar="COMMAND", help="Makes `dynamics` available.  [default: this interpreter is called]"
-)
-@click.option("--go", is_flag=True, help="Hand the jobs in.")
-def submit(run: str, **options: Any) -> None:
-    """Write the jobs of RUN for a batch system: an array of shards, then its analyses, then its report.
-
-    The scripts lie in jobs/RUN, beside the folder of traces.
-    """
-    from .collecting.submitting import submit as function
-    from .listing import print_submitted
-
-    print_submitted(function(run, **options))
-
-
-@cli.command()
-@click.argument("run")
-@_RUNS
-@_TRACES
+@RUNS
+@TRACES
 @each_cell
 def status(run: str, runs: Path | None, traces: Path) -> None:
     """What of RUN is complete, failed or masked, and how long is left."""
@@ -208,8 +175,8 @@ def status(run: str, runs: Path | None, traces: Path) -> None:
 @cli.command()
 @click.argument("run")
 @click.argument("dictionaries", nargs=-1)
-@_RUNS
-@_TRACES
+@RUNS
+@TRACES
 @click.option("--fresh", is_flag=True, help="Read the prompts again even if that was done.")
 @each_cell
 def learn(run: str, dictionaries: tuple[str, ...], runs: Path | None, traces: Path, fresh: bool) -> None:
@@ -227,8 +194,8 @@ def learn(run: str, dictionaries: tuple[str, ...], runs: Path | None, traces: Pa
 @cli.command()
 @click.argument("run")
 @click.argument("analyses", nargs=-1)
-@_RUNS
-@_TRACES
+@RUNS
+@TRACES
 @each_cell
 def analyse(run: str, analyses: tuple[str, ...], runs: Path | None, traces: Path) -> None:
     """Compute the curves of RUN and when they emerged, into its trace.
@@ -243,9 +210,9 @@ def analyse(run: str, analyses: tuple[str, ...], runs: Path | None, traces: Path
 
 @cli.command()
 @click.argument("run")
-@_RUNS
-@_TRACES
-@_REPORTS
+@RUNS
+@TRACES
+@REPORTS
 @each_cell
 def report(run: str, runs: Path | None, traces: Path, reports: Path | None) -> None:
     """Write the report of RUN and print its table of circuits.
@@ -267,9 +234,9 @@ def report(run: str, runs: Path | None, traces: Path, reports: Path | None) -> N
 
 @cli.command()
 @click.argument("names", metavar="RUN...", nargs=-1, required=True)
-@_RUNS
-@_TRACES
-@_REPORTS
+@RUNS
+@TRACES
+@REPORTS
 @click.option(
     "--repeats", metavar="KEY", multiple=True, default=("series.seed",), show_default=True, help="Where repeats differ."
 )
@@ -294,9 +261,9 @@ def compare(
 @click.option(
     "--prompts", type=click.Path(path_type=Path), metavar="FILE", help="Explain every prompt of a file instead."
 )
-@_RUNS
-@_TRACES
-@_REPORTS
+@RUNS
+@TRACES
+@REPORTS
 @click.option("--answer", help="What should follow, one token.  [default: the final checkpoint's first choice]")
 @click.option("--foil", help="What it is compared with, one token.  [default: the first choice for the twin]")
 @click.option("--corrupted", help="A twin, as many tokens long.  [default: one of the same kind is found]")
@@ -321,8 +288,8 @@ def explain(run: str, prompt: str | None, prompts: Path | None, **options: Any) 
 
 @cli.command()
 @click.argument("run")
-@_RUNS
-@_TRACES
+@RUNS
+@TRACES
 @click.option("--repair", is_flag=True, help="Measure or derive again what is damaged.")
 @click.option("--prune", is_flag=True, help="Delete what was measured and is not asked for any more.")
 @each_cell
@@ -337,9 +304,9 @@ def verify(run: str, runs: Path | None, traces: Path, repair: bool, prune: bool)
 
 
 @cli.command()
-@_RUNS
-@_TRACES
-@_REPORTS
+@RUNS
+@TRACES
+@REPORTS
 @click.option(
     "--allow-explain", is_flag=True, help="Also offer to explain prompts, which loads weights and writes pages."
 )
@@ -364,7 +331,7 @@ def mcp(runs: Path | None, traces: Path, reports: Path | None, allow_explain: bo
 )
 @click.option("--organisms", type=click.IntRange(min=0), default=3, show_default=True, help="Organisms to train.")
 @click.option("--quick", is_flag=True, help="A few scenarios, curves and circuits, no organism: a minute.")
-@_TRACES
+@TRACES
 @click.option(
     "--output",
     type=click.Path(path_type=Path),

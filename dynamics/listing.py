@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from .auditing.audit import Audit
     from .collecting.collector import Collected
     from .collecting.estimating import Estimate
-    from .collecting.submitting import Submitted
     from .collecting.upkeep import RunStatus
     from .learning.learn import Learned
     from .runs.config import Run
@@ -43,7 +42,6 @@ __all__ = [
     "print_learned",
     "print_runs",
     "print_status",
-    "print_submitted",
     "require_watch",
 ]
 
@@ -274,17 +272,6 @@ def print_estimate(name: str, run: Run, guess: Estimate, *, shards: int | None =
         click.echo(
             f"each of {shards} shards: at most {largest} checkpoints, {time}, {guess.download_bytes * share / 1e9:.3g} GB to download"
         )
-
-
-def print_submitted(done: Submitted) -> None:
-    """The scripts of a run's jobs, and the jobs' numbers."""
-    for script in done.scripts:
-        click.echo(script)
-    if done.jobs:
-        jobs = zip(("collect", "analyse", "report"), done.jobs, strict=True)
-        click.echo("jobs: " + ", ".join(f"{verb} {job}" for verb, job in jobs))
-    else:
-        click.echo(f"nothing is handed in yet: {done.folder / 'submit.sh'} does it, or --go")
 
 
 def print_status(run: str, state: RunStatus) -> None:
