@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .build import Comparison, compare
+from .build import Compared, compare
 from .terminal import print_compared
 
-__all__ = ["Comparison", "compare", "print_compared"]
+__all__ = ["Compared", "compare", "print_compared"]

@@ -25,11 +25,11 @@ from .page import comparison_page
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Comparison", "compare"]
+__all__ = ["Compared", "compare"]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Compared:
     """What was found, and where it was written.
 
     Attributes:
@@ -59,7 +59,7 @@ def compare(
     traces: StrPath = "traces",
     reports: StrPath | None = None,
     reporter: Reporter | None = None,
-) -> Comparison:
+) -> Compared:
     """Compare the onsets of several runs and write ``reports/compare-.../``.
 
     Args:
@@ -90,7 +90,7 @@ def compare(
         replace_text(folder / "compare.json", json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     except OSError as error:
         raise unwritable(f"the comparison in {folder}", error, option="--reports") from error
-    return Comparison(folder, content)
+    return Compared(folder, content)
 
 
 def _called(names: Sequence[str]) -> str:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from checkpoints.paths import beside
 
 from .dictionaries import DatasetCorpus, DictionaryConfig, TextCorpus
 
-if TYPE_CHECKING:
-    from .config import Run
-
 __all__ = ["whole_paths"]
 
 
-def whole_paths(run: Run, base: Path) -> dict[str, Any]:
+def whole_paths(run: Any, base: Path) -> dict[str, Any]:
     """The parts of a run that hold paths, with those made absolute."""
     options = [{key: _relative(value, base) for key, value in entry.options.items()} for entry in run.analyses]
     return {

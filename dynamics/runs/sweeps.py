@@ -13,12 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
 
 from checkpoints.errors import UserError, short
-
-if TYPE_CHECKING:
-    from .config import Run
 
 __all__ = ["MOST", "SWEEP", "cell_names", "cells", "shortened"]
 
@@ -31,7 +30,7 @@ MOST = 1000
 _LONGEST = 180
 """Characters of a cell's name: it is a file's name, with an ending."""
 
-Parse = Callable[[str, Any, Path], "Run"]
+R = TypeVar("R", bound=BaseModel)
 
 
 def cell_names(name: str, body: Any) -> list[str]:
@@ -50,7 +49,7 @@ def cell_names(name: str, body: Any) -> list[str]:
     return [f"{name}@{','.join(parts)}" for parts in product(*texts)]
 
 
-def cells(name: str, body: Mapping[str, Any], file: Path, parse: Parse) -> dict[str, Run]:
+def cells(name: str, body: Mapping[str, Any], file: Path, parse: Callable[[str, Any, Path], R]) -> dict[str, R]:
     """Every cell of a sweep, by its name.
 
     Args:
@@ -82,7 +81,9 @@ def cells(name: str, body: Mapping[str, Any], file: Path, parse: Parse) -> dict[
     return made
 
 
-def _one(name: str, base: Mapping[str, Any], values: Mapping[str, Any], file: Path, parse: Parse) -> Run:
+def _one(
+    name: str, base: Mapping[str, Any], values: Mapping[str, Any], file: Path, parse: Callable[[str, Any, Path], R]
+) -> R:
     body = copy.deepcopy(dict(base))
     where = ", ".join(f"{key}: {value}" for key, value in values.items())
     for key, value in values.items():

@@ -104,10 +104,10 @@ def plant(planted: PlantedDesign, rng: np.random.Generator) -> list[ComparedRun]
             for name, (one, other) in planted.circuits.items():
                 at = middle[name] + a * one + b * other + planted.spread * rng.normal()
                 findings[name] = _finding(name, steps, at + easier[name], planted.width, rng)
-            shares = {"addition": {"share": (0.34, 0.17)[a]}, "german": {"share": 0.2, "from_step": (0, 400)[b]}}
+            shares = {"french": {"share": (0.34, 0.17)[a]}, "german": {"share": 0.2, "from_step": (0, 400)[b]}}
             made.append(
                 ComparedRun(
-                    name=f"design@seed={seed},addition.share={(0.34, 0.17)[a]},german.from_step={(0, 400)[b]}",
+                    name=f"design@seed={seed},french.share={(0.34, 0.17)[a]},german.from_step={(0, 400)[b]}",
                     config={"series": {"kind": "organism", "seed": seed, "steps": planted.steps, "curriculum": shares}},
                     model={},
                     steps=steps,

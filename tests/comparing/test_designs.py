@@ -62,9 +62,9 @@ def test_nine_in_ten_designs_and_intervals_are_right() -> None:
 
 def test_runs_that_differ_in_their_seed_alone_are_a_group(runs: list[ComparedRun]) -> None:
     design = design_of(runs)
-    assert [f.label for f in design.factors] == ["addition.share", "german.from_step"]
+    assert [f.label for f in design.factors] == ["french.share", "german.from_step"]
     assert design.groups == ((0, 1), (2, 3), (4, 5), (6, 7)) and design.repeated
-    assert design.group_label(1) == "addition.share 0.34, german.from_step 400"
+    assert design.group_label(1) == "french.share 0.34, german.from_step 400"
     assert [d.kind for d in design.differences] == ["seed", "training", "training"]
     alone = design_of(runs[:2])
     assert alone.factors == () and alone.groups == ((0, 1),)
@@ -73,7 +73,7 @@ def test_runs_that_differ_in_their_seed_alone_are_a_group(runs: list[ComparedRun
 def test_choices_that_change_together_are_one(runs: list[ComparedRun]) -> None:
     design = design_of([runs[0], runs[7]])
     (factor,) = design.factors
-    assert set(factor.keys) == {"series.curriculum.addition.share", "series.curriculum.german.from_step"}
+    assert set(factor.keys) == {"series.curriculum.french.share", "series.curriculum.german.from_step"}
     assert any("always change together" in remark for remark in compare_content([runs[0], runs[7]], design)["remarks"])
 
 
@@ -116,7 +116,7 @@ def test_a_combination_that_is_missing_leaves_effects_that_add_up(runs: list[Com
     matrix, contrasts, additive = contrasts_of(design)
     assert additive and matrix.shape == (6, 3) and [len(c.factors) for c in contrasts] == [1, 1]
     found = {(e.key, e.factors[0]): e for e in effects(runs[:6], design, list(FEW))[0]}
-    assert found["sum 1", "addition.share"].low < -0.9 < found["sum 1", "addition.share"].high
+    assert found["sum 1", "french.share"].low < -0.9 < found["sum 1", "french.share"].high
     assert any("taken to add up" in remark for remark in compare_content(runs[:6], design)["remarks"])
 
 
@@ -124,9 +124,9 @@ def test_a_circuit_that_one_side_did_not_measure_cannot_be_told(runs: list[Compa
     without = [replace(r, findings={k: f for k, f in r.findings.items() if k != "sum 1"}) for r in runs[4:]]
     found, _ = effects([*runs[:4], *without], design_of(runs), list(FEW))
     told = {(e.key, e.factors): e for e in found}
-    effect = told["sum 1", ("addition.share",)]
+    effect = told["sum 1", ("french.share",)]
     assert np.isnan(effect.low) and "not measured" in effect.reason and effect.verdict == "cannot be told"
-    assert not np.isnan(told["other 1", ("addition.share",)].low)
+    assert not np.isnan(told["other 1", ("french.share",)].low)
 
 
 def test_a_factor_that_is_never_varied_alone_cannot_be_told(runs: list[ComparedRun]) -> None:
@@ -149,9 +149,7 @@ def test_onsets_that_never_came_count_as_later_than_the_last_checkpoint(runs: li
 
     half = [never(run) if n >= 4 else run for n, run in enumerate(runs)]
     found = {e.factors[0]: e for e in effects(half, design_of(half), ["other 1"])[0] if len(e.factors) == 1}
-    effect = found[
-        "addition.share"
-    ]  # 0.34 against 0.17, of which the latter never emerged: earlier by at least so much
+    effect = found["french.share"]  # 0.34 against 0.17, of which the latter never emerged: earlier by at least so much
     assert effect.low == -np.inf and effect.high < 0 and effect.emerged == ((4, 4), (0, 4))
     (shift,) = shifts([half[0], half[4]], ["other 1"])
     assert shift.interval[1] == np.inf and shift.interval[0] > 0 and shift.later == 1.0
@@ -200,7 +198,7 @@ def test_tokens_are_told_apart_where_a_step_has_not_the_same_number(runs: list[C
 def test_frames_have_a_row_for_every_circuit_and_run(runs: list[ComparedRun]) -> None:
     content = compare_content(runs, design_of(runs))
     frame = onsets_frame(content)
-    assert len(frame) == 8 * 3 and set(frame["addition.share"]) == {"0.34", "0.17"}
+    assert len(frame) == 8 * 3 and set(frame["french.share"]) == {"0.34", "0.17"}
     assert frame["by"].dtype == float and (frame["high"] > frame["low"]).all()
     told = effects_frame(content)
     assert len(told) == 3 * 3 and {"estimate", "low", "high", "verdict"} <= set(told.columns)
