@@ -13,7 +13,11 @@ function remember() {
   if (lensShows !== "top") state.set("lens", lensShows);
   if (compared !== null) state.set("against", data.checkpoints[compared].title.replace(/\D/g, ""));
   for (const group of groups) state.append("group", `${group.name}|${[...group.nodes].map((i) => data.nodes[i][1]).join("|")}`);
-  history.replaceState(null, "", `#${state}`);
+  try {
+    history.replaceState(null, "", `#${state}`);
+  } catch {
+    // Browsers limit how often an address changes; the next change says it all again.
+  }
 }
 
 const atStep = (text) => data.checkpoints.findIndex((checkpoint) => checkpoint.title.replace(/\D/g, "") === text);
