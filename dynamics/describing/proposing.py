@@ -67,7 +67,7 @@ def propose(model: torch.nn.Module, config: Any) -> Proposal:
     block, states = _blocks(seen, model)
     outside, missing = _outside(seen, model, states)
     layer = 1  # neither the first nor the last
-    inside = _Block(seen, block.format(layer))
+    inside = _Inside(seen, block.format(layer))
     sites, more = inside.sites(seen.attentions[layer] if layer < len(seen.attentions) else None)
     table = SiteTable(block, sites, outside)
     missing += more
@@ -201,7 +201,7 @@ def _outermost(calls: Iterable[_Call]) -> _Call | None:
     return min(calls, key=lambda call: call.path.count("."), default=None)
 
 
-class _Block:
+class _Inside:
     """One block, whose parts are found by what they take and return."""
 
     def __init__(self, seen: _Seen, path: str) -> None:

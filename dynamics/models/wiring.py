@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["WIRINGS", "Wiring"]
+__all__ = ["WIRINGS", "HeadLayout", "Wiring"]
 
 HeadLayout = Literal["separate", "by head", "by kind"]
 """Where a head's query, key and value are in the projections' output: three matrices; (head, 3, d_head) of one, or (group,

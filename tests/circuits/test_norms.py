@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
+from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.olmo.modeling_olmo import OlmoLayerNorm
 
@@ -19,14 +20,14 @@ D = 12
 
 
 class ShiftedRMSNorm(torch.nn.Module):
-    """A gain of 1 + weight: not what its parameters' names say."""
+    """A gain of 2 + weight: not what its parameters' names say."""
 
     def __init__(self, weight: torch.Tensor) -> None:
         super().__init__()
         self.weight, self.eps = torch.nn.Parameter(weight), 1e-6
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return (1 + self.weight) * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps)
+        return (2 + self.weight) * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps)
 
 
 def norms() -> list[torch.nn.Module]:
@@ -37,6 +38,7 @@ def norms() -> list[torch.nn.Module]:
         torch.nn.RMSNorm(D, eps=1e-6),
         LlamaRMSNorm(D),
         OlmoLayerNorm(D),
+        Gemma2RMSNorm(D),
     ]
     for module in made:
         for parameter in module.parameters():
@@ -82,7 +84,7 @@ def test_gradients_go_through_a_norm_that_has_no_closed_form() -> None:
         torch.nn.init.normal_(parameter, std=0.5)
     shifted = copy.deepcopy(plain)
     for block in shifted.model.layers:
-        block.input_layernorm = ShiftedRMSNorm(block.input_layernorm.weight.detach() - 1)
+        block.input_layernorm = ShiftedRMSNorm(block.input_layernorm.weight.detach() - 2)
     ids, last = torch.randint(0, 30, (3, 5)), torch.full((3,), 4)
     found = []
     for model in (plain, shifted):
