@@ -14,7 +14,6 @@ raised; whatever goes wrong in collecting is said and recorded, and training goe
 from __future__ import annotations
 
 import hashlib
-import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
@@ -43,23 +42,14 @@ from ..store.journal import write_journal
 from ..store.lock import say_doing
 from ..store.paths import trace_path
 from ..store.unused import discard_unused
+from .arguments import in_arguments
 from .gains import require_same_groups
 from .measuring import shortest, try_out, write_checkpoint
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["LiveCollector", "in_arguments", "log_steps"]
-
-_WORDS = (
-    ("beside the runs file, or installed", "that can be imported"),
-    ("beside the runs file or installed", "that can be imported"),
-    ("of a module beside the runs file or an installed one", "of a module that can be imported"),
-    ("relative to the runs file", "relative to the working folder"),
-    ("in the runs file", "among the arguments or in `settings`"),
-    ("from the runs file", "from the arguments"),
-)
-"""What messages say of the runs file and the command line, and what it is for a training job."""
+__all__ = ["LiveCollector", "log_steps"]
 
 
 class LiveCollector:
@@ -378,17 +368,6 @@ class LiveCollector:
             write_journal(self.path, "failed", step=step, reason=reason)
         except Exception as error:  # the disk that is full for the data is full for this, too
             self._say(f"dynamics: nor could that be recorded: {error}")
-
-
-def in_arguments(text: str) -> str:
-    """A message in the words of who calls :class:`LiveCollector` and has no runs file.
-
-    >>> in_arguments("lower `batch_tokens` in the runs file")
-    'lower `batch_tokens` among the arguments or in `settings`'
-    """
-    for words, others in _WORDS:
-        text = text.replace(words, others)
-    return re.sub(r"(with|or) --([a-z]+)", r"\1 `\2`", text)
 
 
 def _is_main_process() -> bool:

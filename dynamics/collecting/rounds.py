@@ -69,6 +69,9 @@ def collect(
     """
     reporter = reporter or Reporter(quiet=True)
     keep_going, only = as_flag(keep_going, "keep_going"), None if only is None else as_numbers(only, "only")
+    shard = None if shard is None else as_text(shard, "shard")
+    workers = None if workers is None else as_number(workers, "workers", least=1, most=1024)
+    scheduler = None if scheduler is None else as_text(scheduler, "scheduler")
     name, run, traces = requested(name, run, runs=runs, traces=traces, analyses=analyses)
     _require_one_way(shard=shard, workers=workers, scheduler=scheduler)
     if shard is not None:
@@ -78,7 +81,7 @@ def collect(
                 expected="one of the two: a shard is a part of what the schedule visits",
                 remedy="leave one of the two out",
             )
-        part = parse_shard(as_text(shard, "shard"))
+        part = parse_shard(shard)
         return collect_shard(name, run, part, traces=traces, keep_going=keep_going, reporter=reporter)
     if run.schedule == "adaptive" and only is None:
         require_aim(name, run)
@@ -113,9 +116,7 @@ def _way(workers: int | None, scheduler: str | None, reporter: Reporter) -> Iter
         return
     from .cluster import cluster_client, collect_on_cluster
 
-    count = None if workers is None else as_number(workers, "workers", least=1, most=1024)
-    address = None if scheduler is None else as_text(scheduler, "scheduler")
-    with cluster_client(count, address, reporter) as client:
+    with cluster_client(workers, scheduler, reporter) as client:
         yield partial(collect_on_cluster, client)
 
 

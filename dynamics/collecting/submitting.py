@@ -85,6 +85,11 @@ def submit(
         UserError: when the request is wrong, the scripts cannot be written, or the batch system refuses them.
     """
     reporter = reporter or Reporter(quiet=True)
+    shards, gpus = as_number(shards, "shards", least=1, most=100_000), as_number(gpus, "gpus", least=0, most=1024)
+    lines, go = as_texts(lines, "lines"), as_flag(go, "go")
+    time, memory = as_text(time, "time"), as_text(memory, "memory")
+    partition = None if partition is None else as_text(partition, "partition")
+    activate = None if activate is None else as_text(activate, "activate")
     given, (name, _, traces) = runs, requested(name, None, runs=runs, traces=traces)
     if system not in _PROGRAM:
         raise UserError(
@@ -92,10 +97,8 @@ def submit(
             expected="slurm or pbs",
             remedy="write the scripts for one of them, and change them",
         )
-    shards, gpus = as_number(shards, "shards", least=1, most=100_000), as_number(gpus, "gpus", least=0, most=1024)
-    lines, go = as_texts(lines, "lines"), as_flag(go, "go")
     for what, text, form, example in (("time", time, _TIME, "04:00:00"), ("memory", memory, _MEMORY, "32G")):
-        if not form.fullmatch(as_text(text, what)):
+        if not form.fullmatch(text):
             raise UserError(
                 f"{what} {text!r} is none that {_PROGRAM[system]} knows",
                 expected=f"such as {example}",

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from rich.console import Console
 
 from checkpoints.errors import UserError, unwritable
-from checkpoints.paths import StrPath, as_path, replace_text
+from checkpoints.paths import StrPath, as_path, as_text, replace_text
 
 from ..charting import content_hash, source
 from ..probes.files import read_probe
@@ -48,7 +48,7 @@ class ExplainedPrompts:
 def explain_prompts(
     name: str,
     *,
-    file: StrPath | None = None,
+    file: StrPath,
     runs: StrPath | None = None,
     traces: StrPath = "traces",
     reports: StrPath | None = None,
@@ -67,8 +67,8 @@ def explain_prompts(
     Raises:
         UserError: for a file that holds no prompts, when no prompt of it can be explained, or for options that are wrong.
     """
-    _require_one(name, None, file)
-    file = as_path(file or "", "file")
+    name, file, traces = as_text(name, "name"), as_path(file, "file"), as_path(traces, "traces")
+    runs, reports = (None if p is None else as_path(p, of) for p, of in ((runs, "runs"), (reports, "reports")))
     probe = read_probe("prompts", file)
     reporter = reporter or Reporter(quiet=True)
     explained: list[Explained] = []
@@ -86,7 +86,7 @@ def explain_prompts(
                 raise  # none could be: what is wrong is likely to be the run or the options
             refused.append((number + 1, text, error.observed))
     name, _, traces = requested(name, None, runs=runs, traces=traces)
-    folder = (beside_traces(traces, "reports") if reports is None else as_path(reports, "reports")) / name
+    folder = (beside_traces(traces, "reports") if reports is None else reports) / name
     digest = hashlib.sha256("\n".join(probe.text).encode()).hexdigest()[:8]
     page = folder / f"explain-{file.stem}-{digest}.html"
     try:
@@ -109,6 +109,7 @@ def explain_and_print(name: str, prompt: str | None, file: StrPath | None, **opt
     if prompt is not None:
         print_explained(explain(name, prompt, **options))
         return True
+    assert file is not None
     return _print(explain_prompts(name, file=file, **options))
 
 

@@ -16,6 +16,8 @@ from tests.store.declared import declare, fill
 PUBLIC = {name: getattr(dynamics, name) for name in dynamics.__all__} | {"FolderSeries": FolderSeries}
 KINDS = ("StrPath", "str", "Sequence[str]", "bool", "int", "float", "Collection[int]", "tuple[int, ...]", "Mapping")
 GIVEN: dict[str, Any] = {
+    "file": "x.jsonl",
+    "summaries": (),
     "name": "mine",
     "names": ["mine", "other"],
     "prompt": "a",
