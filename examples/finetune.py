@@ -5,7 +5,7 @@
 FOLDER holds a language model as ``save_pretrained`` writes it (SmolLM2-135M: ``make real`` prints its folder). The Trainer of
 ``transformers`` teaches it professions of people who do not exist and sums of two-digit numbers, while a
 :class:`dynamics.DynamicsCallback` measures it at twelve steps: the people as they were taught and in a sentence that was not,
-sums that were shown and others, capitals that it knew before, and the built-in ``ioi``. No weights are saved. What is trained
+sums that were shown and others (in neither order), capitals that it knew before, and the built-in ``ioi``. No weights are saved. What is trained
 is the last third of the blocks, for time alone (``--blocks 30`` trains all of SmolLM2's).
 """
 
@@ -79,9 +79,10 @@ def people(tokenizer: Any, rng: np.random.Generator) -> list[tuple[str, str]]:
 
 
 def sums(rng: np.random.Generator) -> list[tuple[int, int]]:
-    """Pairs of two-digit numbers with a sum below 100, in random order."""
-    pairs = [(a, b) for a in range(11, 89) for b in range(11, 100 - a)]
-    return [pairs[i] for i in rng.permutation(len(pairs))]
+    """Pairs of two-digit numbers with a sum below 100, in random order; of a sum and its mirror image (b + a) only one."""
+    pairs = [(a, b) for a in range(11, 50) for b in range(a, 100 - a)]
+    mirrored = rng.random(len(pairs)) < 0.5
+    return [pairs[i][::-1] if mirrored[i] else pairs[i] for i in rng.permutation(len(pairs))]
 
 
 def ask_sum(tokenizer: Any, a: int, b: int) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import tomllib
 from importlib import import_module
 from types import ModuleType
 
@@ -94,3 +95,9 @@ def test_the_trees_of_readme_and_design_have_the_rooms_in_their_order() -> None:
     design = (ROOT / "docs/design.md").read_text(encoding="utf-8")
     listed = re.findall(r"^\| `dynamics\.(\w+)` \|", design, flags=re.MULTILINE)
     assert listed == rooms
+
+
+def test_the_readme_names_every_extra() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    (line,) = [line for line in (ROOT / "README.md").read_text().splitlines() if "# extras: " in line]
+    assert line.partition("# extras: ")[2].split(", ") == sorted(extras)

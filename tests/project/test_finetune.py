@@ -40,11 +40,17 @@ def test_sums_end_before_their_last_token_and_nothing_new_was_shown(tokenizer: A
     example = load("finetune")
     rng = np.random.default_rng(3)
     people, pairs = example.people(tokenizer, rng), example.sums(rng)
-    assert len(dict(people)) == example.PEOPLE and len(set(pairs)) == len(pairs)
+    assert len(dict(people)) == example.PEOPLE and len({frozenset(pair) for pair in pairs}) == len(pairs) > 1000
+    assert 0.4 < np.mean([a > b for a, b in pairs]) < 0.6, "both orders are taught, each sum in one of them"
     assert {[job for _, job in people].count(job) for _, job in people} == {example.PEOPLE // example.KINDS}
     found = example.write_probes(tmp_path, tokenizer, people, pairs[:60], pairs[-60:])
     probes = {name: tokenize(read_probe(name, entry.file), tokenizer).probe for name, entry in found.items()}
     assert not set(probes["sums_shown"].text) & set(probes["sums_new"].text)
+    asked = {
+        of: {frozenset(text.partition("=")[0].split("+")) for text in probes[of].text}
+        for of in ("sums_shown", "sums_new")
+    }
+    assert not asked["sums_shown"] & asked["sums_new"], "b + a gives a + b away"
     for text, answer in zip(probes["sums_new"].text, probes["sums_new"].answer or (), strict=True):
         question, _, total = f"{text}{answer}".partition("=")
         assert sum(map(int, question.split("+"))) == int(total)
