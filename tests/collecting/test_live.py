@@ -18,8 +18,9 @@ import transformers as hf
 import dynamics
 from checkpoints import FolderConfig, UserError
 from checkpoints.organism import build_tokenizer
+from dynamics.collecting.arguments import in_arguments
 from dynamics.collecting.callback import DynamicsCallback
-from dynamics.collecting.live import LiveCollector, in_arguments, log_steps
+from dynamics.collecting.live import LiveCollector, log_steps
 from dynamics.collecting.upkeep import RunStatus
 from dynamics.runs.config import AnalysisEntry, LiveConfig, ProbeEntry, Run
 from dynamics.store import Trace, writer_lock
