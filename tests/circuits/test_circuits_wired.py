@@ -79,6 +79,7 @@ def test_a_cut_is_the_same_from_either_side(family: str) -> None:
     for share in (0.02, 0.5, 0.98):
         kept = w.graph.edges & (rng.random(w.graph.edges.shape) < share)
         kept[:, : len(w.graph.readers) // 2] &= share > 0.1  # layers in which nothing is kept are not computed
+        kept[0, w.graph.logits_reader.start] = False  # few edges: in a small graph none may be drawn
         cut = torch.from_numpy(w.graph.edges & ~kept)
         slow, fast = w.patched(IDS, LAST, written, cut), w.patched(IDS, LAST, run, cut)
         assert float((slow - w.logits(IDS, LAST)).abs().max()) > 1e-3
