@@ -14,12 +14,14 @@ carry what differs from one position to the last. None of it says that one circu
   checkpoint; **other tasks**, what a set shares on average with the circuit of another task in the same model, the largest of
   them; **the untrained model**, what the sets share beyond that at step 0.
 
-Without another task in the trace it is not measurable whether what the sets share is more than any two tasks do.
+Without another task in the trace it is not measurable whether what the sets share is more than any two tasks do. With some, it is
+more than *these* do, which the null's name says. Other tasks may answer with other tokens and in other places: parts that write
+any digit, where no other task answers with one, serve all sums and are no circuit of addition, and yet are not in this null.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
@@ -91,7 +93,7 @@ def shared_circuits(trace: Trace, sets: Mapping[str, str], *, key: str, title: s
         :, None
     ]  # groups that are drawn twice count twice: their spread counts, not their mean
     null: np.ndarray | None
-    null, name = _null(trace, means, flipped, with_tasks, error)
+    null, name = _null(trace, means, flipped, with_tasks, error, tasks)
     if not measured:
         null, name = None, "not measured: collect the run again for the attribution of groups of prompts"
     elif not tasks:
@@ -202,10 +204,16 @@ def _crossed(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _null(
-    trace: Trace, means: np.ndarray, flipped: np.ndarray, with_tasks: np.ndarray, error: np.ndarray
+    trace: Trace,
+    means: np.ndarray,
+    flipped: np.ndarray,
+    with_tasks: np.ndarray,
+    error: np.ndarray,
+    tasks: Sequence[str],
 ) -> tuple[np.ndarray, str]:
-    """(checkpoint, draw) the null of the module's docstring, and its name."""
-    null, name = flipped.copy(), "nothing asked, and what other tasks share"
+    """(checkpoint, draw) the null of the module's docstring, and its name, which says with which tasks and how many."""
+    others = f"{len(tasks)} other task{'' if len(tasks) == 1 else 's'} ({', '.join(tasks)})"
+    null, name = flipped.copy(), f"nothing asked, and the most shared with {others}"
     if with_tasks.shape[1]:
         known = np.where(np.isfinite(with_tasks), with_tasks, -np.inf)
         top = known.argmax(1)
@@ -215,7 +223,7 @@ def _null(
         null += level[:, None] + error[rows, top][:, None] * noise
     if trace.steps[0] == 0 and np.isfinite(means[0]) and np.isfinite(null[0]).all():
         null += max(0.0, float(means[0] - null[0].mean()))
-        name = "nothing asked, what other tasks share, and what the untrained model shares"
+        name = f"nothing asked, the most shared with {others}, and what the untrained model shares"
     return null, name
 
 
@@ -244,6 +252,7 @@ _DEFINITION = Definition(
     "Sum over edges of min(|a|, |b|), less where signs differ, of two sets of prompts' EAP-IG scores, each divided by the sum over "
     "edges of their root mean square over groups of prompts. The ceiling is what two halves of one set share. Null: answers and "
     "foils exchanged in groups of prompts at random, plus the most that another task's circuit in the same model shares with the "
-    "sets, plus what they share in the untrained model (step 0).",
+    "sets, plus what they share in the untrained model (step 0). The tasks are those of the trace, which the null's name lists; they "
+    "may answer with other tokens, so that parts that serve every answer of this kind (that write any digit, say) can be beyond it.",
     "histogram intersection, Swain and Ballard 1991; sign flips, Winkler et al. 2014; after Lindsey et al. 2025",
 )

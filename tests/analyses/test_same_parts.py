@@ -126,6 +126,20 @@ def test_what_is_shared_beyond_any_two_tasks_is_not_in_the_null() -> None:
     assert both.findings[0].emergence.state == "emerged"
 
 
+def test_the_null_says_which_other_tasks_it_is_made_of_and_what_they_cannot_tell() -> None:
+    scores = made(20.0, np.random.default_rng(0))
+    one = found_in(scores)
+    assert one.findings[0].emergence.null == (
+        "nothing asked, the most shared with 1 other task (induction_pairs), and what the untrained model shares"
+    )
+    (definition,) = one.definitions
+    assert "may answer with other tokens" in definition.text
+    late = found_in(scores | {"agreement": scores[TASK]}, STEPS + 100)
+    assert late.findings[0].emergence.null == (
+        "nothing asked, and the most shared with 2 other tasks (induction_pairs, agreement)"
+    )
+
+
 def test_without_another_task_nothing_can_be_said() -> None:
     scores = made(20.0, np.random.default_rng(0))
     del scores[TASK]
