@@ -7,7 +7,8 @@
 The series has weights (1 - s/100) x random + s/100 x trained at step s. Each analysis is collected with its default prompts, which
 takes minutes to an hour of a core a checkpoint at trained weights where it has circuits; a killed run goes on. Printed are its
 headline findings, and per probe what the trace says at the last step beside a plain loop over the same texts, one at a time, in float32 as
-collected. Ends with 1 if two values differ by more than 2%.
+collected. Ends with 1, and says why, if two values differ by more than 2% or cannot be compared, if nothing was compared, or if a
+headline is present from start where the first step has random weights.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import dynamics
 from checkpoints.local import FolderConfig
 from dynamics.analyser import analyse
-from dynamics.analysis import Context, Probe, Request, Trace
+from dynamics.analysis import Context, Finding, Probe, Request, Trace
 from dynamics.measurements import Answers, Circuit, RepeatAttention, TokenLoss
 from dynamics.runs.config import AnalysisEntry, Run
 from dynamics.runs.plan import built_in, find_analysis
@@ -131,7 +132,7 @@ def _repeats(probe: Probe, last: Any, plain: Plain) -> Iterator[tuple[str, float
     yield "prefix matching of the best head", float(last("prefix_matching").mean(0).max()), head
 
 
-def headlines(name: str, run: Run, traces: Path) -> None:
+def headlines(name: str, run: Run, traces: Path) -> Iterator[Finding]:
     """A line of Markdown per headline finding: state, onset, and values at the first and the last step."""
     for finding in analyse(name, run=run, traces=traces)[name].findings:
         if finding.headline:
@@ -139,6 +140,29 @@ def headlines(name: str, run: Run, traces: Path) -> None:
             onset = "–" if found.onset is None or found.onset.by is None else f"({found.onset.after}, {found.onset.by}]"
             ends = " | ".join(f"{finding.values[i]:.3g}" for i in (0, -1))
             print(f"| `{name}` | {finding.title} | {found.state} | {onset} | {ends} | {found.reason} |", flush=True)
+            yield finding
+
+
+def away(traced: float, alone: float) -> float:
+    """Relative difference of a value in a trace and the plain one; infinite where one of them is no number."""
+    if not np.isfinite([traced, alone]).all():
+        return float("inf")
+    return abs(traced - alone) / max(abs(alone), 1e-6)
+
+
+def wrong(found: Sequence[Finding], differences: Sequence[float], first: int) -> list[str]:
+    """What speaks against the trace, one line each.
+
+    Args:
+        found: headline findings of the series.
+        differences: of every value that was compared, see :func:`away`.
+        first: step of the first checkpoint; its weights are random at step 0 alone.
+    """
+    lines = [] if differences else ["nothing was compared"]
+    if over := [one for one in differences if not one <= ENOUGH]:
+        lines.append(f"{len(over)} of {len(differences)} values differ by more than {ENOUGH:.0%}, or are no numbers")
+    there = [f for f in found if f.emergence.state == "present from start"] if first == 0 else []
+    return lines + [f"{f.key} is present from start, at random weights" for f in there]
 
 
 def main() -> None:
@@ -155,26 +179,26 @@ def main() -> None:
         raise SystemExit(reason)
     with tempfile.TemporaryDirectory() as temporary:
         traces = given.traces or Path(temporary)
-        sys.exit(1 if tried(given.analyses or built_in(), given, traces) > ENOUGH else 0)
+        lines = tried(given.analyses or built_in(), given, traces)
+        print("\n".join(lines))
+        sys.exit(1 if lines else 0)
 
 
-def tried(analyses: Sequence[str], given: argparse.Namespace, traces: Path) -> float:
-    """The largest relative difference of all values."""
+def tried(analyses: Sequence[str], given: argparse.Namespace, traces: Path) -> list[str]:
+    """Collect, print both tables, and say what is wrong."""
     runs = {name: run_of(name, given.steps, given.few) for name in analyses}
     for name, run in runs.items():
         dynamics.collect(name, run=run, traces=traces)
     print("\n| analysis | finding | state | onset | first | last | note |\n|---|---|---|---|---|---|---|")
-    for name, run in runs.items():
-        headlines(name, run, traces)
-    plain, worst = Plain(max(given.steps)), 0.0
+    found = [finding for name, run in runs.items() for finding in headlines(name, run, traces)]
+    plain, differences = Plain(max(given.steps)), list[float]()
     print("\n| analysis | probe | prompts | value | trace | plain | differs by |\n|---|---|---|---|---|---|---|")
     for name, run in runs.items():
         module, options = find_analysis(name, run.analyses[0].options)
         trace = Trace(traces / f"{name}.zarr")
         for request in module.plan(Context(plain.tokenizer), options):
             for what, traced, alone in compared(trace, request, plain):
-                away = abs(traced - alone) / max(abs(alone), 1e-6)
-                worst = max(worst, away)
+                differences.append(away(float(traced), float(alone)))
                 cells = (
                     f"`{name}`",
                     f"`{request.probe.name}`",
@@ -183,8 +207,8 @@ def tried(analyses: Sequence[str], given: argparse.Namespace, traces: Path) -> f
                     f"{traced:.4f}",
                     f"{alone:.4f}",
                 )
-                print("| " + " | ".join(map(str, cells)) + f" | {away:.2%} |", flush=True)
-    return worst
+                print("| " + " | ".join(map(str, cells)) + f" | {differences[-1]:.2%} |", flush=True)
+    return wrong(found, differences, min(given.steps))
 
 
 if __name__ == "__main__":
