@@ -19,7 +19,18 @@ from dynamics.validating.calibration import Calibration
 from dynamics.validating.known_series import KnownSeries
 from dynamics.validating.synthetic import schedule
 
-__all__ = ["COVERAGE", "FALSE", "KNOWN", "Check", "Verdict", "checks", "discovery_checks", "known_checks"]
+__all__ = [
+    "COVERAGE",
+    "DECADES",
+    "FALSE",
+    "KNOWN",
+    "NOTHING",
+    "Check",
+    "Verdict",
+    "checks",
+    "discovery_checks",
+    "known_checks",
+]
 
 Verdict = Literal["holds", "wide", "fails"]
 
@@ -31,6 +42,12 @@ FALSE = 0.05
 
 KNOWN = 0.95
 """What edges of known circuits must reach, and the share of series that must be judged rightly."""
+
+DECADES = "(decades)"
+"""How columns of known circuits end that are widths, and no shares."""
+
+NOTHING = "not measurable"
+"""The state of a finding that could not be had."""
 
 SURE = 2.0
 """Standard errors of the simulation that coverage may miss its range by: intervals that cover 95% have room in it."""
@@ -53,7 +70,7 @@ class Check:
             ``"known"`` (known circuits).
         row, column: where it stands there; the row is a definition, or a kind of circuit.
         count: curves behind it.
-        value: the share.
+        value: the share; of a column of ``"known"`` that ends in ``(decades)``, a median.
         error: its standard error, as a simulation of so many curves.
         verdict: see the module.
     """
@@ -134,7 +151,11 @@ def discovery_checks(
 
 
 def known_checks(series: Sequence[KnownSeries]) -> tuple[Check, ...]:
-    """Edges and onsets of known circuits, by kind and together; no circuit in series without one."""
+    """Edges and onsets of known circuits, by kind and together; no circuit in series without one.
+
+    What says how much stands behind a share, and need not reach anything itself, holds always: the median width of onsets'
+    intervals, and how often *used* could not be measured.
+    """
     made = []
     for kind in ("all", *dict.fromkeys(one.kind for one in series)):
         mine = [one for one in series if kind in ("all", one.kind)]
@@ -145,7 +166,13 @@ def known_checks(series: Sequence[KnownSeries]) -> tuple[Check, ...]:
             "F1 of the smallest circuit": [one.found_f1 for one in planted],
             "done: onset": [float(one.dated[0]) for one in planted if one.dated],
             "used: onset": [float(one.dated[1]) for one in planted if one.dated],
-            "none called": [float(not one.called) for one in bare],
+            "none called": [float(not one.called) for one in bare if one.called or one.done[0] != NOTHING],
+        }
+        beside = {
+            f"done: width {DECADES}": [one.widths[0] for one in planted if np.isfinite(one.widths[0])],
+            f"used: width {DECADES}": [one.widths[1] for one in planted if np.isfinite(one.widths[1])],
+            "used: not measurable, with": [float(one.used[0] == NOTHING) for one in planted],
+            "used: not measurable, without": [float(one.used[0] == NOTHING) for one in bare],
         }
         for column, values in columns.items():
             if values:
@@ -153,6 +180,11 @@ def known_checks(series: Sequence[KnownSeries]) -> tuple[Check, ...]:
                 made.append(
                     Check("known", kind, column, len(values), value, error, "holds" if value >= KNOWN else "fails")
                 )
+        for column, values in beside.items():
+            if values:
+                value = float(np.median(values) if column.endswith(DECADES) else np.mean(values))
+                error = float(np.std(values) / np.sqrt(len(values)))
+                made.append(Check("known", kind, column, len(values), value, error, "holds"))
     return tuple(made)
 
 

@@ -9,7 +9,9 @@ circuit (``Circuit``, ``SourceEffects``), and so are the curves, their nulls and
 - *AUROC*: that a true edge has a larger |EAP-IG score| than another one, at the last checkpoint.
 - *F1 at the true size*: of the as many edges with the largest |score| as there are true ones.
 - *F1 of the circuit*: of the smallest faithful circuit.
-- *Onset*: whether the 95% interval of *done* and of *used* meets the fade, which a checkpoint may lie in.
+- *Onset*: whether the 95% interval of *done* and of *used* meets the fade, which a checkpoint may lie in. An interval that is
+  open at an end dates nothing.
+- *Width* of those intervals, in decades of log10(step), the untrained model being half of the first step away from it.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from ..analysis.circuit import CircuitTask, circuit_section
+from ..emergence import Interval
 from ..measurements import Circuit, SourceEffects
 from ..measurements.forward import measure
 
@@ -44,7 +47,8 @@ class KnownSeries:
         planted: step from which the circuit fades in; None without one.
         auroc, f1, found_f1: see the module; NaN without a circuit.
         done, used: state and 95% interval of the onset.
-        dated: whether the intervals of ``done`` and ``used`` meet the fade; None without a circuit.
+        dated: whether the intervals of ``done`` and ``used`` are closed and meet the fade; None without a circuit.
+        widths: of the intervals of ``done`` and ``used`` (decades), NaN where one is open or there is none.
     """
 
     kind: str
@@ -55,11 +59,12 @@ class KnownSeries:
     done: tuple[str, str]
     used: tuple[str, str]
     dated: tuple[bool, bool] | None
+    widths: tuple[float, float] = (np.nan, np.nan)
 
     @property
     def called(self) -> bool:
-        """Whether a circuit is said to have formed."""
-        return any(state in ("emerged", "transient") for state, _ in (self.done, self.used))
+        """Whether a circuit is said to be there, or to have been, at any checkpoint."""
+        return any(state in ("emerged", "transient", "present from start") for state, _ in (self.done, self.used))
 
 
 class _Measured:
@@ -131,15 +136,33 @@ def _series(kind: CircuitKind, there: bool, seed: int) -> KnownSeries:
     score, truth = scores[possible], model.edges[possible]
     top = np.zeros(len(score), dtype=bool)
     top[np.argsort(-score)[: truth.sum()]] = True
-    dated = [
-        e.state == "emerged" and (span := e.onset_range or e.onset) is not None
-        and (span.after is None or span.after <= at * 10**FADE)
-        and (span.by is None or at <= span.by)
-        for e in of.values()
-    ]  # fmt: skip
+    spans = [e.onset_range or e.onset if e.state == "emerged" else None for e in of.values()]
+    dated, widths = [meets(span, at, at * 10**FADE) for span in spans], [decades(span, steps) for span in spans]
     kept = found[-1]["edge_kept"][possible] == 1
     figures = _auroc(score, truth), _f1(top, truth), _f1(kept, truth)
-    return KnownSeries(kind, round(at), *figures, said["done"], said["used"], (bool(dated[0]), bool(dated[1])))
+    states = said["done"], said["used"]
+    return KnownSeries(kind, round(at), *figures, *states, (dated[0], dated[1]), (widths[0], widths[1]))
+
+
+def meets(span: Interval | None, start: float, end: float) -> bool:
+    """Whether an onset is dated, between two measured steps, to where a fade from ``start`` to ``end`` (steps) lies or begins.
+
+    >>> meets(Interval(79, 158), 100, 105), meets(Interval(None, None), 100, 105), meets(Interval(158, 316), 100, 105)
+    (True, False, False)
+    """
+    if span is None or span.after is None or span.by is None:
+        return False
+    return span.after <= end and start <= span.by
+
+
+def decades(span: Interval | None, steps: np.ndarray) -> float:
+    """log10 of how many times as late the end of an interval of ``steps`` is as its beginning; NaN where one is open.
+
+    Step 0, which has no logarithm, counts as half of the first step after it.
+    """
+    if span is None or span.after is None or span.by is None:
+        return float("nan")
+    return float(np.log10(span.by / max(span.after, float(steps[steps > 0].min()) / 2)))
 
 
 def _auroc(score: np.ndarray, truth: np.ndarray) -> float:

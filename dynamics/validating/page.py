@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .calibration import Calibration, table
-from .checks import COVERAGE, FALSE, KNOWN, Check
+from .checks import COVERAGE, DECADES, FALSE, KNOWN, NOTHING, Check
 from .validate import Validation
 
 __all__ = ["write_validation"]
@@ -85,6 +85,8 @@ def _matrix(chosen: Sequence[Check], *, by_column: bool = False) -> list[str]:
     def shown(check: Check | None) -> str:
         if check is None:
             return "–"
+        if check.column.endswith(DECADES):
+            return f"{check.value:.2f}"
         return f"{check.value:.1%} ± {check.error:.1%}{_MARKS[check.verdict]}"
 
     lines = ["| | " + " | ".join(across) + " |", "|---|" + "---|" * len(across)]
@@ -95,6 +97,7 @@ def _matrix(chosen: Sequence[Check], *, by_column: bool = False) -> list[str]:
 
 def _known(checks: Sequence[Check]) -> list[str]:
     counts = {c.row: c.count for c in checks if c.column == "AUROC"}
+    beside = {c.column for c in checks if c.column.endswith(DECADES) or NOTHING in c.column}
     return [
         "## Known circuits",
         "",
@@ -102,10 +105,17 @@ def _known(checks: Sequence[Check]) -> list[str]:
         f"circuit that is faded in at a random step of {counts['all']} series, two heads that match and copy (an induction pair) or two MLPs one after the other; in as "
         "many series a distractor is faded in instead. *AUROC*: that a true edge has a larger attribution than another at the last "
         "checkpoint, and *F1* of as many edges as there are true ones, and of the smallest faithful circuit; means over series. "
-        "*Onset*: share of series in which the 95% interval of *done* and *used* meets the fiftieth of a decade in which it fades in. *None called*: share of "
-        f"series without a circuit in which none is said to have formed. Each must reach {KNOWN:.0%}.",
+        "*Onset*: share of series in which the 95% interval of *done* and *used* lies between two measured steps and meets the fiftieth of a decade "
+        "in which it fades in. *None called*: share of series without a circuit in which none is said to have formed, or to have been "
+        f"there from the start. Each must reach {KNOWN:.0%}.",
         "",
-        *_matrix(checks),
+        *_matrix([c for c in checks if c.column not in beside]),
+        "",
+        "How much that says: the median *width* of the intervals that are closed, and the share of series, with a circuit and without one, in which "
+        "*used* was *not measurable*, so that nothing could be called. Without a circuit prompts and twins differ by noise alone, "
+        "which leaves none to patch.",
+        "",
+        *_matrix([c for c in checks if c.column in beside]),
     ]
 
 
