@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ from .printing import print_explained
 __all__ = ["ExplainedPrompts", "explain_and_print", "explain_prompts"]
 
 _WIDTH, _HEIGHT = 160.0, 30.0
+_OF_ONE = ("answer", "foil", "corrupted", "begun")
+"""What belongs to one prompt: options where one is explained, columns of a file of them."""
 
 
 @dataclass(frozen=True)
@@ -62,19 +64,21 @@ def explain_prompts(
 
     Args:
         file: prompts as of a probe (``.jsonl`` or ``.yaml``: ``text``, and where one is wanted ``answer``, ``foil``, ``corrupted``).
-        options: as of :func:`.explain`, the same for all prompts.
+        options: as of :func:`.explain`, the same for all prompts; what belongs to one prompt stands beside it in the file.
 
     Raises:
-        UserError: for a file that holds no prompts, when no prompt of it can be explained, or for options that are wrong.
+        UserError: for a file that holds no prompts, when no prompt of it can be explained, or for options that are wrong or
+            belong to one prompt.
     """
     name, file, traces = as_text(name, "name"), as_path(file, "file"), as_path(traces, "traces")
     runs, reports = (None if p is None else as_path(p, of) for p, of in ((runs, "runs"), (reports, "reports")))
+    _require_of_all(options)
     probe = read_probe("prompts", file)
     reporter = reporter or Reporter(quiet=True)
     explained: list[Explained] = []
     refused: list[tuple[int, str, str]] = []
     for number, text in enumerate(probe.text):
-        columns = {"answer": probe.answer, "foil": probe.foil, "corrupted": probe.corrupted, "begun": probe.begun}
+        columns = {what: getattr(probe, what) for what in _OF_ONE}
         own = {what: values[number] for what, values in columns.items() if values is not None}
         reporter.say(f"prompt {number + 1} of {len(probe.text)}: {quoted(text)}")
         try:
@@ -127,6 +131,21 @@ def _require_one(name: str, prompt: str | None, file: StrPath | None) -> None:
         )
 
 
+def _require_of_all(options: Mapping[str, Any]) -> None:
+    """No text that belongs to one prompt is given to all of a file.
+
+    Raises:
+        UserError: where one is.
+    """
+    given = [what for what in _OF_ONE if options.get(what) is not None]
+    if given:
+        raise UserError(
+            f"{' and '.join(f'--{what}' for what in given)} would be the same for every prompt of --prompts",
+            expected="what belongs to one prompt beside it in the file",
+            remedy=f'write "{given[0]}" beside the "text" of each prompt, and leave --{given[0]} out',
+        )
+
+
 def _print(written: ExplainedPrompts) -> bool:
     """Say what could not be explained, and where the page is; whether everything was."""
     console = Console(highlight=False, soft_wrap=True)
@@ -159,9 +178,6 @@ def _row(one: Explained) -> dict[str, Any]:
     content = one.content
     checkpoints = content["checkpoints"]
     last = checkpoints[-1]
-    first = next(
-        (c["step"] for i, c in enumerate(checkpoints) if all(d["answer_rank"] == 0 for d in checkpoints[i:])), None
-    )
     return {
         "prompt": content["prompt"],
         "link": f"{one.folder.name}/index.html",
@@ -169,11 +185,29 @@ def _row(one: Explained) -> dict[str, Any]:
         "foil": content["foil"]["text"],
         "path": _sparkline([c["step"] for c in checkpoints], [c["answer_probability"] for c in checkpoints]),
         "final": "–" if last["answer_probability"] is None else f"{last['answer_probability']:.0%}",
-        "first": "never" if first is None else f"from step {first:,} on",
+        "first": _first_choice([(c["step"], c["answer_rank"]) for c in checkpoints]),
         "state": last["state"],
         "faithfulness": "–" if last["faithfulness"] is None else f"{last['faithfulness']:.0%}",
         "edges": "–" if last["edges_kept"] is None else f"{last['edges_kept']:,} of {last['edges_total']:,}",
     }
+
+
+def _first_choice(ranks: Sequence[tuple[int, int | None]]) -> str:
+    """When the answer was the first choice, by (step, rank from 0, or None where it has none) of every checkpoint.
+
+    >>> _first_choice([(0, 7), (10, 0), (20, None), (30, 0)]), _first_choice([(0, 7), (10, 0), (20, 1)])
+    ('from step 10 on', 'lost after step 10')
+    >>> _first_choice([(0, 7), (10, 2)]), _first_choice([(0, 0), (10, None)])
+    ('never', '–')
+    """
+    if ranks[-1][1] is None:
+        return "–"
+    known = [(step, rank) for step, rank in ranks if rank is not None]
+    last_other = max((i for i, (_, rank) in enumerate(known) if rank), default=-1)
+    if last_other < len(known) - 1:
+        return f"from step {known[last_other + 1][0]:,} on"
+    had = [step for step, rank in known if rank == 0]
+    return f"lost after step {had[-1]:,}" if had else "never"
 
 
 def _sparkline(steps: Sequence[int], values: Sequence[float | None]) -> str:

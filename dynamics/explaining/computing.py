@@ -93,7 +93,8 @@ def explain(
         seed: of the random tokens.
         features: name of a dictionary of the run, whose features are shown too (:mod:`.splitting`). Only the checkpoints that
             it covers are explained then.
-        neuronpedia: also write ``neuronpedia/stepN.json`` for every checkpoint that was explained (:mod:`.neuronpedia`).
+        neuronpedia: also write ``neuronpedia/stepN.json`` for every checkpoint that was explained (:mod:`.neuronpedia`). Those of
+            an earlier explanation of the same question are removed.
         reports: folder of reports; without it, ``reports`` beside the folder of traces.
 
     Raises:
@@ -215,7 +216,10 @@ def _unwritable(folder: Path, why: str) -> UserError:
 
 
 def _write(folder: Path, files: dict[str, str]) -> None:
-    """Write all, then put all in place: a page that was there stays whole until the new one is."""
+    """Write all, then put all in place: a page that was there stays whole until the new one is.
+
+    Graphs for Neuronpedia of an earlier explanation go: they would contradict this one.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     partial = {folder / name: folder / f"{name}.partial" for name in files}
     try:
@@ -224,6 +228,9 @@ def _write(folder: Path, files: dict[str, str]) -> None:
             path.write_text(text, encoding="utf-8")
         for final, path in partial.items():
             path.replace(final)
+        for path in folder.glob("neuronpedia/step*.json"):
+            if path not in partial:
+                path.unlink()
     finally:
         for path in partial.values():
             path.unlink(missing_ok=True)

@@ -53,6 +53,12 @@ def test_what_is_no_request_is_refused(project: Dynamics) -> None:
         (("explain", "mine", "46+39=08", "--prompts", "prompts.jsonl"), "both a prompt and --prompts"),
         (("explain", "mine", "--prompts", "none.jsonl"), "none.jsonl cannot be read"),
         (("explain", "mine", "--prompts", "prompts.jsonl", "--share", "2"), "the share is 2.0"),
+        (
+            ("explain", "mine", "--prompts", "prompts.jsonl", "--answer", "5", "--corrupted", "46+38=08"),
+            "--answer and --corrupted would be the same for every prompt",
+        ),
+        (("explain", "mine", "--prompts", "prompts.jsonl", "--foil", "4"), 'write "foil" beside the "text"'),
+        (("explain", "mine", "--prompts", "prompts.jsonl", "--begun", ""), "--begun would be the same"),
     ):
         said = project(*arguments)
         assert said.code == 2 and observed in said.err and "Traceback" not in said.err
@@ -63,3 +69,18 @@ def test_hostile_prompts_are_text(tmp_path: Path) -> None:
     page = prompts_page("<b>run</b>", "<b>file</b>", [Explained(tmp_path / "explain-x", made.hostile())],
                         [(2, "<script>alert(1)</script>", "<b>why</b>")])  # fmt: skip
     assert "<script" not in page and "<b>" not in page and "default-src 'none'" in page
+
+
+@pytest.mark.parametrize(
+    ("ranks", "said"),
+    [((9, 0, None, 0), "from step 1 on"), ((0, 0, 0, 0), "from step 0 on"), ((3, 0, None, 2), "lost after step 1"),
+     ((9, 0, 0, None), "–"), ((9, 8, None, 7), "never"), ((0, 4, 0, 0), "from step 2 on")],
+)  # fmt: skip
+def test_when_the_answer_was_first_choice_is_said_by_the_checkpoints_with_a_rank(
+    tmp_path: Path, ranks: tuple[int | None, ...], said: str
+) -> None:
+    content = made.organism_sized(checkpoints=4)
+    for step, (checkpoint, rank) in enumerate(zip(content["checkpoints"], ranks, strict=True)):
+        checkpoint |= {"step": step, "answer_rank": rank}
+    page = prompts_page("run", "file", [Explained(tmp_path / "explain-x", content)])
+    assert f'<td class="n">{said}</td><td class="n">' in page

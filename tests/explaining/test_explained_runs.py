@@ -107,6 +107,23 @@ def test_a_rerun_replaces_all_or_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     assert (folder / "explanation.json").read_bytes() != before["explanation.json"]
 
 
+def test_graphs_of_an_earlier_explanation_go_and_other_files_stay(tmp_path: Path) -> None:
+    run = toy_run(tmp_path, {30: induction_toy()})
+
+    def graphs(neuronpedia: bool) -> set[str]:
+        done = explain("toys", PROMPT, run=run, answer="d", foil="b", neuronpedia=neuronpedia, traces=tmp_path,
+                       reports=tmp_path / "out")  # fmt: skip
+        folder = done.folder / "neuronpedia"
+        found = {p.name for p in folder.iterdir()}
+        for name in ("step7.json", "mine.json"):
+            (folder / name).write_text("{}")
+        return found
+
+    assert graphs(True) == {"step30.json"}
+    assert graphs(True) == {"step30.json", "mine.json"}
+    assert graphs(False) == {"mine.json"}
+
+
 def test_interrupting_writes_nothing_and_closes_the_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import threading
 
