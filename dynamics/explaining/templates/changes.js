@@ -1,5 +1,5 @@
 // What changed in the flowchart between another checkpoint and the one that is shown: edges that appeared, that vanished, and
-// that are stronger or weaker by more than a quarter.
+// that are stronger by more than a quarter or weaker by more than a fifth (one is the other, seen from the other checkpoint).
 
 const against = document.getElementById("against");
 const goneLayer = document.getElementById("gone");
@@ -29,16 +29,22 @@ function changesOf(before, now) {
 const CHANGES = ["appeared", "vanished", "stronger", "weaker", "turned"];
 
 function drawChanges() {
-  flow.classList.toggle("comparing", compared !== null);
+  flow.classList.remove("comparing");
   const list = document.getElementById("changes");
   const said = document.getElementById("changed");
   goneLayer.replaceChildren();
   for (const edge of shown.edges.keys()) lines.get(edge).line.classList.remove(...CHANGES);
   list.replaceChildren();
-  document.getElementById("changes-table").hidden = compared === null;
+  const table = document.getElementById("changes-table");
+  table.hidden = true;
   if (compared === null) return (said.textContent = "");
   const before = data.checkpoints[compared];
+  const without = [before, data.checkpoints[current]].find((checkpoint) => !checkpoint.edges.length);
+  if (compared === current) return (said.textContent = "This is the checkpoint that is shown: choose another one.");
+  if (without) return (said.textContent = `Nothing was explained at ${without.title}, so there is nothing to compare. ${without.says}`);
   const found = changesOf(scoresOf(before), shown.edges);
+  flow.classList.add("comparing");
+  table.hidden = false;
   for (const [edge, kind, then, now] of found) {
     if (kind === "vanished") svg("path", { d: data.edges[edge][3], class: "line vanished" }, goneLayer);
     else lines.get(edge).line.classList.add(kind);
@@ -52,8 +58,7 @@ function drawChanges() {
   const words = { appeared: "appeared", vanished: "vanished", stronger: "are stronger", weaker: "are weaker", turned: "changed their sign" };
   const parts = counts.filter(([count]) => count).map(([count, kind]) => `${count} ${words[kind]}`);
   const same_ = shown.edges.size - found.filter(([, kind]) => kind !== "vanished").length;
-  said.textContent = compared === current ? "This is the checkpoint that is shown: choose another one." :
-    `Compared with ${before.title}, of the edges that are kept ${parts.length ? parts.join(", ") : "none changed"}${parts.length ? `, and ${same_} are as they were` : ""}.`;
+  said.textContent = `Compared with ${before.title}, of the edges that are kept ${parts.length ? parts.join(", ") : "none changed"}${parts.length ? `, and ${same_} are as they were` : ""}.`;
 }
 
 function compare(index) {
@@ -62,6 +67,6 @@ function compare(index) {
   drawChanges();
 }
 for (const [index, checkpoint] of data.checkpoints.entries()) {
-  against.append(Object.assign(document.createElement("option"), { value: index, textContent: checkpoint.title }));
+  against.append(Object.assign(document.createElement("option"), { value: index, textContent: checkpoint.title + (checkpoint.edges.length ? "" : ` (${checkpoint.state})`), disabled: !checkpoint.edges.length }));
 }
 against.addEventListener("change", () => { compare(against.value === "" ? null : Number(against.value)); remember(); });

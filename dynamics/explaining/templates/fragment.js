@@ -4,28 +4,46 @@
 const edgeKey = (edge) => { const [source, target, port] = data.edges[edge]; return `${data.nodes[source][1]}>${data.nodes[target][1]}:${port}`; };
 const edgeKeys = new Map(data.edges.map((_, edge) => [edgeKey(edge), edge]));
 
+// Not at every move of the slider: browsers limit how often an address changes.
+let waiting = null;
 function remember() {
   if (restoring) return;
+  clearTimeout(waiting);
+  waiting = setTimeout(writeAddress, 250);
+}
+
+function writeAddress() {
+  waiting = null;
   const state = new URLSearchParams();
   state.set("step", data.checkpoints[current].title.replace(/\D/g, ""));
   if (pinned) state.set("pin", pinned.kind === "node" ? data.nodes[pinned.index][1] : edgeKey(pinned.index));
   if (pins.size) state.set("pins", [...pins].map((i) => data.nodes[i][1]).join("|"));
   if (lensShows !== "top") state.set("lens", lensShows);
   if (compared !== null) state.set("against", data.checkpoints[compared].title.replace(/\D/g, ""));
-  for (const group of groups) state.append("group", `${group.name}|${[...group.nodes].map((i) => data.nodes[i][1]).join("|")}`);
+  for (const group of groups) state.append("group", `${encodeURIComponent(group.name)}|${[...group.nodes].map((i) => data.nodes[i][1]).join("|")}`);
   try {
     history.replaceState(null, "", `#${state}`);
   } catch {
-    // Browsers limit how often an address changes; the next change says it all again.
+    // Too often even so; the next change says it all again.
   }
 }
 
 const atStep = (text) => data.checkpoints.findIndex((checkpoint) => checkpoint.title.replace(/\D/g, "") === text);
 const known = (ids) => ids.map((id) => byId.get(id)).filter((index) => index !== undefined);
 
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text; // a percent sign that somebody wrote
+  }
+}
+
 let restoring = false;
 function restore() {
   const state = new URLSearchParams(location.hash.slice(1));
+  clearTimeout(waiting); // what was to be written is no longer seen
+  waiting = null;
   restoring = true;
   const step = atStep(state.get("step"));
   const pin_ = state.get("pin");
@@ -36,7 +54,7 @@ function restore() {
   for (const text of state.getAll("group")) {
     const [name, ...ids] = text.split("|");
     const nodes = known(ids);
-    if (nodes.length) groups.push({ name: name.slice(0, 60), nodes: new Set(nodes) });
+    if (nodes.length) groups.push({ name: decoded(name).slice(0, 60), nodes: new Set(nodes) });
   }
   lensShows = state.get("lens") === "answer" ? "answer" : "top";
   document.querySelector(`input[name=lens][value=${lensShows}]`).checked = true;
@@ -44,11 +62,13 @@ function restore() {
   compared = other < 0 ? null : other;
   against.value = compared === null ? "" : String(compared);
   halt();
+  groupsSaid.textContent = "";
   drawGroups();
   show(step < 0 ? last : step);
   restoring = false;
 }
 addEventListener("hashchange", restore);
+addEventListener("pagehide", () => { if (waiting !== null) writeAddress(); });
 restore();
 document.getElementById("flow-scroll").scrollLeft = 1e6; // the answer is at the last position
 document.getElementById("lens-scroll").scrollLeft = 1e6;

@@ -4,7 +4,9 @@
 const groups = []; // {name, nodes: Set}
 const byId = new Map(data.nodes.map(([, id], index) => [id, index]));
 const groupList = document.getElementById("groups");
+const groupsSaid = document.getElementById("groups-said");
 const ALIKE = 0.9; // correlation of two nodes' attributions from which on they are alike
+const TOGETHER = 4; // checkpoints at which both were kept, without which two nodes are not compared
 let shownGroup = null; // whose nodes are lit, while the pointer or the focus is at it
 
 // Of every checkpoint: sum over edges that leave the nodes; null where nothing was explained.
@@ -20,16 +22,20 @@ function effectOf(nodes) {
   });
 }
 
-// The attribution of every node at every checkpoint at which something was explained; 0 where it was not kept.
+// The attribution of every node at every checkpoint at which something was explained; null where it was not kept.
 function curvesOf() {
   const known = data.checkpoints.filter((checkpoint) => checkpoint.edges.length);
   return data.nodes.map((_, index) => known.map((checkpoint) => {
-    for (let i = 0; i < checkpoint.nodes.length; i += 2) if (checkpoint.nodes[i] === index) return checkpoint.nodes[i + 1] || 0;
-    return 0;
+    for (let i = 0; i < checkpoint.nodes.length; i += 2) if (checkpoint.nodes[i] === index) return checkpoint.nodes[i + 1];
+    return null;
   }));
 }
 
-function correlation(a, b) {
+// Over the checkpoints at which both were kept: what was not kept has no number, and being kept together is not being alike.
+function correlation(first, second) {
+  const both = first.flatMap((x, i) => (x === null || second[i] === null ? [] : [[x, second[i]]]));
+  if (both.length < TOGETHER) return 0;
+  const [a, b] = [0, 1].map((end) => both.map((pair) => pair[end]));
   const mean = (v) => v.reduce((sum, x) => sum + x, 0) / v.length;
   const [p, q] = [mean(a), mean(b)];
   let [ab, aa, bb] = [0, 0, 0];
@@ -40,7 +46,7 @@ function correlation(a, b) {
 // Complete linkage: every two nodes of a group are alike, not only neighbours.
 function alike() {
   const curves = curvesOf();
-  let sets = data.nodes.map((_, i) => i).filter((i) => /^(head|MLP)/.test(data.nodes[i][0]) && curves[i].filter(Boolean).length > 2).map((i) => [i]);
+  let sets = data.nodes.map((_, i) => i).filter((i) => /^(head|MLP)/.test(data.nodes[i][0]) && curves[i].filter((x) => x !== null).length >= TOGETHER).map((i) => [i]);
   const near = new Map();
   const likeness = (i, j) => {
     const key = i < j ? `${i},${j}` : `${j},${i}`;
@@ -71,9 +77,16 @@ function overPositions() {
   return [...found].filter(([, nodes]) => nodes.length > 1);
 }
 
-function addGroup(name, nodes) {
-  groups.push({ name, nodes: new Set(nodes) });
+// Sets of nodes that are not a group already become one; `none` is said where there is no set.
+function addGroups(sets, none) {
+  const key = (nodes) => [...nodes].sort((a, b) => a - b).join();
+  const there = new Set(groups.map((group) => key(group.nodes)));
+  const added = sets.filter(([, nodes]) => !there.has(key(nodes)));
+  for (const [name, nodes] of added) groups.push({ name, nodes: new Set(nodes) });
   drawGroups();
+  const count = `${added.length} group${added.length === 1 ? "" : "s"} added`;
+  groupsSaid.textContent = !sets.length ? none : added.length ? `${count}.` : sets.length === 1 ? "This is a group already." : "These are groups already.";
+  remember();
 }
 
 function drawGroups() {
@@ -86,7 +99,7 @@ function drawGroups() {
     const value = Object.assign(document.createElement("span"), { className: "effect" });
     const remove = Object.assign(document.createElement("button"), { type: "button", textContent: "remove" });
     remove.setAttribute("aria-label", `Remove the group ${group.name}`);
-    remove.addEventListener("click", () => { groups.splice(number, 1); shownGroup = null; drawGroups(); mark(); remember(); });
+    remove.addEventListener("click", () => { groups.splice(number, 1); shownGroup = null; groupsSaid.textContent = ""; drawGroups(); mark(); remember(); });
     item.append(name, groupChart(group), value, remove, members);
     for (const kind of ["pointerenter", "focusin"]) item.addEventListener(kind, () => { shownGroup = group; mark(); });
     for (const kind of ["pointerleave", "focusout"]) item.addEventListener(kind, () => { shownGroup = null; mark(); });
@@ -136,16 +149,15 @@ mark = () => {
 };
 
 document.getElementById("group-pinned").addEventListener("click", () => {
-  addGroup(`group ${groups.length + 1}`, pins);
+  addGroups([[`group ${groups.length + 1}`, pins]]);
   pins.clear();
   mark();
   remember();
 });
 document.getElementById("group-alike").addEventListener("click", () => {
-  for (const nodes of alike()) addGroup(`alike: ${data.nodes[nodes[0]][1]} and ${nodes.length - 1} more`, nodes);
-  remember();
+  const found = alike().map((nodes) => [`alike: ${data.nodes[nodes[0]][1]} and ${nodes.length - 1} more`, nodes]);
+  addGroups(found, `No two nodes go through training alike: none correlate above ${ALIKE} over ${TOGETHER} or more checkpoints at which both were kept.`);
 });
 document.getElementById("group-positions").addEventListener("click", () => {
-  for (const [name, nodes] of overPositions()) addGroup(`${name}, all positions`, nodes);
-  remember();
+  addGroups(overPositions().map(([name, nodes]) => [`${name}, all positions`, nodes]), "No head and no MLP is kept at more than one position.");
 });
