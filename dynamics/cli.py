@@ -45,7 +45,7 @@ def runs(runs: Path | None) -> None:
 @click.argument("model")
 @click.option("--python", is_flag=True, help="Print the table alone, as a module that a run can name.")
 def sites(model: str, python: bool) -> None:
-    """Say which sites and which wiring MODEL has, or propose a table for an architecture that is not known.
+    """Say which sites and which wiring MODEL has, or propose them.
 
     MODEL is the folder of a checkpoint, a config.json, or a model type of transformers. Either table is checked on a small
     model with random weights.
@@ -243,7 +243,7 @@ def report(run: str, runs: Path | None, traces: Path, reports: Path | None) -> N
 def compare(
     names: tuple[str, ...], runs: Path | None, traces: Path, reports: Path | None, repeats: tuple[str, ...]
 ) -> None:
-    """Compare onsets between runs: what differs, and which choice moved which onset.
+    """Compare onsets between runs, and say what moved them.
 
     Shifts are against the first RUN. Runs that differ in their seed alone are repeats, by which effects are told from chance.
     """

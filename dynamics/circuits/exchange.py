@@ -51,13 +51,7 @@ class Exchange:
         """(row, token, width) of a run: heads still together and before the output projection, or (..., d_model)."""
         if kind == "head":
             return run.mixed[layer]
-        return run.mlp[layer] if kind == "mlp" else self.entering(run, layer + 1)
-
-    def entering(self, run: ForwardPass, layer: int) -> torch.Tensor:
-        """(row, token, d_model) the stream before a layer; before the final norm for the number of layers."""
-        graph = self.wired.graph
-        last = layer == graph.layers
-        return run.streams[graph.logits_reader.start if last else graph.attention_readers(layer).start]
+        return run.mlp[layer] if kind == "mlp" else self.wired.entering(run, layer + 1)
 
     def begin(self, ids: np.ndarray) -> Begun:
         """Run the model on prompts of one length (row, token)."""
@@ -111,10 +105,10 @@ class Begun:
         each = torch.arange(len(rows), device=wired.device)
         begin: Hooks
         if kind == "head" and not (wired.graph.parallel and not self.run.scale):
-            start = self.exchange.entering(self.run, layer)[rows]
+            start = wired.entering(self.run, layer)[rows]
             begin = _WithHead(wired, layer, start, partial(_put_head, wired.graph.heads, each, tokens, heads, new))
         else:
-            stream = self.exchange.entering(self.run, layer + 1)[rows]
+            stream = wired.entering(self.run, layer + 1)[rows]
             less = new - self.exchange.written(self.run, kind, layer)[rows, tokens]
             if kind == "head":  # what the one head writes more than it did
                 only = torch.zeros_like(less).unflatten(-1, (wired.graph.heads, -1))  # type: ignore[no-untyped-call]

@@ -156,8 +156,7 @@ class Wired(Parts):
         graph, about = self.graph, self.graph.sources[source]
         within = about.head is not None and not graph.parallel  # the same layer's MLP reads it
         layer = 0 if about.layer is None else about.layer if within else about.layer + 1
-        reader = graph.logits_reader if layer == graph.layers else graph.attention_readers(layer)
-        stream = run.streams[reader.start]
+        stream = self.entering(run, layer)
         begin = Resuming(self, layer, stream, added) if within else Resuming(self, layer, stream + added)
         return self.going_on(ids, begin, positions)
 
@@ -165,6 +164,20 @@ class Wired(Parts):
         """(row, vocab) logits at one position per row, None for the last, of a pass that begins in the middle."""
         with torch.no_grad(), self._hooked(begin):
             return self._forward(ids, positions)
+
+    def entering(self, run: ForwardPass, layer: int) -> torch.Tensor:
+        """(row, token, d_model) the stream before a layer of a run; before the final norm for the number of layers."""
+        graph = self.graph
+        return run.streams[(graph.logits_reader if layer == graph.layers else graph.attention_readers(layer)).start]
+
+    def says(self, ids: torch.Tensor, stream: torch.Tensor) -> torch.Tensor:
+        """(row, token, vocab) the model's logits, if this (row, token, d_model) were the stream before its final norm.
+
+        ``ids`` (row, token) have been run before (:meth:`run`).
+        """
+        every = torch.arange(ids.shape[1], device=self.device)
+        with torch.no_grad(), self._hooked(Resuming(self, self.graph.layers, stream)):
+            return self.architecture.logits(self.model, ids, every)
 
     def gradients(
         self,

@@ -37,7 +37,9 @@ REPORTS = click.option(
 )
 @click.option("--go", is_flag=True, help="Hand the jobs in.")
 def submit(run: str, **options: Any) -> None:
-    """Write the jobs of RUN for a batch system: an array of shards, then its analyses, then its report.
+    """Write the jobs of RUN for a batch system.
+
+    An array of shards, then its analyses, then its report.
 
     The scripts lie in jobs/RUN, beside the folder of traces.
     """

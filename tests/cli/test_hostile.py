@@ -53,7 +53,16 @@ def test_no_name_or_number_on_the_command_line_ends_in_a_traceback(
 ) -> None:
     monkeypatch.setattr("mcp.server.mcpserver.MCPServer.run", lambda self: None)  # it would wait for an assistant
     (collected / "loop").symlink_to("loop")
-    known = {"run": "nowhere", "name": "nowhere", "prompt": "2 + 3 =", "dictionaries": "none", "analyses": "induction"}
+    known = {
+        "run": "nowhere",
+        "name": "nowhere",
+        "prompt": "2 + 3 =",
+        "dictionaries": "none",
+        "analyses": "induction",
+    } | {
+        "names": "nowhere",
+        "model": "gpt2",
+    }
     parameters = cli.commands[verb].params
     plain = [known[str(p.name)] for p in parameters if isinstance(p, click.Argument)]
     for place, parameter in enumerate(parameters):
