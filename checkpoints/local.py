@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -28,6 +28,10 @@ __all__ = ["FolderConfig", "FolderSeries"]
 
 class FolderConfig(SeriesConfig):
     """A series in a local folder, or in one file."""
+
+    reading: ClassVar[frozenset[str]] = frozenset(
+        {"kind", "path", "layout", "config", "pattern", "steps", "every", "tokens_per_step", "base", "tokenizer"}
+    )
 
     kind: Literal["folder"] = "folder"
     path: Path = Field(

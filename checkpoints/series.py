@@ -70,12 +70,14 @@ class SeriesConfig(BaseModel):
     Attributes:
         pinned: whether a trace goes back to the very commits that it was collected from.
         stored: whether there are checkpoints to open; else the weights existed in a training job only.
+        reading: keys that say where the checkpoints lie and how they are read, and nothing of how they were trained.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     pinned: ClassVar[bool] = False
     stored: ClassVar[bool] = True
+    reading: ClassVar[frozenset[str]] = frozenset({"kind"})
 
     def left_out(self) -> Mapping[str, str]:
         """What lies beside its checkpoints and is not taken (:attr:`Series.left_out`), where no request is needed for that."""

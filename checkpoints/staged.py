@@ -55,6 +55,7 @@ class StagedConfig(SeriesConfig):
     """A training of several stages, with one axis of steps."""
 
     pinned: ClassVar[bool] = True  # a hub's parts are; folders pass over the pins
+    reading: ClassVar[frozenset[str]] = frozenset({"kind", "tokenizer"})
 
     kind: Literal["staged"] = "staged"
     parts: tuple[PartConfig, ...] = Field(min_length=1, description="The stages, in their order.")

@@ -238,7 +238,7 @@ def report(run: str, runs: Path | None, traces: Path, reports: Path | None) -> N
 @TRACES
 @REPORTS
 @click.option(
-    "--repeats", metavar="KEY", multiple=True, default=("series.seed",), show_default=True, help="Where repeats differ."
+    "--repeats", metavar="KEY", multiple=True, help="Where repeats differ beside series.seed, such as series.path."
 )
 def compare(
     names: tuple[str, ...], runs: Path | None, traces: Path, reports: Path | None, repeats: tuple[str, ...]

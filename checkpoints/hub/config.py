@@ -24,6 +24,9 @@ class HubConfig(SeriesConfig):
     """
 
     pinned: ClassVar[bool] = True
+    reading: ClassVar[frozenset[str]] = frozenset(
+        {"kind", "revisions", "tokens_per_step", "base", "tokenizer", "keep", "retries"}
+    )
 
     kind: Literal["hub"] = "hub"
     name: str | None = Field(None, description="A series of the catalogue (`dynamics series`), such as pythia-70m.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -51,6 +51,8 @@ class OrganismConfig(SeriesConfig):
     """A model organism: architecture, optimisation and curriculum; two equal configurations give equal weights."""
 
     model_config = ConfigDict(allow_inf_nan=False)
+
+    reading: ClassVar[frozenset[str]] = frozenset({"kind", "checkpoints"})
 
     kind: Literal["organism"] = "organism"
     seed: int = Field(0, ge=0, lt=2**63, description="Seeds initial weights and data.")

@@ -54,7 +54,7 @@ class Compared:
 def compare(
     names: Sequence[str],
     *,
-    repeats: Sequence[str] = ("series.seed",),
+    repeats: Sequence[str] = (),
     runs: StrPath | None = None,
     traces: StrPath = "traces",
     reports: StrPath | None = None,
@@ -64,15 +64,16 @@ def compare(
 
     Args:
         names: two or more runs; a sweep stands for all its cells. Shifts are against the first.
-        repeats: keys of the configuration in which runs differ that repeat one training, such as ``series.path`` where each
-            seed has a folder of its own.
+        repeats: keys of the configuration in which repeats differ, beside ``series.seed``: ``series.path`` where each seed has a
+            folder of its own.
         runs: the runs file.
         traces: folder of traces; a run without one is read from its report.
         reports: folder of reports; without it, ``reports`` beside the folder of traces.
         reporter: messages.
 
     Raises:
-        UserError: for fewer than two runs, for one that has neither a trace nor a report, and when nothing can be written.
+        UserError: for fewer than two runs, for one that has neither a trace nor a report, for a key of ``repeats`` that no run has,
+            and when nothing can be written.
         StoppedError: when the disk is full.
     """
     reporter = reporter or Reporter(quiet=True)

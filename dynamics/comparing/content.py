@@ -185,6 +185,20 @@ def _remarks(runs: Sequence[ComparedRun], design: Design, additive: bool, tokens
     for factor in design.factors:
         if len(factor.keys) > 1:
             said.append(f"These always change together, so that they count as one choice: {listed(list(factor.keys))}.")
+    if design.factors and not all(design.training[run] == run for run in range(len(runs))):
+        copies = [
+            f"{r.name} (as {runs[t].name})" for r, t in zip(runs, design.training, strict=True) if runs[t] is not r
+        ]
+        shown = copies if len(copies) < 4 else [*copies[:3], f"{len(copies) - 3} more"]
+        said.append(
+            f"Runs of the same choices that differ in no seed count as one training: {listed(shown)}. Where they are trainings of "
+            "their own, name a key in which these differ (--repeats series.path)."
+        )
+    if reading := [d for d in design.differences if d.kind == "reading"]:
+        said.append(
+            f"The runs differ in where their series lies or how it is read: {listed([d.label for d in reading])}. Whether other choices "
+            "about training lie behind that, their configurations do not say."
+        )
     if measuring := [d for d in design.differences if d.kind == "measuring"]:
         parts = [f"{d.label} ({', '.join(dict.fromkeys(d.values))})" for d in measuring[:4]]
         more = f" and {len(measuring) - 4} more" if len(measuring) > 4 else ""
@@ -216,8 +230,7 @@ def _story(
     runs: Sequence[ComparedRun],
 ) -> list[str]:
     if not design.factors:
-        seeds = f"{len(runs)} runs that differ in their seed alone" if design.repeated else "These runs do not differ"
-        return [f"{seeds}: there is no choice about training whose effect could be asked for."]
+        return [f"{_alike(design)}: there is no choice about training whose effect could be asked for."]
     if found:
         return _story_of_effects(found, titles)
     said = []
@@ -232,6 +245,18 @@ def _story(
         elif mine:
             said.append(f"{run.name} against {runs[0].name}: none of {len(mine)} onsets can be told apart.")
     return said
+
+
+def _alike(design: Design) -> str:
+    """How runs of equal choices differ."""
+    kinds = {d.kind for d in design.differences}
+    if not kinds:
+        return "The configurations of these runs do not differ"
+    if "seed" not in kinds:
+        return "These runs differ in no seed, and only in where their series lies and in how it was read and measured"
+    repeats = listed([d.label for d in design.differences if d.kind == "seed"])
+    more = ", and in where their series lie or how they were read and measured" if len(kinds) > 1 else " alone"
+    return f"{len(design.runs)} runs that differ in their {repeats}{more}"
 
 
 def _story_of_effects(found: Sequence[Effect], titles: Mapping[str, str]) -> list[str]:

@@ -22,6 +22,7 @@ from itertools import combinations
 
 import numpy as np
 
+from ..analysis.findings import Finding
 from ..emergence import discover
 from ..numerics.arrays import BoolArray, FloatArray
 from ..numerics.censored import Observed, fit_censored
@@ -168,12 +169,12 @@ def effects(
 ) -> tuple[list[Effect], bool]:
     """Every effect on every circuit, and whether factors are taken to add up.
 
-    There are none where no group has two runs: the spread between seeds is then not known (:data:`SEED_NOISE_UNKNOWN`).
+    There are none where no group has two trainings: the spread between seeds is then not known (:data:`SEED_NOISE_UNKNOWN`).
     """
     if not design.factors or not design.repeated:
         return [], False
     matrix, contrasts, additive = contrasts_of(design)
-    known = {key: [run.known(key, unit) for run in runs] for key in keys}
+    known = {key: design.once([run.known(key, unit) for run in runs]) for key in keys}
     known = {key: rows for key, rows in known.items() if any(rows)}
     made: list[tuple[str, Contrast, ContrastEstimate | None, int, str]] = []
     for rows, members in _same_runs(known).items():
@@ -193,7 +194,7 @@ def effects(
     order = {key: n for n, key in enumerate(keys)}
     names = {contrast.name: n for n, contrast in enumerate(contrasts)}
     result = [
-        _effect(key, contrast, found, index, reason, bool(sure), [r.findings.get(key) for r in runs])
+        _effect(key, contrast, found, index, reason, bool(sure), _once_measured(runs, design, key))
         for (key, contrast, found, index, reason), sure in zip(made, called, strict=True)
     ]
     return sorted(result, key=lambda e: (names[e.contrast], order[e.key])), additive
@@ -220,7 +221,7 @@ def _effect(
     index: int,
     reason: str,
     sure: bool,
-    findings: Sequence[object],
+    findings: Sequence[Finding | None],
 ) -> Effect:
     estimate, low, high, p, freedom = (np.nan, np.nan, np.nan, np.nan, 0.0)
     if found is not None:
@@ -232,15 +233,11 @@ def _effect(
     verdict: Verdict = "cannot be told"
     if sure:
         verdict = "later" if estimate > 0 else "earlier"
-    states = [getattr(getattr(f, "emergence", None), "state", None) for f in findings]
+    states = [None if f is None else f.emergence.state for f in findings]
     counts = [
         (
             sum(s in DATED for s, side in zip(states, contrast.sides, strict=True) if side == which),
-            sum(
-                s is not None and s != "not measurable"
-                for s, side in zip(states, contrast.sides, strict=True)
-                if side == which
-            ),
+            sum(s is not None for s, side in zip(states, contrast.sides, strict=True) if side == which),
         )
         for which in (1, -1)
     ]
@@ -259,12 +256,18 @@ def _effect(
     )
 
 
+def _once_measured(runs: Sequence[ComparedRun], design: Design, key: str) -> list[Finding | None]:
+    """(run,) findings of a circuit, of every training one where it was measured."""
+    found = [run.findings.get(key) for run in runs]
+    return design.once([None if f is None or f.emergence.state == "not measurable" else f for f in found])
+
+
 def spreads(runs: Sequence[ComparedRun], design: Design, keys: Sequence[str], *, unit: Unit = "steps") -> list[Spread]:
-    """How far the onsets of one group's runs lie apart, circuit by circuit."""
+    """How far the onsets of one group's trainings lie apart, circuit by circuit."""
     matrix = np.zeros((len(runs), len(design.groups)))
     for column, group in enumerate(design.groups):
         matrix[list(group), column] = 1.0
-    known = {key: [run.known(key, unit) for run in runs] for key in keys}
+    known = {key: design.once([run.known(key, unit) for run in runs]) for key in keys}
     found: dict[str, Spread] = {}
     for rows, members in _same_runs({key: r for key, r in known.items() if any(r)}).items():
         chosen = list(rows)

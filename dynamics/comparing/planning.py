@@ -50,7 +50,7 @@ class Plan:
 
 def plan(design: Design, effects: Sequence[Effect], spreads: Sequence[Spread], titles: Mapping[str, str]) -> Plan:
     """What to try next."""
-    now = min(len(group) for group in design.groups)
+    now = min(design.trainings)
     if not design.factors:
         more = "" if design.repeated else " and give each a further seed or two"
         return Plan("", "", (f"The runs differ in no choice about training: compare with runs that do{more}.",), now)

@@ -25,6 +25,7 @@ from .template import TemplateConfig
 
 __all__ = [
     "DEFAULT_RUNS_FILE",
+    "KINDS",
     "AnalysisEntry",
     "LiveConfig",
     "ProbeEntry",
@@ -82,7 +83,7 @@ class LiveConfig(SeriesConfig):
     kind: Literal["live"] = "live"
 
 
-_KINDS: dict[str, type[SeriesConfig]] = {
+KINDS: dict[str, type[SeriesConfig]] = {
     "organism": OrganismConfig,
     "folder": FolderConfig,
     "hub": HubConfig,
@@ -150,7 +151,7 @@ class Run(BaseModel):
     @field_validator("series", mode="before")
     @classmethod
     def _published(cls, value: Any) -> Any:
-        if isinstance(value, str) and value in _KINDS:
+        if isinstance(value, str) and value in KINDS:
             raise ValueError(f"{value!r} is a kind of series: write {{kind: {value}}}")
         return {"kind": "hub", "name": value} if isinstance(value, str) else value
 
@@ -337,8 +338,8 @@ def _parse(name: str, body: Any, file: Path) -> Run:
 def _explain(problem: Any) -> str:
     """One pydantic problem as a sentence, with the nearest known key where a key is unknown."""
     location = [str(part) for part in problem["loc"]]
-    where = ".".join(part for part in location if part not in _KINDS)
-    kinds = "folder, hub" if "parts" in location else ", ".join(_KINDS)
+    where = ".".join(part for part in location if part not in KINDS)
+    kinds = "folder, hub" if "parts" in location else ", ".join(KINDS)
     if problem["type"] == "extra_forbidden":
         known = _fields_at(location[:-1])
         return f"unknown key {where!r}: {nearest(location[-1], known)}"
@@ -367,7 +368,7 @@ def _fields_at(location: list[str]) -> list[str]:
             return list(WorldEntry.model_fields)
         if location[-2:-1] == ["parts"]:
             return list(PartConfig.model_fields)
-        kind = next((_KINDS[part] for part in reversed(location) if part in _KINDS), FolderConfig)
+        kind = next((KINDS[part] for part in reversed(location) if part in KINDS), FolderConfig)
         return list(kind.model_fields)
     if "template" in location:
         return list(TemplateConfig.model_fields)

@@ -24,13 +24,13 @@ from dynamics.validating.designs import PlantedDesign, plant
 
 @pytest.fixture
 def folder(reported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """``mine`` with its trace; ``late`` with its report alone, of another seed, whose onsets lie later."""
+    """``mine`` with its trace; ``late`` with its report alone, of another learning rate, whose onsets lie later."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(reported / "reports", tmp_path / "reports")
     shutil.copytree(reported / "traces", tmp_path / "traces")
     content = json.loads((tmp_path / "reports/mine/report.json").read_text())
     content["run"] = "late"
-    content["run_config"]["series"]["pattern"] = "other"
+    content["run_config"]["series"] |= {"kind": "organism", "learning_rate": 0.001}
     for finding in content["analyses"][0]["findings"]:
         finding["emergence"] |= {"state": "emerged", "onset": {"after": 3, "by": 6}}
     (tmp_path / "reports/late").mkdir()
@@ -44,7 +44,7 @@ def test_it_writes_a_page_and_json_and_prints_the_same(folder: Path, capsys: pyt
     content = json.loads((folder / "reports/compare-mine-late/compare.json").read_text())
     assert content["format"] == 1 and [run["run"] for run in content["runs"]] == ["mine", "late"]
     assert "late: from its report" in said.err
-    assert "series.pattern" in said.out and "(3, 6]" in said.out
+    assert "series.learning_rate" in said.out and "(3, 6]" in said.out
     assert "reports/compare-mine-late/index.html" in said.out
     assert all(circuit["title"] in said.out for circuit in content["circuits"])
     assert any("prompts are not known" in remark for remark in content["remarks"])
@@ -58,7 +58,14 @@ def test_a_trace_compared_with_its_copy_differs_in_nothing(folder: Path) -> None
     frame = found.onsets
     assert set(frame["run"]) == {"mine", "copy"} and not (frame["verdict"].isin(["later", "earlier"])).any()
     known = [s for c in found.content["circuits"] for s in c["shifts"]]
-    assert all(s["paired"] for s in known if s["later"] + s["earlier"] == 0 and s["paired"]) and known
+    assert known and all(s["later"] == pytest.approx(s["earlier"]) for s in known)
+    assert "do not differ" in found.content["story"][0] and found.content["groups"][0]["runs"] == ["mine", "copy"]
+
+
+def test_a_misspelt_key_of_repeats_is_a_mistake(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["compare", "mine", "late", "--repeats", "series.pth"])
+    assert ended.value.code == 2 and "did you mean 'series.path'?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

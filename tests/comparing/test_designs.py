@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from checkpoints import UserError
 from dynamics.comparing.configs import ABSENT, design_of, flattened
 from dynamics.comparing.content import compare_content
-from dynamics.comparing.effects import contrasts_of, effects
+from dynamics.comparing.effects import contrasts_of, effects, spreads
 from dynamics.comparing.frames import effects_frame, onsets_frame
 from dynamics.comparing.loading import ComparedRun
 from dynamics.comparing.shifts import shifts
@@ -87,9 +88,75 @@ def test_how_runs_were_measured_is_no_choice_about_training(runs: list[ComparedR
 
 
 def test_repeats_can_be_folders(runs: list[ComparedRun]) -> None:
-    pair = [changed(runs[0], path="/a", seed=0), changed(runs[0], path="/b", seed=0)]
-    assert design_of(pair).factors[0].keys == ("series.path",)
-    assert design_of(pair, ["series.path"]).groups == ((0, 1),)
+    pair = [changed(runs[0], kind="folder", path=path) for path in ("/a", "/b")]
+    alone = design_of(pair)
+    assert alone.factors == () and not alone.repeated and [d.kind for d in alone.differences] == ["reading"]
+    told = design_of(pair, ["series.path"])
+    assert told.groups == ((0, 1),) and told.repeated
+    both = [changed(one, seed=seed) for one, seed in zip([*pair, pair[1]], (0, 0, 1), strict=True)]
+    assert design_of(both, ["series.path"]).trainings == (3,)  # beside the seed, not instead of it
+
+
+def test_a_misspelt_key_of_repeats_is_refused_with_the_nearest(runs: list[ComparedRun]) -> None:
+    with pytest.raises(UserError, match=r"series\.sede") as caught:
+        design_of(runs, ["series.sede"])
+    assert caught.value.remedy == "did you mean 'series.seed'?"
+
+
+def test_a_run_measured_twice_is_one_training(runs: list[ComparedRun]) -> None:
+    again = [replace(r, name=f"{r.name} again", config={**r.config, "dtype": "bfloat16"}) for r in runs[::2]]
+    one_seed = [run for pair in zip(runs[::2], again, strict=True) for run in pair]
+    design = design_of(one_seed)
+    assert not design.repeated and design.trainings == (1, 1, 1, 1)
+    content = compare_content(one_seed, design)
+    assert content["effects"] == [] and any("count as one training" in remark for remark in content["remarks"])
+    more = [*runs, *again]
+    alone, with_copies = (effects(rows, design_of(rows), list(FEW))[0] for rows in (runs, more))
+    for one, other in zip(alone, with_copies, strict=True):
+        assert (one.freedom, one.estimate, one.emerged) == (other.freedom, pytest.approx(other.estimate), other.emerged)
+    assert compare_content(more, design_of(more))["circuits"][0]["spread"]["freedom"] == 4
+    without = replace(runs[0], findings={k: f for k, f in runs[0].findings.items() if k != "sum 1"})
+    stand_in = [without, *more[1:]]  # what the first did not measure, the copy did
+    (spread,) = spreads(stand_in, design_of(stand_in), ["sum 1"])
+    assert spread.freedom == 4
+
+
+def test_where_a_series_lies_and_how_it_is_read_is_no_choice_about_training(runs: list[ComparedRun]) -> None:
+    def staged(path: str, name: str) -> dict[str, object]:
+        parts = [
+            {"stage": "pre", "series": {"kind": "folder", "path": path}, "starts": None},
+            {"stage": "sft", "series": {"kind": "hub", "name": name, "keep": False}, "starts": 5},
+        ]
+        return {"kind": "staged", "parts": parts, "tokenizer": path}
+
+    pair = [replace(runs[0], config={"series": staged(*names)}) for names in (("/a", "x"), ("/b", "y"))]
+    design = design_of(pair)
+    assert {d.key: d.kind for d in design.differences} == {
+        "series.parts.pre.series.path": "reading",
+        "series.parts.sft.series.name": "training",
+        "series.tokenizer": "reading",
+    }
+    assert any("where their series lies" in remark for remark in compare_content(pair, design)["remarks"])
+    longer = design_of([changed(runs[0], steps=10), changed(runs[0], steps=20)])
+    assert longer.factors[0].label == "steps"  # of an organism, how long it is trained
+    wide = [
+        replace(changed(runs[0], kind="folder", path=p), model={"hidden_size": n}) for p, n in (("/a", 1), ("/b", 2))
+    ]
+    assert [f.keys for f in design_of(wide).factors] == [("model.hidden_size",)]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, "configurations of these runs do not differ"),
+        ({"seed": 1}, "2 runs that differ in their seed alone"),
+        ({"kind": "folder"}, "differ in no seed"),
+    ],
+)
+def test_the_story_of_runs_without_a_choice(runs: list[ComparedRun], change: dict[str, object], said: str) -> None:
+    pair = [runs[0], replace(changed(runs[0], **change), name="other")]
+    (sentence,) = compare_content(pair, design_of(pair))["story"]
+    assert said in sentence
 
 
 def test_a_key_that_a_run_does_not_have_is_a_level(runs: list[ComparedRun]) -> None:
