@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from checkpoints.catalogue import Entry, catalogue, find_entry
-from checkpoints.errors import UserError
+from checkpoints.errors import StoppedError, UserError
 from checkpoints.paths import cache_folder
 
 from .wording import duration, grouped, left_out_lines, steps_text
@@ -49,7 +49,8 @@ __all__ = [
 def each_cell(command: Callable[..., Any]) -> Callable[..., Any]:
     """Let a command take the name of a sweep: it is carried out for every cell, and what it would cost is added up.
 
-    A cell that ends with an exit code does not keep the others from their turn; the largest is that of the command.
+    A cell that ends with an exit code, or with a mistake, does not keep the others from their turn; the largest code is that of the
+    command.
     """
 
     @wraps(command)
@@ -67,6 +68,11 @@ def each_cell(command: Callable[..., Any]) -> Callable[..., Any]:
                 found.append(command(run=name, **options))
             except SystemExit as end:
                 worst = max(worst, int(end.code or 0))
+            except StoppedError:  # a full disk is that of the others, too
+                raise
+            except UserError as error:
+                click.echo(f"error: {name}: {error}", err=True)
+                worst = max(worst, error.exit_code)
         if options.get("dry_run"):
             _print_total(found)
         if worst:

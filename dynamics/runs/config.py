@@ -20,7 +20,7 @@ from checkpoints.staged import PartConfig, StagedConfig
 from ..models.importing import import_beside
 from .anchoring import whole_paths
 from .dictionaries import CORPORA, DictionaryConfig
-from .sweeps import SWEEP, cell_names, cells
+from .sweeps import SWEEP, cell_names, cells, one_cell
 from .template import TemplateConfig
 
 __all__ = [
@@ -254,8 +254,9 @@ def load_run(name: str, file: StrPath | None = None) -> Run:
         UserError: when there is no such run, or it is wrong.
     """
     file, content = _read(file)
-    if name not in content and name in cell_names(parent := name.partition("@")[0], content.get(parent)):
-        return cells(parent, content[parent], file, _parse)[name]
+    body = content.get(parent := name.partition("@")[0])
+    if name not in content and (cell := one_cell(name, parent, body, file, _parse)) is not None:
+        return cell
     if name not in content:
         raise UserError(
             f"there is no run {name!r} in {file}",

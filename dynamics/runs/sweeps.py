@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from checkpoints.errors import UserError, short
 
-__all__ = ["MOST", "SWEEP", "cell_names", "cells", "shortened"]
+__all__ = ["MOST", "SWEEP", "cell_names", "cells", "one_cell", "shortened"]
 
 SWEEP = "sweep"
 """The key of a run in the runs file."""
@@ -79,6 +79,22 @@ def cells(name: str, body: Mapping[str, Any], file: Path, parse: Callable[[str, 
             )
         made[cell] = _one(cell, base, dict(zip(sweep, chosen, strict=True)), file, parse)
     return made
+
+
+def one_cell(cell: str, name: str, body: Any, file: Path, parse: Callable[[str, Any, Path], R]) -> R | None:
+    """One cell of a sweep by its name, which is all that is read beside what the cells share; None where it has none of that name.
+
+    Raises:
+        UserError: as :func:`cells`, for this cell.
+    """
+    names = cell_names(name, body)
+    if cell not in names:
+        return None
+    sweep = body[SWEEP]
+    _check(name, sweep, file)
+    base = parse(name, {key: value for key, value in body.items() if key != SWEEP}, file)
+    chosen = next(values for other, values in zip(names, product(*sweep.values()), strict=True) if other == cell)
+    return _one(cell, base.model_dump(mode="json", exclude={SWEEP}), dict(zip(sweep, chosen, strict=True)), file, parse)
 
 
 def _one(
@@ -147,13 +163,16 @@ def _check(name: str, sweep: Any, file: Path) -> None:
 
 
 def _texts(values: Sequence[Any]) -> list[str]:
-    """Values as they stand in a name: safe for a file's, and one for each."""
+    """Values as they stand in a name: safe for a file's, and one for each, also where case makes no difference between files."""
     texts = []
     for number, value in enumerate(values):
-        plain = value is None or isinstance(value, str | int | float)
-        text = re.sub(r"[^A-Za-z0-9._+-]+", "-", str(value)).strip("-") if plain else ""
+        if isinstance(value, str):
+            text = re.sub(r"[^A-Za-z0-9._+-]+", "-", value).strip("-")
+        else:  # a number keeps its sign
+            text = str(value) if value is None or isinstance(value, int | float) else ""
         texts.append(text if text and len(text) <= 40 else f"v{number}")
-    return [text if texts.count(text) == 1 else f"{text}-v{number}" for number, text in enumerate(texts)]
+    folded = [text.casefold() for text in texts]
+    return [text if folded.count(text.casefold()) == 1 else f"{text}-v{number}" for number, text in enumerate(texts)]
 
 
 def shortened(keys: Sequence[str]) -> dict[str, str]:

@@ -10,10 +10,13 @@ import pytest
 
 import dynamics
 from checkpoints import UserError
+from checkpoints.errors import StoppedError
 from checkpoints.organism import OrganismConfig
 from dynamics.cli import main
+from dynamics.listing import each_cell
+from dynamics.runs import config
 from dynamics.runs.config import load_cells, load_run, load_runs, run_names
-from dynamics.runs.sweeps import cell_names
+from dynamics.runs.sweeps import cell_names, one_cell
 
 TEXT = """
 mine:
@@ -91,6 +94,10 @@ def test_names_are_safe_for_files_and_differ() -> None:
     names = cell_names("a", {"sweep": {"x.path": ["./b c/../d", "./b-c/../d", [1, 2], {"k": 1}, True, None]}})
     assert len(set(names)) == 6
     assert not any(sign in name for name in names for sign in "/\\ :")
+    numbers = cell_names("a", {"sweep": {"x.shift": [-1, 1, -0.5]}})
+    assert numbers == ["a@shift=-1", "a@shift=1", "a@shift=-0.5"]
+    cased = cell_names("a", {"sweep": {"x.path": ["Big", "big", "other"]}})
+    assert len({name.casefold() for name in cased}) == 3
     assert cell_names("a", {"sweep": 3}) == cell_names("a", 3) == cell_names("a", {}) == []
 
 
@@ -103,6 +110,46 @@ def test_the_command_line_takes_a_sweep_and_adds_up_what_it_costs(
     main(["status", "mine"])
     said = capsys.readouterr().out
     assert all(f"{cell}, {number} of 4" in said for number, cell in enumerate(CELLS, 1)) and "not started" in said
+
+
+def test_one_cell_is_read_without_the_others(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def parse(name: str, body: Any, where: Path) -> Any:
+        seen.append(name)
+        return config._parse(name, body, where)
+
+    body = config._read(file)[1]["mine"]
+    found = one_cell(CELLS[3], "mine", body, file, parse)
+    assert seen == ["mine", CELLS[3]] and found == load_cells("mine")[CELLS[3]]
+    assert one_cell("mine@seed=9", "mine", body, file, parse) is None
+    with pytest.raises(UserError, match="no run 'mine@seed=9'"):
+        load_run("mine@seed=9")
+
+
+def test_a_mistake_in_one_cell_does_not_keep_the_others_from_their_turn(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (file.parent / "traces" / f"{CELLS[1]}.zarr").mkdir(parents=True)
+    (file.parent / "traces" / f"{CELLS[1]}.zarr" / "zarr.json").write_text("{")
+    with pytest.raises(SystemExit) as ended:
+        main(["status", "mine"])
+    said = capsys.readouterr()
+    assert ended.value.code == 2 and f"error: {CELLS[1]}: " in said.err and "expected:" in said.err
+    assert all(f"{cell}: not started" in said.out for cell in CELLS if cell != CELLS[1])
+
+
+def test_a_full_disk_stops_all_cells(file: Path) -> None:
+    asked: list[str] = []
+
+    @each_cell
+    def verb(run: str, runs: Path | None) -> None:
+        asked.append(run)
+        raise StoppedError("the disk is full", expected="room", remedy="make room")
+
+    with pytest.raises(StoppedError):
+        verb("mine", runs=None)
+    assert asked == CELLS[:1]
 
 
 @pytest.mark.slow
