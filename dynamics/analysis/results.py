@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,11 +33,13 @@ class Results(Mapping[str, Summary]):
         summaries: one for each analysis.
         path: the trace.
         outdated: names of analyses that were made before the trace had all that it has.
+        unread: names of analyses whose stored results cannot be read.
 
     Attributes:
         path: the trace that they were found in.
         name: its name, which is the run's.
         outdated: names of analyses whose results are older than the trace (checkpoints or probes came since).
+        unread: names of analyses whose stored results cannot be read: damaged, or of another version.
 
     Example::
 
@@ -49,11 +50,14 @@ class Results(Mapping[str, Summary]):
         table[table.headline & (table.state == "emerged")].sort_values("onset_by")
     """
 
-    def __init__(self, summaries: Iterable[Summary], *, path: StrPath, outdated: Iterable[str] = ()) -> None:
+    def __init__(
+        self, summaries: Iterable[Summary], *, path: StrPath, outdated: Iterable[str] = (), unread: Iterable[str] = ()
+    ) -> None:
         self._summaries = {summary.analysis: summary for summary in summaries}
         self.path: Path = as_path(path, "path")
         self.name: str = self.path.name.removesuffix(".zarr")
         self.outdated: tuple[str, ...] = tuple(outdated)
+        self.unread: tuple[str, ...] = tuple(unread)
 
     def __getitem__(self, analysis: str) -> Summary:
         """The summary of one analysis.
@@ -147,10 +151,9 @@ class Results(Mapping[str, Summary]):
         return box(f"{self.name}: what {len(self)} analyses found", *parts)
 
     def _older(self, written: Any) -> list[str]:
-        if not self.outdated:
-            return []
-        names = ", ".join(self.outdated)
-        return [written(f"  older than the trace: {names} (dynamics analyse {self.name} makes them anew)")]
+        anew = f"(dynamics analyse {self.name} makes them anew)"
+        said = (("older than the trace", self.outdated), ("cannot be read", self.unread))
+        return [written(f"  {what}: {', '.join(names)} {anew}") for what, names in said if names]
 
 
 def open_results(path: StrPath) -> Results:
@@ -163,24 +166,30 @@ def open_results(path: StrPath) -> Results:
         UserError: when it is no trace, or holds no results.
     """
     trace = Trace(path)
-    summaries, outdated = [], []
+    summaries, outdated, unread = [], [], []
     for analysis in _in_order(trace):
         stored = read_result(trace.path, analysis)
-        if stored is None:  # a report derives it again
+        if stored is None:  # damaged: a report derives it again
+            unread.append(analysis)
             continue
         dataset, said = stored
-        with suppress(Exception):  # of another version, or written by another program
-            summaries.append(Summary.from_json(said["summary"], dataset))
-            if not _is_current(trace, said.get("inputs", {})):
-                outdated.append(analysis)
+        try:
+            summary, current = Summary.from_json(said["summary"], dataset), _is_current(trace, said.get("inputs", {}))
+        except Exception:  # of another version, or written by another program
+            unread.append(analysis)
+            continue
+        summaries.append(summary)
+        if not current:
+            outdated.append(analysis)
     if not summaries:
         name = trace.path.name.removesuffix(".zarr")
         raise UserError(
-            f"{trace.path} holds no results of analyses",
+            f"{trace.path} holds no results of analyses"
+            + (f" that can be read, of {', '.join(unread)}" if unread else ""),
             expected="results that `dynamics analyse` or `dynamics report` stored",
             remedy=f"dynamics analyse {name} (or, in Python, dynamics.analyse({name!r}))",
         )
-    return Results(summaries, path=trace.path, outdated=outdated)
+    return Results(summaries, path=trace.path, outdated=outdated, unread=unread)
 
 
 def _in_order(trace: Trace) -> list[str]:

@@ -106,6 +106,14 @@ def test_results_that_are_older_than_the_trace_say_so(trace: Path) -> None:
     assert "older than the trace: made" in results._repr_html_()
 
 
+def test_results_that_cannot_be_read_are_listed(trace: Path) -> None:
+    with writer_lock(trace):
+        write_result(trace, "odd", xr.Dataset({"x": (("n",), np.zeros(1))}), {"inputs": {}, "summary": {}})
+    results = dynamics.open_results(trace)
+    assert list(results) == ["made"] and (results.outdated, results.unread) == ((), ("odd",))
+    assert "cannot be read: odd (dynamics analyse t makes them anew)" in repr(results)
+
+
 def test_the_table_has_numbers_and_nan_where_an_interval_is_open(trace: Path) -> None:
     table = dynamics.open_results(trace).to_dataframe()
     assert list(table.columns) == list(COLUMNS) and table.index.name == "finding"
