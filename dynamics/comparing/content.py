@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from ..emergence import FRAGILE
 from ..wording import listed
 from .configs import Design
@@ -18,6 +20,9 @@ __all__ = ["FORMAT", "compare_content", "times"]
 
 FORMAT = 1
 """Of ``compare.json`` (docs/howto/compare.md)."""
+
+_SAME = 1e-3
+"""Numbers of tokens that differ by less than this part are the same: logs round them."""
 
 
 def compare_content(
@@ -164,14 +169,30 @@ def _next(
 
 
 def _tokens_differ(runs: Sequence[ComparedRun]) -> bool:
-    """Whether tokens are known and say something else than steps: a step has not the same number of them in all runs."""
-    rates = set()
+    """Whether tokens are known and say something else than steps: at a step that two runs share they have not seen the same number.
+
+    Where two runs share no step, tokens between checkpoints are interpolated. Counts within a thousandth are the same.
+    """
     for run in runs:
-        after = run.steps > 0
-        if not (len(run.tokens) and math.isfinite(float(run.tokens.sum())) and after.any()):
+        if not (len(run.tokens) and np.isfinite(run.tokens).all() and (run.steps > 0).any()):
             return False
-        rates |= {round(float(rate), 6) for rate in run.tokens[after] / run.steps[after]}
-    return len(rates) > 1
+    first, *others = runs
+    return any(not _same_tokens(first, other) for other in others)
+
+
+def _same_tokens(one: ComparedRun, other: ComparedRun) -> bool:
+    steps = np.intersect1d(one.steps, other.steps)
+    steps = steps[steps > 0]
+    if not len(steps):
+        steps = np.union1d(one.steps, other.steps)
+        inside = (steps >= max(one.steps.min(), other.steps.min())) & (steps <= min(one.steps.max(), other.steps.max()))
+        steps = steps[inside & (steps > 0)]
+    if not len(steps):  # nothing in common: by tokens in a step
+        x, y = (float(run.tokens[run.steps.argmax()] / run.steps.max()) for run in (one, other))
+        return math.isclose(x, y, rel_tol=_SAME)
+    orders = [np.argsort(run.steps) for run in (one, other)]
+    a, b = (np.interp(steps, r.steps[o], r.tokens[o]) for r, o in zip((one, other), orders, strict=True))
+    return bool(np.allclose(a, b, rtol=_SAME, atol=0.0))
 
 
 def _remarks(runs: Sequence[ComparedRun], design: Design, additive: bool, tokens: bool) -> list[str]:

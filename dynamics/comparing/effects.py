@@ -4,7 +4,11 @@ The onset of circuit c in run r is :math:`y_{cr} = \mu_{c,g(r)} + \sigma_c \epsi
 combination of levels and :math:`\sigma_c` the spread between seeds. What is known of :math:`y_{cr}` is where it lies in every
 bootstrap draw: between two checkpoints, or after the last one. Both go into one likelihood
 (:mod:`dynamics.numerics.censored`), so that an interval of an effect holds the spread between seeds, the gaps between checkpoints
-and the choice of prompts; an onset that never came counts as later than the last checkpoint.
+and the noise of prompts; an onset that never came counts as later than the last checkpoint.
+
+Intervals are for the prompts that were asked. Draws are taken as independent between runs, and so is what other prompts would have
+given: where all runs ask the same prompts, and a choice moves some prompts more than others, that part is shared by all runs
+of a level, no further seed averages it out, and an interval for prompts at large would be wider.
 
 Where all combinations of levels are there, the effect of a factor is the mean difference over the levels of the others, and for two
 factors there is the interaction: by how much the effect of one differs between the levels of the other. Where some are

@@ -120,7 +120,7 @@ class ComparedRun:
         return float(np.array(finding.steps)[valid][-1]) if valid.any() else -np.inf
 
     def _scaled(self, ends: np.ndarray, unit: Unit) -> np.ndarray:
-        """Steps as log2(step + 1), as midpoints are taken in log10(step + 1); or as log2 of the tokens at that checkpoint."""
+        """Steps as log2(step + 1), as midpoints are taken in log10(step + 1); tokens as log2(tokens + those of one step), likewise."""
         if unit == "steps":
             with np.errstate(divide="ignore"):
                 return np.asarray(np.where(np.isfinite(ends), np.log2(np.where(np.isfinite(ends), ends, 0) + 1), ends))
@@ -128,9 +128,15 @@ class ComparedRun:
         order = np.argsort(self.steps)
         index = order[np.searchsorted(self.steps[order], ends[finite])]
         result = ends.astype(np.float64).copy()
-        with np.errstate(divide="ignore"):
-            result[finite] = np.log2(self.tokens[index])
+        result[finite] = np.log2(self.tokens[index] + self._one_step)
         return result
+
+    @cached_property
+    def _one_step(self) -> float:
+        """Tokens of the first step, as far as checkpoints say; 1 where they do not."""
+        later = (self.steps > 0) & (self.tokens > 0)
+        first = int(np.argmin(np.where(later, self.steps, np.inf))) if later.any() else 0
+        return float(self.tokens[first] / self.steps[first]) if later.any() else 1.0
 
 
 def load_compared(

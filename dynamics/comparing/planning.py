@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from ..numerics.contrasts import seeds_needed
+from ..numerics.arrays import FloatArray
+from ..numerics.contrasts import precision, seeds_needed
 from .configs import Design
-from .effects import Effect, Spread
+from .effects import Effect, Spread, contrasts_of
 
 __all__ = ["CLOSE", "Plan", "plan"]
 
@@ -65,17 +66,28 @@ def plan(design: Design, effects: Sequence[Effect], spreads: Sequence[Spread], t
     bounded = [e for e in open_ones if math.isfinite(e.low) and math.isfinite(e.high)]
     if not bounded:
         return Plan("", "", (_rest(open_ones, titles),), now)
+    known = {s.key: s for s in spreads if math.isfinite(s.seeds)}
+    bounded = [e for e in bounded if e.key in known]
+    if not bounded:
+        seen = (
+            "How far seeds lie apart is not known of any circuit whose effects are open: no configuration has two trainings in which "
+            "its onset was seen. Collect each with a further seed or two."
+        )
+        return Plan("", "", (seen,), now)
     widest = max(bounded, key=lambda e: e.high - e.low)
-    spread = next(s for s in spreads if s.key == widest.key)
-    cells, half = _cells(design, widest), (widest.high - widest.low) / 2.0
+    spread = known[widest.key]
+    matrix, contrasts, _ = contrasts_of(design)
+    rows = matrix[[group[0] for group in design.groups]]
+    weights = next(c.weights for c in contrasts if c.name == widest.contrast)
+    half = (widest.high - widest.low) / 2.0
     aim = CLOSE if half > CLOSE else round(half / 2.0, 2)
     size = max(abs(widest.estimate), aim)
     total = max(spread.seeds, spread.measuring)
     upper = max(spread.seeds * math.sqrt(spread.freedom / stats.chi2.ppf(0.2, spread.freedom)), spread.measuring)
     narrow, power, cautious = (
-        _narrow(total, cells, aim),
-        seeds_needed(size, total, cells),
-        seeds_needed(size, upper, cells),
+        _narrow(total, rows, weights, aim),
+        seeds_needed(size, total, rows, weights),
+        seeds_needed(size, upper, rows, weights),
     )
     text = [
         f"Most uncertain is {widest.contrast}, on {titles[widest.key]}: {widest.estimate:+.2f} [{widest.low:+.2f}, {widest.high:+.2f}] log2 "
@@ -94,17 +106,10 @@ def plan(design: Design, effects: Sequence[Effect], spreads: Sequence[Spread], t
     return Plan(widest.key, widest.contrast, tuple(text), now, narrow, power, cautious)
 
 
-def _cells(design: Design, effect: Effect) -> int:
-    """Combinations of levels on the two sides of an effect."""
-    factor = next(f for f in design.factors if f.label == effect.factors[0])
-    level = effect.contrast.removeprefix(f"{factor.label}: ").removesuffix(f" against {factor.levels[0]}")
-    sides = {0, factor.levels.index(level)}
-    return max(2, sum(factor.level[group[0]] in sides for group in design.groups))
-
-
-def _narrow(spread: float, cells: int, aim: float) -> int | None:
+def _narrow(spread: float, rows: FloatArray, weights: FloatArray, aim: float) -> int | None:
+    variance, rank = precision(rows, weights)
     for seeds in range(2, _MOST + 1):
-        half = stats.t.ppf(0.975, cells * (seeds - 1)) * spread * np.sqrt(4.0 / (cells * seeds))
+        half = stats.t.ppf(0.975, len(rows) * seeds - rank) * spread * np.sqrt(variance / seeds)
         if half <= aim:
             return seeds
     return None

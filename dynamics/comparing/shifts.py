@@ -129,8 +129,12 @@ def _less(one: float, other: float) -> float:
 
 
 def _quantile(values: FloatArray, weight: FloatArray, share: float, *, up: bool) -> float:
-    """A quantile of weighted values, the one that is farther out where it falls between two."""
+    """A quantile of weighted values, the one that is farther out where it falls between two.
+
+    >>> _quantile(np.arange(40.0), np.full(40, 1 / 40), 0.025, up=False), _quantile(np.arange(40.0), np.full(40, 1 / 40), 0.975, up=True)
+    (0.0, 39.0)
+    """
     order = np.argsort(values)
     total = np.cumsum(weight[order])
-    index = int(np.searchsorted(total, share - 1e-12 if up else share + 1e-12, side="left" if up else "right"))
+    index = int(np.searchsorted(total, share + 1e-12 if up else share - 1e-12, side="right" if up else "left"))
     return float(values[order][min(index, len(values) - 1)])

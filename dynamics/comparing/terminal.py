@@ -130,7 +130,9 @@ def _identity(content: dict[str, Any]) -> list[str]:
         mine = [e for e in content["identity"] if e["run"] == run and e["weighted"] is not None]
         beyond = [e for e in mine if e["weighted_null"] is not None and e["weighted"] > e["weighted_null"]]
         how = "head by head" if all(e["by_name"] for e in mine) else "layer by layer, as heads have no common names"
-        said.append(f"{run}: {len(beyond)} of {len(mine)} circuits overlap more than chance ({how})")
+        said.append(
+            f"{run}: {len(beyond)} of {len(mine)} circuits overlap more than chance ({how}; 1 in 20 would by chance)"
+        )
     said += [
         f"{e['run']}: {e['matched']} features of dictionary {e['dictionary']} have a partner, of {e['alive'][0]} and {e['alive'][1]}"
         for e in content["features"]

@@ -14,7 +14,7 @@ from scipy import stats
 from .arrays import FloatArray
 from .censored import CensoredFit, Observed, fit_censored, profile, t_of
 
-__all__ = ["ContrastEstimate", "estimable", "estimate_contrast", "seeds_needed"]
+__all__ = ["ContrastEstimate", "estimable", "estimate_contrast", "precision", "seeds_needed"]
 
 _REACH = np.array([0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.5, 7.0, 11.0, 18.0, 30.0])
 """At which distances from the estimate, in standard errors, an end of the interval is looked for."""
@@ -117,30 +117,46 @@ def estimate_contrast(
     )
 
 
-def seeds_needed(
-    effect: float, spread: float, cells: int, *, power: float = 0.8, level: float = 0.05, most: int = 200
-) -> int | None:
-    """How many seeds each cell of a design needs for an effect to be found, by the noncentral t distribution.
+def precision(design: FloatArray, contrast: FloatArray) -> tuple[float, int]:
+    """Variance of a contrast's estimate where observations have variance 1, c'(X'X)^-1 c, and the rank of the design.
 
-    Half of the cells are on either side of the effect, as of a factor of two levels.
+    >>> precision(np.eye(4), np.array([0.5, 0.5, -0.5, -0.5]))
+    (1.0, 4)
+    """
+    return float(contrast @ np.linalg.pinv(design.T @ design) @ contrast), int(np.linalg.matrix_rank(design))
+
+
+def seeds_needed(
+    effect: float,
+    spread: float,
+    design: FloatArray,
+    contrast: FloatArray,
+    *,
+    power: float = 0.8,
+    level: float = 0.05,
+    most: int = 200,
+) -> int | None:
+    """How many seeds each combination of a design needs for an effect to be found, by the noncentral t distribution.
 
     Args:
-        effect: difference of the two sides' means.
-        spread: standard deviation between seeds of one cell.
-        cells: of the design, an even number.
+        effect: the contrast.
+        spread: standard deviation between seeds of one combination.
+        design: (combination, coefficient).
+        contrast: (coefficient,) weights.
         power: probability of finding it.
         level: of the two-sided test.
         most: more than this are not tried.
 
     Returns:
-        Seeds of each cell; None where more than ``most`` would be needed.
+        Seeds of each combination; None where more than ``most`` would be needed.
 
-    >>> seeds_needed(1.0, 1.0, 2)  # the textbook's two groups of 17
+    >>> seeds_needed(1.0, 1.0, np.eye(2), np.array([1.0, -1.0]))  # the textbook's two groups of 17
     17
     """
+    variance, rank = precision(design, contrast)
     for seeds in range(2, most + 1):
-        freedom = cells * (seeds - 1)
-        shift = abs(effect) / (spread * np.sqrt(4.0 / (cells * seeds))) if spread > 0 else np.inf
+        freedom = len(design) * seeds - rank
+        shift = abs(effect) / (spread * np.sqrt(variance / seeds)) if spread > 0 else np.inf
         critical = stats.t.ppf(1.0 - level / 2.0, freedom)
         if not np.isfinite(shift) or stats.nct.sf(critical, freedom, shift) >= power:
             return seeds

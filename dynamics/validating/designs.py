@@ -76,7 +76,8 @@ class DesignScore:
         exact: those in which exactly the planted effects were found, each in its direction.
         missed, false: planted effects that were not found, and effects that were found and are not there.
         planted, absent: how many effects there are and are not.
-        covered, judged: intervals that hold the truth, of how many.
+        covered, judged: intervals with two ends that hold the truth, of how many.
+        open_covered, open: the same of those that have no end on one side or both.
     """
 
     designs: int = 0
@@ -87,6 +88,18 @@ class DesignScore:
     absent: int = 0
     covered: int = 0
     judged: int = 0
+    open_covered: int = 0
+    open: int = 0
+
+    def judge(self, low: float, high: float, truth: float) -> None:
+        """Count an interval."""
+        held = bool(low <= truth <= high)
+        if np.isfinite(low) and np.isfinite(high):
+            self.judged += 1
+            self.covered += held
+        else:
+            self.open += 1
+            self.open_covered += held
 
 
 def plant(planted: PlantedDesign, rng: np.random.Generator) -> list[ComparedRun]:
@@ -162,8 +175,7 @@ def judged(planted: PlantedDesign, score: DesignScore, rng: np.random.Generator)
         score.false += effect.verdict not in (right, "cannot be told")
         wrong += effect.verdict != right
         if not np.isnan(effect.low):
-            score.judged += 1
-            score.covered += bool(effect.low <= truth <= effect.high)
+            score.judge(effect.low, effect.high, truth)
     score.designs += 1
     score.exact += wrong == 0
     return found
@@ -196,8 +208,7 @@ def judge_pairs(planted: PlantedDesign, score: DesignScore, rng: np.random.Gener
         score.missed += truth != 0 and shift.verdict != right
         score.false += shift.verdict not in (right, "cannot be told")
         wrong += shift.verdict != right
-        score.judged += 1
-        score.covered += bool(shift.interval[0] <= truth <= shift.interval[1])
+        score.judge(*shift.interval, truth)
     score.designs += 1
     score.exact += wrong == 0
     return found

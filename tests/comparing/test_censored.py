@@ -8,7 +8,7 @@ from scipy import stats
 
 from dynamics.numerics import censored
 from dynamics.numerics.censored import Observed, fit_censored, profile, t_of
-from dynamics.numerics.contrasts import estimable, estimate_contrast, seeds_needed
+from dynamics.numerics.contrasts import estimable, estimate_contrast, precision, seeds_needed
 
 CELLS = np.kron(np.eye(4), np.ones((3, 1)))
 MAIN = np.array([-0.5, -0.5, 0.5, 0.5])
@@ -102,8 +102,16 @@ def test_a_contrast_that_the_runs_do_not_vary_is_not_estimable() -> None:
 
 def test_seeds_needed_are_those_of_the_textbook() -> None:
     """Two groups, an effect of one standard deviation, 80%: 17 each (Cohen 1988, table 2.4.1)."""
-    assert seeds_needed(1.0, 1.0, 2) == 17
-    assert seeds_needed(1.0, 0.0, 2) == 2 and seeds_needed(0.01, 1.0, 2) is None
+    two, apart = np.eye(2), np.array([-1.0, 1.0])
+    assert seeds_needed(1.0, 1.0, two, apart) == 17
+    assert seeds_needed(1.0, 0.0, two, apart) == 2 and seeds_needed(0.01, 1.0, two, apart) is None
+
+
+def test_a_missing_combination_costs_precision() -> None:
+    """Three of four combinations, factors adding up: the effect is told from two of them alone, variance 1 + 1."""
+    additive = np.array([[1.0, 0.0, 0.0], [1.0, 0.0, 1.0], [1.0, 1.0, 0.0]])
+    assert precision(additive, np.array([0.0, 1.0, 0.0])) == (pytest.approx(2.0), 3)
+    assert precision(np.eye(4), np.array([0.5, 0.5, -0.5, -0.5])) == (pytest.approx(1.0), 4)
 
 
 def test_a_ratio_beyond_all_numbers_is_no_overflow() -> None:

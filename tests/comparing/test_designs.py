@@ -13,6 +13,7 @@ from dynamics.comparing.content import compare_content
 from dynamics.comparing.effects import contrasts_of, effects, spreads
 from dynamics.comparing.frames import effects_frame, onsets_frame
 from dynamics.comparing.loading import ComparedRun
+from dynamics.comparing.planning import plan
 from dynamics.comparing.shifts import shifts
 from dynamics.emergence.types import Interval
 from dynamics.validating.designs import NOTHING, DesignScore, PlantedDesign, judge_pairs, judged, plant
@@ -262,6 +263,27 @@ def test_tokens_are_told_apart_where_a_step_has_not_the_same_number(runs: list[C
     assert any("different numbers of tokens" in remark for remark in content["remarks"])
 
 
+def test_tokens_of_other_schedules_and_of_warm_ups_are_compared_at_the_same_step(runs: list[ComparedRun]) -> None:
+    grown = [replace(run, tokens=np.round(run.steps**1.1 * 100.0)) for run in runs[:2]]  # batches grow, in both alike
+    assert compare_content(grown, design_of(grown))["circuits"][0]["shifts"][0]["interval_tokens"] is None
+    half = replace(runs[1], tokens=runs[1].tokens * 0.5)
+    assert compare_content([runs[0], half], design_of([runs[0], half]))["circuits"][0]["shifts"][0]["interval_tokens"]
+    rounded = replace(runs[1], tokens=np.round(runs[1].tokens * 1.0003))
+    assert (
+        compare_content([runs[0], rounded], design_of(runs[:2]))["circuits"][0]["shifts"][0]["interval_tokens"] is None
+    )
+
+
+def test_tokens_of_the_first_checkpoint_are_finite(runs: list[ComparedRun]) -> None:
+    finding = runs[0].findings["other 1"]
+    early = replace(finding, emergence=replace(finding.emergence, onset=Interval(0, 1)), onset_by=(1.0,) * 200)
+    run = replace(runs[0], findings={"other 1": early})
+    known = run.known("other 1", "tokens")
+    assert known is not None and known.low == pytest.approx(np.log2(2304.0)) and np.isfinite(known.draws).all()
+    steps = run.known("other 1")
+    assert steps is not None and known.high - known.low == pytest.approx(steps.high - steps.low)
+
+
 def test_frames_have_a_row_for_every_circuit_and_run(runs: list[ComparedRun]) -> None:
     content = compare_content(runs, design_of(runs))
     frame = onsets_frame(content)
@@ -274,8 +296,17 @@ def test_frames_have_a_row_for_every_circuit_and_run(runs: list[ComparedRun]) ->
 
 def test_the_next_contrast_is_the_most_uncertain_one(runs: list[ComparedRun]) -> None:
     content = compare_content(runs, design_of(runs))
-    plan = content["next"]
+    told = content["next"]
     open_ones = [e for e in content["effects"] if e["verdict"] == "cannot be told" and len(e["factors"]) == 1]
     widest = max(open_ones, key=lambda e: e["interval"][1] - e["interval"][0])
-    assert (plan["key"], plan["contrast"]) == (widest["key"], widest["contrast"])
-    assert plan["seeds_now"] == 2 and plan["seeds_power_cautious"] >= plan["seeds_power"] >= 2
+    assert (told["key"], told["contrast"]) == (widest["key"], widest["contrast"])
+    assert told["seeds_now"] == 2 and told["seeds_power_cautious"] >= told["seeds_power"] >= 2
+
+
+def test_nothing_is_planned_where_the_spread_of_seeds_is_not_known(runs: list[ComparedRun]) -> None:
+    design = design_of(runs)
+    found, _ = effects(runs, design, ["other 1"])
+    (spread,) = spreads(runs, design, ["other 1"])
+    unknown = plan(design, found, [replace(spread, seeds=float("nan"), freedom=0)], {"other 1": "other"})
+    assert unknown.seeds_power is None and "not known" in unknown.text[0]
+    assert plan(design, found, [spread], {"other 1": "other"}).key == "other 1"
