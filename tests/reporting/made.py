@@ -122,6 +122,7 @@ def _lines(steps: np.ndarray, said: str) -> Any:
     draw_line(axes, steps, np.sqrt(steps), COLOURS[0], f"root{said}")
     draw_line(axes, steps, np.log(steps + 1.0), COLOURS[6], "logarithm", ls="--", marker="", drawstyle="steps-post")
     axes.axhline(3.0, color="#888888")
+    axes.axvline(100, color="#cc79a7", label=f"turnover{said}")
     training_axes(axes, steps, "Growth", "number")
     axes.set_yscale("log")
     axes.set_ylim(0.5, 100)

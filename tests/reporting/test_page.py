@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -181,6 +182,34 @@ def test_the_timeline_groups_rows_by_circuit_and_marks_checkpoints_without_numbe
     assert page.tab.locator(".now").first.inner_text().startswith("○")
     page.tab.locator("#cursor").fill("39")
     assert page.tab.locator(".now").first.inner_text().startswith("●")
+
+
+def test_marks_are_named(opened: Any) -> None:
+    page = opened("hostile")
+    panel = page.tab.locator("[data-chart='1'] .panel")
+    assert panel.locator(".plot .mark title").text_content() == f"turnover{HOSTILE}: step 100"
+    entry = panel.locator(".legend .of-mark").inner_text()
+    assert entry.startswith("turnover</script>") and entry.endswith("step 100")
+    assert panel.locator(".legend .value").count() == 2  # of lines only
+    assert page.tab.get_by_role("group", name="Horizontal axis", exact=True).count() == 1
+
+
+def test_a_loss_beyond_the_range_that_is_shown_is_not_named_there(chromium: Any, made: Made, tmp_path: Path) -> None:
+    text = made["plain"][0].read_text(encoding="utf-8")
+    before, data, after = re.split(r'(?<=id="chart-data">)(.*?)(?=</script>)', text, maxsplit=1, flags=re.DOTALL)
+    content = json.loads(data)
+    content["timeline"][0]["rows"][0] |= {"state": "transient", "onset": [1, 3], "end": 10, "range": None}
+    (tmp_path / "page.html").write_text(before + json.dumps(content).replace("<", "\\u003c") + after, encoding="utf-8")
+    page = Opened(chromium, (tmp_path / "page.html").as_uri())
+    labels = page.tab.locator("svg.row").first.locator("text")
+    assert labels.all_text_contents() == ["transient"]
+    page.tab.locator(".plot[role=slider]").first.focus()
+    page.key("End")
+    page.key("+", 2)
+    assert labels.count() == 0
+    page.key("0")
+    assert labels.all_text_contents() == ["transient"] and page.troubles == []
+    page.tab.close()
 
 
 def test_captions_say_what_is_seen(opened: Any, made: Made) -> None:

@@ -124,6 +124,7 @@ class Panel {
     this.legend = el("ul", {class: "legend"});
     host.append(el("div", {class: "panel"}, heading, this.plot, this.legend));
     this.values = this.lines.map((line, i) => this.entry(line, i));
+    for (const label of new Set(spec.marks.map(([, label]) => label).filter(Boolean))) this.markEntry(label);
     this.plot.addEventListener("pointermove", event => this.pointed(event));
     this.plot.addEventListener("pointerdown", event => { if (event.pointerType !== "touch" && event.button === 0) { this.from = this.x(event); this.plot.setPointerCapture(event.pointerId); } this.pointed(event); });
     this.plot.addEventListener("pointerup", event => this.released(event));
@@ -140,6 +141,11 @@ class Panel {
     button.addEventListener("click", () => { line.on = !line.on; button.setAttribute("aria-pressed", line.on); this.draw(); this.move(); });
     this.legend.append(el("li", {}, button, value));
     return value;
+  }
+  markEntry(label) {
+    const steps = this.spec.marks.filter(([, other]) => other === label).map(([step]) => step.toLocaleString("en"));
+    const look = svg("svg", {viewBox: "0 0 22 10", "aria-hidden": "true"}, svg("path", {class: "mark", d: "M11 0V10"}));
+    this.legend.append(el("li", {class: "of-mark"}, look, el("span", {}, label), el("span", {class: "at"}, `${DATA.unit} ${steps.join(", ")}`)));
   }
   x(event) { const box = this.plot.getBoundingClientRect(); return (event.clientX - box.left) * this.width / box.width; }
   pointed(event) {
@@ -201,7 +207,10 @@ class Panel {
       if (line.low) inner.append(svg("path", {d: area(line.low, line.high, x, y), fill: stroke, opacity: 0.18}));
     }
     for (const v of this.spec.levels) inner.append(svg("path", {class: "level", d: `M${LEFT} ${y(v)}H${width - RIGHT}`}));
-    for (const [step] of this.spec.marks) { const t = placeOf(step); if (t !== null) inner.append(svg("path", {class: "mark", d: `M${x(t)} ${TOP}V${HEIGHT}`})); }
+    for (const [step, label] of this.spec.marks) {
+      const t = placeOf(step);
+      if (t !== null) inner.append(svg("path", {class: "mark", d: `M${x(t)} ${TOP}V${HEIGHT}`}, svg("title", {}, `${label ? `${label}: ` : ""}${DATA.unit} ${step.toLocaleString("en")}`)));
+    }
     for (const line of this.lines.filter(line => line.on)) {
       const stroke = colour(line.colour);
       if (line.bound) inner.append(svg("path", {d: path(line.bound, x, y), fill: "none", stroke: alone ? "var(--c8)" : stroke, "stroke-width": 1, "stroke-dasharray": "4 2.5"}));

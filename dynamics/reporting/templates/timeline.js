@@ -41,7 +41,10 @@ if (line) {
     } else if (row.state === "present from start") bar(inner, [first, last], width, 4, {fill, "fill-opacity": 0.38});
     picture.replaceChildren(inner, svg("title", {}, row.text));
     if (!row.onset) picture.append(svg("text", {x: MARGIN + 4, y: TALL / 2 + (row.state === "present from start" ? -1 : 4)}, row.state));
-    else if (row.state === "transient") picture.append(svg("text", {x: Math.min(across(placeOf(row.end ?? last) ?? axis.shown[1], width, MARGIN) + 4, width - 52), y: TALL / 2 + 4}, "transient"));
+    else if (row.state === "transient") {
+      const lost = placeOf(row.end ?? last) ?? axis.shown[1];
+      if (lost >= axis.shown[0] && lost <= axis.shown[1]) picture.append(svg("text", {x: Math.min(across(lost, width, MARGIN) + 4, width - 52), y: TALL / 2 + 4}, "transient"));
+    }
   }
   let width = 120;
   drawn.push(() => {
