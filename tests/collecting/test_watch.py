@@ -17,7 +17,7 @@ from checkpoints.hub import HubConfig
 from checkpoints.loading import Prepared
 from checkpoints.local import FolderSeries
 from dynamics.cli import cli
-from dynamics.collecting import collector, watching
+from dynamics.collecting import visiting, watching
 from dynamics.collecting.watching import watch
 from dynamics.progress import Reporter
 from dynamics.runs.config import AnalysisEntry, ProbeEntry, Run
@@ -121,8 +121,8 @@ def test_a_checkpoint_that_is_still_being_written_waits(tiny_series: Path, tmp_p
 def test_watching_ends_at_the_last_step_and_says_what_was_not_finite(
     tiny_series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = collector.write_checkpoint
-    monkeypatch.setattr(collector, "write_checkpoint", lambda *args, **more: real(*args, **more) or 3)
+    real = visiting.write_checkpoint
+    monkeypatch.setattr(visiting, "write_checkpoint", lambda *args, **more: real(*args, **more) or 3)
     job, sources = tmp_path / "job", saved(tiny_series)
     for source in sources[:2]:
         give(job, source, tiny_series)
