@@ -66,7 +66,7 @@ def test_playback_advances_and_stops_at_the_end(opened: Any) -> None:
     play = page.tab.locator("#play")
     assert page.at == 39 and play.get_attribute("aria-label") == "Play"
     play.click()
-    assert page.at == 0 and play.get_attribute("aria-label") == "Pause"
+    assert page.at <= 1 and play.get_attribute("aria-label") == "Pause"  # the clock runs on while one asks
     page.tab.clock.run_for(10_000)
     middle = page.at
     assert 5 < middle < 39

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ import torch
 import transformers as hf
 
 from dynamics.circuits.heads import compositions, head_matrices, positivity, written_by
+from dynamics.circuits.norms import gain_of
 from dynamics.circuits.wired import Wired
 from dynamics.measurements import HeadAttention, HeadCopying, HeadSuccession, HeadWeights, heads
 from dynamics.models.architecture import architecture
@@ -48,7 +49,7 @@ def naive_matrices(wired: Wired, layer: int) -> dict[str, list[torch.Tensor]]:
     centring = torch.eye(d) - torch.ones(d, d) / d
 
     def map_of(norm: Any) -> torch.Tensor:
-        gain = getattr(norm, "weight", None)
+        gain = gain_of(norm)
         scaled = torch.eye(d) if gain is None else torch.diag(gain.detach())
         return scaled @ centring if "LayerNorm" in type(norm).__name__ else scaled
 
@@ -59,7 +60,7 @@ def naive_matrices(wired: Wired, layer: int) -> dict[str, list[torch.Tensor]]:
     post = torch.eye(d)
     if behind is not None:
         block = model.get_submodule(wired.architecture.table.block.format(layer))
-        post = torch.diag(block.get_submodule(behind).weight.detach())
+        post = torch.diag(cast(torch.Tensor, gain_of(block.get_submodule(behind))).detach())
     last = centring if "LayerNorm" in type(final).__name__ else torch.eye(d)
     share = graph.heads // graph.kv_heads
     qk, ov = [], []
@@ -113,7 +114,7 @@ def test_positivity_is_that_of_the_matrix_in_token_space(kind: str) -> None:
     wired = Wired(model, architecture(model.config))
     embedding = model.get_input_embeddings().weight.detach()
     final = model.get_submodule(wired.architecture.table.outside["ln_final"].module)
-    gain = getattr(final, "weight", None)
+    gain = gain_of(final)
     out = wired.unembedding().detach() * (1 if gain is None else gain.detach())
     if "LayerNorm" in type(final).__name__:
         out = out - out.mean(-1, keepdim=True)
@@ -236,6 +237,7 @@ def test_every_family_is_measured(kind: str) -> None:
     for name in (*dense, "copying", "copying_control", "copying_positivity", "source_rank", "reader_rank"):
         assert np.isfinite(values[name]).all(), name
     assert (values["raised"] >= 0).all()
-    assert head_matrices(Wired(model, architecture(model.config)), 1).share == (
-        2 if "num_key_value_heads" in vars(model.config) and model.config.num_key_value_heads == 2 else 1
+    shape = architecture(model.config).shape
+    assert head_matrices(Wired(model, architecture(model.config)), 1).share == shape.heads // (
+        shape.kv_heads or shape.heads
     )
