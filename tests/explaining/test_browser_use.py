@@ -71,8 +71,10 @@ def test_playback_advances_and_stops_at_the_end(opened: Any) -> None:
     middle = page.at
     assert 5 < middle < 39
     play.click()
+    paused = page.at
+    assert middle <= paused < 39
     page.tab.clock.run_for(10_000)
-    assert page.at == middle and play.get_attribute("aria-label") == "Play"
+    assert page.at == paused and play.get_attribute("aria-label") == "Play"
     play.click()
     page.tab.clock.run_for(60_000)
     assert page.at == 39 and play.get_attribute("aria-label") == "Play"
