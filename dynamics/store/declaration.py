@@ -113,6 +113,13 @@ class Group:
                 remedy="rename the label",
                 expected="a name of your own",
             )
+        for label, values in self.prompts.items():
+            if any(isinstance(value, str) and value.endswith("\0") for value in values):
+                raise UserError(
+                    f"probe {self.name!r}: a text of {label!r} ends with a NUL character, which arrays of text do not keep",
+                    remedy="leave it out",
+                    expected="text without it at its end",
+                )
         taken = sorted(set(names) & set(self.prompts))
         if taken:
             raise UserError(
