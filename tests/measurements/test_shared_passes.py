@@ -88,12 +88,10 @@ class Counted:
         self._handle.remove()
 
 
-def same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+def same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], rounding: float = 2e-5) -> None:
     assert found.keys() == expected.keys()
     for name in expected.keys() - FREE:
-        # rounding of neurons goes with the largest of them
-        largest = 2e-5 * np.nanmax(np.abs(expected[name]), initial=1)
-        np.testing.assert_allclose(found[name], expected[name], atol=largest, rtol=2e-5, err_msg=name)
+        np.testing.assert_allclose(found[name], expected[name], atol=rounding, rtol=rounding, err_msg=name)
 
 
 @pytest.mark.parametrize("kind", sorted(CONFIGS))
@@ -109,7 +107,8 @@ def test_continued_prompts_give_the_numbers_of_whole_ones_in_every_family(kind: 
         found = measure(of, probe, wanted, architecture=described)
     with Counted(of, described) as long:
         expected = measure(of, probe, wanted, architecture=whole(described))
-    same(found, expected)
+    # Gemma multiplies embeddings by the root of d_model, and gains are one more than the random weights
+    same(found, expected, 1e-4 if kind.startswith("gemma") else 2e-5)
     distinct = sum(len(row) for row in probe.ids[:-1])
     assert long.tokens == distinct
     beginnings, ends, others = 2 * 6, 4 * (1 + 2 + 3), 6 + 9
