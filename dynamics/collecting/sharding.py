@@ -78,7 +78,7 @@ def parts(sizes: Mapping[int, int], count: int) -> list[list[int]]:
         count: of parts.
 
     >>> parts({0: 5, 1: 5, 2: 10, 3: 5}, 2)
-    [[1, 2], [0, 3]]
+    [[2, 3], [0, 1]]
     >>> parts(dict.fromkeys(range(7), 1), 3)
     [[0, 3, 6], [1, 4], [2, 5]]
     """

@@ -109,7 +109,7 @@ def prompt_groups(prompts: int, seed: int) -> np.ndarray:
     """(prompt,) group of each prompt; the first half of the groups are the prompts that rank edges (:func:`discovery_half`).
 
     >>> prompt_groups(8, 0).tolist()
-    [0, 4, 1, 5, 2, 6, 7, 3]
+    [4, 5, 0, 1, 2, 6, 3, 7]
     """
     half, count = discovery_half(prompts, seed), groups_of(prompts) // 2
     group = np.empty(prompts, dtype=np.int64)

@@ -76,7 +76,7 @@ def test_a_trained_organism_is_an_ordinary_series(tiny_series: Path) -> None:
     assert Path(series.origin) == tiny_series
     assert is_trained("tiny", config)
     assert is_trained("tinier", config)  # runs of one configuration share their weights
-    assert not is_trained("tiny", config.model_copy(update={"seed": config.seed + 1}))
+    assert not is_trained("tiny", config.model_copy(update={"seed": 987_654}))  # other tests share the cache
     assert {p.name for p in tiny_series.iterdir()} <= {*(f"step{s}" for s in schedule(config)), "truth.json", ".lock"}
     assert stated["digest"] == config.digest()
 

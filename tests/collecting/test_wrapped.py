@@ -12,6 +12,7 @@ import peft
 import pytest
 import torch
 import transformers as hf
+from accelerate.state import AcceleratorState
 
 from checkpoints.audit import sketch
 from checkpoints.errors import UserError
@@ -171,9 +172,11 @@ def test_wherever_adapters_are_the_plain_model_gives_what_the_wrapped_one_does(w
 
 @pytest.fixture
 def one_process(tmp_path: Path) -> Iterator[None]:
+    AcceleratorState._reset_state(reset_partial_state=True)  # one a process: a Trainer before has set its precision
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
     yield
     torch.distributed.destroy_process_group()
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def _blocks(model: Any, wrap: Callable[[Any], Any]) -> Any:
