@@ -4,10 +4,10 @@
   the first checkpoint: random attention mixes what came before, so that a good deal can be read off an untrained model.
   Null: the first checkpoint, or shuffled labels where that is more; not measurable where the first is perfect.
 - *used*: mean loss of logit difference when one of the final circuit's heads and MLPs is taken from the corrupted
-  twin's run (activation patching, exact). Null: no effect, or that of the sources outside the circuit where it is
-  larger.
-- *done*: mean logit(answer) - logit(foil). Null: signs at random, or the same after the corrupted twins where that is more. Its thresholded twin is the share of prompts on which
-  the answer is preferred; null: 1/2, by random signs too.
+  twin's run (activation patching, exact), over the prompts that did not rank the edges: those that did chose the
+  sources. Null: no effect, or that of the sources outside the circuit where it is larger.
+- *done*: mean logit(answer) - logit(foil). Null: signs at random, or the same after the corrupted twins where that is
+  more. Its thresholded twin is the share of prompts on which the answer is preferred; null: 1/2, by random signs too.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class CircuitTask:
 
 def circuit_section(trace: Trace, task: CircuitTask) -> Section:
     """Curves, notes and arrays of one circuit."""
-    same = identity(trace, task.probe)
+    same = identity(trace, task.probe, task.seed)
     clean, twins = (trace.values(task.probe, f"{of}_difference").astype(np.float64) for of in ("clean", "corrupted"))
     clusters = None if task.units is None else trace.label(task.probe, task.units)
     spec = CurveSpec("", "prompts", clusters=clusters, headline=task.headline)
@@ -152,7 +152,9 @@ def _resampled(units: np.ndarray, clusters: Any) -> np.ndarray:
 
 
 def _used(trace: Trace, task: CircuitTask, same: Identity, spec: CurveSpec) -> Curve:
-    effects = _effects(trace, task.probe)
+    checking = ~discovery_half(trace.probe(task.probe).sizes["prompt"], task.seed)
+    effects = _effects(trace, task.probe)[:, checking]
+    spec = spec.but(clusters=None if spec.clusters is None else np.asarray(spec.clusters)[checking])
     members, others = members_of(same)
     inside = effects[:, :, members].mean(2) if members.any() else np.full(effects.shape[:2], np.nan)
     outside = effects[:, :, others].mean(2) if others.any() else None
@@ -164,7 +166,8 @@ def _used(trace: Trace, task: CircuitTask, same: Identity, spec: CurveSpec) -> C
         Null(null, "no effect, or that of sources outside the circuit"),
         spec.but(
             metric="logit difference lost per patched source",
-            definition="mean effect of patching one head or MLP of the final circuit from the corrupted twin",
+            definition="mean effect of patching one head or MLP of the final circuit from the corrupted twin, over the "
+            "prompts that did not choose the circuit",
         ),
     )
 

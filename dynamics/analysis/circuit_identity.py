@@ -13,12 +13,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import stdtr
 
+from ..measurements.pairs import discovery_half
 from ..numerics.draws import COSTLY_DRAWS
 from ..numerics.overlap import dealt_anew, jaccard, jaccards, weighted_overlap, weighted_overlaps
 from ..store import Trace
 
-__all__ = ["CURVES", "Identity", "identity", "values_at"]
+__all__ = ["CURVES", "Identity", "identity", "values_at", "with_circuit"]
 
 CURVES = (
     "with_final",
@@ -33,6 +35,8 @@ CURVES = (
 """The attributes of :class:`Identity` that are one number per checkpoint."""
 
 _TURNOVER = 0.5
+LEVEL = 0.05
+"""Share of series without a difference between prompts and twins in which some checkpoint has a circuit all the same."""
 
 
 @dataclass(frozen=True)
@@ -66,16 +70,22 @@ class Identity:
     kept: np.ndarray
 
 
-def identity(trace: Trace, probe: str) -> Identity:
-    """Compare the circuits of a probe that was measured with ``Circuit``, one checkpoint in memory at a time."""
+def identity(trace: Trace, probe: str, seed: int = 0) -> Identity:
+    """Compare the circuits of a probe that was measured with ``Circuit``, one checkpoint in memory at a time.
+
+    Args:
+        trace: the trace.
+        probe: name of the probe.
+        seed: as in ``Circuit``.
+    """
     n = len(trace.steps)
     sizes = trace.probe(probe).sizes
     curves = {name: np.full(n, np.nan) for name in CURVES}
     strength = np.full((n, sizes["source"]), np.nan)
     null = np.full((n, COSTLY_DRAWS), np.nan)
     kept_final = np.zeros((sizes["source"], sizes["reader"]), dtype=bool)
-    found = {index for index, kept in trace.each(probe, "edge_kept") if (kept == 1).any()}
-    final = max(found, default=None)
+    found = with_circuit(trace, probe, seed)
+    final = found[-1] if found else None
     turnover: list[int] = []
     if final is None:
         return Identity(None, null=null, strength=strength, turnover=(), kept=kept_final, **curves)
@@ -107,6 +117,22 @@ def identity(trace: Trace, probe: str) -> Identity:
             curves["edges_null"][index] = np.quantile(jaccards(kept == 1, random), 0.95)
             curves["nodes_null"][index] = np.quantile(jaccards(_nodes(kept == 1), _nodes(random)), 0.95)
     return Identity(final, null=null, strength=strength, turnover=tuple(turnover), kept=kept_final, **curves)
+
+
+def with_circuit(trace: Trace, probe: str, seed: int = 0) -> list[int]:
+    """Indices of checkpoints that have a circuit: the prompts that check it differ from their twins beyond the series' noise.
+
+    ``Circuit`` asks each checkpoint by itself; of many, some would pass by chance (Bonferroni, two-sided, by Student's t).
+    """
+    checking = ~discovery_half(trace.probe(probe).sizes["prompt"], seed)
+    clean, twins = (
+        trace.values(probe, f"{of}_difference").astype(np.float64)[:, checking] for of in ("clean", "corrupted")
+    )
+    apart, n = clean - twins, int(checking.sum())
+    with np.errstate(invalid="ignore", divide="ignore"):
+        p = 2 * stdtr(n - 1, -np.abs(apart.mean(1)) / (apart.std(1, ddof=1) / np.sqrt(n)))
+    apart_enough = p * np.isfinite(p).sum() < LEVEL
+    return [index for index, kept in trace.each(probe, "edge_kept") if apart_enough[index] and (kept == 1).any()]
 
 
 def values_at(trace: Trace, probe: str, variable: str, checkpoint: int) -> np.ndarray:

@@ -24,7 +24,7 @@ import numpy as np
 
 from checkpoints.errors import UserError
 
-from ..analysis.circuit_identity import values_at
+from ..analysis.circuit_identity import values_at, with_circuit
 from ..learning.matching import match_activations
 from ..numerics.arrays import BoolArray, FloatArray
 from ..numerics.draws import COSTLY_DRAWS
@@ -126,8 +126,7 @@ def _circuit(base: Trace, other: Trace, probe: str) -> dict[str, Any] | None:
         dataset = trace.probe(probe)
         if not {"edge_kept", "edge_score"} <= set(dataset.data_vars):
             return None
-        found = [index for index, kept in trace.each(probe, "edge_kept") if (kept == 1).any()]
-        if not found:
+        if not (found := with_circuit(trace, probe)):
             return None
         scores = np.asarray(values_at(trace, probe, "edge_score", found[-1]), dtype=np.float64).mean(axis=0)
         kept = np.asarray(values_at(trace, probe, "edge_kept", found[-1]) == 1)
