@@ -19,6 +19,7 @@ ORDER = [
     "checkpoints.errors",
     "checkpoints.foreign",
     "checkpoints.paths",
+    "checkpoints.objects",
     "checkpoints.files",
     "checkpoints.catalogue",
     "checkpoints.configs",

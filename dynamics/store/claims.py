@@ -37,7 +37,18 @@ from checkpoints.errors import StoppedError
 from checkpoints.foreign import read_json
 from checkpoints.paths import replace_text
 
-__all__ = ["BEAT", "PATIENCE", "Claims", "Member", "Watcher", "clear_shards", "members_of", "shards_folder"]
+__all__ = [
+    "BEAT",
+    "PATIENCE",
+    "Claims",
+    "Member",
+    "Watcher",
+    "clear_shards",
+    "is_held",
+    "machine",
+    "members_of",
+    "shards_folder",
+]
 
 BEAT = 2.0
 """Seconds between two signs of life."""
@@ -105,7 +116,7 @@ class Watcher:
         self._folder = shards_folder(trace)
         self._patience = patience
         self._seen: dict[str, tuple[bytes, float, bool]] = {}
-        self._machine = _machine()
+        self._machine = machine()
 
     def state(self, identity: str) -> State:
         """Of one process: ``unknown`` where it is on another machine and has not been watched for long enough."""
@@ -152,7 +163,12 @@ def _is_free(file: Path) -> bool:
     return True
 
 
-def _machine() -> str:
+def is_held(file: Path) -> bool:
+    """Whether a process of this machine, this one for instance, holds a lock; nothing is written by asking."""
+    return file.is_file() and not file.is_symlink() and not _is_free(file)
+
+
+def machine() -> str:
     """One running system, in which a lock is seen by all processes; host names may be shared, and boots differ."""
     with suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
@@ -205,7 +221,7 @@ class Claims:
         self._say_what()
 
     def _say_what(self) -> None:
-        about = {"shard": self.shard, "pid": os.getpid(), "host": platform.node(), "machine": _machine()}
+        about = {"shard": self.shard, "pid": os.getpid(), "host": platform.node(), "machine": machine()}
         about |= {"locked": self._lock is not None, "working": self._working}
         replace_text(self._folder / f"{self.id}.json", json.dumps(about))
 

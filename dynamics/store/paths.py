@@ -6,23 +6,27 @@ import os
 from pathlib import Path
 
 from checkpoints.errors import UserError
+from checkpoints.objects import is_url, url_of
 
+from .mirror import located, where
 from .reader import Trace
 
 __all__ = ["beside_traces", "open_run_trace", "trace_path"]
 
 
 def trace_path(traces: Path, name: str) -> Path:
-    """Where a run's trace is."""
-    return traces / f"{name}.zarr"
+    """Where a run's trace is; of one in an object store its mirror (:func:`dynamics.store.mirror.located`)."""
+    return located(traces / f"{name}.zarr")
 
 
 def beside_traces(traces: Path, name: str) -> Path:
     """Where derived output called ``name`` is written unless a folder is named: next to the folder of traces.
 
-    >>> [str(beside_traces(Path(traces), "reports")) for traces in ("traces", "x/traces", "..")]
-    ['reports', 'x/reports', '../../reports']
+    >>> [str(beside_traces(Path(traces), "reports")) for traces in ("traces", "x/traces", "..", "s3://b/traces")]
+    ['reports', 'x/reports', '../../reports', 'reports']
     """
+    if is_url(traces):  # pages are for people: they stay here
+        return Path(name)
     return Path(os.path.normpath(traces / os.pardir / name))  # not .parent: that of `..` is `.`
 
 
@@ -35,14 +39,14 @@ def open_run_trace(name: str, traces: Path) -> Trace:
     path = trace_path(traces, name)
     if not path.exists():
         raise UserError(
-            f"run {name!r} has no trace in {traces}",
+            f"run {name!r} has no trace in {url_of(traces) if is_url(traces) else traces}",
             expected=f"{path.name} there",
             remedy=f"dynamics collect {name}, or name the folder of traces with --traces",
         )
     trace = Trace(path)
     if not trace.complete.any():
         raise UserError(
-            f"no checkpoint of {path} is complete",
+            f"no checkpoint of {where(path)} is complete",
             expected="at least one",
             remedy=f"dynamics collect {name} (it says what fails)",
         )

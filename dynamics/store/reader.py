@@ -13,7 +13,6 @@ import xarray as xr
 import zarr
 from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
-from zarr.storage import LocalStore
 
 from checkpoints.errors import UserError, first_line, nearest
 from checkpoints.paths import StrPath, as_path, as_text
@@ -26,6 +25,7 @@ from .derived import DERIVED
 from .format import check_format, damaged, open_group
 from .groups import asked_of, listed_groups
 from .manifest import MANIFEST, parsed, sealed_files, unlike
+from .mirror import FetchingStore, located, where
 
 __all__ = ["Trace", "WeightSketches", "open_trace"]
 
@@ -38,7 +38,8 @@ def open_trace(path: StrPath, *, chunks: Any = None) -> xr.DataTree:
     takes for values that were never measured.
 
     Args:
-        path: the trace.
+        path: the trace: a folder, or its URL in an object store (``s3://``, ``gs://``, ``az://``), of which is fetched what is
+            read, and kept in the cache.
         chunks: passed to xarray; ``{}`` gives dask arrays chunked as stored, None plain lazy arrays.
 
     Raises:
@@ -49,7 +50,7 @@ def open_trace(path: StrPath, *, chunks: Any = None) -> xr.DataTree:
         tree = dynamics.open_trace("traces/organism.zarr")
         tree["addition_sums"].ds.answer_logprob.sel(step=1270).groupby("context").mean()
     """
-    path = as_path(path, "path")
+    path = located(as_path(path, "path"))
     check_format(dict(open_group(path, mode="r").attrs), path)
     with _readable(path, "a coordinate, or the metadata"):
         return _opened(path, chunks)
@@ -83,7 +84,7 @@ def _opened(path: Path, chunks: Any) -> xr.DataTree:
 _CHUNK = re.compile(r"(.+)/c/(\d+)(?:/\d+)*")
 
 
-class _WholeStore(LocalStore):
+class _WholeStore(FetchingStore):
     """The files of a trace, of which none that has to be there is taken for values that were not measured.
 
     Nor are values of a group for those of another, which took its place after the trace was opened.
@@ -94,7 +95,7 @@ class _WholeStore(LocalStore):
     steps: np.ndarray | None = None
 
     def __init__(self, root: Path | str, *, read_only: bool = True) -> None:
-        super().__init__(root, read_only=True)
+        super().__init__(root)
         self._complete: dict[int, bool] = {}
         self._seen: dict[str, tuple[int, int, int]] = {}
 
@@ -217,7 +218,7 @@ class Trace:
     """What an analysis reads: one trace, with incomplete checkpoints as missing values.
 
     Attributes:
-        path: where it is.
+        path: where its files are; of a trace in an object store the folder of the cache with what was fetched.
         tree: the labelled data (see :func:`open_trace`).
         attributes: those of the root: the run's configuration, versions, the model's configuration.
         steps: (checkpoint,) optimizer steps.
@@ -229,7 +230,7 @@ class Trace:
     """
 
     def __init__(self, path: StrPath) -> None:
-        self.path = as_path(path, "path")
+        self.path = located(as_path(path, "path"))
         self.tree = open_trace(self.path)
         root = self.tree.to_dataset()
         lacking = [name for name in _ROOT if name not in root or root[name].dims != (CHECKPOINT,)]
@@ -247,7 +248,7 @@ class Trace:
         self.complete: np.ndarray = np.array([s == "complete" for s in self.status])
 
     def __repr__(self) -> str:
-        return f"Trace({str(self.path)!r}: {self.complete.sum()} of {len(self.steps)} checkpoints complete)"
+        return f"Trace({where(self.path)!r}: {self.complete.sum()} of {len(self.steps)} checkpoints complete)"
 
     def _repr_html_(self) -> str:
         rows = []
@@ -274,7 +275,7 @@ class Trace:
             "weights": self.attributes.get("origin"),
         }
         return box(
-            str(self.path),
+            where(self.path),
             status_strip(self.status),
             facts(known),
             details(f"why {len(reasons)} kinds of checkpoints are missing", table([], [[r] for r in reasons]))
