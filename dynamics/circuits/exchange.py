@@ -53,10 +53,12 @@ class Exchange:
             return run.mixed[layer]
         return run.mlp[layer] if kind == "mlp" else self.wired.entering(run, layer + 1)
 
-    def begin(self, ids: np.ndarray) -> Begun:
-        """Run the model on prompts of one length (row, token)."""
+    def begin(self, ids: np.ndarray, start: int = 0) -> Begun:
+        """Run the model on prompts of one length (row, token), of which nothing before the token ``start`` will be replaced."""
         given = torch.from_numpy(ids).to(self.wired.device)
-        return Begun(self, given, self.wired.run(given))
+        wired = self.wired.behind(given[:, :start]) if start and self.wired.architecture.cached else self.wired
+        start = start if wired is not self.wired else 0
+        return Begun(self, wired, given[:, start:], start)
 
 
 class Begun:
@@ -64,12 +66,14 @@ class Begun:
 
     Args:
         exchange: what the parts wrote.
-        ids: (row, token).
-        run: of these ids.
+        wired: the model, behind the first ``start`` tokens.
+        ids: (row, token) those that follow.
+        start: see there.
     """
 
-    def __init__(self, exchange: Exchange, ids: torch.Tensor, run: ForwardPass) -> None:
-        self.exchange, self.ids, self.run = exchange, ids, run
+    def __init__(self, exchange: Exchange, wired: Wired, ids: torch.Tensor, start: int) -> None:
+        self.exchange, self.wired, self.ids, self.start = exchange, wired, ids, start
+        self.run = wired.run(ids)
 
     @property
     def logits(self) -> np.ndarray:
@@ -92,21 +96,22 @@ class Begun:
             kind: the part.
             layer: whose part it is.
             row: (job,) of the prompts that were begun.
-            at: (job,) token at which it is replaced.
+            at: (job,) token of the whole prompt at which it is replaced.
             position: (job,) number of the named position, at which the donor's is taken.
             donor: (job,) prompt of the donor.
             head: (job,) which head; 0 for others.
         """
-        wired = self.exchange.wired
+        wired = self.wired
         rows, tokens, named, donors, heads = (
-            torch.from_numpy(np.ascontiguousarray(x)).to(wired.device) for x in (row, at, position, donor, head)
+            torch.from_numpy(np.ascontiguousarray(x)).to(wired.device)
+            for x in (row, at - self.start, position, donor, head)
         )
         new = self.exchange.kept[kind, layer][named, donors]  # (job, width)
         each = torch.arange(len(rows), device=wired.device)
-        begin: Hooks
+        hooks: Hooks
         if kind == "head" and not (wired.graph.parallel and not self.run.scale):
             start = wired.entering(self.run, layer)[rows]
-            begin = _WithHead(wired, layer, start, partial(_put_head, wired.graph.heads, each, tokens, heads, new))
+            hooks = _WithHead(wired, layer, start, partial(_put_head, wired.graph.heads, each, tokens, heads, new))
         else:
             stream = wired.entering(self.run, layer + 1)[rows]
             less = new - self.exchange.written(self.run, kind, layer)[rows, tokens]
@@ -116,8 +121,8 @@ class Begun:
                 matrices = wired.output_matrices(layer)
                 less = only.flatten(1) @ matrices.reshape(-1, matrices.shape[-1])
             stream[each, tokens] = new if kind == "layer" else stream[each, tokens] + less
-            begin = Resuming(wired, layer + 1, stream)
-        return np.asarray(wired.going_on(self.ids[rows], begin).float().cpu().numpy())
+            hooks = Resuming(wired, layer + 1, stream)
+        return np.asarray(wired.going_on(self.ids[rows], hooks, rows=rows).float().cpu().numpy())
 
 
 class _WithHead(Resuming):

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 
 from ..numerics.arrays import BoolArray, FloatArray
+from .graph import Graph
 from .hooks import ForwardPass
 from .wired import Metric, Wired
 
@@ -31,13 +32,15 @@ class Prompts:
     """Prompts of equal length with their twins.
 
     Attributes:
-        ids: (row, token) token ids.
+        wired: the model, behind what they have in common.
+        ids: (row, token) token ids of the rest.
         positions: (row,) where the metric is taken.
         metric: of the logits there.
         other: the twins' run.
         clean, corrupted: (row,) the metric of prompts and twins.
     """
 
+    wired: Wired
     ids: torch.Tensor
     positions: torch.Tensor
     metric: Metric
@@ -76,16 +79,15 @@ def effect_size(clean: FloatArray, corrupted: FloatArray) -> tuple[float, float]
     return mean, float("inf") if error == 0 and mean else mean / error if error else 0.0
 
 
-def circuit_at(wired: Wired, order: npt.NDArray[np.int64], count: int) -> BoolArray:
+def circuit_at(graph: Graph, order: npt.NDArray[np.int64], count: int) -> BoolArray:
     """(source, reader) the first ``count`` edges of an order (flat indices), without those on no path."""
-    graph = wired.graph
     kept = np.zeros(graph.edges.shape, dtype=bool)
     kept.reshape(-1)[order[:count]] = True
     return graph.connected(kept)
 
 
 def sweep(
-    wired: Wired,
+    graph: Graph,
     prompts: Iterable[Prompts],
     order: npt.NDArray[np.int64],
     counts: npt.NDArray[np.int64],
@@ -98,27 +100,27 @@ def sweep(
         prompts: the batches.
         order: flat indices of edges, the first to be kept first.
     """
-    circuits = [circuit_at(wired, order, int(count)) for count in counts]
-    cuts = [wired.graph.edges & ~kept for kept in circuits]
+    circuits = [circuit_at(graph, order, int(count)) for count in counts]
+    cuts = [graph.edges & ~kept for kept in circuits]
     if both:
         cuts += circuits
-    values = np.concatenate([_metrics(wired, batch, cuts) for batch in prompts])
+    values = np.concatenate([_metrics(batch, cuts) for batch in prompts])
     circuit, complement = values[:, : len(circuits)], values[:, len(circuits) :]
     if not both:
         complement = np.full_like(circuit, np.nan)
     return FaithfulnessCurve(counts, np.array([kept.sum() for kept in circuits]), circuit, complement)
 
 
-def _metrics(wired: Wired, batch: Prompts, cuts: list[BoolArray]) -> FloatArray:
+def _metrics(batch: Prompts, cuts: list[BoolArray]) -> FloatArray:
     """(prompt, cut) the metric with each of several sets of edges cut."""
     values = []
     for cut in cuts:
         if not cut.any():
             values.append(batch.clean)
-        elif cut.sum() == wired.graph.edges.sum():
+        elif cut.sum() == batch.wired.graph.edges.sum():
             values.append(batch.corrupted)
         else:
             edges = torch.from_numpy(cut).to(batch.ids.device)
-            logits = wired.patched(batch.ids, batch.positions, batch.other, edges)
+            logits = batch.wired.patched(batch.ids, batch.positions, batch.other, edges)
             values.append(batch.metric(logits.float()).double().cpu().numpy())
     return np.stack(values, axis=1)

@@ -9,6 +9,8 @@ In the model as it is, all readers of a layer see one stream. Here hooks see wha
   replaced, or the other run's with what is kept;
 - or, from one layer on, a stream to which something was added (:meth:`Wired.resumed`).
 
+Tokens that all runs have in common, and that nothing changes, need not be computed in each of them (:meth:`Wired.behind`).
+
 Nothing is approximated: with no edge cut the logits are the model's own, with all edges cut those of the other run.
 """
 
@@ -16,11 +18,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from ..models.prefixes import Prefixes, begin, go_on
 from .cuts import Cutting
 from .gradients import Differentiating, ReaderGradients
 from .hooks import ForwardPass, Hooks, Keeping, Resuming, before
@@ -60,6 +64,21 @@ class Wired(Parts):
 
     Args and errors are those of :class:`dynamics.circuits.parts.Parts`.
     """
+
+    prefixes: Prefixes | None = None
+
+    def behind(self, prefix: torch.Tensor) -> Wired:
+        """The same model behind some tokens (row, token), whose keys and values are computed once.
+
+        All that its methods take and return is of the tokens that follow, positions counted from the first of them; rows
+        are those of ``prefix``. Not for models that are not ``cached``
+        (:class:`dynamics.models.architecture.Architecture`).
+        """
+        found = copy(self)
+        found.rest = {}
+        with torch.no_grad():
+            found.prefixes = begin(self.model, prefix)
+        return found
 
     def run(self, ids: torch.Tensor, positions: torch.Tensor | None = None) -> ForwardPass:
         """The model as it is, with all that is read and written.
@@ -157,13 +176,23 @@ class Wired(Parts):
         within = about.head is not None and not graph.parallel  # the same layer's MLP reads it
         layer = 0 if about.layer is None else about.layer if within else about.layer + 1
         stream = self.entering(run, layer)
-        begin = Resuming(self, layer, stream, added) if within else Resuming(self, layer, stream + added)
-        return self.going_on(ids, begin, positions)
+        hooks = Resuming(self, layer, stream, added) if within else Resuming(self, layer, stream + added)
+        return self.going_on(ids, hooks, positions)
 
-    def going_on(self, ids: torch.Tensor, begin: Hooks, positions: torch.Tensor | None = None) -> torch.Tensor:
-        """(row, vocab) logits at one position per row, None for the last, of a pass that begins in the middle."""
-        with torch.no_grad(), self._hooked(begin):
-            return self._forward(ids, positions)
+    def going_on(
+        self,
+        ids: torch.Tensor,
+        hooks: Hooks,
+        positions: torch.Tensor | None = None,
+        rows: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """(row, vocab) logits at one position per row, None for the last, of a pass that begins in the middle.
+
+        Args:
+            rows: (row,) which row of the prefixes each one follows, where they are not those (:meth:`behind`).
+        """
+        with torch.no_grad(), self._hooked(hooks):
+            return self._forward(ids, positions, rows)
 
     def entering(self, run: ForwardPass, layer: int) -> torch.Tensor:
         """(row, token, d_model) the stream before a layer of a run; before the final norm for the number of layers."""
@@ -177,7 +206,7 @@ class Wired(Parts):
         """
         every = torch.arange(ids.shape[1], device=self.device)
         with torch.no_grad(), self._hooked(Resuming(self, self.graph.layers, stream)):
-            return self.architecture.logits(self.model, ids, every)
+            return self._logits(ids, every)
 
     def gradients(
         self,
@@ -212,13 +241,20 @@ class Wired(Parts):
         """Where gradients of several passes of (row, token) are added up."""
         return ReaderGradients(self, size)
 
-    def _forward(self, ids: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:
+    def _forward(
+        self, ids: torch.Tensor, positions: torch.Tensor | None = None, rows: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """(row, vocab) logits at one position per row."""
         if positions is None:
             positions = torch.full((len(ids),), ids.shape[1] - 1, device=self.device)
         kept, column = torch.unique(positions, return_inverse=True)
-        logits = self.architecture.logits(self.model, ids, kept)
-        return logits[torch.arange(len(ids), device=self.device), column]
+        return self._logits(ids, kept, rows)[torch.arange(len(ids), device=self.device), column]
+
+    def _logits(self, ids: torch.Tensor, kept: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
+        """(row, kept, vocab)."""
+        if self.prefixes is None:
+            return self.architecture.logits(self.model, ids, kept)
+        return go_on(self.model, ids, kept, self.prefixes, rows)
 
     @contextmanager
     def _hooked(self, hooks: Hooks) -> Iterator[None]:

@@ -156,7 +156,7 @@ class Circuit:
         order = np.argsort(-np.abs(np.where(graph.edges, score[0], 0)).reshape(-1), kind="stable")[: graph.edges.sum()]
         batches = _Checking(wired, probe, batch_tokens, np.flatnonzero(~half), known)
         checked = batches.rows
-        curve = sweep(wired, batches, order, sizes, both=True)
+        curve = sweep(graph, batches, order, sizes, both=True)
         result["circuit_difference"][checked] = curve.circuit
         result["complement_difference"][checked] = curve.complement
 
@@ -167,14 +167,14 @@ class Circuit:
         low, high = (int(sizes[first - 1]) if first else 0), int(sizes[first])
         while high - low > max(1, high // EXACT):
             middle = (low + high) // 2
-            tried = sweep(wired, batches, order, np.array([middle]), both=False)
+            tried = sweep(graph, batches, order, np.array([middle]), both=False)
             low, high = (low, middle) if faithful(tried.circuit[:, 0]) else (middle, high)
         if high in sizes:
             result["found_difference"], result["found_complement"] = (
                 result[f"{name}_difference"][:, sizes.tolist().index(high)] for name in ("circuit", "complement")
             )
         else:
-            smallest = sweep(wired, batches, order, np.array([high]), both=True)
+            smallest = sweep(graph, batches, order, np.array([high]), both=True)
             result["found_difference"][checked] = smallest.circuit[:, 0]
             result["found_complement"][checked] = smallest.complement[:, 0]
         kept = np.zeros(graph.edges.shape, dtype=bool)
@@ -193,7 +193,7 @@ class _Checking:
     def __init__(
         self, wired: Wired, probe: TokenizedProbe, batch_tokens: int, chosen: np.ndarray, known: Attributed
     ) -> None:
-        self.wired, self.known = wired, known
+        self.known = known
         graph, shape = wired.graph, wired.architecture.shape
         streams = 4 * graph.layers + 20  # of the twins' run, and of what a block needs
         inputs = 3 * (graph.attention_readers(0).stop + 1)
@@ -211,6 +211,6 @@ class _Checking:
         from ..circuits.search import Prompts
 
         for batch in self.pairs:
-            other = self.wired.run(batch.corrupted, batch.positions)
+            other = batch.wired.run(batch.corrupted, batch.positions)
             values = self.known.clean[batch.rows], self.known.corrupted[batch.rows]
-            yield Prompts(batch.ids, batch.positions, batch.metric, other, *values)
+            yield Prompts(batch.wired, batch.ids, batch.positions, batch.metric, other, *values)

@@ -31,7 +31,7 @@ from .base import require_positions
 from .pairs import tokens_at_once
 
 if TYPE_CHECKING:
-    from ..circuits.exchange import Exchanged
+    from ..circuits.exchange import Begun, Exchanged
 
 __all__ = ["Interchange", "donor_label", "target_label"]
 
@@ -39,6 +39,9 @@ Part = Literal["source", "layer"]
 _WORDS = {"source": "a head or MLP", "layer": "the stream after a layer"}
 LOGITS = 2**25
 """At most this many logits in one batch."""
+
+KEPT = 4
+"""Times as many tokens as are computed in one batch may be there with their keys and values."""
 
 
 def donor_label(donor: str) -> str:
@@ -178,26 +181,36 @@ class Interchange:
         # prompts of one length stay together: the more there are, the fewer batches
         for same in probe.batches(tokens_at_once(batch_tokens * max(1, n), held)):
             ids = np.stack([probe.ids[row] for row in same])
-            begun = exchange.begin(ids)
-            base[:, same] = np.where(donor[:, same] >= 0, _difference(begun.logits, answers, same, target), np.nan)
-            most = max(1, min(batch_tokens // ids.shape[1], LOGITS // architecture.shape.vocab))
-            jobs = np.argwhere(np.broadcast_to((donor[:, None, same] >= 0), (*size[:2], len(same))))
-            for kind, layer, part, first in self._exchanged(layers, heads):
-                counted = heads if kind == "head" else 1
-                which = np.tile(np.arange(counted), len(jobs))
-                for start in range(0, len(which), most):
-                    head = which[start : start + most]
-                    d, p, local = jobs[np.arange(start, start + len(head)) // counted].T
-                    row, at = same[local], first + head
-                    logits = begun.logits_with(kind, layer, local, tokens[p, row], p, donor[d, row], head)
-                    each = np.arange(len(row))
-                    gain = logits[each, answers[target[d, row]]] - logits[each, answers[row]]
-                    moved[part][d, p, row, at] = gain - base[d, row]
-                    said[part][d, p, row, at] = np.where(np.isfinite(logits.max(1)), logits.argmax(1), -1)
+            jobs = np.argwhere(donor[:, same] >= 0)
+            for p, at in enumerate(tokens[:, same]):
+                begun = exchange.begin(ids, int(at.min()))  # nothing before changes
+                if p == 0:
+                    here = _difference(begun.logits, answers, same, target)
+                    base[:, same] = np.where(donor[:, same] >= 0, here, np.nan)
+                most = self._at_once(batch_tokens, ids.shape[1], begun, architecture.shape)
+                for kind, layer, part, first in self._exchanged(layers, heads):
+                    counted = heads if kind == "head" else 1
+                    which = np.tile(np.arange(counted), len(jobs))
+                    for start in range(0, len(which), most):
+                        head = which[start : start + most]
+                        d, local = jobs[np.arange(start, start + len(head)) // counted].T
+                        row, number = same[local], first + head
+                        named = np.full(len(row), p)
+                        logits = begun.logits_with(kind, layer, local, at[local], named, donor[d, row], head)
+                        each = np.arange(len(row))
+                        gain = logits[each, answers[target[d, row]]] - logits[each, answers[row]]
+                        moved[part][d, p, row, number] = gain - base[d, row]
+                        said[part][d, p, row, number] = np.where(np.isfinite(logits.max(1)), logits.argmax(1), -1)
         result: dict[str, np.ndarray] = {"interchange_base": base}
         for part in self.parts:
             result |= {f"interchange_{part}": moved[part], f"interchange_{part}_said": said[part]}
         return result
+
+    @staticmethod
+    def _at_once(batch_tokens: int, length: int, begun: Begun, shape: ModelShape) -> int:
+        """How many runs in one batch; keys and values of tokens that are not computed anew take memory too."""
+        most = min(batch_tokens // begun.ids.shape[1], KEPT * batch_tokens // length, LOGITS // shape.vocab)
+        return max(1, most)
 
     def _exchanged(self, layers: int, heads: int) -> Iterator[tuple[Exchanged, int, Part, int]]:
         """What is exchanged, in which layer, of which part, and the number of its first one there."""

@@ -45,16 +45,20 @@ MEMORY = 2**30
 
 @dataclass(frozen=True)
 class PromptPairs:
-    """Prompts of equal length with their twins.
+    """Prompts of equal length with their twins, without the tokens with which each begins as its twin does.
 
     Attributes:
+        wired: the model, behind those tokens.
+        start: how many they are; nothing of them differs in any run, whatever of it is the twin's.
         rows: (row,) which prompts of the probe these are.
-        ids, corrupted: (row, token) token ids.
-        positions: (row,) where the metric is taken.
+        ids, corrupted: (row, token) token ids of the rest.
+        positions: (row,) where the metric is taken, counted from ``start``.
         answer, foil: (row,) token ids.
         metric: logit(answer) - logit(foil) there.
     """
 
+    wired: Wired
+    start: int
     rows: np.ndarray
     ids: torch.Tensor
     corrupted: torch.Tensor
@@ -157,7 +161,7 @@ def _attributed(wired: Wired, probe: TokenizedProbe, batch_tokens: int, steps: i
     tokens = tokens_at_once(batch_tokens, width)
     for chosen in (np.flatnonzero(half), np.flatnonzero(~half)):
         for batch in pairs_of(wired, probe, tokens, chosen):
-            rows = batch.rows
+            rows, wired = batch.rows, batch.wired
             run, twin = wired.run(batch.ids, batch.positions), wired.run(batch.corrupted, batch.positions)
             clean[rows], corrupted[rows] = (numbers(batch.metric(each.logits.float())) for each in (run, twin))
             direct[rows] = numbers(direct_logits(wired, batch.ids, batch.positions, batch.answer, batch.foil, run)[0])
@@ -183,7 +187,7 @@ def tokens_at_once(batch_tokens: int, width: int) -> int:
 
 
 def pairs_of(wired: Wired, probe: TokenizedProbe, tokens: int, chosen: np.ndarray) -> Iterator[PromptPairs]:
-    """The chosen prompts, in batches of equal length and at most so many tokens."""
+    """The chosen prompts, in batches of equal length and at most so many tokens behind what they have in common."""
     import torch
 
     from ..circuits.attribution import logit_difference
@@ -194,13 +198,37 @@ def pairs_of(wired: Wired, probe: TokenizedProbe, tokens: int, chosen: np.ndarra
         return torch.from_numpy(values).to(wired.device)
 
     lengths = probe.lengths[chosen]
+    alike = np.zeros(len(probe.ids), dtype=np.int64)
+    if wired.architecture.cached:
+        alike[chosen] = [_alike(probe, row) for row in chosen]
     for length in np.unique(lengths):
-        same, size = chosen[lengths == length], max(1, tokens // int(length))
-        for rows in (same[start : start + size] for start in range(0, len(same), size)):
+        left = chosen[lengths == length]
+        left = left[np.argsort(alike[left], kind="stable")]
+        while len(left):
+            start = int(alike[left[0]])
+            size = max(1, tokens // (int(length) - start))
+            rows, left = left[:size], left[size:]
             ids, corrupted = (given(np.stack([of[r] for r in rows])) for of in (probe.ids, probe.corrupted_ids))
             answer, foil = given(probe.answer_ids[rows]), given(probe.foil_ids[rows])
-            metric = logit_difference(answer, foil)
-            yield PromptPairs(rows, ids, corrupted, given(probe.positions[LAST][rows]), answer, foil, metric)
+            yield PromptPairs(
+                wired.behind(ids[:, :start]) if start else wired,
+                start,
+                rows,
+                ids[:, start:],
+                corrupted[:, start:],
+                given(probe.positions[LAST][rows] - start),
+                answer,
+                foil,
+                logit_difference(answer, foil),
+            )
+
+
+def _alike(probe: TokenizedProbe, row: int) -> int:
+    """With how many tokens a prompt begins as its twin does, up to where the metric is taken."""
+    assert probe.corrupted_ids is not None
+    other = np.flatnonzero(np.asarray(probe.ids[row]) != np.asarray(probe.corrupted_ids[row]))
+    last = int(probe.positions[LAST][row])
+    return min(int(other[0]), last) if len(other) else last
 
 
 def numbers(tensor: Any) -> np.ndarray:

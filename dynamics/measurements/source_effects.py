@@ -116,13 +116,15 @@ class SourceEffects:
         # both runs, and what a block needs
         width = architecture.shape.d_model * (8 * graph.layers + 20)
         for batch in pairs_of(wired, probe, tokens_at_once(batch_tokens, width), np.arange(n)):
+            wired = batch.wired
             runs = wired.run(batch.ids, batch.positions), wired.run(batch.corrupted, batch.positions)
             for index, name in enumerate((None, *self.positions)):
                 where = None
                 if name is not None:
                     where = torch.zeros(batch.ids.shape, device=wired.device)
-                    token = torch.from_numpy(probe.positions[name][batch.rows]).to(wired.device)
-                    where[torch.arange(len(batch.rows)), token] = 1
+                    token = probe.positions[name][batch.rows] - batch.start  # before, both runs are the same
+                    there = np.flatnonzero(token >= 0)
+                    where[there, token[there]] = 1
                 found = source_effects(
                     wired,
                     batch.ids,

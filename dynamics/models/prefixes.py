@@ -43,7 +43,9 @@ def begin(model: Any, ids: torch.Tensor) -> Prefixes:
     return Prefixes(tuple((layer.keys, layer.values) for layer in kept.layers))
 
 
-def go_on(model: Any, ids: torch.Tensor, keep: torch.Tensor, prefixes: Prefixes, of: torch.Tensor) -> torch.Tensor:
+def go_on(
+    model: Any, ids: torch.Tensor, keep: torch.Tensor, prefixes: Prefixes, of: torch.Tensor | None = None
+) -> torch.Tensor:
     """Logits (row, kept, vocab) of what follows prefixes.
 
     Args:
@@ -51,18 +53,15 @@ def go_on(model: Any, ids: torch.Tensor, keep: torch.Tensor, prefixes: Prefixes,
         ids: (row, token) the tokens behind the prefix.
         keep: (kept,) for which of them logits are wanted.
         prefixes: what was kept of them.
-        of: (row,) which prefix each row continues.
+        of: (row,) which prefix each row continues; None where each has its own.
     """
     from transformers import Cache
 
     layers, kind = [], _continuing()
     for keys, values in prefixes.layers:
-        layer = kind()
+        layer = kind(of)
         layer.lazy_initialization(keys, values)
-        if len(keys) == 1:
-            layer.keys, layer.values = (part.expand(len(of), -1, -1, -1) for part in (keys, values))
-        else:
-            layer.keys, layer.values = keys[of], values[of]
+        layer.keys, layer.values = keys, values
         layers.append(layer)
     found: torch.Tensor = model(
         input_ids=ids, past_key_values=Cache(layers=layers), use_cache=True, logits_to_keep=keep
@@ -72,12 +71,23 @@ def go_on(model: Any, ids: torch.Tensor, keep: torch.Tensor, prefixes: Prefixes,
 
 @cache
 def _continuing() -> Any:
-    """A layer of a cache that gives the prefix with what follows it, and keeps only the prefix."""
+    """A layer of a cache that gives each row's prefix with what follows it, and keeps only the prefixes."""
     import torch
     from transformers.cache_utils import DynamicLayer
 
     class Continuing(DynamicLayer):  # type: ignore[misc]
+        def __init__(self, of: torch.Tensor | None) -> None:
+            super().__init__()
+            self.of = of
+
         def update(self, key_states: Any, value_states: Any, *_args: Any, **_kwargs: Any) -> tuple[Any, Any]:
-            return torch.cat([self.keys, key_states], dim=-2), torch.cat([self.values, value_states], dim=-2)
+            return self._behind(self.keys, key_states), self._behind(self.values, value_states)
+
+        def _behind(self, kept: Any, new: Any) -> Any:
+            if len(kept) == 1:
+                kept = kept.expand(len(new), -1, -1, -1)
+            elif self.of is not None:
+                kept = kept[self.of]
+            return torch.cat([kept, new], dim=-2)
 
     return Continuing

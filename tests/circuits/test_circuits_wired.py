@@ -11,8 +11,9 @@ import torch
 import transformers as hf
 
 from checkpoints import UserError
-from dynamics.circuits.attribution import direct_logits
+from dynamics.circuits.attribution import attribute, direct_logits
 from dynamics.circuits.graph import Graph, graph_of
+from dynamics.circuits.hooks import Resuming
 from dynamics.circuits.patching import source_effects
 from dynamics.circuits.wired import Wired
 from dynamics.models.architecture import Architecture, architecture
@@ -103,6 +104,24 @@ def test_a_source_patched_everywhere_is_all_its_edges_cut(family: str) -> None:
                 cut = cut * tokens[:, :, None, None]
             expected = base - metric(w.patched(IDS, LAST, written, cut))
             torch.testing.assert_close(found[:, source], expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", WIRED)
+def test_behind_what_runs_have_in_common_all_is_as_it_is_of_whole_prompts(family: str) -> None:
+    w, twins = wired(family), torch.cat([IDS[:, :2], TWINS[:, 2:]], dim=1)
+    cut = torch.from_numpy(w.graph.edges & (np.random.default_rng(0).random(w.graph.edges.shape) < 0.5))
+    behind, ids, last = w.behind(IDS[:, :2]), IDS[:, 2:], LAST - 2
+    whole, rest = (w, IDS, twins, LAST, metric), (behind, ids, twins[:, 2:], last, metric)
+    long, short = attribute(*whole, steps=1), attribute(*rest, steps=1)
+    torch.testing.assert_close(short.edges, long.edges, atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(short.sources, long.sources, atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(source_effects(*rest), source_effects(*whole), atol=1e-3, rtol=1e-4)
+    found = behind.patched(ids, last, behind.run(twins[:, 2:]), cut)
+    torch.testing.assert_close(found, w.patched(IDS, LAST, w.run(twins), cut), atol=1e-3, rtol=1e-4)
+    rows = torch.tensor([2, 0, 2])  # several runs behind one prefix
+    entering = behind.entering(behind.run(ids), 1)[rows]
+    found = behind.going_on(ids[rows], Resuming(behind, 1, entering), last[rows], rows)
+    torch.testing.assert_close(found, w.logits(IDS, LAST)[rows], atol=1e-3, rtol=1e-4)
 
 
 @pytest.mark.parametrize("family", WIRED)

@@ -136,7 +136,7 @@ def test_groups_of_prompts_are_attributed_as_if_they_were_alone() -> None:
     assert (discovery_half(16, 0) == (group < 4)).all()
     for number in (0, 5):
         (batch,) = pairs_of(wired, probe, 10_000, np.flatnonzero(group == number))
-        alone = attribute(wired, batch.ids, batch.corrupted, batch.positions, batch.metric).edges.numpy() / 2
+        alone = attribute(batch.wired, batch.ids, batch.corrupted, batch.positions, batch.metric).edges.numpy() / 2
         np.testing.assert_allclose(np.nan_to_num(groups[number]), alone, atol=1e-5)
 
 
