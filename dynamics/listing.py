@@ -207,11 +207,13 @@ def print_audit(audit: Audit, *, table: bool = False) -> None:
 
 def print_collected(done: Collected) -> None:
     """What a collection did, and what of the series it left out."""
+    from .store.mirror import place_of
+
     now = {*done.collected} - {*done.pending}
     total = len(now) + len(done.gained) + len(done.already)
     gained = f", {len(done.gained)} of them with more than before" if done.gained else ""
     click.echo(
-        f"{done.trace}: {total} checkpoints complete ({len(now)} now, {duration(done.seconds)}){gained}, "
+        f"{place_of(done.trace)}: {total} checkpoints complete ({len(now)} now, {duration(done.seconds)}){gained}, "
         f"{len(done.failed)} failed, {len(done.masked)} masked"
     )
     if done.shard:
@@ -282,6 +284,8 @@ def print_estimate(name: str, run: Run, guess: Estimate, *, shards: int | None =
 
 def print_status(run: str, state: RunStatus) -> None:
     """What of a run is complete, failed or masked, and how long is left."""
+    from .store.mirror import place_of
+
     for line in left_out_lines(state.left_out):
         click.echo(line)
     if state.trace is None:
@@ -290,7 +294,7 @@ def print_status(run: str, state: RunStatus) -> None:
     doing = f" ({state.doing})" if state.doing else ""
     if state.shards:
         doing = f" by {len(state.shards)} process{'es' if len(state.shards) > 1 else ''}"
-    click.echo(f"{state.trace}{f': being collected now{doing}' if state.collecting else ''}")
+    click.echo(f"{place_of(state.trace)}{f': being collected now{doing}' if state.collecting else ''}")
     for name in ("complete", "pending", "failed", "masked", "not scheduled"):
         steps = state.steps.get(name, [])
         if steps:

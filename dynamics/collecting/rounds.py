@@ -18,6 +18,7 @@ from ..runs.config import Run
 from ..runs.lookup import requested
 from ..store import Trace, remark, writer_lock
 from ..store.journal import write_journal
+from ..store.mirror import require_folder
 from ..store.paths import trace_path
 from .adaptive import Wanted, next_checkpoints
 from .collector import Collected, collect_once
@@ -73,7 +74,7 @@ def collect(
     workers = None if workers is None else as_number(workers, "workers", least=1, most=1024)
     scheduler = None if scheduler is None else as_text(scheduler, "scheduler")
     name, run, traces = requested(name, run, runs=runs, traces=traces, analyses=analyses)
-    _require_one_way(shard=shard, workers=workers, scheduler=scheduler)
+    _require_one_way(traces, shard=shard, workers=workers, scheduler=scheduler)
     if shard is not None:
         if only is not None:
             raise UserError(
@@ -97,9 +98,11 @@ def collect(
             return _rounds(name, run, traces, once, total, reporter)
 
 
-def _require_one_way(**ways: object) -> None:
-    """Refuse two ways of sharing checkpoints out."""
+def _require_one_way(traces: Path, **ways: object) -> None:
+    """Refuse two ways of sharing checkpoints out, and any where traces are in an object store."""
     given = [name for name, value in ways.items() if value is not None]
+    if given:
+        require_folder(traces, "sharing the checkpoints of a run out")
     if len(given) > 1:
         raise UserError(
             f"{' and '.join(given)} together",

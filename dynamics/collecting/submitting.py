@@ -22,6 +22,7 @@ from checkpoints.paths import StrPath, absolute, as_flag, as_number, as_text, as
 
 from ..progress import Reporter
 from ..runs.lookup import requested
+from ..store.mirror import require_folder
 from ..store.paths import beside_traces
 
 __all__ = ["Submitted", "submit"]
@@ -111,6 +112,7 @@ def submit(
                 expected="one line at a time",
                 remedy="give --line several times",
             )
+    require_folder(traces, "sharing the checkpoints of a run out")
     folder = absolute(beside_traces(traces, f"jobs/{name}"))
     about = _Jobs(name, system, folder, shards, time, memory, partition, gpus, tuple(lines), activate)
     command = [] if given is None else ["--runs", str(absolute(Path(given)))]

@@ -27,6 +27,7 @@ from ..store.derived import DERIVED, RESULTS
 from ..store.format import open_group
 from ..store.groups import SHELF, drop_shelved, prune_shelf
 from ..store.manifest import ROOT_COPY, consolidated, metadata_of, rewrite, sealed_files, unlike
+from ..store.mirror import fetch_whole, require_folder
 from ..store.paths import open_run_trace, trace_path
 from .collector import collect_once
 from .opening import open_run
@@ -71,7 +72,10 @@ def verify(
     if runs is not None or run is not None:
         requested(name, run, runs=runs, traces=traces)  # a runs file that is not there is refused
     traces, trace = as_path(traces, "traces"), trace_name(as_text(name, "name"))
+    if repair or prune:
+        require_folder(traces, "repairing or pruning")
     path = trace_path(traces, trace)
+    fetch_whole(path)
     if prune and path.exists():
         with writer_lock(path):
             for folder, size in prune_shelf(path):

@@ -28,6 +28,7 @@ from ..runs.lookup import requested
 from ..runs.plan import find_analysis
 from ..runs.resolve import Model
 from ..store import FeatureTable, Trace, write_features, writer_lock
+from ..store.mirror import require_folder
 from ..store.paths import open_run_trace, trace_path
 from .coder import Coder
 from .corpora import dataset_rows, organism_rows, prompt_rows, separator, text_rows
@@ -109,6 +110,7 @@ def learn(
     reporter = reporter or Reporter(quiet=True)
     dictionaries, fresh = as_texts(dictionaries, "dictionaries"), as_flag(fresh, "fresh")
     name, run, traces = requested(name, run, runs=runs, traces=traces)
+    require_folder(traces, "learning dictionaries, which are kept beside the traces,")
     declared = dict(run.dictionaries)
     if not declared and isinstance(run.series, OrganismConfig):
         reporter.say(f"run {name!r} declares no dictionaries: an organism gets one, called main")

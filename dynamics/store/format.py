@@ -13,7 +13,7 @@ from checkpoints.errors import UserError, first_line, short, shown
 from .attributes import check_attributes
 from .declaration import FEATURES, FORMAT, FORMAT_VERSION
 from .manifest import ROOT_COPY, intact, parsed
-from .mirror import FetchingStore, remote_url, where
+from .mirror import FetchingStore, place_of, remote_url
 
 __all__ = ["array_of", "check_format", "damaged", "is_newer", "open_group"]
 
@@ -25,7 +25,7 @@ def damaged(path: Path, what: str, problem: str) -> UserError:
     if what.startswith(f"{FEATURES}/"):
         command, does = f"dynamics learn {run} --fresh", "it makes them again"
     return UserError(
-        f"{what} of {where(path)} is damaged: {problem}",
+        f"{what} of {place_of(path)} is damaged: {problem}",
         expected="what was written when it was collected",
         remedy=f"{command} ({does})",
     )
@@ -42,13 +42,13 @@ def check_format(attributes: Mapping[str, Any], path: Path) -> None:
         raise damaged(path, "the file zarr.json", "it is not what was written (did another program change it?)")
     if attributes.get("format") != FORMAT:
         raise UserError(
-            f"{where(path)} is not a trace: its attribute `format` is {shown(attributes.get('format'))}",
+            f"{place_of(path)} is not a trace: its attribute `format` is {shown(attributes.get('format'))}",
             expected=f"{FORMAT!r}",
             remedy="give the path of a folder that `dynamics collect` wrote",
         )
     if type(version) is not int or not 0 < version <= FORMAT_VERSION:
         raise UserError(
-            f"{where(path)} has trace format version {short(str(version))}",
+            f"{place_of(path)} has trace format version {short(str(version))}",
             expected=f"version {FORMAT_VERSION} or older",
             remedy="install a newer circuit-dynamics",
         )
@@ -56,7 +56,7 @@ def check_format(attributes: Mapping[str, Any], path: Path) -> None:
 
 
 def is_newer(path: Path) -> bool:
-    """Whether a newer version of this program wrote a trace: both copies of its metadata say so, where it has two.
+    """Whether a newer version of this program wrote a trace: both copies of its metadata say so, place_of it has two.
 
     A version that only one of them says is damage.
     """
@@ -79,7 +79,7 @@ def open_group(path: Path, *, mode: Any) -> zarr.Group:
             raise damaged(path, "the file zarr.json", "it is missing, or cannot be read") from error
         there = path.is_dir()
         raise UserError(
-            f"{where(path)} is not a trace: {first_line(error) if there else 'there is no such folder'}",
+            f"{place_of(path)} is not a trace: {first_line(error) if there else 'there is no such folder'}",
             expected="a folder that `dynamics collect` wrote",
             remedy="restore its zarr.json, or collect the run anew under another name"
             if there

@@ -23,7 +23,9 @@ from checkpoints.foreign import read_json
 from checkpoints.paths import replace_text
 
 from .claims import Claims, Member, Watcher, clear_shards, members_of, shards_folder
-from .journal import add_journals
+from .journal import add_journals, journal_file
+from .mirror import require_folder
+from .remote import leased
 
 __all__ = ["doing_now", "is_locked", "joined", "living_members", "say_doing", "writer_lock"]
 
@@ -33,7 +35,7 @@ _JOINING = 90.0
 
 @contextmanager
 def writer_lock(trace: Path) -> Iterator[None]:
-    """Hold the trace's lock (``NAME.zarr.lock`` beside it), to write it alone.
+    """Hold the trace's lock (``NAME.zarr.lock`` beside it), to write it alone; in an object store, its lease.
 
     Raises:
         UserError: when other living processes write it (named), or the folder cannot be written.
@@ -49,7 +51,8 @@ def writer_lock(trace: Path) -> Iterator[None]:
             add_journals(trace)
             clear_shards(trace)
         say_doing(trace, "")
-        yield
+        with leased(trace, _lock_file(trace), journal_file(trace)):
+            yield
 
 
 @contextmanager
@@ -62,6 +65,7 @@ def joined(trace: Path, claims: Claims, *, timeout: float = _JOINING) -> Iterato
     Raises:
         UserError: when another process writes the trace alone, or the folder cannot be written.
     """
+    require_folder(trace, "sharing the checkpoints of a run out")
     try:
         with _locked(trace, timeout=timeout):
             claims.join()

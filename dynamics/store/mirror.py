@@ -25,6 +25,7 @@ from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore
 
+from checkpoints.errors import UserError
 from checkpoints.foreign import read_json
 from checkpoints.objects import Bucket, StoredObject, is_url, url_of
 from checkpoints.paths import cache_folder, replace_bytes, replace_text
@@ -37,13 +38,15 @@ __all__ = [
     "STATES",
     "FetchingStore",
     "bucket_of",
+    "fetch_whole",
     "located",
     "nodes_in",
+    "place_of",
     "pull",
     "remember",
     "remote_url",
+    "require_folder",
     "sealed_of",
-    "where",
 ]
 
 STATES = ("status", "reason", *FLAGS, MANIFEST)
@@ -82,9 +85,23 @@ def remote_url(path: Path) -> str | None:
     return f"{scheme}://{'/'.join(rest)}"
 
 
-def where(path: Path) -> str:
+def place_of(path: Path) -> str:
     """A trace's place as the user named it."""
     return remote_url(path) or str(path)
+
+
+def require_folder(trace: Path, what: str) -> None:
+    """Refuse what a trace in an object store, or a folder of traces there, cannot do.
+
+    Raises:
+        UserError: when it is one.
+    """
+    if url := url_of(trace) if is_url(trace) else remote_url(trace):
+        raise UserError(
+            f"{what} is not possible in an object store ({url})",
+            expected="traces in a folder",
+            remedy="do it on a copy in a folder, of which the objects are the files, and copy that back",
+        )
 
 
 def bucket_of(path: Path) -> Bucket | None:
@@ -111,6 +128,16 @@ def _index(mirror: Path) -> Path:
 def remember(mirror: Path, etags: dict[str, str]) -> None:
     """Keep the etags of what is in a mirror and has no digest in a seal."""
     replace_text(_index(mirror), json.dumps(etags))
+
+
+def fetch_whole(mirror: Path) -> None:
+    """Fetch every object of a trace anew, so that what is in the store can be held against what was written."""
+    if (bucket := bucket_of(mirror)) is None:
+        return
+    with FileLock(mirror.with_name(f"{mirror.name}.pull")):
+        shutil.rmtree(mirror, ignore_errors=True)
+        bucket.each(lambda key: _fetch(mirror, bucket, key), bucket.listing())
+        remember(mirror, {})
 
 
 def pull(mirror: Path, bucket: Bucket, *, records: bool) -> dict[str, str]:

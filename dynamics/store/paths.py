@@ -8,7 +8,7 @@ from pathlib import Path
 from checkpoints.errors import UserError
 from checkpoints.objects import is_url, url_of
 
-from .mirror import located, where
+from .mirror import located, place_of
 from .reader import Trace
 
 __all__ = ["beside_traces", "open_run_trace", "trace_path"]
@@ -46,7 +46,7 @@ def open_run_trace(name: str, traces: Path) -> Trace:
     trace = Trace(path)
     if not trace.complete.any():
         raise UserError(
-            f"no checkpoint of {where(path)} is complete",
+            f"no checkpoint of {place_of(path)} is complete",
             expected="at least one",
             remedy=f"dynamics collect {name} (it says what fails)",
         )

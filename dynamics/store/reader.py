@@ -25,7 +25,7 @@ from .derived import DERIVED
 from .format import check_format, damaged, open_group
 from .groups import asked_of, listed_groups
 from .manifest import MANIFEST, parsed, sealed_files, unlike
-from .mirror import FetchingStore, located, where
+from .mirror import FetchingStore, located, place_of
 
 __all__ = ["Trace", "WeightSketches", "open_trace"]
 
@@ -248,7 +248,7 @@ class Trace:
         self.complete: np.ndarray = np.array([s == "complete" for s in self.status])
 
     def __repr__(self) -> str:
-        return f"Trace({where(self.path)!r}: {self.complete.sum()} of {len(self.steps)} checkpoints complete)"
+        return f"Trace({place_of(self.path)!r}: {self.complete.sum()} of {len(self.steps)} checkpoints complete)"
 
     def _repr_html_(self) -> str:
         rows = []
@@ -275,7 +275,7 @@ class Trace:
             "weights": self.attributes.get("origin"),
         }
         return box(
-            where(self.path),
+            place_of(self.path),
             status_strip(self.status),
             facts(known),
             details(f"why {len(reasons)} kinds of checkpoints are missing", table([], [[r] for r in reasons]))

@@ -19,6 +19,7 @@ from .declaration import TraceDeclaration
 from .format import array_of, damaged, open_group
 from .groups import SHELF
 from .manifest import MANIFEST, record_of, rewrite, sealed_files, unlike
+from .remote import writing
 
 __all__ = ["Recorder", "remark"]
 
@@ -27,6 +28,7 @@ def remark(path: Path, indices: Sequence[int], reason: str) -> None:
     """Say why checkpoints are as they are, without changing their state; the caller holds the lock."""
     root = open_group(path, mode="r+")
     reasons, records = array_of(root, "reason"), array_of(root, MANIFEST) if MANIFEST in root else None
+    remote = writing(path)
     for index in (i for i in indices if str(reasons[i]) != reason):
         if records is not None:
             before = ""
@@ -34,6 +36,9 @@ def remark(path: Path, indices: Sequence[int], reason: str) -> None:
                 before = str(records[index])
             records[index] = _noted(before, reason=reason)
         reasons[index] = reason
+        if remote is not None:
+            for name in (MANIFEST, "reason") if records is not None else ("reason",):
+                remote.put_entry(name, index)
 
 
 class Recorder:
@@ -49,6 +54,7 @@ class Recorder:
         self.path = path
         self._declaration = declaration
         self._durable = durable
+        self._remote = writing(path)
 
     def _open(self) -> None:
         self._root = open_group(self.path, mode="r+")
@@ -121,6 +127,8 @@ class Recorder:
         self._put("revision", index, revision)
         if sealed:
             rewrite(self.path, written=[file])
+        if self._remote is not None:
+            self._remote.publish()
 
     def _array(self, name: str) -> zarr.Array[Any]:
         """An array, looked up once: nobody else changes its metadata while the lock is held."""
@@ -163,6 +171,8 @@ class Recorder:
         if column is not None:
             column[index] = value
             self._columns[name] = column
+        if self._remote is not None:
+            self._remote.put_entry(name, index)
 
 
 def _noted(before: str, **changes: Any) -> str:

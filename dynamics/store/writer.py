@@ -31,15 +31,7 @@ from .groups import (
     shelf,
     sums_of,
 )
-from .manifest import (
-    FLAGS,
-    MANIFEST,
-    ROOT_COPY,
-    consolidated,
-    record_of,
-    rewrite,
-    slab_entry,
-)
+from .manifest import FLAGS, MANIFEST, ROOT_COPY, consolidated, record_of, rewrite, slab_entry
 from .recorder import Recorder
 
 __all__ = ["TraceWriter"]
@@ -64,7 +56,7 @@ class TraceWriter(Recorder):
         declaration: what it is to hold; an existing trace must be of the same model and checkpoints, or of fewer
             checkpoints at its end, and then grows.
         durable: flush to disk before a checkpoint is marked complete.
-        gains: whether the trace may gain groups and lose others.
+        gains: whether the trace may gain groups and lose others; one in an object store may not.
 
     Raises:
         UserError: when the trace that is there is of another model or other checkpoints (or has other groups, if it may not
@@ -73,9 +65,11 @@ class TraceWriter(Recorder):
 
     def __init__(self, path: Path, declaration: TraceDeclaration, *, durable: bool = False, gains: bool = True) -> None:
         super().__init__(path, declaration, durable=durable)
-        self._gains = gains
+        self._gains = gains and self._remote is None  # a store has no rename, by which groups come and go
         self._counts: dict[tuple[int, str], tuple[int, int]] = {}
         self._prepare()
+        if self._remote is not None:
+            self._remote.publish()
 
     def _prepare(self) -> None:
         """Make the trace one that can hold what was declared, and find where its groups are written."""
@@ -247,6 +241,8 @@ class TraceWriter(Recorder):
         slabs = {v.name: slab_entry(self.path / place / v.name, index) for v in variables}
         if self._durable:
             os.sync()
+        if self._remote is not None:
+            self._remote.put_slabs(place, [*slabs], index)
         text = note_text(
             {"stored_dtype": stored_dtype, "weights_digest": digest},
             {"nonfinite": nonfinite, "overflowed": overflowed, "slabs": slabs}
@@ -306,6 +302,8 @@ class TraceWriter(Recorder):
         self._clear(index, self._places[group])
 
     def _clear(self, index: int, place: str) -> None:
+        if self._remote is not None:
+            self._remote.drop_record(place, index)
         delete(self.path / place / MANIFEST, index)
         for variable in self._slabs(place):
             delete(self.path / variable, index)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 
 import dynamics
 from checkpoints import objects
-from checkpoints.errors import UserError
+from checkpoints.errors import StoppedError, UserError
 from checkpoints.objects import Bucket, ChangedError, StoredObject
+from checkpoints.series import Checkpoint
 from dynamics.runs.config import Run
-from dynamics.store import Trace, open_trace
+from dynamics.store import Trace, open_trace, read_result, write_result, writer_lock
 from dynamics.store import mirror as mirror_module
+from dynamics.store import remote as remote_module
+from dynamics.store.mirror import nodes_in
 from dynamics.store.paths import trace_path
-from tests.store.declared import declare, fill, values
+from tests.store.declared import CHECKPOINTS, declare, fill, snapshot, values
 
 pytest.importorskip("obstore", reason="the extra `s3` is not installed")
 
@@ -126,3 +132,157 @@ def test_conditions_on_a_write_hold() -> None:
         bucket.put_if("k", b"3", first)
     assert bucket.put_if("k", b"2", first) == second  # its answer was lost, and it was asked again
     assert bucket.get("k") == (b"2", second) and bucket.listing() == {"k": StoredObject(1, second)}
+
+
+def run_of(series: Path) -> Run:
+    analyses = [{"name": "induction", "options": {"prompts": 8, "period": 4}}]
+    return Run.model_validate({"series": {"kind": "folder", "path": str(series)}, "analyses": analyses})
+
+
+def stored(url: str) -> dict[str, bytes]:
+    """Every object and its content."""
+    bucket = Bucket(url)
+    found = ((key, bucket.get(key)) for key in bucket.listing())
+    return {key: content[0] for key, content in found if content is not None}
+
+
+def filled(url: str, indices: tuple[int, ...] = (0, 2), **changes: object) -> None:
+    """A trace in a store with the checkpoints of these indices complete."""
+    folder, _, name = url.rpartition("/")
+    mirror = trace_path(Path(folder), name.removesuffix(".zarr"))
+    with writer_lock(mirror):
+        fill(mirror, declare(**changes), indices)
+
+
+def test_what_is_written_to_a_store_is_what_a_folder_would_hold(tmp_path: Path) -> None:
+    fill(tmp_path / "t.zarr", declare(), (0, 2))
+    filled("memory://b/t.zarr", (0,))
+    filled("memory://b/t.zarr", (2,))
+    assert stored("memory://b/t.zarr") == snapshot(tmp_path / "t.zarr")
+    assert not [*(tmp_path / "cache").rglob("resid_post/c/*")]  # what is in the store is not kept twice
+
+
+def test_a_mirror_without_what_was_written_is_filled_from_the_store(tmp_path: Path) -> None:
+    filled("memory://b/t.zarr", (0,))
+    shutil.rmtree(tmp_path / "cache")
+    filled("memory://b/t.zarr", (2,))
+    fill(tmp_path / "t.zarr", declare(), (0, 2))
+    assert stored("memory://b/t.zarr") == snapshot(tmp_path / "t.zarr")
+
+
+def test_only_one_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_module, "BEAT", 0.05)
+    mirror = trace_path(Path("memory://b"), "t")
+    with writer_lock(mirror):
+        monkeypatch.setenv("DYNAMICS_CACHE", str(tmp_path / "of another machine"))
+        elsewhere = trace_path(Path("memory://b"), "t")
+        with (
+            pytest.raises(UserError, match=r"memory://b/t.zarr is being written by another process"),
+            writer_lock(elsewhere),
+        ):
+            pass
+    with writer_lock(elsewhere):  # it was released
+        pass
+
+
+def _sleeps(mirror: Path, other: Path, monkeypatch: pytest.MonkeyPatch, asleep: bool) -> None:
+    """Write, sleep until another has taken over and written the rest, and write again."""
+    with writer_lock(mirror):
+        writer, remote = fill(mirror, declare(), (0,)), remote_module.writing(mirror)
+        assert remote is not None
+        remote._lease._stop.set()
+        monkeypatch.setenv("DYNAMICS_CACHE", str(other))
+        filled("memory://b/t.zarr", (2,))
+        if not asleep:  # it was stopped just between a look and a write
+            remote._lease._seen, remote._lease._lost = time.monotonic(), ""
+        writer.mark(2, "failed", "by who was dead")
+
+
+@pytest.mark.parametrize("asleep", [True, False])
+def test_a_dead_writer_is_followed_and_cannot_write_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asleep: bool
+) -> None:
+    monkeypatch.setattr(remote_module, "BEAT", 0.05)
+    monkeypatch.setattr(remote_module, "PATIENCE", 0.5)
+    mirror = trace_path(Path("memory://b"), "t")
+    said = "is not this process's to write any more" if asleep else "was written by another process meanwhile"
+    with pytest.raises(StoppedError, match=said):
+        _sleeps(mirror, tmp_path / "of another machine", monkeypatch, asleep)
+    assert Trace("memory://b/t.zarr").status == ["complete", "pending", "complete"]
+
+
+def test_results_are_replaced_in_one_write_of_the_metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled("memory://b/t.zarr")
+    mirror = trace_path(Path("memory://b"), "t")
+    dataset = xr.Dataset({"curve": ("checkpoint", [1.0, 2.0, 3.0])})
+    listed: list[bool] = []
+    put = Bucket.put
+
+    def looked_at(bucket: Bucket, key: str, content: bytes) -> str:
+        if key.startswith("results/mine/"):
+            root = bucket.get("zarr.json")
+            assert root is not None
+            listed.append("results/mine" in nodes_in(root[0]))
+        return put(bucket, key, content)
+
+    monkeypatch.setattr(Bucket, "put", looked_at)
+    for number in (1, 2):
+        with writer_lock(mirror):
+            write_result(mirror, "mine", dataset + number, {"number": number})
+    shutil.rmtree(tmp_path / "cache")
+    found = read_result(trace_path(Path("memory://b"), "t"), "mine")
+    assert found is not None and found[1] == {"number": 2} and found[0].curve.values.tolist() == [3, 4, 5]
+    assert listed and not any(listed)  # while its objects are written, nobody is told of them
+
+
+def test_other_measurements_are_refused_where_there_is_no_rename() -> None:
+    filled("memory://b/t.zarr")
+    with pytest.raises(UserError, match="was collected with other settings"):
+        filled("memory://b/t.zarr", (1,), trace_dtype="float16")
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments"),
+    [
+        ("collect", {"shard": "1/2"}),
+        ("collect", {"workers": 2}),
+        ("learn", {}),
+        ("verify", {"repair": True}),
+    ],
+)
+def test_what_needs_a_folder_is_refused(tiny_series: Path, verb: str, arguments: dict[str, object]) -> None:
+    run = run_of(tiny_series)
+    with pytest.raises(UserError, match=r"is not possible in an object store \(memory://b\)"):
+        getattr(dynamics, verb)("mine", run=run, traces="memory://b", **arguments)
+
+
+def test_verifying_reads_what_is_in_the_store() -> None:
+    filled("memory://b/t.zarr")
+    assert dynamics.verify("t", traces="memory://b") == []
+    bucket = Bucket("memory://b/t.zarr")
+    bucket.put("mine/predicted/c/2/0", b"others")
+    (damage,) = dynamics.verify("t", traces="memory://b")
+    assert (damage.step, damage.variable) == (200, "mine/predicted")
+
+
+def test_a_trace_in_a_store_grows_at_its_end(tmp_path: Path) -> None:
+    more = (*CHECKPOINTS, Checkpoint(300, "step300"))
+    filled("memory://b/t.zarr", (0,))
+    filled("memory://b/t.zarr", (3,), checkpoints=more)
+    fill(tmp_path / "t.zarr", declare(), (0,))
+    fill(tmp_path / "t.zarr", declare(checkpoints=more), (3,))
+    assert stored("memory://b/t.zarr") == snapshot(tmp_path / "t.zarr")
+
+
+def test_a_run_is_collected_and_reported_there(
+    tiny_series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = run_of(tiny_series)
+    dynamics.collect("mine", run=run, traces="memory://b")
+    assert "mine.journal.jsonl" in Bucket("memory://b").listing()
+    shutil.rmtree(tmp_path / "cache")
+    assert len(dynamics.status("mine", run=run, traces="memory://b").steps["complete"]) == 6
+    dynamics.report("mine", run=run, traces="memory://b")
+    assert (tmp_path / "reports" / "mine" / "index.html").is_file()
+    assert [*dynamics.open_results("memory://b/mine.zarr")] == ["induction"]
