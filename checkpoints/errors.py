@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 
 __all__ = [
+    "FORBIDDEN",
     "CheckpointError",
     "StoppedError",
     "UnknownNameError",
@@ -23,6 +25,9 @@ __all__ = [
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 """What the system says where nothing can be written any more, whatever folder is named."""
+
+FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
+"""What the system says where one may not write."""
 
 _MANY = 30
 """A list of more names than this is no help."""
@@ -79,7 +84,7 @@ def unwritable(what: str, error: OSError, *, option: str = "") -> UserError:
     >>> unwritable("the trace t.zarr", OSError(errno.ENOSPC, "No space left on device"))
     StoppedError('the trace t.zarr cannot be written: No space left on device', 'room on the disk', 'make room, then run the same command again; what is complete stays')
     """
-    observed = f"{what} cannot be written: {error.strerror or error}"
+    observed = f"{what} cannot be written: {_why(error)}"
     if error.errno in _FULL:
         return StoppedError(
             observed,
@@ -88,6 +93,13 @@ def unwritable(what: str, error: OSError, *, option: str = "") -> UserError:
         )
     remedy = f"name another one with {option}" if option else "allow it, or move it to where you may write"
     return UserError(observed, expected="a folder that you may write to", remedy=remedy)
+
+
+def _why(error: OSError) -> str:
+    """What the system says; of a link to nothing, where it says no more than that there is a file."""
+    if error.filename is not None and os.path.islink(error.filename) and not os.path.exists(error.filename):
+        return f"{os.fsdecode(error.filename)} is a link to nothing"
+    return error.strerror or str(error)
 
 
 @contextmanager
@@ -100,10 +112,14 @@ def stopped_by_disk(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (*_FULL, errno.EROFS, errno.EACCES, errno.EPERM):
+        if error.errno not in (*_FULL, *FORBIDDEN):
             raise
-        why = error.strerror if error.filename is None else f"{error.strerror}: {error.filename}"
-        raise unwritable(what, OSError(errno.EIO, why)) from error
+        why = _why(error) if error.filename is None else f"{_why(error)}: {error.filename}"
+        stopped = unwritable(what, OSError(errno.EIO, why))
+        if error.errno in FORBIDDEN:
+            stopped.expected = "files and folders that you may write to"
+            stopped.remedy = "allow it, then run the same command again; what is complete stays"
+        raise stopped from error
 
 
 def first_line(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from checkpoints.errors import StoppedError, UserError, nearest, stopped_by_disk
+from checkpoints.errors import FORBIDDEN, StoppedError, UserError, nearest, stopped_by_disk
 from checkpoints.paths import StrPath, as_flag, as_texts
 
 from .analysis import own_probes
@@ -120,7 +120,12 @@ def analysed(
             if free and trace.changed:
                 reporter.say(f"results are not stored: {trace.path} changed while it was analysed; analyse it again")
             elif free:
-                write_result(trace.path, entry, summary.data, {"inputs": inputs, "summary": summary.to_json()})
+                try:
+                    write_result(trace.path, entry, summary.data, {"inputs": inputs, "summary": summary.to_json()})
+                except OSError as error:
+                    if error.errno not in FORBIDDEN:
+                        raise
+                    reporter.say(f"results are not stored: {trace.path} may not be written")
         results.append(Result(analysis, summary))
     return trace.path, results
 

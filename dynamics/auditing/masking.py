@@ -90,7 +90,7 @@ def weight_findings(
     return compare(known, failed | {*before.reasons})
 
 
-def apply_masks(resolved: Resolved, writer: TraceWriter, before: Before, *, late: bool = False) -> dict[int, str]:
+def apply_masks(resolved: Resolved, writer: TraceWriter, before: Before, *, weigh: bool = True) -> dict[int, str]:
     """Mask what there is reason to mask, unmask the rest; returns step to reason.
 
     What was measured stays on disk: a checkpoint that is unmasked and whose data is whole is complete again.
@@ -99,17 +99,18 @@ def apply_masks(resolved: Resolved, writer: TraceWriter, before: Before, *, late
         resolved: the run.
         writer: of its trace.
         before: what is known before anything is loaded.
-        late: mask nothing by its weights now, as most of its neighbours are not there yet.
+        weigh: mask also by weights that were not masked before; without, most of the neighbours are not there yet, or few
+            are new, and nothing is compared unless something is masked.
     """
     checkpoints = resolved.declaration.checkpoints
     reasons = dict(before.reasons)
-    if not resolved.run.include_masked:
-        reasons = _reasons(weight_findings(writer, checkpoints, before)) | reasons
     status = writer.status()
+    masked = {c.step for c, state in zip(checkpoints, status, strict=True) if state == "masked"} - before.reasons.keys()
+    if not resolved.run.include_masked and (weigh or masked):
+        found = _reasons(weight_findings(writer, checkpoints, before))
+        reasons = {step: reason for step, reason in found.items() if weigh or step in masked} | reasons
     for index, checkpoint in enumerate(checkpoints):
         reason = reasons.get(checkpoint.step)
-        if late and status[index] != "masked" and checkpoint.step not in before.reasons:
-            continue
         if reason is not None and (status[index] != "masked" or writer.reason(index) != reason):
             writer.mark(index, "masked", reason)
         elif reason is None and status[index] == "masked":

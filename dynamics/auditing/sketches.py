@@ -21,6 +21,7 @@ import numpy as np
 
 from checkpoints.audit import SAMPLE, AuditFinding, Sketch, Vectors, audit_weights
 from checkpoints.audit.vectors import blocks
+from checkpoints.errors import FORBIDDEN
 from checkpoints.paths import cache_folder
 from checkpoints.series import Checkpoint, Series, WeightFile
 
@@ -211,14 +212,18 @@ class _SketchFile:
 
 
 def keep(file: Path | None, known: Known) -> None:
-    """Keep a sketch where :func:`kept_file` said before the weights were read."""
+    """Keep a sketch where :func:`kept_file` said before the weights were read; nowhere in a cache that is read-only."""
     if file is None:
         return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(f".{os.getpid()}.partial.npz")
     made = known.sketch
-    np.savez(partial, values=made.values, norm=made.norm, nonfinite=made.nonfinite, digest=known.digest)
-    os.replace(partial, file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(f".{os.getpid()}.partial.npz")
+        np.savez(partial, values=made.values, norm=made.norm, nonfinite=made.nonfinite, digest=known.digest)
+        os.replace(partial, file)
+    except OSError as error:
+        if error.errno not in FORBIDDEN:
+            raise
 
 
 def _folder() -> Path:

@@ -28,6 +28,7 @@ from .measuring import take_checkpoint
 from .opening import (
     Digests,
     open_run,
+    require_same_training,
     require_same_weights,
     require_some,
     require_space,
@@ -53,6 +54,7 @@ def collect_once(
     series: Series | None = None,
     digests: Digests | None = None,
     gains: bool = True,
+    weigh: bool = True,
     reporter: Reporter | None = None,
 ) -> Collected:
     """Visit checkpoints once, in order: those of the run's schedule, or some of them.
@@ -67,6 +69,8 @@ def collect_once(
         digests: of weights that were read before; those that are read now are added, so that calls one after the other
             read nothing twice.
         gains: whether the trace may gain probes and lose others; a repair leaves them as they are.
+        weigh: whether to compare the weights of all checkpoints with one another, which takes longer the more there are;
+            without, nothing new is masked by its weights.
         reporter: progress and messages.
 
     Raises:
@@ -78,8 +82,9 @@ def collect_once(
     usable_device(run.device)  # a wrong one must not cost a training
     with stopped_by_disk(f"the trace {trace}, or what it is made of,"), writer_lock(trace):
         asked = ask(name, run, trace, keep_going=keep_going, only=only, series=series, reporter=reporter)
-        writer = open_writer(name, asked, trace, gains=gains, reporter=reporter)
-        return _visit(asked, writer, {} if digests is None else digests, reporter, only)
+        digests = {} if digests is None else digests
+        writer = open_writer(name, asked, trace, digests, gains=gains, reporter=reporter)
+        return _visit(asked, writer, digests, reporter, only, weigh)
 
 
 @dataclass(frozen=True)
@@ -132,14 +137,19 @@ def ask(
     return Beginning(resolved, before, indices, bad)
 
 
-def open_writer(name: str, asked: Beginning, trace: Path, *, gains: bool = True, reporter: Reporter) -> TraceWriter:
+def open_writer(
+    name: str, asked: Beginning, trace: Path, digests: Digests, *, gains: bool = True, reporter: Reporter
+) -> TraceWriter:
     """Make a trace that holds what is asked, or that is to gain it; nobody else writes it.
 
     Raises:
-        UserError: when the trace that is there is another.
+        UserError: when the trace that is there is another; it does not grow by the checkpoints of another training then.
     """
     declaration, run = asked.resolved.declaration, asked.resolved.run
     discard_unused(trace, declaration)
+    require_same_training(
+        trace, asked.resolved, [i for i in asked.indices if declaration.checkpoints[i] not in asked.bad], digests
+    )
     require_reused(name, run, trace)
     changes = gains_of(trace, declaration) if gains and trace.exists() else []
     writer = TraceWriter(trace, declaration, durable=run.durable, gains=gains)
@@ -154,11 +164,12 @@ def _visit(
     digests: Digests,
     reporter: Reporter,
     only: Collection[int] | None,
+    weigh: bool,
 ) -> Collected:
     resolved, before, checkpoints = asked.resolved, asked.before, asked.resolved.declaration.checkpoints
     done = Collected(writer.path)
     waited = [i for i in range(len(checkpoints)) if writer.waits(i)]
-    todo, takeovers = begin(asked, writer, done, digests, reporter, only)
+    todo, takeovers = begin(asked, writer, done, digests, reporter, only, weigh=weigh)
 
     def entered(names: list[str]) -> Mapping[str, Takeover]:
         reporter.say(f"{writer.path} has {_named(names)} now, at every checkpoint that is complete")
@@ -170,7 +181,7 @@ def _visit(
         doing = partial(say_doing, writer.path)
         _collect(Visitor(resolved, writer, done, digests, takeovers, doing), todo, entered, reporter)
         done.seconds = time.perf_counter() - started
-        done.masked = apply_masks(resolved, writer, before)  # by now their neighbours are there to compare with
+        done.masked = apply_masks(resolved, writer, before, weigh=weigh)  # by now their neighbours are there, too
     done.waiting, status = writer.growing, writer.status()
     done.pending = [c.step for i, c in enumerate(checkpoints) if writer.waits(i)]
     now = {checkpoints[i].step for i in waited if status[i] == "complete"}
@@ -190,6 +201,7 @@ def begin(
     only: Collection[int] | None = None,
     *,
     together: bool = False,
+    weigh: bool = True,
 ) -> tuple[list[int], Mapping[str, Takeover]]:
     """What comes before the loop over checkpoints, of a trace that nobody else writes.
 
@@ -202,6 +214,7 @@ def begin(
         only: these steps instead of those of the schedule.
         together: several processes will go on: nothing is masked by weights before all are there, and each tells of its own
             checkpoints that their files are bad.
+        weigh: see :func:`collect_once`.
 
     Returns:
         Indices of the checkpoints whose weights are needed, and of each probe what others have of it.
@@ -210,7 +223,7 @@ def begin(
     series, checkpoints = resolved.series, resolved.declaration.checkpoints
     assert series is not None
     _forget_replaced(writer, checkpoints, before)
-    done.masked = apply_masks(resolved, writer, before, late=together)
+    done.masked = apply_masks(resolved, writer, before, weigh=weigh and not together)
     status = writer.status()
     owed = [i for i, state in enumerate(status) if state in ("complete", "masked") and writer.owed(i)]
     owed = [i for i in owed if checkpoints[i].step not in before.reasons and (only is None or i in indices)]

@@ -299,7 +299,10 @@ class LiveCollector:
                 )
             more = (*known, self._checkpoint(step, tokens))
             declaration = replace(self._resolved.declaration, checkpoints=more)
-            self._writer = TraceWriter(self.path, declaration, durable=self._run.durable)
+            if self._writer is None:
+                self._writer = TraceWriter(self.path, declaration, durable=self._run.durable)
+            else:
+                self._writer.grow(declaration)
             self._resolved = replace(self._resolved, declaration=declaration)
         return self._writer
 

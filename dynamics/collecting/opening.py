@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from ..runs.config import Run
 from ..runs.resolve import Model, Resolved, resolve
 from ..runs.schedule import scheduled
 from ..store import Trace
+from ..store.format import array_of, open_group
 from ..store.groups import listed_groups, records_of, shelf
 from ..store.manifest import MANIFEST
 from ..store.mirror import remote_url
@@ -37,6 +39,7 @@ __all__ = [
     "collected_pins",
     "open_run",
     "require_aim",
+    "require_same_training",
     "require_same_weights",
     "require_some",
     "require_space",
@@ -188,6 +191,30 @@ def require_some(name: str, run: Run, indices: Sequence[int], masked: Mapping[in
             expected="at least one to measure",
             remedy="--include-masked collects those that are known or found to be wrong, too",
         )
+
+
+def require_same_training(trace: Path, resolved: Resolved, indices: Sequence[int], digests: Digests) -> None:
+    """Before a trace grows: refuse where its first or last complete checkpoint has other weights by now.
+
+    Args:
+        trace: the trace; there need be none.
+        resolved: the run.
+        indices: of the checkpoints that are visited and whose files are good.
+        digests: of weights that were read before, to which these are added.
+    """
+    if not trace.exists() or resolved.series is None:
+        return
+    root = open_group(trace, mode="r")
+    if not resolved.declaration.longer(dict(root.attrs)):
+        return
+    status, measured = array_of(root, "status"), array_of(root, "weights_digest")
+    known = [i for i in indices if i < status.shape[0]]
+    ends: dict[int, str] = {}
+    with suppress(Exception):  # what cannot be read is damaged, which others say
+        for order in (known, known[::-1]):
+            ends |= {i: str(measured[i]) for i in islice((i for i in order if str(status[i]) == "complete"), 1)}
+    for index, digest in ends.items():
+        require_same_weights(trace, digest, resolved.series, resolved.declaration.checkpoints[index], digests)
 
 
 def require_same_weights(trace: Path, known: str, series: Series, checkpoint: Checkpoint, digests: Digests) -> None:

@@ -177,7 +177,13 @@ def enter(
         asked = asked or asking()
         if first:
             begin(
-                asked, open_writer(name, asked, trace, reporter=reporter), done, digests, reporter, only, together=True
+                asked,
+                open_writer(name, asked, trace, digests, reporter=reporter),
+                done,
+                digests,
+                reporter,
+                only,
+                together=True,
             )
         writer = ShardWriter(trace, asked.resolved.declaration, claims, durable=asked.resolved.run.durable)
     takeovers = takeovers_of(asked.resolved, trace, writer.places)
@@ -350,7 +356,7 @@ def conclude(asked: Beginning, done: Collected, reporter: Reporter) -> None:
     while True:
         try:
             with writer_lock(trace):
-                writer = open_writer(resolved.name, asked, trace, reporter=Reporter(quiet=True))
+                writer = open_writer(resolved.name, asked, trace, {}, reporter=Reporter(quiet=True))
                 done.masked = apply_masks(resolved, writer, asked.before)
                 done.waiting = writer.growing
                 done.pending = [c.step for i, c in enumerate(resolved.declaration.checkpoints) if writer.waits(i)]

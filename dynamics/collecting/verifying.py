@@ -23,6 +23,7 @@ from ..runs.resolve import Resolved
 from ..store import Trace, TraceDeclaration, TraceWriter, writer_lock
 from ..store.create import create_trace, grow_trace
 from ..store.damage import Damage, has_manifest, root_problem, trace_damage
+from ..store.declaration import require_declared
 from ..store.derived import DERIVED, RESULTS
 from ..store.format import open_group
 from ..store.groups import SHELF, drop_shelved, prune_shelf
@@ -167,9 +168,10 @@ def _measure(name: str, run: Run, traces: Path, path: Path, damage: Iterable[Dam
     with writer_lock(path):
         series = _with_deleted(name, run, path)
         resolved = open_run(name, run, path, reporter, series=series)
-        writer = TraceWriter(path, resolved.declaration, durable=run.durable, gains=False)  # which refuses another run
-        if coordinates:
+        require_declared(path, dict(open_group(path, mode="r").attrs), resolved.declaration, groups=True)
+        if coordinates:  # first: a writer refuses to change one that is damaged
             _mend_coordinates(path, resolved.declaration, coordinates)
+        writer = TraceWriter(path, resolved.declaration, durable=run.durable, gains=False)
         again, kept = _forget(resolved, writer, steps, reporter)
     if not again:
         return kept

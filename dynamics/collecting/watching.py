@@ -80,6 +80,7 @@ class _Job:
         folder: its checkpoints as of the last look; None before the first.
         problem: why they could not be listed at the last look.
         seen: revision to the files that it had then.
+        since: revision to when these were first seen, by a clock that nobody sets.
         tried: step to the files with which it failed, or was masked.
         met: revision to step of everything that was ever there.
         waiting: step to why it is not collected yet.
@@ -89,6 +90,7 @@ class _Job:
     folder: FolderSeries | None = None
     problem: UserError | None = None
     seen: dict[str, FilesState] = field(default_factory=dict)
+    since: dict[str, float] = field(default_factory=dict)
     tried: dict[int, FilesState] = field(default_factory=dict)
     met: dict[str, int] = field(default_factory=dict)
     waiting: dict[int, str] = field(default_factory=dict)
@@ -189,6 +191,8 @@ def _look(
 ) -> bool:
     """Collect what is new and whole, or when it is ``over`` whatever is there; whether anything has changed."""
     if not config.path.is_dir():
+        if job.folder is not None:
+            reporter.once(f"waiting: {config.path} is gone")
         return False  # the job has not started to write
     try:
         folder = job.folder = FolderSeries(config, name=name)
@@ -203,6 +207,8 @@ def _look(
     unused = set() if before is None else before.steps_of("failed") | before.steps_of("masked")
     last = max(known, default=-1)
     before_look, job.seen = job.seen, {c.revision: _files(folder, c) for c in folder.checkpoints}
+    now = time.monotonic()
+    job.since = {r: job.since.get(r, now) if before_look.get(r) == state else now for r, state in job.seen.items()}
     job.met |= {c.revision: c.step for c in folder.checkpoints}
     job.waiting, job.settling = {}, False
     total.already = [] if before is None else sorted(before.steps_of("complete") - {*total.collected})
@@ -218,7 +224,7 @@ def _look(
             # in order: one that is still being written holds up those after it, or its position would be gone
             job.waiting[step] = f"step {held} before it is not whole"
         elif step > last or (step in unused and state != job.tried.get(step)):
-            reason = "" if over else _unfinished(folder, checkpoint, state, before_look.get(checkpoint.revision))
+            reason = "" if over else _unfinished(folder, checkpoint, job, before_look.get(checkpoint.revision))
             if step <= last:
                 again, job.settling = again or not reason, job.settling or reason == _CHANGING
             elif not reason:
@@ -292,14 +298,17 @@ def _files(folder: FolderSeries, checkpoint: Checkpoint) -> FilesState:
         return ()
 
 
-def _unfinished(folder: FolderSeries, checkpoint: Checkpoint, state: FilesState, before: FilesState | None) -> str:
+def _unfinished(folder: FolderSeries, checkpoint: Checkpoint, job: _Job, before: FilesState | None) -> str:
     """Why a checkpoint is not whole yet; empty once nothing in it changed between two looks and its tensors can be listed."""
+    state = job.seen[checkpoint.revision]
     if not state or state != before:
         return _CHANGING
     try:
         folder.header(checkpoint)
     except CheckpointError as error:
-        # half written, or broken: nothing has written to it for long. Copied files may have old times of modification
+        # half written, or broken: nothing has written to it for long. Copied files may have old times of modification,
+        # and a clock that was set back, or another machine's, gives them times that are still to come
         newest = max(changed for *_, changed, _inode in state)
-        return "" if time.time() - newest / 1e9 > _GIVEN_UP else error.observed
+        unchanged = max(time.time() - newest / 1e9, time.monotonic() - job.since[checkpoint.revision])
+        return "" if unchanged > _GIVEN_UP else error.observed
     return ""

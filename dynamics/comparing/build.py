@@ -14,6 +14,7 @@ from checkpoints.paths import StrPath, as_path, as_texts, replace_text
 
 from ..progress import Reporter
 from ..runs.lookup import find_cells, trace_name
+from ..store.lock import alone
 from ..store.paths import beside_traces
 from .configs import design_of
 from .content import compare_content
@@ -85,10 +86,12 @@ def compare(
     found = load_compared(chosen, runs=file, traces=traces, reports=folder, reporter=reporter)
     content = compare_content(found, design_of(found, repeats), *identities(found))
     folder = folder / _called(list(names))
+    page, text = comparison_page(content), json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        replace_text(folder / "index.html", comparison_page(content))
-        replace_text(folder / "compare.json", json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        with alone(folder, f"the comparison in {folder}"):
+            folder.mkdir(parents=True, exist_ok=True)
+            replace_text(folder / "index.html", page)
+            replace_text(folder / "compare.json", text)
     except OSError as error:
         raise unwritable(f"the comparison in {folder}", error, option="--reports") from error
     return Compared(folder, content)

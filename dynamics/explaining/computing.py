@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from checkpoints.ahead import ReadAhead
-from checkpoints.errors import CheckpointError, StoppedError, UserError, first_line
+from checkpoints.errors import CheckpointError, StoppedError, UserError, first_line, unwritable
 from checkpoints.hub.cache import without_cache_path
 from checkpoints.paths import StrPath, as_flag, as_number, as_path, as_text
 from checkpoints.series import Checkpoint, Series
@@ -25,6 +25,7 @@ from ..progress import Reporter
 from ..runs.config import Run
 from ..runs.lookup import requested
 from ..runs.resolve import Model, chat_of, run_probes
+from ..store.lock import alone
 from ..store.paths import beside_traces, trace_path
 from .checkpoint import difference_of, explain_checkpoint, failed, guess, node
 from .dictionary import OpenDictionary, open_dictionary, split_checkpoints
@@ -183,9 +184,10 @@ def explain(
                 json.dumps(made, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
             )
     try:
-        _write(folder, files)
+        with alone(folder, f"the explanation in {folder}"):
+            _write(folder, files)
     except OSError as error:
-        raise _unwritable(folder, error.strerror or str(error)) from error
+        raise unwritable(f"the explanation in {folder}", error, option="--reports") from error
     return Explained(folder, content)
 
 
@@ -199,10 +201,10 @@ def _slug(prompt: str, *settings: object) -> str:
 def _require_writable(folder: Path) -> None:
     """What cannot be written is said before it is computed."""
     nearest = folder
-    while not nearest.exists() and nearest != nearest.parent:
+    while not os.path.lexists(nearest) and nearest != nearest.parent:
         nearest = nearest.parent
     if not nearest.is_dir():
-        raise _unwritable(folder, f"{nearest} is a file")
+        raise _unwritable(folder, f"{nearest} is a file, or a link to nothing")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise _unwritable(folder, f"{nearest} is read-only")
 

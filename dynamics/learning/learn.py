@@ -28,6 +28,7 @@ from ..runs.lookup import requested
 from ..runs.plan import find_analysis
 from ..runs.resolve import Model
 from ..store import FeatureTable, Trace, write_features, writer_lock
+from ..store.lock import alone
 from ..store.mirror import require_folder
 from ..store.paths import open_run_trace, trace_path
 from .coder import Coder
@@ -270,7 +271,8 @@ def _made(
             f"{len(material.checkpoints)} checkpoints; reading {opened.corpus}"
         )
         try:
-            coder = make(folder, key, config, material, lambda done, _total, note: bar.update(done, note))
+            with alone(folder, f"dictionary {dictionary!r} in {folder.parent}", patience=1.0):
+                coder = make(folder, key, config, material, lambda done, _total, note: bar.update(done, note))
         except CheckpointError as error:
             raise _stopped(error) from error
     return site, coder, str(folder), True, key, ()

@@ -17,6 +17,7 @@ from ..analysis.figures import timeline
 from ..analysis.onset_figures import onsets_by_definition, order_matrix
 from ..progress import Reporter
 from ..runs.lookup import requested
+from ..store.lock import alone
 from ..store.paths import beside_traces, open_run_trace
 from .content import headlines, report_content, row
 from .markdown import markdown
@@ -70,28 +71,33 @@ def report(
     content = report_content(name, trace, results)
     folder = (folder or beside_traces(traces, "reports")) / name
     try:
-        (folder / "figures").mkdir(parents=True, exist_ok=True)
-        figures = Pictures(folder / "figures", reporter)
-        pictures = _overview(results, content, figures)
-        sections = []
-        for result, summary in zip(results, content["analyses"], strict=True):
-            images = figures.of(
-                result.summary.analysis,
-                (result.summary.to_json(), result.summary.data),
-                result.analysis.module.__name__,
-                partial(result.analysis.figures, result.summary),
-            )
-            rows = [row(f) for f in result.summary.findings]
-            details = [{**r, "definition": f.definition} for r, f in zip(rows, result.summary.findings, strict=True)]
-            sections.append({**summary, "images": list(images.values()), "rows": details})
-        figures.finish()
-        page = report_page(content, headlines(results), sections, pictures)
-        replace_text(folder / "index.html", page)
-        replace_text(folder / "report.md", markdown(content))
-        replace_text(folder / "report.json", json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        with alone(folder, f"the report in {folder}"):
+            _write(folder, results, content, reporter)
     except OSError as error:
         raise unwritable(f"the report in {folder}", error, option="--reports") from error
     return Report(folder, content)
+
+
+def _write(folder: Path, results: Sequence[Result], content: dict[str, Any], reporter: Reporter) -> None:
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    figures = Pictures(folder / "figures", reporter)
+    pictures = _overview(results, content, figures)
+    sections = []
+    for result, summary in zip(results, content["analyses"], strict=True):
+        images = figures.of(
+            result.summary.analysis,
+            (result.summary.to_json(), result.summary.data),
+            result.analysis.module.__name__,
+            partial(result.analysis.figures, result.summary),
+        )
+        rows = [row(f) for f in result.summary.findings]
+        details = [{**r, "definition": f.definition} for r, f in zip(rows, result.summary.findings, strict=True)]
+        sections.append({**summary, "images": list(images.values()), "rows": details})
+    figures.finish()
+    page = report_page(content, headlines(results), sections, pictures)
+    replace_text(folder / "index.html", page)
+    replace_text(folder / "report.md", markdown(content))
+    replace_text(folder / "report.json", json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _overview(results: Sequence[Result], content: Mapping[str, Any], figures: Pictures) -> dict[str, Picture]:

@@ -37,6 +37,8 @@ from checkpoints.errors import StoppedError
 from checkpoints.foreign import read_json
 from checkpoints.paths import replace_text
 
+from .places import beside
+
 __all__ = [
     "BEAT",
     "PATIENCE",
@@ -63,7 +65,7 @@ _RELEASED = "released"
 
 def shards_folder(trace: Path) -> Path:
     """Where the processes are noted that write a trace together."""
-    return trace.with_name(trace.name + ".shards")
+    return beside(trace, ".shards")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -14,12 +15,13 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from checkpoints.errors import UserError, first_line, unwritable
+from checkpoints.paths import replace_bytes
 from checkpoints.series import Checkpoint
 
 from ..names import CHECKPOINT
 from .declaration import FORMAT, FORMAT_VERSION, Group, TraceDeclaration, chunk_shape, fingerprint_of
 from .derived import DERIVED, aside, clear_aside
-from .manifest import MANIFEST, collected_metadata, consolidated, files_in, rewrite
+from .manifest import MANIFEST, collected_metadata, consolidated, files_in, parsed, rewrite
 from .variable import Variable
 
 __all__ = [
@@ -142,6 +144,8 @@ def _about_checkpoints(series: Sequence[Checkpoint]) -> dict[str, tuple[list[Any
 def grow_trace(path: Path, declaration: TraceDeclaration) -> None:
     """Make room for more checkpoints at the end of a trace; what is there stays as it is.
 
+    What it writes grows with the number of checkpoints only by what the root's metadata say of each.
+
     Readers see the old sizes until the consolidated metadata is put in place, which is one move and comes last: a process
     that was killed before did no harm, the next one does it all again.
 
@@ -151,7 +155,8 @@ def grow_trace(path: Path, declaration: TraceDeclaration) -> None:
     """
     n = len(declaration.checkpoints)
     try:
-        root = zarr.open_group(path, mode="r+", zarr_format=3)
+        before = parsed((path / "zarr.json").read_bytes())["attributes"]
+        known = len(before["declared"]["checkpoints"])
         about, written = _about_checkpoints(declaration.checkpoints), []
         # what is derived is of fewer checkpoints, and listed again where that does not matter
         metadata = {name: node for name, node in consolidated(path).items() if name.split("/")[0] not in DERIVED}
@@ -162,24 +167,19 @@ def grow_trace(path: Path, declaration: TraceDeclaration) -> None:
         for name, node in metadata.items():
             if node["node_type"] != "array" or node["dimension_names"][0] != CHECKPOINT:
                 continue
-            array = root[name]
-            assert isinstance(array, zarr.Array)
-            array.resize((n, *array.shape[1:]))
-            node["shape"][0] = n
+            node["shape"][0] = n  # not by zarr's `resize`, which lists every chunk that there was
+            replace_bytes(path / name / "zarr.json", json.dumps(node, indent=2).encode())
             written.append(f"{name}/zarr.json")
-            if array.basename in about:
-                values = about[array.basename][0]
-                filled = np.array(values, dtype=object) if isinstance(values[0], str) else np.asarray(values)
-                _whole(array)[:] = filled
+            if (coordinate := name.rpartition("/")[2]) in about:
+                _put_again(zarr.open_array(path / name, mode="r+", zarr_format=3), about[coordinate][0], known)
                 chunks = (p.name for p in (path / name / "c").iterdir() if p.suffix != ".partial")
                 written += [f"{name}/c/{chunk}" for chunk in chunks]
-        before = dict(root.attrs)
         said: Any = before.get("declared")
         declared = {**said, "checkpoints": declaration.summary()["checkpoints"]}
         rewrite(
             path,
             attributes={"fingerprint": fingerprint_of(declared, before), "declared": declared},
-            written=written if "files" in root.attrs else (),
+            written=written if "files" in before else (),
             metadata=metadata,
         )
     except OSError as error:
@@ -190,6 +190,21 @@ def grow_trace(path: Path, declaration: TraceDeclaration) -> None:
             expected="the metadata that it was created with",
             remedy="restore its zarr.json files from a copy, or move the trace away and collect the run anew",
         ) from error
+
+
+def _put_again(array: zarr.Array[Any], values: Sequence[Any], known: int) -> None:
+    """Make a coordinate hold these values; chunks of ``known`` ones are written only where they do not."""
+    filled = np.array(values, dtype=object) if isinstance(values[0], str) else np.asarray(values)
+    step = array.chunks[0]
+    try:
+        there = np.asarray(array[:])
+    except Exception:  # whatever reading a damaged chunk raises
+        there = np.full(len(filled), None)
+    for at in range(0, len(filled), step):
+        part = slice(at, at + step)
+        same = (a == b or (a != a and b != b) for a, b in zip(filled[part], there[part], strict=True))
+        if at + step > known or not all(same):
+            _whole(array)[part] = filled[part]
 
 
 def put_attributes(path: Path, changed: Mapping[str, Any]) -> None:

@@ -23,6 +23,7 @@ from checkpoints.paths import replace_text
 from ..names import CHECKPOINT
 from .declaration import FEATURES
 from .manifest import collected_metadata, consolidated, files_in, intact, rewrite, sealed_files
+from .places import beside
 
 __all__ = ["DERIVED", "RESULTS", "aside", "clear_aside", "consolidate", "put_derived", "sweep_derived", "whole"]
 
@@ -36,8 +37,7 @@ _LISTED = _GROUP | {"consolidated_metadata": {"kind": "inline", "must_understand
 
 def aside(trace: Path) -> Path:
     """Where a trace, or what is derived from it, is written before it is moved into place: on the same disk."""
-    trace = trace.resolve()
-    return trace.with_name(trace.name + ".partial")
+    return beside(trace, ".partial")
 
 
 def clear_aside(trace: Path) -> None:

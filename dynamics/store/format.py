@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import zarr
 
 from checkpoints.errors import UserError, first_line, short, shown
@@ -15,7 +16,7 @@ from .declaration import FEATURES, FORMAT, FORMAT_VERSION
 from .manifest import ROOT_COPY, intact, parsed
 from .mirror import FetchingStore, place_of, remote_url
 
-__all__ = ["array_of", "check_format", "damaged", "is_newer", "open_group"]
+__all__ = ["array_of", "check_format", "damaged", "is_newer", "open_group", "require_steps"]
 
 
 def damaged(path: Path, what: str, problem: str) -> UserError:
@@ -53,6 +54,27 @@ def check_format(attributes: Mapping[str, Any], path: Path) -> None:
             remedy="install a newer circuit-dynamics",
         )
     check_attributes(attributes, path)
+
+
+def require_steps(path: Path, attributes: Mapping[str, Any], found: Mapping[str, np.ndarray]) -> None:
+    """Refuse steps that are not the declared ones: a copy made while its original grew may hold those of before.
+
+    Args:
+        path: the trace.
+        attributes: of its root.
+        found: group to (checkpoint,) steps; the root's without a name.
+
+    Raises:
+        UserError: with the array.
+    """
+    declared = (attributes.get("declared") or {}).get("checkpoints")
+    if declared is None:
+        return
+    steps = [name.removeprefix("step ") for name in declared]
+    for group, values in found.items():
+        if [str(step) for step in values.tolist()] != steps:
+            array = f"{group}/step" if group else "step"
+            raise damaged(path, f"the array {array}", "it holds other steps than were declared")
 
 
 def is_newer(path: Path) -> bool:

@@ -10,19 +10,22 @@ import errno
 import json
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from checkpoints.foreign import json_lines
 
 from .claims import shards_folder
+from .places import beside
 
 __all__ = ["add_journals", "journal_file", "read_journal", "write_journal"]
 
 
 def journal_file(trace: Path) -> Path:
     """The journal of a trace."""
-    return trace.with_name(trace.name.removesuffix(".zarr") + ".journal.jsonl")
+    zarr = beside(trace, "")
+    return zarr.with_name(zarr.name.removesuffix(".zarr") + ".journal.jsonl")
 
 
 def write_journal(trace: Path, event: str, *, into: Path | None = None, **content: Any) -> None:
@@ -44,10 +47,19 @@ def _append(file: Path, lines: bytes) -> None:
 
 def add_journals(trace: Path) -> None:
     """Add the journals of processes that wrote a trace together to that of the trace; the caller holds its lock."""
-    events = [row for file in _parts(trace) for row in _events(file)]
-    if events:
-        events.sort(key=lambda event: event.get("time", 0) if isinstance(event.get("time"), int | float) else 0)
+    timed = [row for file in _parts(trace) for row in _in_order(_events(file))]
+    if timed:
+        events = [event for _, event in sorted(timed, key=lambda row: row[0])]
         _append(journal_file(trace), b"".join(json.dumps(event).encode() + b"\n" for event in events))
+
+
+def _in_order(events: list[dict[str, Any]]) -> Iterator[tuple[float, dict[str, Any]]]:
+    """Each event of one process with a time that is not before the last one's, though its clock was set back."""
+    latest = 0.0
+    for event in events:
+        said = event.get("time")
+        latest = max(latest, float(said)) if isinstance(said, int | float) else latest
+        yield latest, event
 
 
 def read_journal(trace: Path) -> list[dict[str, Any]]:

@@ -25,9 +25,13 @@ from checkpoints.paths import replace_text
 from .claims import Claims, Member, Watcher, clear_shards, members_of, shards_folder
 from .journal import add_journals, journal_file
 from .mirror import require_folder
+from .places import beside
 from .remote import leased
 
-__all__ = ["doing_now", "is_locked", "joined", "living_members", "say_doing", "writer_lock"]
+__all__ = ["alone", "doing_now", "is_locked", "joined", "living_members", "say_doing", "writer_lock"]
+
+_WRITING = 60.0
+"""Seconds for which who writes a folder waits until another process has written it."""
 
 _JOINING = 90.0
 """Seconds for which a shard waits until whoever writes the trace alone (results, for instance) has ended."""
@@ -125,6 +129,39 @@ def _locked(trace: Path, *, timeout: float) -> Iterator[None]:
             lock.release()
 
 
+@contextmanager
+def alone(folder: Path, what: str, *, patience: float = _WRITING) -> Iterator[None]:
+    """Write a folder that is no trace alone, as what two processes write into it at once would be mixed.
+
+    Args:
+        folder: the folder, beside which ``NAME.lock`` lies meanwhile.
+        what: what it is, for the message.
+        patience: seconds to wait for another process.
+
+    Raises:
+        UserError: when another process writes it.
+        OSError: when nothing can be written there.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(folder.name + ".lock"))
+    try:
+        lock.acquire(timeout=patience, poll_interval=0.1)
+    except NotImplementedError:  # a file system without locks
+        pass
+    except Timeout as error:
+        raise UserError(
+            f"{what} is being written by another process",
+            expected="one process at a time that writes it",
+            remedy="wait until that has finished, then run the same command again",
+        ) from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            Path(lock.lock_file).unlink()
+        lock.release()
+
+
 def is_locked(trace: Path) -> bool:
     """Whether a living process writes a trace alone now; nothing is written by asking, and False where nobody can know."""
     file = _lock_file(trace)
@@ -157,11 +194,11 @@ def doing_now(trace: Path) -> str:
 
 
 def _lock_file(trace: Path) -> Path:
-    return trace.with_name(trace.name + ".lock")
+    return beside(trace, ".lock")
 
 
 def _owner(trace: Path) -> Path:
-    return trace.with_name(trace.name + ".owner")
+    return beside(trace, ".owner")
 
 
 def _describe(owner: Path) -> str:

@@ -9,14 +9,21 @@ from checkpoints.errors import UserError
 from checkpoints.objects import is_url, url_of
 
 from .mirror import located, place_of
+from .places import require_place
 from .reader import Trace
 
 __all__ = ["beside_traces", "open_run_trace", "trace_path"]
 
 
 def trace_path(traces: Path, name: str) -> Path:
-    """Where a run's trace is; of one in an object store its mirror (:func:`dynamics.store.mirror.located`)."""
-    return located(traces / f"{name}.zarr")
+    """Where a run's trace is; of one in an object store its mirror (:func:`dynamics.store.mirror.located`).
+
+    Raises:
+        UserError: when there is a link to nothing.
+    """
+    path = located(traces / f"{name}.zarr")
+    require_place(path)
+    return path
 
 
 def beside_traces(traces: Path, name: str) -> Path:

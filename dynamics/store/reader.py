@@ -22,7 +22,7 @@ from ..names import CHECKPOINT, POSITION, PROMPT
 from ..notebook import box, details, facts, status_strip, table
 from .declaration import FEATURES, WEIGHTS
 from .derived import DERIVED
-from .format import check_format, damaged, open_group
+from .format import check_format, damaged, open_group, require_steps
 from .groups import asked_of, listed_groups
 from .manifest import MANIFEST, parsed, sealed_files, unlike
 from .mirror import FetchingStore, located, place_of
@@ -70,6 +70,9 @@ def _opened(path: Path, chunks: Any) -> xr.DataTree:
         elif len(parts) > 1:
             derived.setdefault("/".join(parts[:2]), {})["/".join(parts[2:]) or "/"] = store
     whole.steps = measured["/"]["step"].values
+    require_steps(
+        path, measured["/"].attrs, {name.strip("/"): found["step"].values for name, found in measured.items()}
+    )
     tree = xr.DataTree.from_dict(measured)
     for folder, stores in derived.items():
         if (path / folder / "zarr.json").is_file():

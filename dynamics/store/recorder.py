@@ -15,6 +15,7 @@ import zarr
 from checkpoints.errors import UserError, first_line
 
 from ..names import Status
+from .create import grow_trace
 from .declaration import TraceDeclaration
 from .format import array_of, damaged, open_group
 from .groups import SHELF
@@ -56,12 +57,29 @@ class Recorder:
         self._durable = durable
         self._remote = writing(path)
 
-    def _open(self) -> None:
+    def _open(self, *, kept: int = 0) -> None:
+        """Look at the trace's metadata; what was read of its flags is ``kept``, for so many checkpoints, if it grew."""
+        known = self._columns if kept else {}
         self._root = open_group(self.path, mode="r+")
         self.attributes = dict(self._root.attrs)
         self._keeps_records = MANIFEST in self._root
         self._arrays: dict[str, zarr.Array[Any]] = {}
         self._columns: dict[str, np.ndarray] = {}
+        for name, column in known.items():
+            if self._array(name).chunks == (1,):  # a flag: what is new has none yet
+                self._columns[name] = np.append(column, [self._array(name).fill_value] * (kept - len(column)))
+
+    def grow(self, declaration: TraceDeclaration) -> None:
+        """Make room for more checkpoints at the end of the trace, at a cost that does not grow with those that it has.
+
+        Args:
+            declaration: the trace's own, with more checkpoints.
+        """
+        grow_trace(self.path, declaration)
+        self._declaration = declaration
+        self._open(kept=len(declaration.checkpoints))
+        if self._remote is not None:
+            self._remote.publish()
 
     def status(self) -> list[Status]:
         """The state of every checkpoint."""

@@ -343,3 +343,44 @@ def test_a_masked_checkpoint_is_looked_at_again_when_its_files_change(tiny_serie
     done = watch("masked", run=run(tmp_path, job), traces=tmp_path, poll=1, patience=3, sleep=script(*actions))
     assert masked == [["complete", "masked"]]
     assert len(done.collected) == 2 and not done.masked and not done.missing
+
+
+def test_a_folder_that_goes_and_comes_back_is_waited_for_and_another_training_in_its_place_is_refused(
+    tiny_series: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job, away, sources = tmp_path / "job", tmp_path / "away", saved(tiny_series)
+    for source in sources[:2]:
+        give(job, source, tiny_series)
+    back = lambda: (away.rename(job), give(job, sources[2], tiny_series))  # noqa: E731
+    actions: Any = (*[PAUSE] * 3, lambda: job.rename(away), PAUSE, back)
+    asked = run(tmp_path, job)
+    done = watch("back", run=asked, traces=tmp_path, poll=1, patience=4, reporter=Reporter(), sleep=script(*actions))
+    assert len(done.collected) == 3 and not done.missing
+    assert capsys.readouterr().err.count(f"waiting: {job} is gone") == 1
+
+    def another() -> None:
+        shutil.rmtree(job)
+        for source, step in zip(sources[1:5], (0, 1, 2, 3), strict=True):  # steps 0 to 2 have other weights
+            give(job, source, tiny_series)
+            (job / source.name).rename(job / f"as{step}")
+        for step in range(4):
+            (job / f"as{step}").rename(job / f"step{step}")
+
+    before = Trace(tmp_path / "back.zarr").digests
+    with pytest.raises(UserError, match="are not those that"):
+        watch("back", run=asked, traces=tmp_path, poll=1, patience=4, sleep=script(PAUSE, another))
+    assert Trace(tmp_path / "back.zarr").digests == before
+
+
+def test_a_clock_that_was_set_back_does_not_hold_up_what_comes_after_a_broken_checkpoint(
+    tiny_series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dynamics.collecting.watching._GIVEN_UP", 0.0)
+    monkeypatch.setattr("dynamics.collecting.watching.time.time", lambda: 0.0)
+    job, sources = tmp_path / "job", saved(tiny_series)
+    for source in sources[:2]:
+        give(job, source, tiny_series)
+    cut(job / sources[0].name)
+    first, last = (int(s.name.removeprefix("step")) for s in sources[:2])
+    done = watch("clock", run=run(tmp_path, job), traces=tmp_path, poll=1, until=last, sleep=script())
+    assert done.collected == [last] and done.failed.keys() == {first}
