@@ -60,7 +60,7 @@ def writer_lock(trace: Path) -> Iterator[None]:
 
 
 @contextmanager
-def joined(trace: Path, claims: Claims, *, timeout: float = _JOINING) -> Iterator[bool]:
+def joined(trace: Path, claims: Claims) -> Iterator[bool]:
     """Begin to write a trace with others: within this, this process is the only one that begins or writes it alone.
 
     Yields whether it is the first: nobody else has begun to write the trace. It goes on being one of its writers until
@@ -71,7 +71,7 @@ def joined(trace: Path, claims: Claims, *, timeout: float = _JOINING) -> Iterato
     """
     require_folder(trace, "sharing the checkpoints of a run out")
     try:
-        with _locked(trace, timeout=timeout):
+        with _locked(trace, timeout=_JOINING):
             claims.join()
     except OSError as error:
         raise unwritable(str(trace.parent), error, option="--traces") from error

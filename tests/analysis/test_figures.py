@@ -58,12 +58,17 @@ def order(count: int, title: str) -> Figure:
     return order_matrix({"circuits": circuits, "pairs": pairs})
 
 
+ROWS, GRIDS = ("timeline", "definitions", "order", "curves"), ("panels", "maps", "flat maps", "own maps")
+
+
 @pytest.mark.parametrize(
-    ("count", "title"),
-    [(1, SHORT), (5, SHORT), (1, LONG), (2, LONG), (5, LONG), pytest.param(26, LONG, marks=pytest.mark.slow)],
-)
-@pytest.mark.parametrize(
-    "kind", ["panels", "curves", "timeline", "definitions", "order", "maps", "flat maps", "own maps"]
+    ("kind", "count", "title"),
+    [
+        *(pytest.param(k, n, t) for k in (*ROWS, *GRIDS) for n, t in ((1, SHORT), (5, SHORT), (1, LONG), (5, LONG))),
+        *(pytest.param(k, 2, LONG) for k in (*ROWS, *GRIDS)),
+        *(pytest.param(k, 26, LONG, marks=pytest.mark.slow) for k in ROWS),
+        *(pytest.param(k, 10, LONG, marks=pytest.mark.slow) for k in GRIDS),  # more panels than fit a row, and a rest
+    ],
 )
 def test_nothing_is_cut_off_and_no_title_lies_on_a_legend(finding: Finding, kind: str, count: int, title: str) -> None:
     several = findings(finding, count, title)

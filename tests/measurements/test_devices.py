@@ -89,9 +89,9 @@ def measurements(kind: str) -> list[Measurement]:
         return found
     return [
         *found,
-        Circuit(points=4),
+        Circuit(points=3, steps=2),
         Direction("class", shuffled=1, random=1, steered_shuffled=1, steered_random=1),
-        EdgeGroups(),
+        EdgeGroups(steps=2),
         HeadAttention((3,)),
         HeadCopying(),
         HeadSuccession(),
@@ -99,7 +99,7 @@ def measurements(kind: str) -> list[Measurement]:
         Interchange(("next",)),
         RepeatAttention(),
         *([Selectivity("class", "context", permutations=2, top=0.2)] if "mlp_post" in table.sites else []),
-        SourceEffects(("early",)),
+        SourceEffects(("early",), steps=2),
         TokenAttribution((("start", ("early",)),), ("next",), points=2),
         TokenLoss(),
     ]
