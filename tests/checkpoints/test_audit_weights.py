@@ -135,6 +135,7 @@ def far_enough(angle: npt.NDArray[np.float64], at: int, other: int) -> bool:
     return abs(at - other) >= 3 and angle[at, other] > 3 * SAME
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["log", "linear"])
 def test_one_wrong_checkpoint_is_found_in_at_least_95_of_100_places(schedule: str) -> None:
     """The final weights, those of a random other step, or those of another seed, stored in another dtype."""

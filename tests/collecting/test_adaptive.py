@@ -63,7 +63,8 @@ def few_and_all(curves: dict[str, np.ndarray]) -> tuple[set[int], list[Finding],
     return visited, found, [finding(units, everything, name) for name, units in curves.items()]
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in (1, 2, 3))])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
 def test_a_quarter_of_the_checkpoints_gives_exactly_the_onsets_of_all_where_curves_jump(seed: int) -> None:
     """Slower rises hover at their bound for some checkpoints, and are exact less often (benchmarks/adaptive.py)."""
     places = 10 ** np.random.default_rng(seed).uniform(2.5, 5, size=4)
@@ -74,6 +75,7 @@ def test_a_quarter_of_the_checkpoints_gives_exactly_the_onsets_of_all_where_curv
     assert len(visited) <= 0.25 * len(STEPS)
 
 
+@pytest.mark.slow
 def test_a_quarter_of_the_checkpoints_gives_the_onsets_of_all_up_to_one_checkpoint() -> None:
     curves = {"early": curve(900, 0), "late": curve(30_000, 1), "with late": curve(33_000, 2), "end": curve(90_000, 3)}
     visited, found, dense = few_and_all(curves)

@@ -143,6 +143,7 @@ def test_a_probe_is_added_at_every_checkpoint_for_the_passes_of_its_own_prompts(
     assert tokens == []
 
 
+@pytest.mark.slow
 def test_after_any_edit_the_trace_is_that_of_the_last_file_alone(few: Path, tmp_path: Path) -> None:
     edits: dict[str, dict[str, Any]] = {
         "first": {"a": {"prompts": 3, "sites": ["resid_post"]}},

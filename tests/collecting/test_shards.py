@@ -105,6 +105,7 @@ def test_shards_one_after_the_other_make_the_trace_of_one_process(tiny_series: P
     assert len([e for e in read_journal(tmp_path / "two/x.zarr") if e["event"] == "complete"]) == 6
 
 
+@pytest.mark.slow
 def test_shards_at_once_share_the_checkpoints_out(tiny_series: Path, tmp_path: Path) -> None:
     run, done = run_of(tiny_series), {}
 
@@ -123,6 +124,7 @@ def test_shards_at_once_share_the_checkpoints_out(tiny_series: Path, tmp_path: P
     assert files_in(tmp_path / "two") == files_in(tmp_path / "one")
 
 
+@pytest.mark.slow
 def test_a_run_that_asks_for_more_gains_it_from_shards_too(tiny_series: Path, tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text(json.dumps({"text": "12 + 13 =", "answer": " 1"}))
     more = {"probes": {"mine": {"file": str(tmp_path / "p.jsonl"), "sites": ["resid_post"]}}}
@@ -195,6 +197,7 @@ def test_a_claim_has_one_owner_until_that_one_is_gone(tmp_path: Path) -> None:
         claims.leave()
 
 
+@pytest.mark.slow
 def test_of_many_that_want_a_checkpoint_at_once_one_gets_it(tmp_path: Path) -> None:
     trace = tmp_path / "x.zarr"
     gone = joined_claims(trace)
@@ -289,6 +292,7 @@ def test_a_shard_refuses_a_trace_that_is_written_by_one_process(
     assert not shards_folder(tmp_path / "x.zarr").exists()
 
 
+@pytest.mark.slow
 def test_bad_files_are_refused_or_recorded_by_the_shard_whose_they_are(tiny_series: Path, tmp_path: Path) -> None:
     series = Path(shutil.copytree(tiny_series, tmp_path / "series"))
     broken = sorted(series.glob("step*"), key=lambda p: int(p.name.removeprefix("step")))[2]
@@ -319,4 +323,5 @@ def test_shards_killed_at_random_and_started_anew_leave_the_trace_of_one_process
     assert found["differences"] == []
     assert (found["same"], found["failed"]) == (TRIALS, 0)
     assert found["killed"] > TRIALS
-    assert found["completed"] >= 10 * TRIALS
+    # who is killed after a checkpoint is complete may not have come to its line in the journal
+    assert 10 * TRIALS - found["killed"] <= found["completed"] <= 10 * TRIALS + found["killed"]

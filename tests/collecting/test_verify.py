@@ -252,6 +252,7 @@ def test_metadata_nested_too_deeply_is_damage(tmp_path: Path) -> None:
     assert record_of(DEEP.decode()) == {}
 
 
+@pytest.mark.slow
 def test_a_writer_killed_between_a_record_and_what_it_records_is_no_damage_for_good(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,7 +84,9 @@ class PretendedGPU(FakeTensorMode):
             if mixed:
                 raise RuntimeError(f"{func} got tensors on {GPU} and on {mixed[0].device}")
         known = {id(t.real_tensor): t for t in fakes}
-        real_args, real_kwargs = _mapped(lambda v: v.real_tensor if isinstance(v, FakeTensor) else v, (args, dict(kwargs)))
+        real_args, real_kwargs = _mapped(
+            lambda v: v.real_tensor if isinstance(v, FakeTensor) else v, (args, dict(kwargs))
+        )
         wanted = real_kwargs.get("device")
         device = torch.device(wanted) if wanted is not None else None
         if device is not None:

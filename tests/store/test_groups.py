@@ -159,6 +159,7 @@ def test_a_checkpoint_gets_the_revision_that_its_groups_were_measured_on(tmp_pat
     assert later.revisions()[2] == "first" and not later.waits(2) and trace_damage(path) == []
 
 
+@pytest.mark.slow
 def test_an_upgrade_that_dies_anywhere_is_done_by_the_next_writer(first: Path, tmp_path: Path) -> None:
     fill(tmp_path / "now.zarr", declare()).mark(1, "failed", "bad file")
     for at in itertools.count(1, 5):
@@ -174,6 +175,7 @@ def test_an_upgrade_that_dies_anywhere_is_done_by_the_next_writer(first: Path, t
     assert at > 20
 
 
+@pytest.mark.slow
 def test_an_exchange_that_dies_anywhere_leaves_the_old_or_the_new_and_is_ended(tmp_path: Path) -> None:
     mine, _ = declare().groups
     after = declare(groups=(Group("mine", "reworded", mine.prompts, mine.variables), more().groups[2]))

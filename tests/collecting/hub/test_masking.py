@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 from click.testing import CliRunner
 
 import dynamics
@@ -15,6 +16,8 @@ from dynamics.progress import Reporter
 from dynamics.store import Trace
 from tests.collecting.hub.publishing import REPO, STEPS, files, published, run, weight_bytes
 from tests.loopback import Hub
+
+pytestmark = pytest.mark.slow  # a hub, and audits of all that it has
 
 
 def test_masked_checkpoints_can_be_included_and_left_out_again(hub: Hub, tmp_path: Path) -> None:
