@@ -84,8 +84,10 @@ def attribute(
     begin, difference = between[0], between[1].float()
     mean = wired.no_gradients(begin.shape[:2])
     reached: list[torch.Tensor] = []
-    for k in range(1, steps + 1):
-        start = begin + (k / steps) * difference[0].to(begin.dtype)
+    points = [begin + (k / steps) * difference[0].to(begin.dtype) for k in range(1, steps + 1)]
+    together = 1 if reach else wired.at_once(ids.numel())
+    for first in range(0, steps, together):
+        start = torch.cat(points[first : first + together])
         found = wired.gradients(ids, positions, metric, start, reach=difference if reach else None, onto=mean)
         layers = [layer / steps for layer in found.reached]
         reached = [a + b for a, b in zip(reached, layers, strict=True)] if reached else layers

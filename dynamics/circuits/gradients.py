@@ -58,17 +58,23 @@ class ReaderGradients:
         self.along: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {}
 
     def add(self, layer: int, found: AtProjections) -> None:
-        """Add one pass's gradients at a layer's attention."""
+        """Add gradients at a layer's attention; rows are those of one pass, or of several one after the other."""
         if found.pulled is not None:
-            _add(self.pulled, layer, found.pulled)
+            self._add(self.pulled, layer, found.pulled, 1)
             return
-        _add(self.values, layer, found.values)
+        self._add(self.values, layer, found.values, 1)
         if found.unit is not None and found.share is not None:
-            self.along.setdefault(layer, []).append((found.unit, found.share))
+            parts = found.unit.split(self.size[0]), found.share.split(self.size[0], dim=1)
+            self.along.setdefault(layer, []).extend(zip(*parts, strict=True))
 
     def add_alone(self, reader: int, gradient: torch.Tensor) -> None:
-        """Add one pass's gradient (row, token, d_model) at an MLP's or the logits' input."""
-        _add(self.alone, reader, gradient.float())
+        """Add the gradient (row, token, d_model) at an MLP's or the logits' input; see :meth:`add`."""
+        self._add(self.alone, reader, gradient.float(), 0)
+
+    def _add(self, sums: dict[int, torch.Tensor], key: int, value: torch.Tensor, rows: int) -> None:
+        if value.shape[rows] != self.size[0]:
+            value = value.unflatten(rows, (-1, self.size[0])).sum(rows)  # type: ignore[no-untyped-call]
+        sums[key] = sums[key].add_(value) if key in sums else value
 
     def scaled(self, factor: float) -> None:
         """Multiply all by a number."""
@@ -140,10 +146,6 @@ class ReaderGradients:
             return self.pulled[about.layer], []
         straight = self.values[about.layer].flatten(1, 2) @ self.parts.folded_matrices(about.layer)
         return straight.unflatten(1, self.size), self.along.get(about.layer, [])  # type: ignore[no-untyped-call]
-
-
-def _add(sums: dict[int, torch.Tensor], key: int, value: torch.Tensor) -> None:
-    sums[key] = sums[key].add_(value) if key in sums else value
 
 
 class Differentiating:

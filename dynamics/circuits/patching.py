@@ -8,6 +8,7 @@ and Nanda 2024). Each takes a pass from the source's layer on: nothing before it
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 import torch
 
@@ -37,11 +38,18 @@ def source_effects(
     """
     clean, twin = runs or (wired.run(ids, positions), wired.run(corrupted, positions))
     base = metric(clean.logits.float())
-    effects = []
-    for source in range(len(wired.graph.sources)) if chosen is None else chosen:
-        added = wired.source(twin, source) - wired.source(clean, source)
-        if tokens is not None:
-            added = added * tokens[:, :, None].to(added.dtype)
-        changed = metric(wired.resumed(ids, positions, clean, source, added).float())
-        effects.append(base - changed)
-    return torch.stack(effects, dim=1) if effects else base.new_empty((len(base), 0))
+    sources = list(range(len(wired.graph.sources)) if chosen is None else chosen)
+    effects = base.new_empty((len(base), len(sources)))
+    together = wired.at_once(ids.numel())
+    columns = sorted(range(len(sources)), key=lambda column: wired.read_from(sources[column]))
+    for _, alike in groupby(columns, key=lambda column: wired.read_from(sources[column])):
+        left = list(alike)
+        while left:
+            some, left = left[:together], left[together:]
+            own = [sources[column] for column in some]
+            added = torch.stack([wired.source(twin, source) - wired.source(clean, source) for source in own])
+            if tokens is not None:
+                added = added * tokens[:, :, None].to(added.dtype)
+            changed = wired.resumed(ids, positions, clean, own[0], added).float()
+            effects[:, some] = torch.stack([base - metric(logits) for logits in changed], dim=1)
+    return effects

@@ -32,6 +32,9 @@ from .parts import Parts
 
 __all__ = ["Gradients", "Metric", "Wired"]
 
+TOGETHER = 2**24
+"""Numbers that gradients of several passes, made as one, may keep of all layers."""
+
 Metric = Callable[[torch.Tensor], torch.Tensor]
 """(row, vocab) logits at one position per row, to (row,) numbers."""
 
@@ -42,7 +45,7 @@ class Gradients:
 
     Attributes:
         at: with respect to each reader's input.
-        metric: (row,) the metric itself.
+        metric: (pass x row,) the metric itself.
         reached: where asked for, per layer what a difference written by each source does to the metric, to first order,
             through keys and values at each position at which a head acts, and by head also where heads share keys and
             values: (position of the head, token, source, kind and head), summed over rows; keys of all heads first,
@@ -162,22 +165,39 @@ class Wired(Parts):
     def resumed(
         self, ids: torch.Tensor, positions: torch.Tensor, run: ForwardPass, source: int, added: torch.Tensor
     ) -> torch.Tensor:
-        """(row, vocab) logits at one position per row, with something added to what one source wrote.
+        """(run, row, vocab) logits at one position per row, with something added to what a source wrote, in several runs.
 
-        What comes before the source is not computed again.
+        What comes before is not computed again.
 
         Args:
             ids, positions: as of :meth:`run`.
             run: the run that it is added to, of the same ``ids``.
-            source: number of the source.
-            added: (row, token, d_model).
+            source: number of the source, or of any that is read from the same place on (:meth:`read_from`).
+            added: (run, row, token, d_model).
         """
-        graph, about = self.graph, self.graph.sources[source]
-        within = about.head is not None and not graph.parallel  # the same layer's MLP reads it
-        layer = 0 if about.layer is None else about.layer if within else about.layer + 1
-        stream = self.entering(run, layer)
-        hooks = Resuming(self, layer, stream, added) if within else Resuming(self, layer, stream + added)
-        return self.going_on(ids, hooks, positions)
+        layer, within = self.read_from(source)
+        stream, more = self.entering(run, layer).repeat(len(added), 1, 1), added.flatten(0, 1)
+        hooks = Resuming(self, layer, stream, more) if within else Resuming(self, layer, stream + more)
+        every, at, rows = self._again(len(added), ids, positions)
+        return self.going_on(every, hooks, at, rows).view(len(added), len(ids), -1)
+
+    def read_from(self, source: int) -> tuple[int, bool]:
+        """The first layer whose readers see a source, and whether only its MLP does."""
+        about = self.graph.sources[source]
+        within = about.head is not None and not self.graph.parallel
+        return 0 if about.layer is None else about.layer + (not within), within
+
+    def at_once(self, tokens: int) -> int:
+        """How many passes of so many tokens are best made as one: in a small model the Python of a pass takes longer."""
+        shape = self.architecture.shape
+        return max(1, TOGETHER // (tokens * shape.layers * (20 * shape.d_model + 4 * shape.d_mlp)))
+
+    def _again(
+        self, times: int, ids: torch.Tensor, positions: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Ids and positions so many times, and which row each one is, None where it is its own."""
+        rows = None if times == 1 else torch.arange(len(ids), device=self.device).repeat(times)
+        return ids.repeat(times, 1), positions.repeat(times), rows
 
     def going_on(
         self,
@@ -224,15 +244,17 @@ class Wired(Parts):
             ids: (row, token) token ids (their embedding is not used).
             positions: (row,) where the logits are wanted.
             metric: what to differentiate; rows must not depend on each other.
-            start: (row, token, d_model) the stream to begin with.
+            start: (row, token, d_model) the stream to begin with; those of several passes one after the other, which are
+                made as one and their readers' gradients added up (not with ``reach``).
             reach: (source, row, token, d_model) differences; key and value gradients are also taken apart by the position
                 at which heads act, and multiplied with these (the gradients themselves would fill the memory).
             onto: what the readers' gradients are added to.
         """
-        onto = self.no_gradients(start.shape[:2]) if onto is None else onto
+        onto = self.no_gradients(ids.shape) if onto is None else onto
         passed = Differentiating(self, start)
         with torch.enable_grad(), self._hooked(passed):
-            value = metric(self._forward(ids, positions).float())
+            logits = self._forward(*self._again(len(start) // len(ids), ids, positions)).float()
+            value = torch.cat([metric(one) for one in logits.split(len(ids))])
             at_mixed = passed.readers(value.sum(), onto, again=reach is not None)
             reached = [] if reach is None else [passed.reached(i, at, reach) for i, at in enumerate(at_mixed)]
         return Gradients(onto, value.detach(), reached)

@@ -148,7 +148,6 @@ def _attributed(wired: Wired, probe: TokenizedProbe, batch_tokens: int, steps: i
     from ..circuits.attribution import attribute, direct_logits
 
     graph, n = wired.graph, len(probe.ids)
-    half = discovery_half(n, seed)
     clean, corrupted = np.full(n, np.nan), np.full(n, np.nan)
     direct, source = np.full((n, len(graph.sources)), np.nan), np.full((n, len(graph.sources)), np.nan)
     group = prompt_groups(n, seed)
@@ -159,22 +158,19 @@ def _attributed(wired: Wired, probe: TokenizedProbe, batch_tokens: int, steps: i
         shape.d_model * (len(graph.sources) + len(graph.readers) + 20 * graph.layers) + 4 * shape.d_mlp * graph.layers
     )
     tokens = tokens_at_once(batch_tokens, width)
-    for chosen in (np.flatnonzero(half), np.flatnonzero(~half)):
-        for batch in pairs_of(wired, probe, tokens, chosen):
-            rows, wired = batch.rows, batch.wired
-            run, twin = wired.run(batch.ids, batch.positions), wired.run(batch.corrupted, batch.positions)
-            clean[rows], corrupted[rows] = (numbers(batch.metric(each.logits.float())) for each in (run, twin))
-            direct[rows] = numbers(direct_logits(wired, batch.ids, batch.positions, batch.answer, batch.foil, run)[0])
-            between = twin.streams[0], wired.sources(run, twin)
-            del run, twin
-            there = np.unique(group[rows])
-            sets = [torch.from_numpy(np.flatnonzero(group[rows] == g)).to(wired.device) for g in there]
-            metric = batch.metric
-            found = attribute(
-                wired, batch.ids, batch.corrupted, batch.positions, metric, steps=steps, between=between, rows=sets
-            )
-            source[rows] = numbers(found.sources)
-            edge[there] += numbers(found.edges)
+    for batch in pairs_of(wired, probe, tokens, np.arange(n)):
+        rows, own = batch.rows, batch.wired
+        run, twin = own.run(batch.ids, batch.positions), own.run(batch.corrupted, batch.positions)
+        clean[rows], corrupted[rows] = (numbers(batch.metric(each.logits.float())) for each in (run, twin))
+        direct[rows] = numbers(direct_logits(own, batch.ids, batch.positions, batch.answer, batch.foil, run)[0])
+        between = twin.streams[0], own.sources(run, twin)
+        del run, twin
+        there = np.unique(group[rows])
+        sets = [torch.from_numpy(np.flatnonzero(group[rows] == g)).to(wired.device) for g in there]
+        given = batch.ids, batch.corrupted, batch.positions, batch.metric
+        found = attribute(own, *given, steps=steps, between=between, rows=sets)
+        source[rows] = numbers(found.sources)
+        edge[there] += numbers(found.edges)
     size = np.bincount(group)[:, None, None]
     halves = np.stack([edge[of].sum(0) / size[of].sum() for of in np.split(np.arange(len(edge)), 2)])
     apart, whole = (np.where(graph.edges, scores, np.nan) for scores in (edge / size, halves))

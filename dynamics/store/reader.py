@@ -169,6 +169,9 @@ def _index_by_step(dataset: xr.Dataset) -> xr.Dataset:
     return dataset.set_xindex("step") if "step" in dataset.coords and "step" not in dataset.xindexes else dataset
 
 
+_AT_ONCE = 2**24
+"""Bytes of checkpoints that are read together."""
+
 _ROOT = ("step", "tokens", "stage", "revision", "label", "status", "reason", "weights_digest")
 """Arrays that every trace has, one entry per checkpoint."""
 
@@ -358,7 +361,7 @@ class Trace:
         return values
 
     def each(self, probe: str, variable: str, *, position: str | None = None) -> Iterator[tuple[int, np.ndarray]]:
-        """(checkpoint index, values at that checkpoint) for complete checkpoints, one in memory at a time.
+        """(checkpoint index, values at that checkpoint) for complete checkpoints, of large variables one in memory at a time.
 
         With ``position`` only that named position, without its dimension: which positions are stored, and in which
         order, depends on every request for some.
@@ -366,10 +369,27 @@ class Trace:
         array = self._variable(probe, variable)
         if position is not None:
             array = self._at(array, position)
-        for index in np.flatnonzero(self.complete):
-            with _readable(self.path, f"step {self.steps[index]} of {probe}/{variable}"):
+        left, count = np.flatnonzero(self.complete), 1
+        most = max(1, _AT_ONCE // max(1, array[:1].nbytes))
+        while len(left):
+            some, left = left[:count], left[count:]
+            for index, values in zip(some, self._slabs(array, some, f"{probe}/{variable}"), strict=True):
+                yield int(index), values.astype(np.float32) if values.dtype == np.float16 else values
+            count = min(2 * count, most)  # who wants the first alone reads no other
+
+    def _slabs(self, array: xr.DataArray, some: np.ndarray, name: str) -> Iterator[np.ndarray]:
+        """Values at some checkpoints, read together, or one by one where something is wrong with them: to say with which."""
+        together: np.ndarray | None = None
+        if len(some) > 1:
+            with suppress(Exception):
+                together = array.isel({CHECKPOINT: some}).values
+        for place, index in enumerate(some):
+            if together is not None:
+                yield together[place]
+                continue
+            with _readable(self.path, f"step {self.steps[index]} of {name}"):
                 values: np.ndarray = array.isel({CHECKPOINT: int(index)}).values
-            yield int(index), values.astype(np.float32) if values.dtype == np.float16 else values
+            yield values
 
     def _at(self, array: xr.DataArray, position: str) -> xr.DataArray:
         stored = [str(name) for name in array[POSITION].values] if POSITION in array.dims else []
