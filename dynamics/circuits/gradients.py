@@ -64,7 +64,7 @@ class ReaderGradients:
             return
         self._add(self.values, layer, found.values, 1)
         if found.unit is not None and found.share is not None:
-            parts = found.unit.split(self.size[0]), found.share.split(self.size[0], dim=1)
+            parts = torch.split(found.unit, self.size[0]), torch.split(found.share, self.size[0], dim=1)
             self.along.setdefault(layer, []).extend(zip(*parts, strict=True))
 
     def add_alone(self, reader: int, gradient: torch.Tensor) -> None:

@@ -254,7 +254,7 @@ class Wired(Parts):
         passed = Differentiating(self, start)
         with torch.enable_grad(), self._hooked(passed):
             logits = self._forward(*self._again(len(start) // len(ids), ids, positions)).float()
-            value = torch.cat([metric(one) for one in logits.split(len(ids))])
+            value = torch.cat([metric(one) for one in torch.split(logits, len(ids))])
             at_mixed = passed.readers(value.sum(), onto, again=reach is not None)
             reached = [] if reach is None else [passed.reached(i, at, reach) for i, at in enumerate(at_mixed)]
         return Gradients(onto, value.detach(), reached)
