@@ -13,13 +13,13 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from .errors import StoppedError, UserError, first_line, short
 
@@ -29,7 +29,12 @@ _SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "memory")
 _URL = re.compile(rf"({'|'.join(_SCHEMES)}):/+(.*)", re.DOTALL)
 _TRIES = 6
 """How often a request is made whose answer, or whose end, did not arrive; each of these tries again by itself where it may."""
+_RETRIES = 6
+"""How often the library makes a request that may be made again, before it gives up."""
 _MOST_AT_ONCE = 16
+_AT_ONCE = 2**26
+"""Bytes beyond which an object is written in several requests."""
+Part = Mapping[Literal["range", "offset", "suffix"], Any]
 _Result = TypeVar("_Result")
 _Item = TypeVar("_Item")
 
@@ -82,18 +87,25 @@ class Bucket:
         self.url = url_of(url)
         self._store, self._prefix = store_of(self.url)
 
-    def get(self, key: str) -> tuple[bytes, str] | None:
-        """Content and etag; None where there is no such object."""
+    def get(self, key: str, part: Part | None = None) -> tuple[bytes, str] | None:
+        """Content and etag; None where there is no such object.
+
+        Args:
+            key: of the object.
+            part: only these bytes: ``{"range": (start, end)}``, ``{"offset": from}`` or ``{"suffix": last}``.
+        """
         import obstore
 
         def once() -> tuple[bytes, str] | None:
+            options: Any = None if part is None else {"range": next(iter(part.values())) if "range" in part else part}
             try:
-                found = obstore.get(self._store, self._prefix + key)
+                found = obstore.get(self._store, self._prefix + key, options=options)
                 content = bytes(found.bytes())
             except FileNotFoundError:
                 return None
-            if len(content) != found.meta["size"]:
-                raise ConnectionError(f"{len(content)} of {found.meta['size']} bytes arrived")
+            size = found.range[1] - found.range[0]
+            if len(content) != size:
+                raise ConnectionError(f"{len(content)} of {size} bytes arrived")
             return content, str(found.meta["e_tag"])
 
         return self._asked(key, once)
@@ -102,7 +114,9 @@ class Bucket:
         """Write an object, whatever is there; its etag."""
         import obstore
 
-        return str(self._asked(key, lambda: obstore.put(self._store, self._prefix + key, content))["e_tag"])
+        several = len(content) > _AT_ONCE
+        put = partial(obstore.put, self._store, self._prefix + key, content, use_multipart=several)
+        return str(self._asked(key, put)["e_tag"])
 
     def put_if(self, key: str, content: bytes, etag: str | None) -> str:
         """Write an object only if it is the one with this etag, or, for None, there is none; its new etag.
@@ -261,7 +275,7 @@ def store_of(url: str) -> tuple[Any, str]:
     options: Any = {"connect_timeout": "15s", "read_timeout": "30s", "timeout": "1h"}
     if endpoint.startswith("http://"):
         options["allow_http"] = True
-    retry: Any = {"max_retries": 6, "retry_timeout": timedelta(minutes=2)}
+    retry: Any = {"max_retries": _RETRIES, "retry_timeout": timedelta(minutes=2)}
     retry["backoff"] = {"init_backoff": timedelta(milliseconds=50), "max_backoff": timedelta(seconds=5), "base": 2}
     try:
         return from_url(url, client_options=options, retry_config=retry), ""

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from zarr.abc.store import ByteRequest
-from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.storage import LocalStore
 
 from checkpoints.errors import UserError
@@ -280,7 +280,10 @@ def sealed_of(content: bytes) -> dict[str, str]:
 
 
 class FetchingStore(LocalStore):
-    """The files of a trace; of a mirror, slabs are fetched when they are read for the first time."""
+    """The files of a trace; of a mirror, slabs are fetched when they are read for the first time.
+
+    Of a shard of which a part is asked for, that part alone is, and not kept.
+    """
 
     def __init__(self, root: Path | str, *, read_only: bool = True) -> None:
         super().__init__(root, read_only=read_only)
@@ -291,6 +294,8 @@ class FetchingStore(LocalStore):
     ) -> Buffer | None:
         """See the base class."""
         if self._lacks(key):
+            if byte_range is not None:
+                return await asyncio.to_thread(self._part, key, prototype, byte_range)
             await asyncio.to_thread(self._fetch, key)
         return await super().get(key, prototype, byte_range)
 
@@ -299,6 +304,8 @@ class FetchingStore(LocalStore):
     ) -> Buffer | None:
         """See the base class."""
         if self._lacks(key):
+            if byte_range is not None:
+                return self._part(key, prototype, byte_range)
             self._fetch(key)
         return super().get_sync(key, prototype=prototype, byte_range=byte_range)
 
@@ -314,3 +321,15 @@ class FetchingStore(LocalStore):
         assert self._bucket is not None
         with suppress(FileNotFoundError):  # it was never written: zarr says so
             self._bucket.download(key, self.root / key)
+
+    def _part(self, key: str, prototype: BufferPrototype | None, part: ByteRequest) -> Buffer | None:
+        """Some bytes of a shard, of which the rest is not wanted, nor kept."""
+        assert self._bucket is not None
+        if isinstance(part, RangeByteRequest):
+            found = self._bucket.get(key, {"range": (part.start, part.end)})
+        elif isinstance(part, OffsetByteRequest):
+            found = self._bucket.get(key, {"offset": part.offset})
+        else:
+            found = self._bucket.get(key, {"suffix": part.suffix})
+        made = (prototype or default_buffer_prototype()).buffer
+        return None if found is None else made.from_bytes(found[0])

@@ -71,6 +71,15 @@ def test_slabs_are_fetched_when_they_are_read_and_kept(tmp_path: Path) -> None:
     assert np.array_equal(Trace(mirror).values("mine", "predicted"), first)
 
 
+def test_of_a_shard_only_what_is_asked_for_is_fetched(tmp_path: Path) -> None:
+    fill(tmp_path / "t.zarr", declare(layout="sharded"))
+    uploaded(tmp_path / "t.zarr", "memory://b/t.zarr")
+    tree = open_trace("memory://b/t.zarr")
+    layer = tree["mine"]["resid_post"].isel(checkpoint=2, layer=1).values
+    assert np.array_equal(layer, values(declare(), 2)["mine"]["resid_post"][:, :, 1])
+    assert not [*(tmp_path / "cache").rglob("mine/resid_post/c")]
+
+
 def test_what_changed_in_the_store_is_read_anew(tmp_path: Path) -> None:
     fill(tmp_path / "t.zarr", declare(), (0,))
     uploaded(tmp_path / "t.zarr", "memory://b/t.zarr")
