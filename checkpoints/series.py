@@ -178,6 +178,10 @@ class Series(ABC):
         """How much :meth:`fetch` would download. Raises what :meth:`weight_files` does."""
         return 0
 
+    def shared_bytes(self) -> dict[str, int]:
+        """How much comes with the first checkpoint that is read, whichever it is: what all share, by name, to bytes."""
+        return {}
+
     def main_files(self) -> tuple[WeightFile, ...]:
         """The weight files of what the source serves by default; empty where that is none of its own.
 

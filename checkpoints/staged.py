@@ -222,6 +222,10 @@ class StagedSeries(Series):
         part, own = self._own[checkpoint.step]
         return part.series.download_bytes(own)
 
+    def shared_bytes(self) -> dict[str, int]:
+        """See the base class."""
+        return {name: size for part in self._parts for name, size in part.series.shared_bytes().items()}
+
     def for_each(
         self,
         call: Callable[[Checkpoint], None],

@@ -48,6 +48,11 @@ class AdaptedModel:
             self._base = Base(self.source.repository.provide(self.source.commit, choose(self.source.files)))
         return self._base
 
+    def missing_bytes(self) -> int:
+        """How much :attr:`base` would download."""
+        cache, commit = self.source.repository.cache, self.source.commit
+        return cache.missing_bytes(cache.folder(commit), choose(self.source.files))
+
 
 def require_whole(repo: str, first: CommitSource | None) -> None:
     """That a series without a base is none of adapters, judging by its first checkpoint.

@@ -166,6 +166,10 @@ class HubSeries(Series):
         files, cache = choose(self._tree(checkpoint)), self._repository(checkpoint).cache
         return cache.missing_bytes(cache.folder(checkpoint.revision), files)
 
+    def shared_bytes(self) -> dict[str, int]:
+        """See the base class: the model that checkpoints are adapters of."""
+        return {} if self._model is None else {self._model.named: self._model.missing_bytes()}
+
     def fetch(self, checkpoint: Checkpoint) -> Path:
         """Download config and weights, verified against the hub's checksums, unless they are here; nothing else.
 
@@ -267,9 +271,6 @@ class HubSeries(Series):
     def sweep(self, keep: Collection[str] = ()) -> None:
         """Delete what killed runs left: every commit's weights, whole or not, that no process uses and that is not to be kept.
 
-        Args:
-            keep: commits of which everything stays, such as those still to be collected.
-
         Raises:
             UserError: when something cannot be deleted.
         """
@@ -292,11 +293,10 @@ class HubSeries(Series):
             UserError: when there is none, or the first checkpoint is an adapter of a model that is not named.
         """
         if self._model_config is None:
-            sources = chain(self._checkpoint_sources(), self._main_source())
-            if self._model is not None:
-                sources = chain([self._model.source])
-            else:
+            if self._model is None:
                 require_whole(self.entry.repo, next(self._checkpoint_sources(), None))
+            own = () if self._model is None else (self._model.source,)
+            sources = own or chain(self._checkpoint_sources(), self._main_source())
             self._model_config, _ = self._small("config", {CONFIG}, {CONFIG}, sources)
         return self._model_config
 
@@ -349,13 +349,13 @@ class HubSeries(Series):
         try:
             return self._repository(checkpoint).tree(checkpoint.revision)
         except UserError:
-            if unavailable:  # a pinned commit, of which nothing was saved
-                raise CheckpointError(
-                    unavailable,
-                    expected="a repository that can be read, or a download of an earlier run",
-                    remedy="try again later, or leave this checkpoint out with `exclude`",
-                ) from None
-            raise
+            if not unavailable:
+                raise
+            raise CheckpointError(  # a pinned commit, of which nothing was saved
+                unavailable,
+                expected="a repository that can be read, or a download of an earlier run",
+                remedy="try again later, or leave this checkpoint out with `exclude`",
+            ) from None
 
     def _source(self, checkpoint: Checkpoint) -> CommitSource:
         label = checkpoint.label or checkpoint.revision[:8]

@@ -166,6 +166,7 @@ def estimate(
     if resolved.series is not None:
         download = sum(sorted((_download_bytes(resolved.series, c) for c in todo), reverse=True)[:left])
         download += sum(_download_bytes(resolved.series, c) for c in owed)
+        download += sum(resolved.series.shared_bytes().values()) if left or owed else 0
     count = len(complete) + left if run.schedule == "adaptive" else len(indices)
     return Estimate(
         checkpoints=count,

@@ -26,6 +26,9 @@ from .opening import Digests
 
 __all__ = ["WatchedSeries", "watch"]
 
+_TENTH = 10
+"""Which part of the checkpoints has to be new before the weights of all are compared again."""
+
 _GIVEN_UP = 300.0
 """Seconds after which an unreadable checkpoint counts as broken rather than as half written."""
 
@@ -85,6 +88,9 @@ class _Job:
         met: revision to step of everything that was ever there.
         waiting: step to why it is not collected yet.
         settling: whether the files of such a one have changed since the last look.
+        unsettled: whether any such is not whole yet.
+        weighed: how many checkpoints the trace had when their weights were last compared.
+        unweighed: whether it has got more since.
     """
 
     folder: FolderSeries | None = None
@@ -95,6 +101,9 @@ class _Job:
     met: dict[str, int] = field(default_factory=dict)
     waiting: dict[int, str] = field(default_factory=dict)
     settling: bool = False
+    unsettled: bool = False
+    weighed: int = 0
+    unweighed: bool = False
     digests: Digests = field(default_factory=dict)
 
 
@@ -174,6 +183,8 @@ def watch(
         quiet = 0.0 if new else quiet + poll
         done = {*total.collected, *total.already, *total.pending, *total.failed, *total.masked}
         if over or (until is not None and any(step >= until for step in done) and not job.settling):
+            if job.unweighed:
+                _look(name, run, run.series, traces, job, total, reporter, over=over, last=True)
             return _ended(run.series, job, total, until, reporter)
         sleep(poll)
 
@@ -188,8 +199,13 @@ def _look(
     reporter: Reporter,
     *,
     over: bool,
+    last: bool = False,
 ) -> bool:
-    """Collect what is new and whole, or when it is ``over`` whatever is there; whether anything has changed."""
+    """Collect what is new and whole, or when it is ``over`` whatever is there; whether anything has changed.
+
+    The weights of all checkpoints are compared with one another when there are a tenth more than the last time, and at the
+    ``last`` look: at each they would take time that grows with the square of their number.
+    """
     if not config.path.is_dir():
         if job.folder is not None:
             reporter.once(f"waiting: {config.path} is gone")
@@ -201,32 +217,35 @@ def _look(
         job.problem = error
         reporter.once(f"waiting: {error.observed}")
         return False
+    before_look, job.seen = job.seen, {c.revision: _files(folder, c) for c in folder.checkpoints}
+    if before_look == job.seen and not (over or last or job.waiting or job.unsettled or total.pending):
+        return False  # nor does the trace need to be read
     path = trace_path(traces, name)
     before = Trace(path) if path.exists() else None
     known = {} if before is None else {c.step: c for c in before.checkpoints()}
     unused = set() if before is None else before.steps_of("failed") | before.steps_of("masked")
-    last = max(known, default=-1)
-    before_look, job.seen = job.seen, {c.revision: _files(folder, c) for c in folder.checkpoints}
+    newest = max(known, default=-1)
     now = time.monotonic()
     job.since = {r: job.since.get(r, now) if before_look.get(r) == state else now for r, state in job.seen.items()}
     job.met |= {c.revision: c.step for c in folder.checkpoints}
-    job.waiting, job.settling = {}, False
+    job.waiting, job.settling, job.unsettled = {}, False, False
     total.already = [] if before is None else sorted(before.steps_of("complete") - {*total.collected})
     fresh: list[Checkpoint] = []
     held: int | None = None
     again = False
     for checkpoint in folder.checkpoints:
         step, state = checkpoint.step, job.seen[checkpoint.revision]
-        if step <= last and step not in known:
+        if step <= newest and step not in known:
             job.waiting[step] = "it came after later ones, and a trace grows at its end only"
             reporter.once(f"step {step} is left out: {job.waiting[step]}")
         elif held is not None:
             # in order: one that is still being written holds up those after it, or its position would be gone
             job.waiting[step] = f"step {held} before it is not whole"
-        elif step > last or (step in unused and state != job.tried.get(step)):
+        elif step > newest or (step in unused and state != job.tried.get(step)):
             reason = "" if over else _unfinished(folder, checkpoint, job, before_look.get(checkpoint.revision))
-            if step <= last:
+            if step <= newest:
                 again, job.settling = again or not reason, job.settling or reason == _CHANGING
+                job.unsettled = job.unsettled or bool(reason)
             elif not reason:
                 fresh.append(checkpoint)
             else:
@@ -234,12 +253,15 @@ def _look(
                 if reason != _CHANGING:
                     reporter.once(f"waiting for step {step}, which holds up those after it: {reason}")
     changed = before_look != job.seen
-    if not fresh and not again and not (before is not None and "pending" in before.status):
+    if not (fresh or again or last or (before is not None and "pending" in before.status)):
         return changed
+    count = len(fresh) + (0 if before is None else sum(map(bool, before.digests)))
+    weigh = last or over or count - job.weighed >= max(1, job.weighed // _TENTH)
     series = WatchedSeries(folder, [*known.values(), *fresh])
     done = collect_once(
-        name, run, traces=traces, keep_going=True, series=series, digests=job.digests, reporter=reporter
+        name, run, traces=traces, keep_going=True, series=series, digests=job.digests, weigh=weigh, reporter=reporter
     )
+    job.weighed, job.unweighed = (count, False) if weigh else (job.weighed, True)
     total.collected += [step for step in done.collected if step not in total.collected]
     total.already = [s for s in done.already if s not in total.collected]
     total.waiting, total.pending = done.waiting, done.pending

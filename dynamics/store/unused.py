@@ -29,7 +29,8 @@ def discard_unused(path: Path, declaration: TraceDeclaration) -> None:
     if root.attrs.get("fingerprint") == declaration.fingerprint():
         return
     try:
-        measured = [*map(str, np.asarray(array_of(root, "weights_digest")[:]))]
+        if any(map(str, np.asarray(array_of(root, "weights_digest")[:]))):
+            return
         noted = (
             [record_of(str(t)).get("slabs") for t in np.asarray(array_of(root, MANIFEST)[:])]
             if MANIFEST in root
@@ -37,7 +38,7 @@ def discard_unused(path: Path, declaration: TraceDeclaration) -> None:
         )
     except Exception:  # what is damaged may have been measured
         return
-    if any(measured) or any(noted) or shelved(path) or any(records_of(path / name) for name in listed_groups(path)):
+    if any(noted) or shelved(path) or any(records_of(path / name) for name in listed_groups(path)):
         return
     clear_aside(path)
     os.replace(path, aside(path))  # half deleted, it would be no trace

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import inspect
+import io
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -481,3 +484,26 @@ def test_mistakes_before_training_are_told_and_leave_no_lock(tmp_path: Path) -> 
         LiveCollector("x", fresh(), build_tokenizer(), steps=[0], **options)
     LiveCollector("x", fresh(), build_tokenizer(), steps=[0], resume=True, **options).close()
     assert refused.value is not None  # still alive, as in a notebook: it must not hold the lock
+
+
+def test_the_tenth_step_of_a_training_without_a_plan_costs_what_the_third_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files that are opened, folders that are listed, files that are replaced: a trace that grew was once read through."""
+    calls: list[str] = []
+
+    def counted(module: Any, name: str) -> None:
+        real = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, **k: calls.append(name) or real(*a, **k))
+
+    with LiveCollector("grows", fresh(), build_tokenizer(), probes=probes(tmp_path), traces=tmp_path) as live:
+        for module, name in ((builtins, "open"), (io, "open"), (os, "open"), (os, "scandir"), (os, "replace")):
+            counted(module, name)
+        costs, sizes = [], []
+        for step in range(11):
+            calls.clear()
+            live.step(step)
+            costs.append(len(calls))
+            sizes.append((tmp_path / "grows.zarr/zarr.json").stat().st_size)
+    assert not live.failed and costs[10] == costs[3] > 10
+    assert sizes[8] - sizes[3] < 5 * 40  # bytes of the root's metadata, which name every step

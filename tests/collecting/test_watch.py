@@ -16,6 +16,7 @@ from checkpoints import FolderConfig, UserError
 from checkpoints.hub import HubConfig
 from checkpoints.loading import Prepared
 from checkpoints.local import FolderSeries
+from dynamics.auditing import masking
 from dynamics.cli import cli
 from dynamics.collecting import visiting, watching
 from dynamics.collecting.watching import watch
@@ -384,3 +385,24 @@ def test_a_clock_that_was_set_back_does_not_hold_up_what_comes_after_a_broken_ch
     first, last = (int(s.name.removeprefix("step")) for s in sources[:2])
     done = watch("clock", run=run(tmp_path, job), traces=tmp_path, poll=1, until=last, sleep=script())
     assert done.collected == [last] and done.failed.keys() == {first}
+
+
+def test_a_quiet_look_does_not_open_the_trace_and_weights_are_compared_when_a_tenth_is_new_and_at_the_end(
+    tiny_series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, weighed = [], []
+    trace, findings = watching.Trace, masking.weight_findings
+    monkeypatch.setattr(watching, "Trace", lambda path: opened.append(path) or trace(path))
+    monkeypatch.setattr(masking, "weight_findings", lambda *known: weighed.append(len(known[1])) or findings(*known))
+    monkeypatch.setattr(watching, "_TENTH", 1)  # of the checkpoints that there were: when they are twice as many
+    job, sources = tmp_path / "job", saved(tiny_series)
+    looks: list[int] = []
+
+    def look(source: Path | None) -> Callable[[], None]:
+        return lambda: (looks.append(len(opened)), source is None or give(job, source, tiny_series))
+
+    actions = [look(a) for source in sources[:4] for a in (source, None, None, None, None)]
+    done = watch("few", run=run(tmp_path, job), traces=tmp_path, poll=1, patience=6, sleep=script(*actions))
+    assert len(done.collected) == 4 and not done.masked
+    assert looks[9] == looks[8]  # nothing was new for two looks
+    assert sorted(set(weighed)) == [1, 2, 4] and weighed.count(4) <= 4

@@ -113,7 +113,11 @@ ON_BASE = {"repo": "lab/job", "base": "lab/base"}
 def test_adapters_on_a_hub_are_merged_into_the_model_that_the_run_names(
     hub: Hub, tmp_path: Path, adapters: Path
 ) -> None:
+    told = estimate("adapted", run=run(tmp_path, **ON_BASE), traces=tmp_path).download_bytes
     done = dynamics.collect("adapted", run=run(tmp_path, **ON_BASE), traces=tmp_path)
+    folders = (tmp_path / "base", *(adapters / f"checkpoint-{step}" for step in ADAPTERS))
+    weights = sum(file.stat().st_size for folder in folders for file in folder.glob("*model.safetensors"))
+    assert weights < told < weights + 20_000  # and their configs
     assert (done.collected, done.failed, done.masked) == (list(ADAPTERS), {}, {})
     local = run(tmp_path).model_copy(update={"series": FolderConfig(path=adapters, base=tmp_path / "base")})
     dynamics.collect("local", run=local, traces=tmp_path)
