@@ -1,4 +1,4 @@
-"""Every file of a finished trace, damaged in five ways: does ``verify`` notice it, and does ``--repair`` mend it?
+"""Files of a finished trace, damaged in five ways: does ``verify`` notice it, and does ``--repair`` mend it?
 
 A repair is tried on eight damaged files at a time, but for the root's metadata and their copy, of which one has to be whole.
 What cannot be made again by it, features, has to be named by it after the repair as before.
@@ -7,6 +7,7 @@ What cannot be made again by it, features, has to be named by it after the repai
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,16 +32,23 @@ def damaged(files: dict[str, bytes], name: str, way: str) -> bytes | None:
     return {"deleted": None, "emptied": b"", "truncated": content[:-1], "flipped": flipped}[way]
 
 
-def run(most: int | None = None) -> list[Figures]:
-    """Every file in every way; ``most``: as many files only, drawn at random."""
+def run(each: int | None = 2) -> list[Figures]:
+    """Files in every way.
+
+    Args:
+        each: so many files of each kind, drawn at random (of a kind are those whose paths differ in numbers alone); None for all.
+    """
     with workplace() as folder:
         made = Made(folder)
         traces = made.copy("learned") / "traces"
         where, path = {"run": made.run(), "traces": traces}, traces / f"{NAME}.zarr"
         files = snapshot(path)
-        names = sorted(files) if most is None else sorted(random.Random(0).sample(sorted(files), most))
+        kinds: dict[str, list[str]] = {}
+        for name in random.Random(0).sample(sorted(files), len(files)):
+            kinds.setdefault(re.sub(r"\d+", "N", name), []).append(name)
+        names = sorted(name for kind in kinds.values() for name in kind[:each])
         tried = [(name, way) for way in WAYS for name in names]
-        print(f"{len(names)} of {len(files)} files, {len(WAYS)} ways")
+        print(f"{len(names)} of {len(files)} files, of each of {len(kinds)} kinds, {len(WAYS)} ways", flush=True)
         unseen, unmended = set(_unseen(path, files, tried)), set(_unmended(where, path, files, tried))
         rows = []
         for way in WAYS:

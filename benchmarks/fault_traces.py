@@ -111,11 +111,12 @@ class Made:
 
     def rewrite(self, at: Path) -> object:
         """Write the features again, as learning does last."""
+        from checkpoints.errors import stopped_by_disk
         from dynamics.store import FeatureTable, write_features, writer_lock
         from dynamics.store.derived import sweep_derived
 
         trace = _trace(at)
-        with writer_lock(trace):
+        with stopped_by_disk(f"features of {trace}"), writer_lock(trace):
             sweep_derived(trace)  # what a killed writer took out is put back by the next one
             table = FeatureTable(trace, DICTIONARY)
             probes = {probe: table.read(probe).load() for probe in table.probes}

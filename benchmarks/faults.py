@@ -2,6 +2,7 @@
 
     python benchmarks/faults.py                # every part
     python benchmarks/faults.py kills full     # some: kills, full, damage, inputs
+    python benchmarks/faults.py damage --every-file
 
 Every part is ``fault_PART.py`` with a function ``run`` that returns rows of figures: faults that were tried; those that were
 survived (what was there is still there, and the same command goes through once the fault is gone); those that were noticed
@@ -28,13 +29,16 @@ def main() -> None:
     """Run parts and print their figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: those that are there)")
-    chosen = parser.parse_args().parts
+    parser.add_argument("--every-file", action="store_true", help="Damage every file, not two of each kind.")
+    arguments = parser.parse_args()
+    chosen = arguments.parts
     if unknown := [part for part in chosen if part not in PARTS]:
         parser.error(f"no such part: {', '.join(unknown)}; there are: {', '.join(PARTS)}")
     rows: list[Figures] = []
     began = time.perf_counter()
     for part in chosen or [part for part in PARTS if (HERE / f"fault_{part}.py").is_file()]:
-        rows += importlib.import_module(f"benchmarks.fault_{part}").run()
+        options = {"each": None} if part == "damage" and arguments.every_file else {}
+        rows += importlib.import_module(f"benchmarks.fault_{part}").run(**options)
     for row in rows:
         for failure in row.failures:
             print(f"{row.what}: {failure}")

@@ -18,7 +18,7 @@ from checkpoints.series import Checkpoint, Series
 from ..runs.config import Run
 from ..runs.resolve import Resolved
 from ..store import Trace, TraceWriter
-from ..store.reader import WeightSketches
+from ..store.weights import WeightSketches
 from .preflight import contradiction_findings, listing_findings
 from .sketches import Known, compare, kept_sketches, measured_sketches, traced_sketches
 

@@ -26,7 +26,7 @@ from checkpoints.paths import cache_folder
 from checkpoints.series import Checkpoint, Series, WeightFile
 
 from ..store import WEIGHTS, Trace
-from ..store.reader import WeightSketches
+from ..store.weights import WeightSketches
 
 __all__ = [
     "Kept",

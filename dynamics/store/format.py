@@ -16,7 +16,10 @@ from .declaration import FEATURES, FORMAT, FORMAT_VERSION
 from .manifest import ROOT_COPY, intact, parsed
 from .mirror import FetchingStore, place_of, remote_url
 
-__all__ = ["array_of", "check_format", "damaged", "is_newer", "open_group", "require_steps"]
+__all__ = ["TOGETHER", "array_of", "check_format", "damaged", "is_newer", "open_group", "require_steps", "whole_column"]
+
+TOGETHER = 256
+"""Checkpoints of a small array that are read at once."""
 
 
 def damaged(path: Path, what: str, problem: str) -> UserError:
@@ -54,6 +57,12 @@ def check_format(attributes: Mapping[str, Any], path: Path) -> None:
             remedy="install a newer circuit-dynamics",
         )
     check_attributes(attributes, path)
+
+
+def whole_column(array: zarr.Array[Any]) -> np.ndarray:
+    """(checkpoint, ...) an array with a chunk for each checkpoint, read some at a time: zarr takes 3 KB for every chunk it is asked."""
+    parts = [np.asarray(array[at : at + TOGETHER]) for at in range(0, max(1, array.shape[0]), TOGETHER)]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def require_steps(path: Path, attributes: Mapping[str, Any], found: Mapping[str, np.ndarray]) -> None:

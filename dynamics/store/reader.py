@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-import zarr
 from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 
@@ -27,7 +26,7 @@ from .groups import asked_of, listed_groups
 from .manifest import MANIFEST, parsed, sealed_files, unlike
 from .mirror import FetchingStore, located, place_of
 
-__all__ = ["Trace", "WeightSketches", "open_trace"]
+__all__ = ["Trace", "open_trace"]
 
 
 def open_trace(path: StrPath, *, chunks: Any = None) -> xr.DataTree:
@@ -177,47 +176,6 @@ _ROOT = ("step", "tokens", "stage", "revision", "label", "status", "reason", "we
 
 _MOST = 10_000_000
 """More checkpoints than this no training had: metadata that say so are damaged, and would be read for hours."""
-
-
-class WeightSketches:
-    """What was measured on the weights of every checkpoint of a trace (missing: NaN): see :data:`WEIGHTS`.
-
-    What is damaged is missing, too: a checkpoint that cannot be measured again must not stand in the way of others.
-    Indexed by an array of checkpoints it gives their sketches, (index, sample), which are read then: those of thousands of
-    checkpoints are large.
-
-    Attributes:
-        norm: (checkpoint,).
-        nonfinite: (checkpoint,).
-    """
-
-    def __init__(self, path: Path) -> None:
-        root = open_group(path, mode="r")
-        arrays = {name: root[f"{WEIGHTS}/{name}"] for name in ("sketch", "norm", "nonfinite")}
-        self._arrays = {name: array for name, array in arrays.items() if isinstance(array, zarr.Array)}
-        every = np.arange(len(self))
-        self.norm = self._read("norm", every)
-        self.nonfinite = np.maximum(self._read("nonfinite", every), 0)
-
-    def __len__(self) -> int:
-        return self._arrays["sketch"].shape[0]
-
-    def __getitem__(self, checkpoints: np.ndarray) -> np.ndarray:
-        return self._read("sketch", checkpoints)
-
-    def _read(self, name: str, checkpoints: np.ndarray) -> np.ndarray:
-        array = self._arrays[name]
-        in_a_row = len(checkpoints) and checkpoints[-1] - checkpoints[0] == len(checkpoints) - 1
-        try:
-            if in_a_row:  # what lies together is read faster
-                return np.asarray(array[int(checkpoints[0]) : int(checkpoints[-1]) + 1])
-            return np.asarray(array.oindex[checkpoints])
-        except Exception:  # whatever reading a damaged chunk raises
-            found = np.full((len(checkpoints), *array.shape[1:]), array.fill_value, dtype=array.dtype)
-            for at, index in enumerate(checkpoints.tolist()):
-                with suppress(Exception):
-                    found[at] = array[index]
-            return found
 
 
 class Trace:

@@ -17,7 +17,7 @@ from checkpoints.errors import UserError, first_line
 from ..names import Status
 from .create import grow_trace
 from .declaration import TraceDeclaration
-from .format import array_of, damaged, open_group
+from .format import array_of, damaged, open_group, whole_column
 from .groups import SHELF
 from .manifest import MANIFEST, record_of, rewrite, sealed_files, unlike
 from .remote import writing
@@ -160,7 +160,8 @@ class Recorder:
 
     def _read(self, name: str, index: Any = ...) -> np.ndarray:
         try:
-            return np.asarray(self._array(name)[index])
+            array = self._array(name)
+            return whole_column(array) if index is ... else np.asarray(array[index])
         except Exception as error:  # whatever reading a damaged chunk raises
             raise damaged(self.path, f"the array {name}", first_line(error)) from error
 

@@ -22,6 +22,7 @@ from dynamics.store import (
     write_result,
     writer_lock,
 )
+from dynamics.store.format import TOGETHER, whole_column
 from dynamics.store.manifest import ROOT_COPY
 from dynamics.store.variable import Variable
 from tests.store.declared import CHECKPOINTS, declare, fill, snapshot, values
@@ -185,3 +186,19 @@ def test_a_result_that_was_cut_off_while_writing_counts_as_absent(tmp_path: Path
     del content["attributes"]["summary"]
     file.write_text(json.dumps(content))
     assert read_result(path, "addition") is None
+
+
+@pytest.mark.parametrize("checkpoints", [0, 1, 256, 700])
+def test_a_small_array_of_many_checkpoints_is_read_some_at_a_time(checkpoints: int) -> None:
+    """Whatever their number, zarr is asked for no more chunks at once."""
+    values, asked = np.arange(checkpoints), []
+
+    class Column:
+        shape = (checkpoints,)
+
+        def __getitem__(self, part: slice) -> np.ndarray:
+            asked.append(part.stop - part.start)
+            return values[part]
+
+    assert np.array_equal(whole_column(Column()), values)  # type: ignore[arg-type]
+    assert max(asked) <= TOGETHER
