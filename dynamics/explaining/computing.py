@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from checkpoints.ahead import ReadAhead
 from checkpoints.errors import CheckpointError, StoppedError, UserError, first_line, unwritable
 from checkpoints.hub.cache import without_cache_path
-from checkpoints.paths import StrPath, as_flag, as_number, as_path, as_text
+from checkpoints.paths import StrPath, as_flag, as_number, as_path, as_text, as_texts
 from checkpoints.series import Checkpoint, Series
 
 from ..circuits.graph import graph_of
@@ -27,6 +27,7 @@ from ..runs.lookup import requested
 from ..runs.resolve import Model, chat_of, run_probes
 from ..store.lock import alone
 from ..store.paths import beside_traces, trace_path
+from .ablating import Ablating
 from .checkpoint import difference_of, explain_checkpoint, failed, guess, node
 from .dictionary import OpenDictionary, open_dictionary, split_checkpoints
 from .neuronpedia import neuronpedia_graphs
@@ -70,6 +71,8 @@ def explain(
     seed: int = 0,
     features: str | None = None,
     neuronpedia: bool = False,
+    ablate: Sequence[str] = (),
+    scale: float | None = None,
     runs: StrPath | None = None,
     traces: StrPath = "traces",
     reports: StrPath | None = None,
@@ -96,6 +99,9 @@ def explain(
             it covers are explained then.
         neuronpedia: also write ``neuronpedia/stepN.json`` for every checkpoint that was explained (:mod:`.neuronpedia`). Those of
             an earlier explanation of the same question are removed.
+        ablate: parts of the model that are ablated at every checkpoint, to see what the answer becomes: ``L1H2`` at all
+            positions, ``L1H2@5`` at one, ``L1H2+L0M`` together, ``drawn`` for every part that is drawn (:mod:`.ablating`).
+        scale: multiply what these parts write by this, instead of taking it from the corrupted prompts.
         reports: folder of reports; without it, ``reports`` beside the folder of traces.
 
     Raises:
@@ -123,9 +129,18 @@ def explain(
     if figure_step is not None:
         as_number(figure_step, "figure_step")
     as_number(seed, "seed", least=0, most=2**63 - 1)
+    ablate = as_texts(ablate, "ablate")
+    if scale is not None:
+        as_number(scale, "scale", whole=False)
+        if not ablate:
+            raise UserError(
+                "a scale was given, and no part that is scaled",
+                expected="--scale together with --ablate",
+                remedy="name parts with --ablate, such as --ablate L1H2",
+            )
     name, run, traces = requested(name, run, runs=runs, traces=traces)
     series, model = open_weights(name, run, trace_path(traces, name), reporter)
-    graph_of(model.architecture.shape)  # a model that cannot be explained is refused whatever it is asked
+    graph = graph_of(model.architecture.shape)  # a model that cannot be explained is refused whatever it is asked
     chat = chat_of(model, run.template)
     question = ask(
         model.tokenizer,
@@ -139,6 +154,7 @@ def explain(
         chat=chat,
         begun=begun,
     )
+    ablating = Ablating.asked_for(ablate, scale, graph, len(question.ids)) if ablate else None
     opened = None if features is None else open_dictionary(name, features, traces, model)
     if opened is None:
         needed = chosen = available = chosen_checkpoints(name, run, series, traces, checkpoints)
@@ -151,13 +167,18 @@ def explain(
             expected=f"one of {', '.join(str(c.step) for c in chosen)}",
             remedy="name one of these as --figure-step",
         )
-    named = {"features": features, "begun": begun, "chat": chat and chat.digest}
+    named = {
+        "features": features,
+        "begun": begun,
+        "chat": chat and chat.digest,
+        "ablate": ablating and [*ablate, scale],
+    }
     more = [{what: setting} for what, setting in named.items() if setting is not None]
     question_of = [answer, foil, corrupted, random_tokens, share, seed, *more]
     folder = (folder or beside_traces(traces, "reports")) / name / f"explain-{_slug(prompt, *question_of)}"
     _require_writable(folder)
     try:
-        content = _explanation(name, run, series, model, question, chosen, needed, opened, share, reporter)
+        content = _explanation(name, run, series, model, question, chosen, needed, opened, ablating, share, reporter)
     except torch.OutOfMemoryError as error:
         raise StoppedError(
             f"out of memory: {first_line(error)}",
@@ -247,6 +268,7 @@ def _explanation(
     chosen: list[Checkpoint],
     needed: list[Checkpoint],
     opened: OpenDictionary | None,
+    ablating: Ablating | None,
     share: float,
     reporter: Reporter,
 ) -> dict[str, Any]:
@@ -287,6 +309,8 @@ def _explanation(
                 part, flow = explain_checkpoint(wired, model.tokenizer, question, answer, foil, checkpoint, share)
                 parts.append(part)
                 flows.append(flow)
+                if ablating is not None:
+                    part["ablated"] = ablating.rows(wired, model.tokenizer, question, answer, foil, part, flow)
             if opened is not None:
                 crossings[checkpoint.step] = _crossing(wired, opened, question, (answer, foil) if flow else None)
     assert answer is not None and foil is not None
@@ -301,8 +325,9 @@ def _explanation(
     nodes = [node(graph.sources, at) for at in found]
     if opened is not None:
         nodes += split_checkpoints(opened, crossings, parts, share, len(nodes))
+    found_ablations = {} if ablating is None else {"ablation": ablating.about(parts)}
     return {
-        "format": FORMATS[0 if opened is None else 1],
+        "format": FORMATS[2 if ablating is not None else 0 if opened is None else 1],
         "kind": KIND,
         "run": name,
         "prompt": question.prompt,
@@ -319,7 +344,7 @@ def _explanation(
         "step_counts": series.step_counts,
         "nodes": nodes,
         "checkpoints": parts,
-    }
+    } | found_ablations
 
 
 def _crossing(

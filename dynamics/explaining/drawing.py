@@ -20,6 +20,7 @@ __all__ = [
     "DrawnEdge",
     "DrawnNode",
     "EdgeLabel",
+    "ablated_in_words",
     "crossing_edges",
     "draw",
     "says",
@@ -206,6 +207,14 @@ def splits(explanation: Explanation, checkpoint: ExplainedCheckpoint) -> str:
         f"Of the {split.differ:,} activations that the corrupted prompt changes, the {shown} shown make up "
         f"{percent(split.shown)} of the absolute attribution of features."
     )
+
+
+def ablated_in_words(explanation: Explanation) -> str:
+    """What is done to parts that are ablated; empty where none are."""
+    if explanation.ablation is None:
+        return ""
+    factor = explanation.ablation.factor
+    return "taken from the corrupted prompt" if factor is None else f"{factor:g} times what it writes"
 
 
 def site_in_words(dictionary: ShownDictionary) -> str:

@@ -23,6 +23,7 @@ from .display import guessed_in_words, number, percent, quoted, short_step, shor
 from .drawing import (
     TOKEN_SIZE,
     Drawing,
+    ablated_in_words,
     crossing_edges,
     draw,
     says,
@@ -36,9 +37,9 @@ from .schema import Example, ExplainedCheckpoint, Explanation, Feature, Lens, ch
 
 __all__ = ["explanation_page", "explanation_svg"]
 
-_SCRIPTS = ("flow.js", "features.js", "panels.js", "groups.js", "changes.js", "page.js", "fragment.js")
+_SCRIPTS = ("flow.js", "features.js", "panels.js", "ablations.js", "groups.js", "changes.js", "page.js", "fragment.js")
 """Joined in this order into one function, so that they share names with each other and with nothing else; without
-``features.js`` on pages that show none."""
+``features.js`` and ``ablations.js`` on pages that show none."""
 
 _BEFORE, _AFTER = 26, 12
 """Characters that are shown before and after a token on which a feature fires."""
@@ -61,12 +62,11 @@ def explanation_page(explanation: Mapping[str, Any]) -> str:
     environment = _environment()
 
     def joined(*names: str) -> str:
-        with_features = checked.dictionary is not None
-        return "\n".join(
-            source("dynamics.explaining", name) for name in names if with_features or "features" not in name
-        )
+        without = {"features": checked.dictionary is None, "ablations": checked.ablation is None}
+        kept = [name for name in names if not without.get(name.partition(".")[0], False)]
+        return "\n".join(source("dynamics.explaining", name) for name in kept)
 
-    style = joined("page.css", "groups.css", "features.css")
+    style = joined("page.css", "groups.css", "features.css", "ablations.css")
     script = f'"use strict";\n(() => {{\n{joined(*_SCRIPTS)}\n}})();\n'
     return environment.get_template("page.html.j2").render(
         e=checked,
@@ -168,6 +168,7 @@ def _environment() -> Environment:
         "sign": sign_of,
     }
     environment.globals |= {
+        "ablated_in_words": ablated_in_words,
         "stroke_width": _stroke_width,
         "says": says,
         "site_in_words": site_in_words,
@@ -199,17 +200,28 @@ def _payload(e: Explanation, drawing: Drawing) -> dict[str, Any]:
     """What the script needs, as flat as it can be: lists of pairs are written one after the other."""
     vocabulary: dict[str, int] = {}
     checkpoints = [_checkpoint(e, drawing, index, c, vocabulary) for index, c in enumerate(e.checkpoints)]
-    return {
-        "nodes": [[node.name, node.id] for node in drawing.nodes],
-        "edges": [[edge.source, edge.target, edge.port, edge.curve.path] for edge in drawing.edges],
-        "strongest": _short(drawing.strongest),
-        "checkpoints": checkpoints,
-        "positions": [f"{i} {quoted(token)}" for i, token in enumerate(e.tokens)],
-        "layers": e.layers,
-        "answer": quoted(e.answer.text),
-        "across": [round(x, 1) for x in _chart(e)["across"]],
-        "vocabulary": list(vocabulary),
-    } | _features(e, drawing)
+    return (
+        {
+            "nodes": [[node.name, node.id] for node in drawing.nodes],
+            "edges": [[edge.source, edge.target, edge.port, edge.curve.path] for edge in drawing.edges],
+            "strongest": _short(drawing.strongest),
+            "checkpoints": checkpoints,
+            "positions": [f"{i} {quoted(token)}" for i, token in enumerate(e.tokens)],
+            "layers": e.layers,
+            "answer": quoted(e.answer.text),
+            "across": [round(x, 1) for x in _chart(e)["across"]],
+            "vocabulary": list(vocabulary),
+        }
+        | _features(e, drawing)
+        | _ablations(e)
+    )
+
+
+def _ablations(e: Explanation) -> dict[str, Any]:
+    """What the script needs of all ablations: their names, and what was done, in words."""
+    if e.ablation is None:
+        return {}
+    return {"ablations": [visible(name) for name in e.ablation.names], "ablated_in_words": ablated_in_words(e)}
 
 
 def _features(e: Explanation, drawing: Drawing) -> dict[str, Any]:
@@ -254,27 +266,46 @@ def _checkpoint(
     more += [visible(c.stage)] if c.stage else []
     more += [visible(c.label)] if c.label not in ("", f"step{c.step}") else []
     kept = f"{c.edges_kept:,} of {c.edges_total:,}" if c.edges_kept is not None and c.edges_total is not None else "–"
-    return {
-        "title": f"step {c.step:,}",
-        "more": " · ".join(more),
-        "state": c.state,
-        "says": says(c),
-        "numbers": [
-            percent(c.answer_probability),
-            percent(c.foil_probability),
-            "–" if c.answer_rank is None else f"{c.answer_rank + 1:,}",
-            number(c.logit_difference, sign=True),
-            number(c.corrupted_difference, sign=True),
-            percent(c.faithfulness),
-            kept,
-        ],
-        "probabilities": [_height_of(c.answer_probability), _height_of(c.foil_probability)],
-        "top": [[visible(t.text), percent(t.probability), _short(t.probability)] for t in c.top],
-        "nodes": [_short(x) for pair in c.nodes for x in pair],
-        "edges": [_short(x) for pair in drawing.scores[index] for x in pair],
-        "labels": [x for label in drawing.labels[index] for x in (label.edge, label.x, label.y)],
-        "lens": _lens(c.lens, vocabulary) if c.lens is not None else None,
-    } | ({"splits": splits(e, c), "active": [_short(x) for row in c.split.active for x in row]} if c.split else {})
+    return (
+        {
+            "title": f"step {c.step:,}",
+            "more": " · ".join(more),
+            "state": c.state,
+            "says": says(c),
+            "numbers": [
+                percent(c.answer_probability),
+                percent(c.foil_probability),
+                "–" if c.answer_rank is None else f"{c.answer_rank + 1:,}",
+                number(c.logit_difference, sign=True),
+                number(c.corrupted_difference, sign=True),
+                percent(c.faithfulness),
+                kept,
+            ],
+            "probabilities": [_height_of(c.answer_probability), _height_of(c.foil_probability)],
+            "top": [[visible(t.text), percent(t.probability), _short(t.probability)] for t in c.top],
+            "nodes": [_short(x) for pair in c.nodes for x in pair],
+            "edges": [_short(x) for pair in drawing.scores[index] for x in pair],
+            "labels": [x for label in drawing.labels[index] for x in (label.edge, label.x, label.y)],
+            "lens": _lens(c.lens, vocabulary) if c.lens is not None else None,
+        }
+        | _splits(e, c)
+        | _ablated(c)
+    )
+
+
+def _splits(e: Explanation, c: ExplainedCheckpoint) -> dict[str, Any]:
+    return {"splits": splits(e, c), "active": [_short(x) for row in c.split.active for x in row]} if c.split else {}
+
+
+def _ablated(c: ExplainedCheckpoint) -> dict[str, Any]:
+    """The rows of a checkpoint, and the metric as the model is."""
+    if c.ablated is None:
+        return {}
+    rows = [
+        [number, *map(_short, values), None if first is None else quoted(first), _short(likely)]
+        for number, *values, first, likely in c.ablated
+    ]
+    return {"ablated": rows, "difference": _short(c.logit_difference)}
 
 
 def _lens(lens: Lens, vocabulary: dict[str, int]) -> dict[str, list[float | None]]:

@@ -6,10 +6,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from .computing import Explained
 from .display import guessed_in_words, quoted, visible
-from .drawing import splits
+from .drawing import ablated_in_words, splits
 from .schema import check_explanation
 
 __all__ = ["print_explained"]
@@ -58,7 +59,26 @@ def print_explained(explained: Explained) -> None:
         console.print(f"\nstep {last['step']}: {last['state']}: {last['reason']}", markup=False)
     if "dictionary" in content:
         _print_features(console, content, last)
+    if "ablation" in content:
+        _print_ablations(console, content, last)
     console.print(f"\n{explained.folder / 'index.html'}", markup=False, soft_wrap=True)
+
+
+def _print_ablations(console: Console, content: dict[str, Any], last: dict[str, Any]) -> None:
+    """What the answer becomes at the last checkpoint, the largest changes first."""
+    rows, names = last["ablated"], content["ablation"]["names"]
+    if not rows:
+        return
+    base = last["logit_difference"]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("", "difference", "p(answer)", "first choice"):
+        table.add_column(title, justify="left" if title in ("", "first choice") else "right", overflow="fold")
+    for number, difference, answer, _, first, likely in sorted(rows, key=lambda r: -abs((r[1] or 0) - base))[:_EDGES]:
+        choice = "–" if first is None else f"{quoted(first)} {likely:.2f}"
+        table.add_row(Text(names[number]), _number(difference), _number(answer), Text(choice))
+    done = ablated_in_words(check_explanation(content))
+    console.print(f"\nat step {last['step']}, {done} (the difference is {base:.2f} as the model is):", markup=False)
+    console.print(table)
 
 
 def _print_features(console: Console, content: dict[str, Any], last: dict[str, Any]) -> None:

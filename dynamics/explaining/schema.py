@@ -25,6 +25,7 @@ __all__ = [
     "FORMATS",
     "KIND",
     "PORTS",
+    "Ablations",
     "Asked",
     "Birth",
     "Corrupted",
@@ -44,9 +45,9 @@ __all__ = [
 FORMAT = 1
 """Version of the format without features. A reader of version 1 refuses any other."""
 
-FORMATS = (FORMAT, 2)
-"""Version 2 is version 1 with features of a dictionary; it is written only where there are some, so that a reader of
-version 1 reads everything else as before."""
+FORMATS = (FORMAT, 2, 3)
+"""Version 2 is version 1 with features of a dictionary, version 3 is either with ablations; they are written only where there
+are some, so that a reader of version 1 reads everything else as before."""
 
 KIND = "circuit-dynamics-explanation"
 """What the file says it is."""
@@ -223,6 +224,21 @@ class Split(_Strict):
         return self
 
 
+class Ablations(_Strict):
+    """What was ablated, each by itself: names of parts, joined by + where they are ablated together.
+
+    Attributes:
+        factor: by which what the parts wrote was multiplied; null where it was taken from the corrupted prompts.
+        names: the id of a node where the ablation is of that part at that position alone.
+    """
+
+    factor: Number | None
+    names: tuple[str, ...]
+
+
+AblatedRow = tuple[Index, Number | None, Probability | None, Probability | None, str | None, Probability | None]
+
+
 class ExplainedCheckpoint(_Strict):
     """What was computed at one checkpoint; numbers in logits, probabilities in [0, 1].
 
@@ -230,6 +246,8 @@ class ExplainedCheckpoint(_Strict):
         nodes: (index of the node, its total attribution in logits).
         edges: (index of the source, index of the target, port, attribution in logits): the strongest of those kept.
         split: what crosses the dictionary's site, where there is one.
+        ablated: (number of the ablation, metric with it, probability of answer and of foil, most probable next token and its
+            probability); null where the logits are not finite.
     """
 
     step: Index
@@ -251,6 +269,7 @@ class ExplainedCheckpoint(_Strict):
     edges: tuple[tuple[Index, Index, Port, Number | None], ...]
     lens: Lens | None
     split: Split | None = None
+    ablated: tuple[AblatedRow, ...] | None = None
 
     @model_validator(mode="after")
     def _state_holds(self) -> Self:
@@ -270,7 +289,7 @@ class ExplainedCheckpoint(_Strict):
 class Explanation(_Strict):
     """What a model computed on one prompt, at every checkpoint."""
 
-    format: Literal[1, 2]
+    format: Literal[1, 2, 3]
     kind: Literal["circuit-dynamics-explanation"]
     run: str
     prompt: str
@@ -289,6 +308,7 @@ class Explanation(_Strict):
     checkpoints: tuple[ExplainedCheckpoint, ...]
     chat: Asked | None = None
     dictionary: ShownDictionary | None = None
+    ablation: Ablations | None = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -304,6 +324,8 @@ class Explanation(_Strict):
             if (node.layer or 0) >= max(self.layers, 1) or (node.head or 0) >= max(self.heads, 1):
                 raise ValueError(f"{node.id} is outside of {self.layers} layers of {self.heads} heads")
         self._check_dictionary()
+        if (self.format == 3) != (self.ablation is not None):
+            raise ValueError(f"format {self.format} has {'' if self.format == 3 else 'no '}ablations")
         steps = [checkpoint.step for checkpoint in self.checkpoints]
         if steps != sorted(set(steps)):
             raise ValueError("the checkpoints' steps do not ascend")
@@ -315,7 +337,7 @@ class Explanation(_Strict):
         return self
 
     def _check_dictionary(self) -> None:
-        if (self.format == 2) != (self.dictionary is not None):
+        if self.format < 3 and (self.format == 2) != (self.dictionary is not None):
             raise ValueError(f"format {self.format} has {'no' if self.format == 1 else 'a'} dictionary")
         shown = {node.feature for node in self.nodes if node.feature is not None}
         if self.dictionary is None:
@@ -346,6 +368,14 @@ class Explanation(_Strict):
         active = [] if checkpoint.split is None else [index for index, *_ in checkpoint.split.active]
         if sorted(active) != sorted(i for i in known if self.nodes[i].kind == "feature"):
             raise ValueError("the active features are not those among the nodes")
+        names = () if self.ablation is None else self.ablation.names
+        if (self.ablation is None) != (checkpoint.ablated is None):
+            raise ValueError("what was ablated is not said of the whole and of every checkpoint alike")
+        numbers = [row[0] for row in checkpoint.ablated or ()]
+        if len(set(numbers)) < len(numbers) or max(numbers, default=-1) >= len(names):
+            raise ValueError(f"ablations {numbers} of {len(names)}")
+        if numbers and checkpoint.state == "failed":
+            raise ValueError("a checkpoint that failed has no ablations")
         if checkpoint.lens is not None:
             for table in (checkpoint.lens.top, checkpoint.lens.answer):
                 if [len(row) for row in table] != [len(self.tokens)] * self.layers:

@@ -23,12 +23,25 @@ def first(e: dict[str, Any]) -> dict[str, Any]:
     return e["checkpoints"][0]  # type: ignore[no-any-return]
 
 
+def failing(e: dict[str, Any]) -> dict[str, Any]:
+    return next(c for c in e["checkpoints"] if c["state"] == "failed")
+
+
 def index(e: dict[str, Any], kind: str, position: int | None = None, layer: int | None = None) -> int:
     return next(
         i
         for i, n in enumerate(e["nodes"])
         if n["kind"] == kind and position in (None, n["position"]) and layer in (None, n["layer"])
     )
+
+
+def ablate(e: dict[str, Any], *names: str) -> dict[str, Any]:
+    """With ablations at the last checkpoint, which is returned."""
+    e.update(format=3, ablation={"factor": None, "names": list(names)})
+    for c in e["checkpoints"]:
+        c["ablated"] = []
+    last(e)["ablated"] = [[i, -0.5, 0.25, 0.5, "<b>&", 0.5] for i in range(len(names))]
+    return last(e)
 
 
 @pytest.mark.parametrize("size", [made.organism_sized, made.pythia_sized, made.hostile, made.with_features])
@@ -38,6 +51,12 @@ def test_what_is_made_follows_the_format_also_through_json(size: Callable[[], di
     assert check_explanation(json.loads(json.dumps(value))) == checked
     assert check_explanation(json.loads(checked.model_dump_json())) == checked if size is not made.hostile else True
     assert {c.state for c in checked.checkpoints} == {"explained", "not measurable", "not reached", "failed"}
+
+
+def test_ablations_follow_the_format_with_and_without_features() -> None:
+    for value in (made.organism_sized(), made.with_features()):
+        ablate(value, "L0H0+L0M", value["nodes"][0]["id"])
+        assert check_explanation(json.loads(json.dumps(value))).format == 3
 
 
 def edge(e: dict[str, Any], source: int, target: int, port: str) -> None:
@@ -50,7 +69,14 @@ def edge(e: dict[str, Any], source: int, target: int, port: str) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda e: e.update(format=3), "format: Input should be 1 or 2"),
+        (lambda e: e.update(format=4), "format: Input should be 1, 2 or 3"),
+        (lambda e: e.update(format=3), "format 3 has ablations"),
+        (lambda e: e.update(ablation={"factor": None, "names": []}), "format 1 has no ablations"),
+        (lambda e: ablate(e, "L0H0").pop("ablated"), "not said of the whole and of every checkpoint alike"),
+        (lambda e: ablate(e, "L0H0").update(ablated=[[1, *[None] * 5]]), r"ablations \[1\] of 1"),
+        (lambda e: ablate(e, "L0H0")["ablated"].append([0, *[None] * 5]), r"ablations \[0, 0\] of 1"),
+        (lambda e: ablate(e, "L0H0")["ablated"][0].__setitem__(2, 1.5), "less than or equal to 1"),
+        (lambda e: (ablate(e, "L0H0"), failing(e).update(ablated=[[0, *[None] * 5]])), "failed has no ablations"),
         (lambda e: e.update(format=2), "format 2 has a dictionary"),
         (lambda e: e.update(kind="report"), "kind: Input should be"),
         (lambda e: e.update(extra=1), "extra: Extra inputs are not permitted"),
@@ -92,7 +118,7 @@ def test_contradictions_are_refused(change: Change, words: str) -> None:
     change(value)
     with pytest.raises(UserError, match=words) as caught:
         check_explanation(value)
-    assert caught.value.expected == "format 1 or 2, as in docs/explain-format.md"
+    assert caught.value.expected == "format 1 or 2 or 3, as in docs/explain-format.md"
 
 
 def feature(e: dict[str, Any]) -> int:
