@@ -276,10 +276,7 @@ def compare(
 @click.option("--features", metavar="DICTIONARY", help="Show features of this dictionary too, at its checkpoints.")
 @click.option("--neuronpedia", is_flag=True, help="Also write a graph for Neuronpedia at every checkpoint.")
 @click.option(
-    "--ablate",
-    metavar="PARTS",
-    multiple=True,
-    help="See what the answer becomes without these: L1H2, L1M@5, L1H2+L0M together, `drawn` each that is drawn.",
+    "--ablate", metavar="PARTS", multiple=True, help="See the answer without: L1H2, L1M@5, L1H2+L0M, `drawn`."
 )
 @click.option("--scale", type=float, help="Multiply what they write by this.  [default: take it from the twin]")
 def explain(run: str, prompt: str | None, prompts: Path | None, **options: Any) -> None:

@@ -14,11 +14,13 @@ pydantic_core._pydantic_core.ValidationError: 1 validation error for Node
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 
 from checkpoints.errors import UserError
+
+from .schema_features import Birth, Example, Feature, Index, Number, Probability, ShownDictionary, Split, Strict
 
 __all__ = [
     "FORMAT",
@@ -55,32 +57,25 @@ KIND = "circuit-dynamics-explanation"
 PORTS = ("q", "k", "v", "in")
 """Where an edge enters its target: a head's queries, keys or values; the input of an MLP or of the logits."""
 
-Probability = Annotated[float, Field(ge=0, le=1, strict=True)]
-Number = Annotated[float, Field(strict=True)]
 State = Literal["explained", "not measurable", "not reached", "failed"]
 Port = Literal["q", "k", "v", "in"]
-Index = Annotated[int, Field(ge=0, strict=True)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Token(_Strict):
+class Token(Strict):
     """One token of the vocabulary, as text and as number."""
 
     text: str
     id: Index
 
 
-class TopToken(_Strict):
+class TopToken(Strict):
     """One of the most probable next tokens."""
 
     text: str
     probability: Probability | None
 
 
-class Corrupted(_Strict):
+class Corrupted(Strict):
     """The prompts in which the information was destroyed: where they come from, and what was done in words."""
 
     how: Literal["given", "probe", "likely word", "random tokens"]
@@ -88,7 +83,7 @@ class Corrupted(_Strict):
     note: str
 
 
-class Asked(_Strict):
+class Asked(Strict):
     """How a chat was asked: the system's text (null where the template decides), how the answer begins, and the template's digest."""
 
     system: str | None
@@ -96,7 +91,7 @@ class Asked(_Strict):
     digest: str
 
 
-class Node(_Strict):
+class Node(Strict):
     """A part of the model at one position of the prompt (both counted from 0)."""
 
     id: str
@@ -136,95 +131,14 @@ class Node(_Strict):
         return (self.layer, int(self.kind == "mlp"))
 
 
-class Lens(_Strict):
+class Lens(Strict):
     """Logit lens (nostalgebraist, 2020) after each block: (layer, position), the first layer first."""
 
     top: tuple[tuple[tuple[str, Probability | None], ...], ...]
     answer: tuple[tuple[Probability | None, ...], ...]
 
 
-class Example(_Strict):
-    """A token of a corpus on which a feature fires most, and what stands around it."""
-
-    before: str
-    token: str
-    after: str
-    activation: Number
-
-
-class Birth(_Strict):
-    """When a feature appeared: absent at the step ``absent`` (null if it was there from the first), present at the other."""
-
-    absent: Index | None
-    present: Index
-
-
-class Feature(_Strict):
-    """What is known of one feature; ``birth`` is null where none was found beyond its null."""
-
-    feature: Index
-    birth: Birth | None
-    examples: tuple[Example, ...]
-
-
-class ShownDictionary(_Strict):
-    """The dictionary whose features are shown.
-
-    Attributes:
-        name: of the dictionary.
-        method: how it was made.
-        site, layer: whose activations it describes.
-        after: how many layers have written before it; features lie between layer ``after - 1`` and ``after``.
-        joint: whether one code explains all of its checkpoints (a crosscoder).
-        size: how many features it has.
-        note: what it covers, in a sentence.
-        features: those that some checkpoint shows.
-    """
-
-    name: str
-    method: str
-    site: Literal["resid_pre", "resid_post"]
-    layer: Index
-    after: Index
-    joint: bool
-    size: Index
-    note: str
-    features: tuple[Feature, ...]
-
-
-class Split(_Strict):
-    """How much of the metric crosses the site at one checkpoint, and in what; numbers in logits.
-
-    Attributes:
-        total: of all positions, what all edges carry that cross the site.
-        features: of that, what all features carry, shown or not.
-        error: the rest.
-        differ: (feature, position) pairs that are not as active as after the corrupted prompts.
-        shown: share of the sum of absolute attributions, over all pairs, that is shown.
-        active: (index of the node, activation, mean activation for the corrupted prompts) of every feature shown, in root
-            mean square lengths of the site's activation.
-        reason: why there are no features; empty if there are.
-    """
-
-    total: Number | None
-    features: Number | None
-    error: Number | None
-    differ: Index | None
-    shown: Probability | None
-    active: tuple[tuple[Index, Number, Number], ...]
-    reason: str = ""
-
-    @model_validator(mode="after")
-    def _adds_up(self) -> Self:
-        if self.total is None or self.features is None or self.error is None:
-            if not self.reason or self.active:
-                raise ValueError("a split without numbers has a reason and no features")
-        elif abs(self.features + self.error - self.total) > 1e-3 * (abs(self.features) + abs(self.error)) + 1e-6:
-            raise ValueError(f"features ({self.features:g}) and error ({self.error:g}) are not {self.total:g} together")
-        return self
-
-
-class Ablations(_Strict):
+class Ablations(Strict):
     """What was ablated, each by itself: names of parts, joined by + where they are ablated together.
 
     Attributes:
@@ -239,7 +153,7 @@ class Ablations(_Strict):
 AblatedRow = tuple[Index, Number | None, Probability | None, Probability | None, str | None, Probability | None]
 
 
-class ExplainedCheckpoint(_Strict):
+class ExplainedCheckpoint(Strict):
     """What was computed at one checkpoint; numbers in logits, probabilities in [0, 1].
 
     Attributes:
@@ -286,7 +200,7 @@ class ExplainedCheckpoint(_Strict):
         return self
 
 
-class Explanation(_Strict):
+class Explanation(Strict):
     """What a model computed on one prompt, at every checkpoint."""
 
     format: Literal[1, 2, 3]
