@@ -167,13 +167,13 @@ class Bucket:
 
             self._asked(key, once)
 
-    def download(self, key: str, file: Path, expected: StoredObject | None = None) -> str:
+    def download(self, key: str, file: Path, listed: StoredObject | None = None) -> str:
         """Stream an object into a file, which is there whole or not at all; its etag.
 
         Args:
             key: of the object.
             file: which; its folder is made.
-            expected: as it was listed; another one that is there by now is refused.
+            listed: how it was listed; another one that is there by now is refused.
 
         Raises:
             FileNotFoundError: when there is no such object.
@@ -188,7 +188,7 @@ class Bucket:
             try:
                 found = obstore.get(self._store, self._prefix + key)
                 known = StoredObject(found.meta["size"], str(found.meta["e_tag"]))
-                if expected not in (None, known):
+                if listed not in (None, known):
                     raise ChangedError(key)
                 with part.open("wb") as stream:
                     for piece in found.stream(min_chunk_size=2**22):

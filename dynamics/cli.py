@@ -275,9 +275,7 @@ def compare(
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random tokens.")
 @click.option("--features", metavar="DICTIONARY", help="Show features of this dictionary too, at its checkpoints.")
 @click.option("--neuronpedia", is_flag=True, help="Also write a graph for Neuronpedia at every checkpoint.")
-@click.option(
-    "--ablate", metavar="PARTS", multiple=True, help="See the answer without: L1H2, L1M@5, L1H2+L0M, `drawn`."
-)
+@click.option("--ablate", metavar="PARTS", multiple=True, help="See the answer without L1H2, L1M@5, L1H2+L0M, `drawn`.")
 @click.option("--scale", type=float, help="Multiply what they write by this.  [default: take it from the twin]")
 def explain(run: str, prompt: str | None, prompts: Path | None, **options: Any) -> None:
     """Draw what the model of RUN computes on PROMPT.

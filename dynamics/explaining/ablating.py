@@ -190,7 +190,9 @@ def ablated(
         """(1, token, d_model) what is read in place of what the source wrote."""
         if source not in written:
             own = wired.source(clean, source)
-            written[source] = own * factor if twin is None else wired.source(twin, source).mean(0, keepdim=True)
+            written[source] = (
+                own * (factor or 0.0) if twin is None else wired.source(twin, source).mean(0, keepdim=True)
+            )
         return written[source]
 
     found: list[Row] = []
@@ -201,8 +203,8 @@ def ablated(
             found.append((ablation.name, None, None, None, None, None))
             continue
         probabilities, first = logits.softmax(-1), int(logits.argmax())
-        likely = (float(probabilities[token]) for token in (answer, foil))
-        found.append((ablation.name, difference, *likely, token_text(tokenizer, first), float(probabilities[first])))
+        right, wrong, likely = (float(probabilities[token]) for token in (answer, foil, first))
+        found.append((ablation.name, difference, right, wrong, token_text(tokenizer, first), likely))
     return found
 
 

@@ -14,6 +14,7 @@ from checkpoints import errors
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("checkpoints", "dynamics", "analyses")
 INTERNAL = {
+    "ChangedError": "a conditional write of an object; who writes says what was changed by whom",
     "PassingError": "a request that is made again",
     "GaveUpError": "a request that was made often enough; the client of the hub says which",
     "RefusedError": "an answer of a hub; its client says to what",
