@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from .bucket import BucketConfig, BucketSeries
 from .hub import HubConfig, HubSeries
 from .local import FolderConfig, FolderSeries
 from .organism.curriculum import OrganismConfig
@@ -38,6 +39,8 @@ def open_series(
         return open_organism(name, config, progress=training)
     if isinstance(config, HubConfig):
         return HubSeries(config, name=name, pins=pins)
+    if isinstance(config, BucketConfig):
+        return BucketSeries(config, name=name)
     if isinstance(config, StagedConfig):
         return _open_parts(name, config, pins or {})
     assert isinstance(config, FolderConfig), "a series without stored checkpoints cannot be opened"

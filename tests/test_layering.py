@@ -32,6 +32,7 @@ ORDER = [
     "checkpoints.ahead",
     "checkpoints.audit",
     "checkpoints.hub",
+    "checkpoints.bucket",
     "checkpoints.staged",
     "checkpoints.organism",
     "checkpoints.sources",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,10 +12,87 @@ from .cache import RepositoryCache
 from .client import HubClient, UnreachableError
 from .files import HubFile, is_commit
 
-__all__ = ["Repository"]
+__all__ = ["Downloads", "Repository"]
 
 
-class Repository:
+class Downloads(ABC):
+    """What is downloaded of one place, a commit at a time, into its cache.
+
+    Raises:
+        UserError: when the name cannot be that of a repository.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.cache = RepositoryCache(name)
+
+    @property
+    def offline(self) -> bool:
+        """Whether no requests are made."""
+        return False
+
+    @property
+    def _why_offline(self) -> str:
+        return ""
+
+    @abstractmethod
+    def _download_one(self, commit: str, file: HubFile, path: Path) -> None:
+        """Put a file of a commit there, verified. A CheckpointError when it cannot be had."""
+
+    def provide(
+        self, commit: str, files: Iterable[HubFile], *, kind: str = "commits", keep: bool = True, use: bool = False
+    ) -> Path:
+        """Download what is not here yet of these files of a commit, and say where they are.
+
+        Args:
+            commit: the commit.
+            files: of its tree.
+            kind: which of the cache's folders.
+            keep: whether they stay when no process uses them any more.
+            use: whether they are used from now on, until ``cache.release``.
+
+        Raises:
+            CheckpointError: when one of them cannot be had; what has come stays.
+            UserError: when a login is needed, or the cache cannot be written.
+        """
+        files, folder = list(files), self.cache.folder(commit, kind)
+        with self.cache.changing(commit):
+            if use:
+                self.cache.use(commit)
+            try:
+                if not self.cache.is_complete(folder, files):
+                    self._download(commit, files, folder)
+                    self.cache.finish(folder, files, keep=keep or self.cache.is_kept(folder))
+                elif keep and not self.cache.is_kept(folder):
+                    self.cache.finish(folder, files, keep=True)
+            except BaseException:
+                if use:
+                    self.cache.release(commit)
+                raise
+        return folder
+
+    def _download(self, commit: str, files: list[HubFile], folder: Path) -> None:
+        if self.offline:
+            raise CheckpointError(
+                f"{self.name} at {commit[:8]} is not in the cache, and {self._why_offline}",
+                remedy="connect (unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE), and run the same command again",
+                expected="a connection, or a download of an earlier run",
+            )
+        with self.cache.writing():
+            folder.mkdir(parents=True, exist_ok=True)
+            needed, free = self.cache.missing_bytes(folder, files), shutil.disk_usage(folder).free
+            if needed > free:
+                raise StoppedError(
+                    f"{self.name} at {commit[:8]} needs {needed / 1e9:.1f} GB more, and {folder} has {free / 1e9:.1f} GB free",
+                    remedy="make room, or set DYNAMICS_CACHE to another folder",
+                    expected="room for the whole checkpoint",
+                )
+            for file in self.cache.lacking(folder, files):
+                (folder / file.name).parent.mkdir(parents=True, exist_ok=True)
+                self._download_one(commit, file, folder / file.name)
+
+
+class Repository(Downloads):
     """A repository behind a client, with its cache.
 
     Raises:
@@ -22,8 +100,7 @@ class Repository:
     """
 
     def __init__(self, name: str, client: HubClient) -> None:
-        self.name = name
-        self.cache = RepositoryCache(name)
+        super().__init__(name)
         self._client = client
         self._refs: dict[str, str] | None = None
         self._trees: dict[str, tuple[HubFile, ...]] = {}
@@ -104,54 +181,5 @@ class Repository:
             return None
         return files if all(isinstance(f.name, str) and isinstance(f.size, int) for f in files) else None
 
-    def provide(
-        self, commit: str, files: Iterable[HubFile], *, kind: str = "commits", keep: bool = True, use: bool = False
-    ) -> Path:
-        """Download what is not here yet of these files of a commit, and say where they are.
-
-        Args:
-            commit: the commit.
-            files: of its tree.
-            kind: which of the cache's folders.
-            keep: whether they stay when no process uses them any more.
-            use: whether they are used from now on, until ``cache.release``.
-
-        Raises:
-            CheckpointError: when one of them cannot be had; what has come stays.
-            UserError: when a login is needed, or the cache cannot be written.
-        """
-        files, folder = list(files), self.cache.folder(commit, kind)
-        with self.cache.changing(commit):
-            if use:
-                self.cache.use(commit)
-            try:
-                if not self.cache.is_complete(folder, files):
-                    self._download(commit, files, folder)
-                    self.cache.finish(folder, files, keep=keep or self.cache.is_kept(folder))
-                elif keep and not self.cache.is_kept(folder):
-                    self.cache.finish(folder, files, keep=True)
-            except BaseException:
-                if use:
-                    self.cache.release(commit)
-                raise
-        return folder
-
-    def _download(self, commit: str, files: list[HubFile], folder: Path) -> None:
-        if self.offline:
-            raise CheckpointError(
-                f"{self.name} at {commit[:8]} is not in the cache, and {self._why_offline}",
-                remedy="connect (unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE), and run the same command again",
-                expected="a connection, or a download of an earlier run",
-            )
-        with self.cache.writing():
-            folder.mkdir(parents=True, exist_ok=True)
-            needed, free = self.cache.missing_bytes(folder, files), shutil.disk_usage(folder).free
-            if needed > free:
-                raise StoppedError(
-                    f"{self.name} at {commit[:8]} needs {needed / 1e9:.1f} GB more, and {folder} has {free / 1e9:.1f} GB free",
-                    remedy="make room, or set DYNAMICS_CACHE to another folder",
-                    expected="room for the whole checkpoint",
-                )
-            for file in self.cache.lacking(folder, files):
-                (folder / file.name).parent.mkdir(parents=True, exist_ok=True)
-                self._client.download(self.name, commit, file, folder / file.name)
+    def _download_one(self, commit: str, file: HubFile, path: Path) -> None:
+        self._client.download(self.name, commit, file, path)

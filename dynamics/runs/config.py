@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from checkpoints.bucket import BucketConfig
 from checkpoints.errors import UserError, nearest, short
 from checkpoints.foreign import parse_yaml, read_text, require_plain, truth_for_number
 from checkpoints.hub import HubConfig
@@ -87,6 +88,7 @@ KINDS: dict[str, type[SeriesConfig]] = {
     "organism": OrganismConfig,
     "folder": FolderConfig,
     "hub": HubConfig,
+    "bucket": BucketConfig,
     "live": LiveConfig,
     "staged": StagedConfig,
 }
@@ -99,7 +101,8 @@ class Run(BaseModel):
 
     description: str = Field("", description="What this run is for; shown in lists and reports.")
     series: Annotated[
-        OrganismConfig | FolderConfig | HubConfig | LiveConfig | StagedConfig, Field(discriminator="kind")
+        OrganismConfig | FolderConfig | HubConfig | BucketConfig | LiveConfig | StagedConfig,
+        Field(discriminator="kind"),
     ] = Field(
         description="Where the checkpoints come from; a name alone is that of a published series (`dynamics series`)."
     )

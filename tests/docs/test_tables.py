@@ -48,7 +48,16 @@ def test_every_table_of_keys_that_a_page_asks_for_can_be_made(tables: ModuleType
 
 def test_every_model_of_a_runs_file_is_on_its_page() -> None:
     page = (ROOT / "docs/reference/runs-file.md").read_text(encoding="utf-8")
-    for model in ("Run", "AnalysisEntry", "ProbeEntry", "FolderConfig", "HubConfig", "OrganismConfig", "WorldEntry"):
+    for model in (
+        "Run",
+        "AnalysisEntry",
+        "ProbeEntry",
+        "FolderConfig",
+        "HubConfig",
+        "BucketConfig",
+        "OrganismConfig",
+        "WorldEntry",
+    ):
         assert re.search(rf"\{{fields\}} [\w.]+:{model}\n", page), model
 
 
