@@ -68,11 +68,11 @@ def figures(summary: Summary) -> Mapping[str, Figure]:
     panels: dict[str, list[tuple[str, list[tuple[str, Finding]]]]] = {}
     for key, finding in summary.by_key.items():
         title = finding.title.partition(": ")[2]
-        panels.setdefault(key.partition(".")[0], []).append((title, [(title, finding)]))
+        panels.setdefault(key.partition(".")[0], []).append((finding.title, [(title, finding)]))
     drawn = {probe: curve_grid(mine) for probe, mine in panels.items()}
     for probe in panels:
         maps = [
-            (" at ".join(about), array.values.T)
+            (f"{probe}: {' at '.join(about)}", array.values.T)
             for name, array in summary.data.data_vars.items()
             if (of := str(name).split(".", 2))[0] == probe and (about := of[1:])
         ]
