@@ -15,7 +15,7 @@ from ..models.architecture import Architecture, ModelShape
 from ..names import PROMPT
 from ..probes import TokenizedProbe
 from ..store.variable import Variable
-from .pairs import MEMORY, Attributed, attributed, discovery_half, pairs_of, require_pairs, tokens_at_once
+from .pairs import MEMORY, Attributed, attributed, discovery_half, pairs_of, require_pairs, share_apart, tokens_at_once
 
 if TYPE_CHECKING:
     from ..circuits.search import Prompts
@@ -125,7 +125,7 @@ class Circuit:
     def cost(self, probe: TokenizedProbe, shape: ModelShape) -> float:
         """See :class:`dynamics.measurements.base.Priced`: attribution, and cuts, each two passes on half of the prompts."""
         halvings = np.log2(min(graph_of(shape).edges.sum(), EXACT))
-        return float(2 + 3 * self.steps + 2 * self.points + halvings)
+        return share_apart(probe) * float(2 + 3 * self.steps + 2 * self.points + halvings)
 
     def run(
         self, model: Any, architecture: Architecture, probe: TokenizedProbe, batch_tokens: int

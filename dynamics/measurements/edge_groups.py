@@ -11,7 +11,7 @@ from ..circuits.graph import graph_of
 from ..models.architecture import Architecture, ModelShape
 from ..probes import TokenizedProbe
 from ..store.variable import Variable
-from .pairs import attributed, groups_of, require_pairs
+from .pairs import attributed, groups_of, require_pairs, share_apart
 
 __all__ = ["EdgeGroups"]
 
@@ -49,7 +49,7 @@ class EdgeGroups:
 
     def cost(self, probe: TokenizedProbe, shape: ModelShape) -> float:
         """See :class:`dynamics.measurements.base.Priced`."""
-        return float(2 + 3 * self.steps)
+        return share_apart(probe) * (2 + 3 * self.steps)
 
     def run(
         self, model: Any, architecture: Architecture, probe: TokenizedProbe, batch_tokens: int

@@ -151,7 +151,8 @@ class Interchange:
         after = source[[graph.mlp_source(layer).start for layer in range(shape.layers)]]
         each = {"source": source[1:].sum(), "layer": after.sum()}
         having = np.mean([[d != -1 for d in probe.probe.labels[donor_label(donor)]] for donor in self.donors])
-        return float(2 + having * len(self.donors) * len(self.positions) * sum(each[part] for part in self.parts))
+        behind = sum(float(np.mean(1 - probe.positions[name] / probe.lengths)) for name in self.positions)
+        return float(2 + having * len(self.donors) * behind * sum(each[part] for part in self.parts))
 
     def run(
         self, model: Any, architecture: Architecture, probe: TokenizedProbe, batch_tokens: int

@@ -33,6 +33,7 @@ __all__ = [
     "pairs_of",
     "prompt_groups",
     "require_pairs",
+    "share_apart",
     "tokens_at_once",
 ]
 
@@ -217,6 +218,11 @@ def pairs_of(wired: Wired, probe: TokenizedProbe, tokens: int, chosen: np.ndarra
                 foil,
                 logit_difference(answer, foil),
             )
+
+
+def share_apart(probe: TokenizedProbe) -> float:
+    """How much of the prompts' tokens come after those with which each begins as its twin does."""
+    return 1 - sum(_alike(probe, row) for row in range(len(probe.ids))) / float(probe.lengths.sum())
 
 
 def _alike(probe: TokenizedProbe, row: int) -> int:

@@ -18,7 +18,7 @@ from ..names import POSITION, PROMPT
 from ..probes import TokenizedProbe
 from ..store.variable import Variable
 from .base import require_positions
-from .pairs import attributed, numbers, pairs_of, require_pairs, tokens_at_once
+from .pairs import attributed, numbers, pairs_of, require_pairs, share_apart, tokens_at_once
 
 __all__ = ["AT_RANDOM", "HIGHEST", "SourceEffects"]
 
@@ -95,7 +95,8 @@ class SourceEffects:
     def cost(self, probe: TokenizedProbe, shape: ModelShape) -> float:
         """See :class:`dynamics.measurements.base.Priced`; attribution is the circuit's."""
         every = float(passes_of(graph_of(shape)).sum())
-        return 2 + (every if self.passes is None else min(every, self.passes)) * (1 + len(self.positions))
+        patching = every if self.passes is None else min(every, self.passes)
+        return share_apart(probe) * (2 + patching * (1 + len(self.positions)))
 
     def run(
         self, model: Any, architecture: Architecture, probe: TokenizedProbe, batch_tokens: int
