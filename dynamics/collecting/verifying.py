@@ -15,7 +15,7 @@ from checkpoints.local import FolderConfig, FolderSeries
 from checkpoints.paths import StrPath, as_flag, as_path, as_text, replace_bytes
 from checkpoints.series import Checkpoint, Series
 
-from ..analyser import analyse
+from ..analyser import OWN_PROBES, analyse
 from ..progress import Reporter
 from ..runs.config import Run
 from ..runs.lookup import requested, trace_name
@@ -109,7 +109,8 @@ def verify(
         name, run, traces = requested(name, run, runs=runs, traces=traces)
         failed = _measure(name, run, traces, path, rest, reporter)
         results = {d.variable.split("/")[1] for d in rest if d.variable.startswith(f"{RESULTS}/")}
-        if again := sorted(results & {entry.name for entry in run.analyses}):
+        known = {entry.name for entry in run.analyses} | ({OWN_PROBES} if run.probes else set())
+        if again := sorted(results & known):
             analyse(name, again, traces=traces, run=run, reporter=reporter)
     left = {(damage.step, damage.variable) for damage in trace_damage(path)}
     if foreign := sorted(name for _, name in left if name.split("/")[0] == RESULTS):

@@ -363,6 +363,19 @@ def test_a_repair_writes_measures_and_derives_again_until_every_byte_is_as_it_wa
     assert {n for n in before.keys() | after.keys() if before.get(n) != after.get(n)} == set()
 
 
+def test_results_of_probes_that_no_analysis_names_are_derived_again(tiny_series: Path, tmp_path: Path) -> None:
+    (tmp_path / "sums.jsonl").write_text('{"text": "36+59=", "answer": "0"}\n{"text": "12+34=", "answer": "0"}\n')
+    series = {"kind": "folder", "path": str(tiny_series)}
+    probes = {"sums": {"file": str(tmp_path / "sums.jsonl"), "sites": ["resid_post"]}}
+    run = Run.model_validate({"series": series, "probes": probes, "device": "cpu", "exclude": [1, 2, 3, 6]})
+    dynamics.collect("own", run=run, traces=tmp_path)
+    dynamics.analyse("own", run=run, traces=tmp_path)
+    before = snapshot(tmp_path / "own.zarr")
+    (tmp_path / "own.zarr/results/own_probes/step/c/0").write_bytes(b"")
+    assert [d.repaired for d in dynamics.verify("own", run=run, traces=tmp_path, repair=True)] == [True]
+    assert snapshot(tmp_path / "own.zarr") == before
+
+
 def test_a_checkpoint_whose_weights_are_others_by_now_is_not_mixed_in(
     collected: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
