@@ -11,7 +11,11 @@ __all__ = ["REPORTS", "RUNS", "TRACES", "submit"]
 
 RUNS = click.option("--runs", type=click.Path(path_type=Path), help="The runs file.  [default: runs.yaml]")
 TRACES = click.option(
-    "--traces", type=click.Path(path_type=Path), default=Path("traces"), show_default=True, help="Folder of traces."
+    "--traces",
+    type=click.Path(path_type=Path),
+    default=Path("traces"),
+    show_default=True,
+    help="Folder or URL of traces.",
 )
 REPORTS = click.option(
     "--reports",

@@ -198,12 +198,14 @@ def _sleeps(mirror: Path, other: Path, monkeypatch: pytest.MonkeyPatch, asleep: 
     """Write, sleep until another has taken over and written the rest, and write again."""
     with writer_lock(mirror):
         writer, remote = fill(mirror, declare(), (0,)), remote_module.writing(mirror)
-        assert remote is not None
+        assert remote is not None and remote._lease._thread is not None
         remote._lease._stop.set()
+        remote._lease._thread.join()
+        monkeypatch.setattr(remote_module.Lease, "_is_silent", staticmethod(lambda watched, etag: watched[0] == etag))
         monkeypatch.setenv("DYNAMICS_CACHE", str(other))
         filled("memory://b/t.zarr", (2,))
-        if not asleep:  # it was stopped just between a look and a write
-            remote._lease._seen, remote._lease._lost = time.monotonic(), ""
+        # else it was stopped just between a look and a write
+        remote._lease._seen = time.monotonic() + (-remote_module.PATIENCE if asleep else remote_module.PATIENCE)
         writer.mark(2, "failed", "by who was dead")
 
 
@@ -212,7 +214,6 @@ def test_a_dead_writer_is_followed_and_cannot_write_any_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asleep: bool
 ) -> None:
     monkeypatch.setattr(remote_module, "BEAT", 0.05)
-    monkeypatch.setattr(remote_module, "PATIENCE", 0.5)
     mirror = trace_path(Path("memory://b"), "t")
     said = "is not this process's to write any more" if asleep else "was written by another process meanwhile"
     with pytest.raises(StoppedError, match=said):
