@@ -107,7 +107,7 @@ def kill_while_growing(folder: Path) -> tuple[list[Kill], list[str]]:
 
 
 _GROWING = (
-    *(("zarr", "Array.resize", call) for call in (1, 2, 7, 20)),
+    *(("dynamics.store.create", "replace_bytes", call) for call in (3, 7, 20)),
     ("zarr", "Array.__setitem__", 1),
     ("dynamics.store.create", "rewrite", 1),
     *(("dynamics.store.manifest", "replace_bytes", call) for call in (1, 2)),

@@ -219,7 +219,7 @@ def _without(wired: Wired, ids: Any, last: Any, clean: Any, ablation: Ablation, 
         here = torch.zeros(ids.shape[1], 1, device=ids.device)
         here[[at for _, at in places]] = 1
         added = (instead(source) - wired.source(clean, source)) * here.to(clean.streams[0].dtype)
-        return wired.resumed(ids, last, clean, source, added)
+        return wired.resumed(ids, last, clean, source, added[None])[0]
     other = clean.streams[0].new_zeros((len(wired.graph.sources), *clean.streams[0].shape))
     cut = torch.zeros((1, ids.shape[1], *wired.graph.edges.shape), device=ids.device)
     edges = torch.from_numpy(wired.graph.edges).to(cut)

@@ -131,6 +131,10 @@ class Watcher:
             pass
         near = said.get("machine") == self._machine and bool(said.get("locked"))
         if near and _is_free(self._folder / f"{identity}.lock"):
+            if not (self._folder / f"{identity}.json").exists():  # it left meanwhile: asking made its lock anew
+                with suppress(OSError):
+                    (self._folder / f"{identity}.lock").unlink(missing_ok=True)
+                    self._folder.rmdir()
             return "dead"
         try:
             beat = (self._folder / f"{identity}.beat").read_bytes()

@@ -47,7 +47,7 @@ def test_killed_anywhere_while_its_trace_grows_and_resumed_it_is_that_of_an_unin
     assert result["differences"] == []
     kills = {kill["at"]: kill["checkpoints"] for kill in result["kills"]}
     # a reader saw the old trace until all of the new one was there
-    assert kills["Array.resize 7"] == kills["rewrite 1"] == 3
+    assert kills["replace_bytes 7"] == kills["rewrite 1"] == 3
     assert kills["TraceWriter.commit 1"] == 6
 
 

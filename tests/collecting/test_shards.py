@@ -228,7 +228,7 @@ def test_on_another_machine_life_is_a_beat_that_changes_whatever_the_clocks_say(
 ) -> None:
     trace = tmp_path / "x.zarr"
     claims = joined_claims(trace)
-    monkeypatch.setattr(claims_module, "_machine", lambda: "elsewhere")
+    monkeypatch.setattr(claims_module, "machine", lambda: "elsewhere")
     beat = shards_folder(trace) / f"{claims.id}.beat"
     os.utime(beat, (1, 1))  # its machine's clock stands at 1970
     watcher = Watcher(trace, patience=0.5)
