@@ -87,7 +87,7 @@ def require_steps(path: Path, attributes: Mapping[str, Any], found: Mapping[str,
 
 
 def is_newer(path: Path) -> bool:
-    """Whether a newer version of this program wrote a trace: both copies of its metadata say so, place_of it has two.
+    """Whether a newer version of this program wrote a trace: both copies of its metadata say so, where it has two.
 
     A version that only one of them says is damage.
     """

@@ -134,6 +134,12 @@ def fetch_whole(mirror: Path) -> None:
     """Fetch every object of a trace anew, so that what is in the store can be held against what was written."""
     if (bucket := bucket_of(mirror)) is None:
         return
+    if is_held(mirror.with_name(f"{mirror.name}.lock")):
+        raise UserError(
+            f"{remote_url(mirror)} is being written by a process of this machine",
+            expected="a trace that nobody writes while every object of it is compared",
+            remedy="wait until it has finished, or stop it; what is complete stays",
+        )
     with FileLock(mirror.with_name(f"{mirror.name}.pull")):
         shutil.rmtree(mirror, ignore_errors=True)
         bucket.each(lambda key: _fetch(mirror, bucket, key), bucket.listing())
@@ -161,6 +167,7 @@ def pull(mirror: Path, bucket: Bucket, *, records: bool) -> dict[str, str]:
         _last[mirror] = time.monotonic()
         return {}
     content, etag = root
+    _require_inside([*nodes_in(content), *sealed_of(content)], mirror)
     _drop_groups(mirror, content)
     _fetch_sealed(mirror, bucket, "", content)
     etags = {"zarr.json": etag} | _pull_states(mirror, bucket, before, groups_in(content), records=records)
@@ -171,6 +178,18 @@ def pull(mirror: Path, bucket: Bucket, *, records: bool) -> dict[str, str]:
     remember(mirror, etags)
     _last[mirror] = time.monotonic()
     return etags
+
+
+def _require_inside(names: Iterable[str], mirror: Path) -> None:
+    """Refuse names that a store says and that would lead out of a mirror."""
+    from checkpoints.hub.files import is_safe
+
+    if wrong := next((name for name in names if not is_safe(name)), None):
+        raise UserError(
+            f"the trace at {remote_url(mirror)} names a file {wrong!r}, which is outside of it",
+            expected="names below the trace's own folder",
+            remedy="do not use this trace: no version of this program writes such a name",
+        )
 
 
 def nodes_in(content: bytes) -> dict[str, Any]:
@@ -265,6 +284,7 @@ def _pull_derived(mirror: Path, bucket: Bucket, content: bytes) -> None:
         found = bucket.get(f"{name}/zarr.json")
         if found is None or not intact(found[0]):
             continue
+        _require_inside(sealed_of(found[0]), mirror)
         _fetch_sealed(mirror, bucket, name, found[0])
         files = {"zarr.json", *sealed_of(found[0])}
         for file in [p for p in (mirror / name).rglob("*") if p.is_file()]:

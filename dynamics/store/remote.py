@@ -257,8 +257,12 @@ class Remote:
 
     def close(self) -> None:
         """Write what is left to write, and remember what is in the store."""
-        if not self._mirror.exists() and self._root:  # nothing was measured, and the declaration is another
-            self._bucket.delete(["zarr.json", *self._bucket.listing()])
+        if not self._mirror.exists() and self._root:
+            self._lease.require()
+            keys = list(self._bucket.listing())
+            if any("/manifest/c/" in key for key in keys):  # somebody deleted the cache: what was measured stays
+                return
+            self._bucket.delete(["zarr.json", *keys])  # nothing was measured, and the declaration is another
             self._etags = {}
         self.publish()
         remember(self._mirror, self._etags)
