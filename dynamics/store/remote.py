@@ -260,7 +260,9 @@ class Remote:
         if not self._mirror.exists() and self._root:
             self._lease.require()
             keys = list(self._bucket.listing())
-            if any("/manifest/c/" in key for key in keys):  # somebody deleted the cache: what was measured stays
+            if any(
+                "/manifest/c/" in key or key.startswith("weights_digest/c/") for key in keys
+            ):  # somebody deleted the cache: what was measured stays
                 return
             self._bucket.delete(["zarr.json", *keys])  # nothing was measured, and the declaration is another
             self._etags = {}

@@ -21,7 +21,7 @@ from dynamics.runs.config import Run
 from dynamics.store import Trace, open_trace, read_result, write_result, writer_lock
 from dynamics.store import mirror as mirror_module
 from dynamics.store import remote as remote_module
-from dynamics.store.mirror import nodes_in
+from dynamics.store.mirror import _require_inside, nodes_in
 from dynamics.store.paths import trace_path
 from tests.store.declared import CHECKPOINTS, declare, fill, snapshot, values
 
@@ -296,3 +296,10 @@ def test_a_run_is_collected_and_reported_there(
     dynamics.report("mine", run=run, traces="memory://b")
     assert (tmp_path / "reports" / "mine" / "index.html").is_file()
     assert [*dynamics.open_results("memory://b/mine.zarr")] == ["induction"]
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../x", "a/../../x", "a//b", "C:/x"])
+def test_names_that_lead_out_of_the_cache_are_refused(tmp_path: Path, name: str) -> None:
+    _require_inside(["zarr.json", "sums/tokens/zarr.json"], tmp_path)
+    with pytest.raises(UserError, match="outside of it"):
+        _require_inside(["zarr.json", name], tmp_path)
