@@ -277,6 +277,7 @@ def compare(
 @click.option("--neuronpedia", is_flag=True, help="Also write a graph for Neuronpedia at every checkpoint.")
 @click.option("--ablate", metavar="PARTS", multiple=True, help="See the answer without L1H2, L1M@5, L1H2+L0M, `drawn`.")
 @click.option("--scale", type=float, help="Multiply what they write by this.  [default: take it from the twin]")
+@click.option("--attention", is_flag=True, help="Say why the strongest attention looks where it does.")
 def explain(run: str, prompt: str | None, prompts: Path | None, **options: Any) -> None:
     """Draw what the model of RUN computes on PROMPT.
 

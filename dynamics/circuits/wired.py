@@ -205,13 +205,16 @@ class Wired(Parts):
         hooks: Hooks,
         positions: torch.Tensor | None = None,
         rows: torch.Tensor | None = None,
+        *,
+        differentiable: bool = False,
     ) -> torch.Tensor:
-        """(row, vocab) logits at one position per row, None for the last, of a pass that begins in the middle.
+        """(row, vocab) logits at one position per row, None for the last, of a pass with hooks.
 
         Args:
             rows: (row,) which row of the prefixes each one follows, where they are not those (:meth:`behind`).
+            differentiable: whether gradients will be asked for by what the hooks put in.
         """
-        with torch.no_grad(), self._hooked(hooks):
+        with torch.set_grad_enabled(differentiable), self._hooked(hooks):
             return self._forward(ids, positions, rows)
 
     def entering(self, run: ForwardPass, layer: int) -> torch.Tensor:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import re
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -28,12 +25,14 @@ from ..runs.resolve import Model, chat_of, run_probes
 from ..store.lock import alone
 from ..store.paths import beside_traces, trace_path
 from .ablating import Ablating
+from .attention import Attending
 from .checkpoint import difference_of, explain_checkpoint, failed, guess, node
 from .dictionary import OpenDictionary, open_dictionary, split_checkpoints
 from .neuronpedia import neuronpedia_graphs
 from .page import explanation_page, explanation_svg
 from .prompts import Question, ask, token_text
 from .schema import FORMATS, KIND, check_explanation
+from .writing import require_writable, slug, write
 
 if TYPE_CHECKING:
     from ..circuits.wired import Wired
@@ -73,6 +72,7 @@ def explain(
     neuronpedia: bool = False,
     ablate: Sequence[str] = (),
     scale: float | None = None,
+    attention: bool = False,
     runs: StrPath | None = None,
     traces: StrPath = "traces",
     reports: StrPath | None = None,
@@ -102,6 +102,8 @@ def explain(
         ablate: parts of the model that are ablated at every checkpoint, to see what the answer becomes: ``L1H2`` at all
             positions, ``L1H2@5`` at one, ``L1H2+L0M`` together, ``drawn`` for every part that is drawn (:mod:`.ablating`).
         scale: multiply what these parts write by this, instead of taking it from the corrupted prompts.
+        attention: also say where the strongest attention comes from, by what wrote the query and what wrote the key
+            (:mod:`.attention`).
         reports: folder of reports; without it, ``reports`` beside the folder of traces.
 
     Raises:
@@ -114,6 +116,7 @@ def explain(
     as_text(prompt, "prompt")
     as_flag(random_tokens, "random_tokens")
     as_flag(neuronpedia, "neuronpedia")
+    as_flag(attention, "attention")
     texts = {"answer": answer, "foil": foil, "corrupted": corrupted, "begun": begun, "features": features}
     for what in [what for what, text in texts.items() if text is not None]:
         as_text(texts[what], what)
@@ -155,6 +158,7 @@ def explain(
         begun=begun,
     )
     ablating = Ablating.asked_for(ablate, scale, graph, len(question.ids)) if ablate else None
+    attending = Attending.asked_for(model.architecture.table.in_block) if attention else None
     opened = None if features is None else open_dictionary(name, features, traces, model)
     if opened is None:
         needed = chosen = available = chosen_checkpoints(name, run, series, traces, checkpoints)
@@ -172,13 +176,16 @@ def explain(
         "begun": begun,
         "chat": chat and chat.digest,
         "ablate": ablating and [*ablate, scale],
+        "attention": attention or None,
     }
     more = [{what: setting} for what, setting in named.items() if setting is not None]
     question_of = [answer, foil, corrupted, random_tokens, share, seed, *more]
-    folder = (folder or beside_traces(traces, "reports")) / name / f"explain-{_slug(prompt, *question_of)}"
-    _require_writable(folder)
+    folder = (folder or beside_traces(traces, "reports")) / name / f"explain-{slug(prompt, *question_of)}"
+    require_writable(folder)
     try:
-        content = _explanation(name, run, series, model, question, chosen, needed, opened, ablating, share, reporter)
+        content = _explanation(
+            name, run, series, model, question, chosen, needed, opened, ablating, attending, share, reporter
+        )
     except torch.OutOfMemoryError as error:
         raise StoppedError(
             f"out of memory: {first_line(error)}",
@@ -206,57 +213,10 @@ def explain(
             )
     try:
         with alone(folder, f"the explanation in {folder}"):
-            _write(folder, files)
+            write(folder, files)
     except OSError as error:
         raise unwritable(f"the explanation in {folder}", error, option="--reports") from error
     return Explained(folder, content)
-
-
-def _slug(prompt: str, *settings: object) -> str:
-    """A folder name that tells questions apart: another answer is another explanation."""
-    words = "-".join(re.findall(r"[A-Za-z0-9]+", prompt))[:40].strip("-").lower()
-    identity = json.dumps([prompt, *settings])
-    return f"{words or 'prompt'}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
-
-
-def _require_writable(folder: Path) -> None:
-    """What cannot be written is said before it is computed."""
-    nearest = folder
-    while not os.path.lexists(nearest) and nearest != nearest.parent:
-        nearest = nearest.parent
-    if not nearest.is_dir():
-        raise _unwritable(folder, f"{nearest} is a file, or a link to nothing")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise _unwritable(folder, f"{nearest} is read-only")
-
-
-def _unwritable(folder: Path, why: str) -> UserError:
-    return UserError(
-        f"the explanation cannot be written to {folder}: {why}",
-        expected="a folder that you may write to",
-        remedy="name another one with --reports",
-    )
-
-
-def _write(folder: Path, files: dict[str, str]) -> None:
-    """Write all, then put all in place: a page that was there stays whole until the new one is.
-
-    Graphs for Neuronpedia of an earlier explanation go: they would contradict this one.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = {folder / name: folder / f"{name}.partial" for name in files}
-    try:
-        for (_, path), text in zip(partial.items(), files.values(), strict=True):
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-        for final, path in partial.items():
-            path.replace(final)
-        for path in folder.glob("neuronpedia/step*.json"):
-            if path not in partial:
-                path.unlink()
-    finally:
-        for path in partial.values():
-            path.unlink(missing_ok=True)
 
 
 def _explanation(
@@ -269,6 +229,7 @@ def _explanation(
     needed: list[Checkpoint],
     opened: OpenDictionary | None,
     ablating: Ablating | None,
+    attending: Attending | None,
     share: float,
     reporter: Reporter,
 ) -> dict[str, Any]:
@@ -296,7 +257,7 @@ def _explanation(
                     )
                 if not question.how:  # nothing says which twin: take random ones
                     question = replace(question, how="random tokens")
-                parts.append(failed(checkpoint, wired))
+                parts.append(failed(checkpoint, wired) | ({} if attending is None else {"attention": []}))
                 flows.append(None)
                 continue
             if not question.how:
@@ -311,6 +272,8 @@ def _explanation(
                 flows.append(flow)
                 if ablating is not None:
                     part["ablated"] = ablating.rows(wired, model.tokenizer, question, answer, foil, part, flow)
+                if attending is not None:
+                    part["attention"] = attending.rows(wired, question, part, flow)
             if opened is not None:
                 crossings[checkpoint.step] = _crossing(wired, opened, question, (answer, foil) if flow else None)
     assert answer is not None and foil is not None
@@ -327,7 +290,7 @@ def _explanation(
         nodes += split_checkpoints(opened, crossings, parts, share, len(nodes))
     found_ablations = {} if ablating is None else {"ablation": ablating.about(parts)}
     return {
-        "format": FORMATS[2 if ablating is not None else 0 if opened is None else 1],
+        "format": FORMATS[3 if attending is not None else 2 if ablating is not None else 0 if opened is None else 1],
         "kind": KIND,
         "run": name,
         "prompt": question.prompt,

@@ -8,7 +8,7 @@ script shows, hides and weighs it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import sqrt
 from textwrap import wrap
 from typing import Any
@@ -31,21 +31,28 @@ from .drawing import (
     site_in_words,
     size_of,
     splits,
-    step_axis,
 )
-from .schema import Example, ExplainedCheckpoint, Explanation, Feature, Lens, check_explanation
+from .over_time import chart, height_of, slider_ticks
+from .schema import Example, ExplainedCheckpoint, Explanation, Feature, Lens, ShownAttention, check_explanation
 
 __all__ = ["explanation_page", "explanation_svg"]
 
-_SCRIPTS = ("flow.js", "features.js", "panels.js", "ablations.js", "groups.js", "changes.js", "page.js", "fragment.js")
+_SCRIPTS = (
+    "flow.js",
+    "features.js",
+    "panels.js",
+    "ablations.js",
+    "attention.js",
+    "groups.js",
+    "changes.js",
+    "page.js",
+    "fragment.js",
+)
 """Joined in this order into one function, so that they share names with each other and with nothing else; without
-``features.js`` and ``ablations.js`` on pages that show none."""
+``features.js``, ``ablations.js`` and ``attention.js`` on pages that show none."""
 
 _BEFORE, _AFTER = 26, 12
 """Characters that are shown before and after a token on which a feature fires."""
-
-_CHART_WIDTH, _CHART_HEIGHT = 460.0, 150.0
-_CHART_LEFT, _CHART_RIGHT, _CHART_TOP, _CHART_BOTTOM = 34.0, 12.0, 8.0, 34.0
 
 
 def explanation_page(explanation: Mapping[str, Any]) -> str:
@@ -62,17 +69,21 @@ def explanation_page(explanation: Mapping[str, Any]) -> str:
     environment = _environment()
 
     def joined(*names: str) -> str:
-        without = {"features": checked.dictionary is None, "ablations": checked.ablation is None}
+        without = {
+            "features": checked.dictionary is None,
+            "ablations": checked.ablation is None,
+            "attention": checked.format < 4,
+        }
         kept = [name for name in names if not without.get(name.partition(".")[0], False)]
         return "\n".join(source("dynamics.explaining", name) for name in kept)
 
-    style = joined("page.css", "groups.css", "features.css", "ablations.css")
+    style = joined("page.css", "groups.css", "features.css", "ablations.css", "attention.css")
     script = f'"use strict";\n(() => {{\n{joined(*_SCRIPTS)}\n}})();\n'
     return environment.get_template("page.html.j2").render(
         e=checked,
         drawing=drawing,
-        chart=_chart(checked),
-        ticks=_slider_ticks(checked.checkpoints),
+        chart=chart(checked),
+        ticks=slider_ticks(checked.checkpoints),
         scale=_scale(drawing.strongest),
         data=inert_json(_payload(checked, drawing)),
         style=Markup(style),
@@ -209,7 +220,7 @@ def _payload(e: Explanation, drawing: Drawing) -> dict[str, Any]:
             "positions": [f"{i} {quoted(token)}" for i, token in enumerate(e.tokens)],
             "layers": e.layers,
             "answer": quoted(e.answer.text),
-            "across": [round(x, 1) for x in _chart(e)["across"]],
+            "across": [round(x, 1) for x in chart(e)["across"]],
             "vocabulary": list(vocabulary),
         }
         | _features(e, drawing)
@@ -281,7 +292,7 @@ def _checkpoint(
                 percent(c.faithfulness),
                 kept,
             ],
-            "probabilities": [_height_of(c.answer_probability), _height_of(c.foil_probability)],
+            "probabilities": [height_of(c.answer_probability), height_of(c.foil_probability)],
             "top": [[visible(t.text), percent(t.probability), _short(t.probability)] for t in c.top],
             "nodes": [_short(x) for pair in c.nodes for x in pair],
             "edges": [_short(x) for pair in drawing.scores[index] for x in pair],
@@ -290,6 +301,7 @@ def _checkpoint(
         }
         | _splits(e, c)
         | _ablated(c)
+        | ({} if c.attention is None else {"attention": [_attention(look) for look in c.attention]})
     )
 
 
@@ -306,6 +318,12 @@ def _ablated(c: ExplainedCheckpoint) -> dict[str, Any]:
         for number, *values, first, likely in c.ablated
     ]
     return {"ablated": rows, "difference": _short(c.logit_difference)}
+
+
+def _attention(look: ShownAttention) -> list[Any]:
+    """Head, position looked at, weights, and what the score is made of."""
+    lists = [[[*names, _short(value)] for *names, value in found] for found in (look.queries, look.keys, look.parts)]
+    return [look.head, look.token, *map(_short, (look.weight, look.corrupted, look.score, look.rest)), *lists]
 
 
 def _lens(lens: Lens, vocabulary: dict[str, int]) -> dict[str, list[float | None]]:
@@ -336,51 +354,3 @@ def _tokens(count: int) -> str:
         if count >= size:
             return f"{count / size:.3g}{word}"
     return f"{count:,}"
-
-
-def _slider_ticks(checkpoints: Sequence[ExplainedCheckpoint]) -> list[tuple[float, str]]:
-    """Labels under the slider, where all checkpoints are equally far apart: (percent, step)."""
-    last = len(checkpoints) - 1
-    stride = max(1, -(-last // 8))
-    shown = [i for i in range(0, last + 1, stride) if i == last or last - i >= stride * 0.85] + [last]
-    return [(round(100 * i / max(last, 1), 2), short_step(checkpoints[i].step)) for i in dict.fromkeys(shown)]
-
-
-def _height_of(probability: float | None) -> float | None:
-    """Height of a probability in the chart."""
-    inside = _CHART_HEIGHT - _CHART_TOP - _CHART_BOTTOM
-    return None if probability is None else round(_CHART_TOP + (1 - probability) * inside, 1)
-
-
-def _chart(e: Explanation) -> dict[str, Any]:
-    """Probabilities of answer and foil over training, as paths; a line is interrupted where there is no number."""
-    axis = step_axis([c.step for c in e.checkpoints])
-    inside = _CHART_WIDTH - _CHART_LEFT - _CHART_RIGHT
-    across = [_CHART_LEFT + inside * x for x in axis.positions]
-
-    def path(values: Sequence[float | None]) -> str:
-        parts, drawing = [], False
-        for x, value in zip(across, values, strict=True):
-            y = _height_of(value)
-            if y is not None:
-                parts.append(f"{'L' if drawing else 'M'}{x:.1f} {y:g}")
-            drawing = y is not None
-        return "".join(parts)
-
-    return {
-        "width": _CHART_WIDTH,
-        "height": _CHART_HEIGHT,
-        "left": _CHART_LEFT,
-        "right": _CHART_WIDTH - _CHART_RIGHT,
-        "bottom": _CHART_HEIGHT - _CHART_BOTTOM,
-        "across": across,
-        "levels": [(_height_of(p), text) for p, text in ((0.0, "0"), (0.5, "0.5"), (1.0, "1"))],
-        "ticks": [(round(_CHART_LEFT + inside * x, 1), text) for x, text in axis.ticks],
-        "answer": path([c.answer_probability for c in e.checkpoints]),
-        "foil": path([c.foil_probability for c in e.checkpoints]),
-        "points": [
-            (round(x, 1), _height_of(c.answer_probability))
-            for x, c in zip(across, e.checkpoints, strict=True)
-            if c.answer_probability is not None
-        ],
-    }

@@ -61,6 +61,8 @@ def print_explained(explained: Explained) -> None:
         _print_features(console, content, last)
     if "ablation" in content:
         _print_ablations(console, content, last)
+    if last.get("attention"):
+        _print_attention(console, content, last)
     console.print(f"\n{explained.folder / 'index.html'}", markup=False, soft_wrap=True)
 
 
@@ -79,6 +81,19 @@ def _print_ablations(console: Console, content: dict[str, Any], last: dict[str, 
     done = ablated_in_words(check_explanation(content))
     console.print(f"\nat step {last['step']}, {done} (the difference is {base:.2f} as the model is):", markup=False)
     console.print(table)
+
+
+def _print_attention(console: Console, content: dict[str, Any], last: dict[str, Any]) -> None:
+    """Where heads look at the last checkpoint, and why."""
+    console.print(f"\nwhere the strongest attention comes from at step {last['step']}:", markup=False)
+    for look in last["attention"]:
+        token = quoted(content["tokens"][look["token"]])
+        corrupted = "" if look["corrupted"] is None else f" ({look['corrupted']:.0%} corrupted)"
+        console.print(f"  {look['head']} to {look['token']} {token}, {look['weight']:.0%}{corrupted}", markup=False)
+        score = f"    score {look['score']:+.1f}"
+        for word, found in (("keys of", look["keys"]), ("queries of", look["queries"])):
+            score += f"; {word} " + ", ".join(f"{name} {value:+.1f}" for name, value in found[:3]) if found else ""
+        console.print(score, markup=False)
 
 
 def _print_features(console: Console, content: dict[str, Any], last: dict[str, Any]) -> None:

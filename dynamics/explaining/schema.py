@@ -13,10 +13,11 @@ pydantic_core._pydantic_core.ValidationError: 1 validation error for Node
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import ValidationError, model_validator
+from pydantic import StringConstraints, ValidationError, model_validator
 
 from checkpoints.errors import UserError
 
@@ -37,6 +38,7 @@ __all__ = [
     "Feature",
     "Lens",
     "Node",
+    "ShownAttention",
     "ShownDictionary",
     "Split",
     "Token",
@@ -47,9 +49,9 @@ __all__ = [
 FORMAT = 1
 """Version of the format without features. A reader of version 1 refuses any other."""
 
-FORMATS = (FORMAT, 2, 3)
-"""Version 2 is version 1 with features of a dictionary, version 3 is either with ablations; they are written only where there
-are some, so that a reader of version 1 reads everything else as before."""
+FORMATS = (FORMAT, 2, 3, 4)
+"""Version 2 is version 1 with features of a dictionary, version 3 is either with ablations, version 4 any of them with
+attention taken apart; they are written only where there is such, so that a reader of version 1 reads everything else as before."""
 
 KIND = "circuit-dynamics-explanation"
 """What the file says it is."""
@@ -153,6 +155,30 @@ class Ablations(Strict):
 AblatedRow = tuple[Index, Number | None, Probability | None, Probability | None, str | None, Probability | None]
 
 
+class ShownAttention(Strict):
+    """How a head looks at a token, and why.
+
+    Attributes:
+        head: its name and position, as a node is called.
+        token: the position that it looks at.
+        weight, corrupted: attention for the prompt, and mean for the corrupted prompts.
+        score: log of the weight, less the mean over what the head sees from there.
+        rest: what of the score is no product of a query and a key; null where it could not be taken apart.
+        queries, keys: (what wrote it, its part of the score with all keys, or queries), the strongest.
+        parts: (what wrote the query, what wrote the key, their part of the score), the strongest.
+    """
+
+    head: Annotated[str, StringConstraints(pattern=r"^L[0-9]+H[0-9]+@[0-9]+$")]
+    token: Index
+    weight: Probability
+    corrupted: Probability | None
+    score: Number
+    rest: Number | None
+    queries: tuple[tuple[str, Number], ...]
+    keys: tuple[tuple[str, Number], ...]
+    parts: tuple[tuple[str, str, Number], ...]
+
+
 class ExplainedCheckpoint(Strict):
     """What was computed at one checkpoint; numbers in logits, probabilities in [0, 1].
 
@@ -162,6 +188,7 @@ class ExplainedCheckpoint(Strict):
         split: what crosses the dictionary's site, where there is one.
         ablated: (number of the ablation, metric with it, probability of answer and of foil, most probable next token and its
             probability); null where the logits are not finite.
+        attention: where heads look that carry much, and why.
     """
 
     step: Index
@@ -184,6 +211,7 @@ class ExplainedCheckpoint(Strict):
     lens: Lens | None
     split: Split | None = None
     ablated: tuple[AblatedRow, ...] | None = None
+    attention: tuple[ShownAttention, ...] | None = None
 
     @model_validator(mode="after")
     def _state_holds(self) -> Self:
@@ -203,7 +231,7 @@ class ExplainedCheckpoint(Strict):
 class Explanation(Strict):
     """What a model computed on one prompt, at every checkpoint."""
 
-    format: Literal[1, 2, 3]
+    format: Literal[1, 2, 3, 4]
     kind: Literal["circuit-dynamics-explanation"]
     run: str
     prompt: str
@@ -238,7 +266,7 @@ class Explanation(Strict):
             if (node.layer or 0) >= max(self.layers, 1) or (node.head or 0) >= max(self.heads, 1):
                 raise ValueError(f"{node.id} is outside of {self.layers} layers of {self.heads} heads")
         self._check_dictionary()
-        if (self.format == 3) != (self.ablation is not None):
+        if self.format < 4 and (self.format == 3) != (self.ablation is not None):
             raise ValueError(f"format {self.format} has {'' if self.format == 3 else 'no '}ablations")
         steps = [checkpoint.step for checkpoint in self.checkpoints]
         if steps != sorted(set(steps)):
@@ -290,6 +318,16 @@ class Explanation(Strict):
             raise ValueError(f"ablations {numbers} of {len(names)}")
         if numbers and checkpoint.state == "failed":
             raise ValueError("a checkpoint that failed has no ablations")
+        if (self.format == 4) != (checkpoint.attention is not None):
+            raise ValueError(
+                f"format {self.format} has {'' if self.format == 4 else 'no '}attention at every checkpoint"
+            )
+        if checkpoint.attention and checkpoint.state == "failed":
+            raise ValueError("a checkpoint that failed has no attention")
+        for look in checkpoint.attention or ():
+            layer, head, position = map(int, re.findall(r"[0-9]+", look.head))
+            if layer >= self.layers or head >= self.heads or not look.token <= position < len(self.tokens):
+                raise ValueError(f"{look.head} cannot look at position {look.token}")
         if checkpoint.lens is not None:
             for table in (checkpoint.lens.top, checkpoint.lens.answer):
                 if [len(row) for row in table] != [len(self.tokens)] * self.layers:

@@ -30,13 +30,14 @@ class Attention(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.qkv = nn.Linear(ROOM, 3 * HEADS * D_HEAD, bias=False)
+        self.look = nn.Identity()
         self.out = nn.Linear(HEADS * D_HEAD, ROOM, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         q, k, v = (part.unflatten(-1, (HEADS, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, dim=-1))
         scores = q @ k.transpose(-1, -2)
         future = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
-        pattern = scores.masked_fill(future, float("-inf")).softmax(-1)
+        pattern = self.look(scores.masked_fill(future, float("-inf")).softmax(-1))
         return self.out((pattern @ v).transpose(1, 2).flatten(-2))
 
 
@@ -137,6 +138,7 @@ class Described:
                 "resid_post": Where(""),
                 "mlp_out": Where("mlp"),
                 "z": Where("attention.out", "input"),
+                "pattern": Where("attention.look"),
             },
             {"ln_final": Where("final")},
             Wiring(("attention.qkv",), "by kind", "attention.out", None, "mlp"),

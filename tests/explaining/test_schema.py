@@ -69,7 +69,7 @@ def edge(e: dict[str, Any], source: int, target: int, port: str) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda e: e.update(format=4), "format: Input should be 1, 2 or 3"),
+        (lambda e: e.update(format=5), "format: Input should be 1, 2, 3 or 4"),
         (lambda e: e.update(format=3), "format 3 has ablations"),
         (lambda e: e.update(ablation={"factor": None, "names": []}), "format 1 has no ablations"),
         (lambda e: ablate(e, "L0H0").pop("ablated"), "not said of the whole and of every checkpoint alike"),
@@ -118,7 +118,7 @@ def test_contradictions_are_refused(change: Change, words: str) -> None:
     change(value)
     with pytest.raises(UserError, match=words) as caught:
         check_explanation(value)
-    assert caught.value.expected == "format 1 or 2 or 3, as in docs/explain-format.md"
+    assert caught.value.expected == "format 1 or 2 or 3 or 4, as in docs/explain-format.md"
 
 
 def feature(e: dict[str, Any]) -> int:

@@ -49,7 +49,16 @@ class Unwired(Named):
         self.sites = replace(self.sites, wiring=None)
 
 
-ADAPTER, UNWIRED = Named(), Unwired()
+class Blind(Named):
+    """The same, of which nobody said where it looks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        within = {site: where for site, where in self.sites.in_block.items() if site != "pattern"}
+        self.sites = replace(self.sites, in_block=within)
+
+
+ADAPTER, UNWIRED, BLIND = Named(), Unwired(), Blind()
 
 
 def toy_run(folder: Path, models: Mapping[int, Toy], adapter: str = "ADAPTER") -> Run:
