@@ -61,7 +61,7 @@ class Look:
 
 def weights(wired: Wired, ids: torch.Tensor, places: Sequence[LookedAt]) -> torch.Tensor:
     """(row, place) attention for token ids (row, token)."""
-    watching = _Watching(wired, {at.layer for at in places}, differentiable=False)
+    watching = _Patterns(wired, {at.layer for at in places}, differentiable=False)
     wired.going_on(ids, watching)
     found = [watching.patterns[at.layer][:, at.head, at.position, at.token] for at in places]
     return torch.stack(found, dim=1).detach().float()
@@ -79,13 +79,13 @@ def looks(wired: Wired, ids: torch.Tensor, run: ForwardPass, places: Sequence[Lo
     Returns:
         One entry a place; None where the head does not see the token at all (masked, or less than float32 can say).
     """
-    watching = _Watching(wired, {at.layer for at in places}, differentiable=True)
+    watching = _Patterns(wired, {at.layer for at in places}, differentiable=True)
     wired.going_on(ids, watching, differentiable=True)
     sources = wired.sources(run)[:, 0].float()
     return [_look(wired, run, sources, watching, at) for at in places]
 
 
-def _look(wired: Wired, run: ForwardPass, sources: torch.Tensor, watching: _Watching, at: LookedAt) -> Look | None:
+def _look(wired: Wired, run: ForwardPass, sources: torch.Tensor, watching: _Patterns, at: LookedAt) -> Look | None:
     """Of one place; ``sources`` (source, token, d_model) is what they wrote."""
     graph = wired.graph
     seen = watching.patterns[at.layer][0, at.head, at.position, : at.position + 1].float()
@@ -148,7 +148,7 @@ def _apart(wired: Wired, projected: Sequence[torch.Tensor]) -> torch.Tensor:
     return wired.by_reader(values.movedim(-1, 0)).movedim(1, -1)
 
 
-class _Watching:
+class _Patterns:
     """Patterns of some layers; see :class:`dynamics.circuits.hooks.Hooks`.
 
     Args:
