@@ -11,6 +11,7 @@ if (line) {
       const value = el("span", {class: "now"});
       const name = el("span", {class: "name"}, row.title);
       if (row.fragile) name.append(" ", el("span", {class: "fragile", title: "with other prompts, null draws or a checkpoint less, another date or state is found too often"}, "fragile"));
+      if (row.state === "transient") name.append(" ", el("span", {class: "fragile", title: "it rose above its null and was lost again"}, "transient"));
       list.append(el("li", {}, name, picture, value));
       rows.push({row, picture, value, fill, curve: DATA.curves[row.key]});
     }
@@ -41,10 +42,6 @@ if (line) {
     } else if (row.state === "present from start") bar(inner, [first, last], width, 4, {fill, "fill-opacity": 0.38});
     picture.replaceChildren(inner, svg("title", {}, row.text));
     if (!row.onset) picture.append(svg("text", {x: MARGIN + 4, y: TALL / 2 + (row.state === "present from start" ? -1 : 4)}, row.state));
-    else if (row.state === "transient") {
-      const lost = placeOf(row.end ?? last) ?? axis.shown[1];
-      if (lost >= axis.shown[0] && lost <= axis.shown[1]) picture.append(svg("text", {x: Math.min(across(lost, width, MARGIN) + 4, width - 52), y: TALL / 2 + 4}, "transient"));
-    }
   }
   let width = 120;
   drawn.push(() => {
