@@ -328,6 +328,16 @@ def require_declared(
     ]
     if not differences:
         return
+    between = [re.fullmatch(r"checkpoints, (step \d+): the trace has none, .*", line) for line in differences]
+    if all(between):
+        steps = [found[1] for found in between if found is not None]
+        raise UserError(
+            f"{path} has no place for {', '.join(steps[:6])}{', ...' if len(steps) > 6 else ''}: a trace gains checkpoints at its "
+            "end only",
+            expected="checkpoints after the last one of the trace",
+            remedy=f"rename it to {path.stem}-before{path.suffix}, say `reuse: [{path.stem}-before]` in the run, and collect "
+            "again: what it holds is taken over, and only the others are measured",
+        )
     shown = [line for line in differences if ", asked: " not in line] or ["its prompts are others"]
     raise UserError(
         f"{path} was collected with other settings:\n    " + "\n    ".join(shown[:6]),
