@@ -31,7 +31,9 @@ def test_what_the_error_says_takes_over_what_is_there_and_measures_the_rest(tiny
     before = Trace(traces / "t.zarr").values("a", "answer_logprob")
     for step in (1, 3):
         shutil.copytree(tiny_series / f"step{step}", series / f"step{step}")
-    with pytest.raises(UserError, match=r"no place for step 1, step 3: a trace gains checkpoints at its end") as refused:
+    with pytest.raises(
+        UserError, match=r"no place for step 1, step 3: a trace gains checkpoints at its end"
+    ) as refused:
         dynamics.collect("t", run=run(), traces=traces)
     assert "t-before.zarr" in str(refused.value.remedy) and "reuse: [t-before]" in str(refused.value.remedy)
 

@@ -194,7 +194,9 @@ def test_marks_are_named(opened: Any) -> None:
     assert page.tab.get_by_role("group", name="Horizontal axis", exact=True).count() == 1
 
 
-def test_what_was_lost_again_is_named_beside_its_title_and_not_over_its_marks(chromium: Any, made: Made, tmp_path: Path) -> None:
+def test_what_was_lost_again_is_named_beside_its_title_and_not_over_its_marks(
+    chromium: Any, made: Made, tmp_path: Path
+) -> None:
     text = made["plain"][0].read_text(encoding="utf-8")
     before, data, after = re.split(r'(?<=id="chart-data">)(.*?)(?=</script>)', text, maxsplit=1, flags=re.DOTALL)
     content = json.loads(data)
