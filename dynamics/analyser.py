@@ -20,6 +20,7 @@ from .analysis.base import Analysis, AnalysisOptions
 from .analysis.results import Results
 from .analysis.section import Summary
 from .analysis.sources import code_digest
+from .analysis.tables import findings_dataset
 from .progress import Reporter
 from .runs.config import AnalysisEntry, Run
 from .runs.lookup import requested
@@ -121,7 +122,9 @@ def analysed(
                 reporter.say(f"results are not stored: {trace.path} changed while it was analysed; analyse it again")
             elif free:
                 try:
-                    write_result(trace.path, entry, summary.data, {"inputs": inputs, "summary": summary.to_json()})
+                    said = {"inputs": inputs, "summary": summary.to_json()}
+                    arrays = findings_dataset(summary.findings, trace.steps) if summary.findings else None
+                    write_result(trace.path, entry, summary.data, said, arrays)
                 except OSError as error:
                     if error.errno not in FORBIDDEN:
                         raise

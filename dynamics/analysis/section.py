@@ -16,6 +16,7 @@ from ..emergence import Mirage, mirage
 from ..names import CHECKPOINT
 from ..notebook import box, details, one_line, table
 from ..store import Trace
+from ..store.results import FINDINGS
 from .curves import Curve
 from .findings import Definition, Finding, findings_html, findings_text
 from .returned import instances_of
@@ -123,6 +124,12 @@ class Section:
                 expected=expected,
                 remedy="write section.arrays['name'] = (('checkpoint', 'layer'), values)",
             ) from error
+        if FINDINGS in data.variables:
+            raise UserError(
+                f"an array of the section is called {FINDINGS!r}",
+                expected="another name: the curves are stored under this one",
+                remedy=f"call it otherwise in section.arrays (or coords), such as 'my_{FINDINGS}'",
+            )
         for name, array in data.data_vars.items():
             if array.dtype.kind == "O":
                 raise UserError(

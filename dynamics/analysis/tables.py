@@ -7,7 +7,7 @@ without ``after`` had happened at the first checkpoint, and one without ``by`` n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -74,8 +74,12 @@ def findings_dataframe(findings: Sequence[Finding]) -> pd.DataFrame:
     return pd.DataFrame({name: [row[name] for row in rows] for name in COLUMNS}, index=index)
 
 
-def findings_dataset(findings: Sequence[Finding]) -> xr.Dataset:
+def findings_dataset(findings: Sequence[Finding], steps: Iterable[int] | None = None) -> xr.Dataset:
     """Curves, bands, bounds of nulls and onsets as labelled arrays.
+
+    Args:
+        findings: of one analysis or several.
+        steps: (checkpoint,) of the arrays; all that the findings have if None.
 
     Returns:
         :data:`CURVES` as (finding, checkpoint), the numbers among :data:`COLUMNS` and ``state`` as (finding,), and, where there
@@ -83,16 +87,17 @@ def findings_dataset(findings: Sequence[Finding]) -> xr.Dataset:
         where it never was, NaN where the draw cannot be used or a finding has fewer. ``finding`` (keys) and ``step`` are
         indexes, texts are coordinates of ``finding``.
     """
-    steps = sorted({step for finding in findings for step in finding.steps})
+    steps = sorted({s for finding in findings for s in finding.steps}) if steps is None else [int(s) for s in steps]
     at = {step: number for number, step in enumerate(steps)}
     curves = {name: np.full((len(findings), len(steps)), np.nan) for name in CURVES}
     draws = np.full((len(findings), max((len(f.onset_by) for f in findings), default=0)), np.nan)
     for number, finding in enumerate(findings):
-        columns = [at[step] for step in finding.steps]
+        columns = [at[step] for step in finding.steps if step in at]
+        kept = [index for index, step in enumerate(finding.steps) if step in at]
         given = (finding.values, finding.low, finding.high, finding.null_mean, finding.emergence.null_upper)
         for name, line in zip(CURVES, given, strict=True):
-            if len(line) == len(columns):  # what cannot be measured may have no bound
-                curves[name][number, columns] = line
+            if len(line) == len(finding.steps):  # what cannot be measured may have no bound
+                curves[name][number, columns] = np.asarray(line)[kept]
         draws[number, : len(finding.onset_by)] = finding.onset_by
     rows = [_row(finding) for finding in findings]
     variables: dict[str, Any] = {

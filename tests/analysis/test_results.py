@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,15 @@ from checkpoints.errors import UnknownNameError, UserError
 from dynamics.analysis.findings import Finding
 from dynamics.analysis.results import Results
 from dynamics.analysis.section import Summary
-from dynamics.analysis.tables import COLUMNS, CURVES
+from dynamics.analysis.tables import COLUMNS, CURVES, findings_dataset
 from dynamics.emergence import Emergence, Interval
 from dynamics.store import write_result, writer_lock
+from dynamics.store.damage import trace_damage
 from tests.store.declared import declare, fill
 
 STEPS = (0, 10, 200)
+ARCHIVE = Path(__file__).parents[1] / "store/archives/version-2.zip"
+"""What version 2 wrote of ``trace`` before results held arrays."""
 HOSTILE = '<script>alert("1")</script>'
 
 
@@ -85,7 +89,8 @@ def store(path: Path, summary: Summary, complete: list[int]) -> None:
     inputs = {"complete": complete, "fingerprint": dynamics.Trace(path).attributes["fingerprint"]}
     with writer_lock(path):
         data = xr.Dataset({"by_layer": (("checkpoint",), np.arange(3.0))}, coords={"step": ("checkpoint", list(STEPS))})
-        write_result(path, summary.analysis, data, {"inputs": inputs, "summary": summary.to_json()})
+        said = {"inputs": inputs, "summary": summary.to_json()}
+        write_result(path, summary.analysis, data, said, findings_dataset(summary.findings, STEPS))
 
 
 def test_what_is_stored_is_what_was_found(trace: Path) -> None:
@@ -144,6 +149,32 @@ def test_arrays_have_every_curve_and_every_onset(trace: Path) -> None:
     assert arrays.state.values.tolist() == ["emerged", "present from start", "not emerged", "not measurable"]
     assert arrays.title.dims == ("finding",) and "title" in arrays.coords
     assert all(array.attrs["long_name"] for array in arrays.data_vars.values())
+
+
+def test_xarray_alone_finds_every_curve_and_onset_in_the_trace(trace: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with xr.open_datatree(trace, engine="zarr") as tree:
+            stored = tree["results/made/findings"].to_dataset().load().set_xindex("step")
+    xr.testing.assert_equal(stored.astype(object), dynamics.open_results(trace).to_xarray().astype(object))
+    assert stored.value.sel(finding="made.up", step=200) == 0.9 and stored.value.attrs["long_name"] == "the curve"
+    assert dynamics.open_trace(trace)["results/made/findings"].onset_by.sel(finding="made.up") == 200
+
+
+def test_results_of_an_older_program_are_read_without_them(tmp_path: Path) -> None:
+    zipfile.ZipFile(ARCHIVE).extractall(path := tmp_path / "t.zarr")
+    results = dynamics.open_results(path)
+    assert results["made"].to_json() == SUMMARY.to_json() and (results.outdated, results.unread) == ((), ())
+    assert trace_damage(path) == [] and "findings" not in dynamics.open_trace(path)["results/made"].children
+    store(path, SUMMARY, [0, 200])
+    assert "findings" in dynamics.open_trace(path)["results/made"].children
+
+
+def test_arrays_can_be_of_the_checkpoints_of_a_trace() -> None:
+    """A finding of other steps, which an analysis may make, must not keep the whole trace from being opened."""
+    arrays = findings_dataset([SUMMARY.findings[0]], (10, 30))
+    assert arrays.step.values.tolist() == [10, 30]
+    np.testing.assert_equal(arrays.value.values, [[0.2, math.nan]])
 
 
 def test_findings_of_other_checkpoints_are_aligned_by_step() -> None:

@@ -99,6 +99,8 @@ def test_prompts_made_in_code_give_curves_a_decoding_and_a_figure_in_sixty_lines
     assert {"carry_plain", "carry_words"} <= set(trace.probes)
     (summary,) = dynamics.analyse("mine", runs=runs, traces=tmp_path).values()
     assert list(summary.by_key) == ["plain", "words", "decodable"]
+    stored = dynamics.open_trace(trace.path)["results/made_prompts/findings"].to_dataset()
+    np.testing.assert_array_equal(stored.value, summary.to_xarray().value)
     accuracy = summary.data["by_layer"].values
     assert accuracy.shape == (len(trace.steps), trace.probe("carry_plain").sizes["layer"])
     assert ((accuracy[trace.complete] > 0.4) & (accuracy[trace.complete] <= 1)).all()
