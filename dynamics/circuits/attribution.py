@@ -128,7 +128,7 @@ def direct_logits(
     run = run or wired.run(ids, positions)
     rows = torch.arange(len(ids), device=ids.device)
     at = wired.sources(run, at=(rows, positions))  # (source, row, d_model)
-    final = wired.model.get_submodule(wired.architecture.table.outside["ln_final"].module)
+    final = wired.model.get_submodule(wired.architecture.table.place("ln_final").module)
     logits = run.logits.float()
     stream = run.streams[wired.graph.logits_reader.start][rows, positions]
     difference = logits[rows, answer] - logits[rows, foil]

@@ -204,7 +204,7 @@ def _rank(matrix: torch.Tensor) -> torch.Tensor:
 
 
 def _final(wired: Wired) -> torch.nn.Module:
-    return wired.model.get_submodule(wired.architecture.table.outside["ln_final"].module)
+    return wired.model.get_submodule(wired.architecture.table.place("ln_final").module)
 
 
 def _centres(norm: torch.nn.Module) -> bool:

@@ -115,7 +115,7 @@ class Parts:
 
     def mlp_out(self, block: torch.nn.Module) -> torch.nn.Module:
         """The module whose output a block's MLP writes."""
-        return block.get_submodule(self.architecture.table.in_block["mlp_out"].module)
+        return block.get_submodule(self.architecture.table.place("mlp_out").module)
 
     def norm(self, layer: int) -> torch.nn.Module | None:
         """What attention of a layer reads through."""

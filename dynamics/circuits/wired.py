@@ -290,7 +290,7 @@ class Wired(Parts):
         try:
             for layer, block in enumerate(self.blocks):
                 hooks.attach(handles, layer, block)
-            before(handles, self.model.get_submodule(self.architecture.table.outside["ln_final"].module), hooks.last)
+            before(handles, self.model.get_submodule(self.architecture.table.place("ln_final").module), hooks.last)
             yield
         finally:
             for handle in handles:

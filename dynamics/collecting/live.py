@@ -29,7 +29,7 @@ from checkpoints.series import Checkpoint
 from checkpoints.wrappers import plain, unwrapped
 
 from ..auditing.masking import weight_findings
-from ..models.architecture import Adapter, adapted
+from ..models.architecture import Adapter, adapted, tokenizer_of
 from ..models.trained import check_parameters, measurable
 from ..notebook import box, facts, status_strip, table
 from ..progress import EVERY, Reporter
@@ -232,8 +232,9 @@ class LiveCollector:
 
     def _describe(self, tokenizer: Any, adapter: Adapter | None) -> Model:
         if adapter is not None:
-            found = adapted(adapter, self._model.state_dict())
-            return Model(adapter.tokenizer(), found, {"adapter": type(adapter).__name__}, adapter)
+            tensors = self._model.state_dict()
+            found = adapted(adapter, tensors)
+            return Model(tokenizer_of(adapter, tensors), found, {"adapter": type(adapter).__name__}, adapter)
         config = getattr(self._model, "config", None)
         if config is None or not hasattr(config, "model_type"):
             raise UserError(

@@ -83,7 +83,7 @@ class SiteAt:
     def replaced(self, model: Any, by: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
         """While the context is open, everything that reads the site sees ``by(value)``, (row, token, width) both."""
         table = self.architecture.table
-        where = table.outside[self.name] if self._outside else table.in_block[self.name]
+        where = table.place(self.name)
         prefix = "" if self._outside else table.block.format(self.layer)
         module = model.get_submodule(".".join(part for part in (prefix, where.module) if part))
         if where.flat:  # what is made of a token does not depend on which row it is in

@@ -41,7 +41,7 @@ class Edited:
         self.model, self.architecture = model, architecture
         self.layers = architecture.shape.layers
         self.device = next(model.parameters()).device
-        site = architecture.table.in_block["resid_post"]
+        site = architecture.table.place("resid_post")
         self._module = site.module
         self._blocks = [model.get_submodule(architecture.table.block.format(layer)) for layer in range(self.layers)]
         self._forms: dict[int, int] = {}  # layer to the length of what its module returns; 0 for a plain tensor

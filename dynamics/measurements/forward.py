@@ -271,8 +271,9 @@ def _saying(
             of = "" if cost is None else f" of about {max(cost, passed):.0f}"
             said(f"{what} (pass {passed:.0f}{of})")
 
-    blocks = (model.get_submodule(architecture.table.block.format(i)) for i in range(architecture.shape.layers))
-    handles = [module.register_forward_pre_hook(block, with_kwargs=True) for module in blocks]
+    modules, table = dict(model.named_modules()), architecture.table
+    blocks = (modules.get(table.block.format(layer)) for layer in range(architecture.shape.layers))
+    handles = [m.register_forward_pre_hook(block, with_kwargs=True) for m in blocks if m is not None]
     try:
         yield
     finally:

@@ -280,7 +280,7 @@ class _Start:
 
     def __init__(self, model: Any, architecture: Architecture) -> None:
         where = architecture.table.in_block.get("resid_pre")
-        if where is None or where.side != "input":
+        if where is None or where.side != "input" or where.function is not None:
             raise UserError(
                 "the architecture's table does not say what its blocks read",
                 expected="a site resid_pre that is the input of a module",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from inspect import signature
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from checkpoints.errors import UserError
@@ -18,7 +19,16 @@ from .sites import SiteTable, site_table
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Adapter", "Architecture", "ModelShape", "adapted", "architecture", "find_adapter", "model_shape"]
+__all__ = [
+    "Adapter",
+    "Architecture",
+    "ModelShape",
+    "adapted",
+    "architecture",
+    "find_adapter",
+    "model_shape",
+    "tokenizer_of",
+]
 
 
 @dataclass(frozen=True)
@@ -77,8 +87,10 @@ class Architecture:
 class Adapter(Protocol):
     """A module of your own, saved as state dicts, described once: an object named in the runs file.
 
-    Example: ``examples/modular_addition.py``. ``logits`` may be left out: the module is then called with the token
-    ids and returns (row, token, vocab).
+    It is asked for each series, so that one serves a family: what differs between its networks is read off ``tensors``, the
+    state dict of a checkpoint. Examples: ``examples/modular_addition.py``; ``examples/bare_parameters.py``.
+
+    ``logits(model, ids)`` may be added where calling the module with (row, token) ids does not give (row, token, vocab) logits.
     """
 
     sites: SiteTable
@@ -90,7 +102,8 @@ class Adapter(Protocol):
         """A module for this state dict; its weights are loaded by the caller, strictly."""
 
     def tokenizer(self) -> Any:
-        """A fast tokenizer (``checkpoints.word_tokenizer`` makes one of a list of words)."""
+        """A fast tokenizer (``checkpoints.word_tokenizer`` makes one of a list of words); ``tokenizer(self, tensors)`` where it
+        depends on the weights."""
 
 
 def model_shape(config: Any) -> ModelShape:
@@ -171,6 +184,24 @@ def adapted(adapter: Adapter, tensors: Mapping[str, torch.Tensor]) -> Architectu
     return Architecture(shape, adapter.sites, plain, whole=True)
 
 
+def tokenizer_of(adapter: Adapter, tensors: Mapping[str, torch.Tensor]) -> Any:
+    """The tokenizer of an adapter, for the state dict of one checkpoint.
+
+    Raises:
+        UserError: when it makes none.
+    """
+    own = cast(Any, adapter.tokenizer)
+    with own_code("`tokenizer` of the adapter", type(adapter).__module__):
+        made = own(tensors) if signature(own).parameters else own()
+    if not getattr(made, "is_fast", False):
+        raise UserError(
+            f"`tokenizer` of the adapter returned a {type(made).__name__}",
+            expected="a fast tokenizer of transformers",
+            remedy='return checkpoints.word_tokenizer(["0", "1", ...]), or AutoTokenizer.from_pretrained(...)',
+        )
+    return made
+
+
 def _call(model: Any, ids: torch.Tensor) -> Any:
     return model(ids)
 
@@ -189,7 +220,7 @@ def _refuse_other_logits(logits: Any, ids: torch.Tensor, vocab: int) -> None:
     if len(given) == 3 and given[:2] == (rows, tokens):
         missing = vocab - given[2]
         remedy = (
-            f"pad what it cannot say, {own}: torch.nn.functional.pad(logits, (0, {missing}), value=-1e9)"
+            f"pad what it cannot say, {own}: torch.nn.functional.pad(logits, (0, {missing}), value=-1e4)"
             if missing > 0
             else f"let `shape` of the adapter say vocab={given[2]}, and its tokenizer have no more tokens"
         )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from checkpoints.errors import UserError, nearest
 
-from .importing import import_named
+from .importing import import_named, own_code
 from .wiring import WIRINGS, Wiring
 
 if TYPE_CHECKING:
@@ -24,19 +24,23 @@ __all__ = ["FAMILIES", "SiteTable", "Where", "family_of", "observe", "site_table
 
 @dataclass(frozen=True)
 class Where:
-    """A tensor in a module tree: input or output of a module.
+    """A tensor in a module tree: input or output of a module, or what a function makes of them.
 
     Attributes:
-        module: its path.
+        module: its path; ``""`` is the whole: a block in a block, else the model.
         side: whether what it takes or what it returns is meant.
         index: which part of a tuple.
         flat: whether rows and tokens are one dimension there.
+        function: called with (module, its arguments, its output) instead, and returns the site: for what no module takes or
+            returns, such as products of bare parameters. The site is read, and nothing can be changed there. It may call the
+            module, or others in it.
     """
 
     module: str
     side: Literal["input", "output"] = "output"
     index: int = 0
     flat: bool = False
+    function: Callable[[Any, tuple[Any, ...], Any], torch.Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,22 @@ class SiteTable:
     def sites(self) -> list[str]:
         """Every site that this family has."""
         return [*self.outside, *self.in_block, "logits"]
+
+    def place(self, site: str) -> Where:
+        """Where a site is, to change what is there.
+
+        Raises:
+            UserError: when the family lacks it, or a function computes it.
+        """
+        where = self.outside.get(site) or self.in_block.get(site)
+        if where is None or where.function is not None:
+            raise UserError(
+                f"{site!r} cannot be changed: "
+                + ("the table has no such site" if where is None else "a function computes it"),
+                expected="a site that a module takes or returns",
+                remedy="leave out what changes it (circuits, edits, effects), or let the model have a module there: torch.nn.Identity()",
+            )
+        return where
 
 
 def _decoder(attention: str, out: str, mlp: str, down: str, mid: str, **changed: Where) -> dict[str, Where]:
@@ -240,6 +260,7 @@ def observe(model: Any, table: SiteTable, sites: frozenset[str], layers: int, ca
         UserError: when the family lacks a site.
     """
     handles = []
+    computing: list[str] = []  # a function may call modules that are read as well
 
     def attach(site: str, layer: int, where: Where, prefix: str) -> None:
         path = ".".join(part for part in (prefix, where.module) if part)
@@ -261,6 +282,8 @@ def observe(model: Any, table: SiteTable, sites: frozenset[str], layers: int, ca
             handles.append(model.get_submodule(prefix).register_forward_pre_hook(note, with_kwargs=True))
 
         def read(value: Any) -> None:
+            if computing:
+                return
             while isinstance(value, tuple):
                 value = value[where.index] if len(value) > where.index else None
             if value is None:
@@ -271,7 +294,22 @@ def observe(model: Any, table: SiteTable, sites: frozenset[str], layers: int, ca
                 )
             callback(site, layer, value.view(*sizes[0], -1) if where.flat else value)
 
-        if where.side == "input":
+        if where.function is not None:
+            own = where.function
+
+            def compute(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+                if computing:
+                    return
+                computing.append(site)
+                try:
+                    with own_code(f"the function of site {site!r}", own.__module__):
+                        value = own(module, args or (*kwargs.values(),), output)
+                finally:
+                    computing.clear()
+                read(value)
+
+            handles.append(module.register_forward_hook(compute, with_kwargs=True))
+        elif where.side == "input":
 
             def before(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
                 read(args[0] if args else kwargs["hidden_states"])

@@ -20,8 +20,7 @@ from checkpoints.tokenizing import load_tokenizer
 
 from ..analysis.base import Analysis, Context, Request
 from ..measurements import Activations, Answers, Intervention, Measurement
-from ..models.architecture import Adapter, Architecture, adapted, architecture, find_adapter
-from ..models.importing import own_code
+from ..models.architecture import Adapter, Architecture, adapted, architecture, find_adapter, tokenizer_of
 from ..names import SITES
 from ..probes import Probe, TokenizedProbe, read_probe, tokenize
 from ..probes.chat import Chat
@@ -268,9 +267,9 @@ def _model(series: Series, run: Run, adapter: Adapter | None) -> Model:
         finally:
             series.release(checkpoint)
         found = adapted(adapter, tensors)
-        with own_code("`tokenizer` of the adapter", type(adapter).__module__):
-            tokenizer = adapter.tokenizer()
-        return Model(tokenizer, found, {"adapter": run.adapter, "shape": asdict(found.shape)}, adapter)
+        return Model(
+            tokenizer_of(adapter, tensors), found, {"adapter": run.adapter, "shape": asdict(found.shape)}, adapter
+        )
     raise UserError(
         f"no checkpoint of {series.origin} can be read",
         expected="at least one whole state dict",

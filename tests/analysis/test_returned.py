@@ -68,7 +68,10 @@ def refusal(make: Callable[[], Any]) -> UserError:
         (lambda: section(arrays={"x": (("checkpoint",), np.zeros(4))}), "`arrays` of the section cannot be put"),
         (lambda: section(arrays={"x": (("checkpoint", "layer"), np.zeros(5))}), "`arrays` of the section cannot"),
         (lambda: section(arrays={"x": (("checkpoint",), np.array([{}] * 5))}), "the array 'x' of the section is of"),
-        (lambda: section(arrays={"findings": (("checkpoint",), np.zeros(5))}), "array of the section is called 'findings'"),
+        (
+            lambda: section(arrays={"findings": (("checkpoint",), np.zeros(5))}),
+            "array of the section is called 'findings'",
+        ),
     ],
 )
 def test_a_section_that_does_not_fit_is_refused(returned: Callable[[], Any], observed: str) -> None:

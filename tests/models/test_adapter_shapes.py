@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,9 +12,10 @@ import torch
 from torch import nn
 
 from checkpoints.errors import UserError
+from checkpoints.tokenizing import word_tokenizer
 from dynamics.measurements import Activations, Answers
 from dynamics.measurements.forward import measure
-from dynamics.models.architecture import ModelShape, adapted
+from dynamics.models.architecture import ModelShape, adapted, tokenizer_of
 from dynamics.models.sites import SiteTable, Where
 from dynamics.probes import LAST, Probe, TokenizedProbe
 
@@ -38,10 +40,10 @@ class Adapter:
     """Its logits are padded for the token that is no answer."""
 
     def __init__(
-        self, logits: Callable[[nn.Module, torch.Tensor], Any] | None = None, where: str = "hook_resid"
+        self, logits: Callable[[nn.Module, torch.Tensor], Any] | None = None, where: str | Where = "hook_resid"
     ) -> None:
-        self.sites = SiteTable("{}", {}, {"embed": Where(where)})
-        self.logits = logits or (lambda model, ids: nn.functional.pad(model(ids), (0, 1), value=-1e9))
+        self.sites = SiteTable("{}", {}, {"embed": Where(where) if isinstance(where, str) else where})
+        self.logits = logits or (lambda model, ids: nn.functional.pad(model(ids), (0, 1), value=-1e4))
 
     def shape(self, tensors: Mapping[str, torch.Tensor]) -> ModelShape:
         return ModelShape(1, 1, WIDTH, WIDTH, WIDTH, P + 1, 3)
@@ -74,7 +76,7 @@ def test_bare_parameters_and_fewer_answers_than_tokens_are_measured() -> None:
 
 
 WRONG: dict[str, tuple[Callable[[nn.Module, torch.Tensor], Any], str, str]] = {
-    "p answers": (lambda m, i: m(i), r"logits of shape \(49, 3, 7\)", r"pad\(logits, \(0, 1\), value=-1e9\)"),
+    "p answers": (lambda m, i: m(i), r"logits of shape \(49, 3, 7\)", r"pad\(logits, \(0, 1\), value=-1e4\)"),
     "more answers than tokens": (lambda m, i: nn.functional.pad(m(i), (0, 3)), r"\(49, 3, 10\)", "vocab=10"),
     "the last token alone": (lambda m, i: m(i)[:, -1], r"\(49, 7\)", "last token alone"),
     "tokens first": (lambda m, i: m(i).transpose(0, 1), r"\(3, 49, 7\)", "rows first"),
@@ -88,8 +90,6 @@ def test_logits_of_another_shape_are_refused_with_a_remedy(what: str) -> None:
     with pytest.raises(UserError, match=observed) as caught:
         values(Adapter(logits))
     assert "(49, 3, 8)" in caught.value.expected
-    import re
-
     assert re.search(remedy, caught.value.remedy)
 
 
@@ -114,3 +114,57 @@ def test_a_site_without_its_token_axis_is_refused(turned: bool, shape: str) -> N
         values(Adapter(where="hook_turned"), model)
     assert "(row, token, feature) for 49 rows of 3 tokens" in caught.value.expected
     assert "correct the table" in caught.value.remedy
+
+
+def test_a_site_can_be_what_a_function_computes() -> None:
+    """Also one that runs the model again, or modules that are read as well."""
+    whole: list[int] = []
+
+    def again(model: Any, args: tuple[Any, ...], output: Any) -> torch.Tensor:
+        whole.append(1)
+        model(args[0])
+        return model.hook_resid(model.W_E[args[0]].cumsum(1))
+
+    expected = values(Adapter())["embed"]
+    np.testing.assert_array_equal(values(Adapter(where=Where("", function=again)))["embed"], expected)
+    assert len(whole) == 1
+    twice = Where("hook_resid", function=lambda module, args, output: 2 * args[0])
+    np.testing.assert_array_equal(values(Adapter(where=twice))["embed"], 2 * expected)
+
+
+FUNCTIONS: dict[str, tuple[Callable[..., Any], str]] = {
+    "raises": (lambda model, args, output: model.W_X[args[0]], "function of site 'embed' raised AttributeError"),
+    "gives nothing": (lambda model, args, output: None, "returned no 'embed'"),
+    "has no token axis": (lambda model, args, output: model.W_E, r"place of 'embed' gave values of shape \(8, 6\)"),
+    "gives numpy": (lambda model, args, output: args[0].numpy(), r"place of 'embed' gave values of shape \(49, 3\)"),
+}
+
+
+@pytest.mark.parametrize("what", FUNCTIONS)
+def test_a_function_that_gives_no_site_is_refused(what: str) -> None:
+    function, observed = FUNCTIONS[what]
+    with pytest.raises(UserError, match=observed) as caught:
+        values(Adapter(where=Where("", function=function)))
+    assert caught.value.expected and caught.value.remedy
+
+
+def test_what_a_function_computes_cannot_be_changed() -> None:
+    table = Adapter(where=Where("", function=lambda model, args, output: output)).sites
+    for site, why in (("embed", "a function computes it"), ("ln_final", "the table has no such site")):
+        with pytest.raises(UserError, match=f"{site!r} cannot be changed: {why}"):
+            table.place(site)
+
+
+class Told(Adapter):
+    """Its tokens are those of the weights."""
+
+    def tokenizer(self, tensors: Mapping[str, torch.Tensor] | None = None) -> Any:
+        return word_tokenizer([*map(str, range(tensors["W_U"].shape[1])), "="]) if tensors else None
+
+
+def test_a_tokenizer_may_depend_on_the_weights() -> None:
+    tensors = {"W_U": torch.zeros(WIDTH, 5)}
+    assert tokenizer_of(Told(), tensors)("4 4 =")["input_ids"] == [4, 4, 5]
+    with pytest.raises(UserError, match="`tokenizer` of the adapter returned a NoneType") as caught:
+        tokenizer_of(Adapter(), tensors)
+    assert "word_tokenizer" in caught.value.remedy

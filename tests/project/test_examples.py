@@ -151,3 +151,43 @@ def test_every_site_of_the_adapter_is_where_it_says(tmp_path: Path) -> None:
     np.testing.assert_allclose(values["resid_mid"], values["resid_pre"] + values["attn_out"], atol=1e-5)
     np.testing.assert_allclose(values["pattern"].sum(-1), 1, atol=1e-5)
     assert values["z"].shape[-2:] == (4, 16)
+
+
+def test_networks_of_bare_parameters_are_traced_and_their_key_frequency_is_dated(tmp_path: Path) -> None:
+    """p answers to p + 1 tokens, sites by functions, one adapter for two p; the frequency is the FFT's of the weights."""
+    example = load("bare_parameters")
+    example.train(tmp_path / "mod-7", 7, steps=2, checkpoints=2)
+    example.train(tmp_path / "mod-13", 13, steps=400, checkpoints=12)
+    traces = [
+        dynamics.Trace(dynamics.collect(name, run=example.run(tmp_path / name), traces=tmp_path).trace)
+        for name in ("mod-7", "mod-13")
+    ]
+    assert [trace.probe("mod_sums").sizes["prompt"] for trace in traces] == [49, 169]
+    weights = torch.load(tmp_path / "mod-13/step400.pth")
+    model = example.ADAPTER.build(weights)
+    model.load_state_dict(weights)
+    ids = torch.tensor([[3, 4, 13], [12, 12, 13]])
+    with torch.inference_mode():
+        logprobs = model(ids)[:, -1].log_softmax(-1)  # of 13 answers
+    at = traces[1].values("mod_sums", "answer_logprob")[-1, [3 * 13 + 4, 12 * 13 + 12]]
+    np.testing.assert_allclose(at, logprobs[torch.arange(2), torch.tensor([7, 11])], atol=1e-4)
+    embedded = traces[1].values("mod_numbers", "embed")[-1].squeeze()
+    np.testing.assert_array_equal(embedded, weights["W_E"][:13])
+    power = np.square(np.abs(np.fft.rfft(weights["W_E"][:13].numpy(), axis=0))).sum(1)[1:]
+    results = dynamics.analyse("mod-13", run=example.run(tmp_path / "mod-13"), traces=tmp_path)
+    dated = results.finding(f"bare_parameters.period.13/{power.argmax() + 1}").emergence
+    assert dated.state == "emerged" and dated.onset.after >= 15
+    assert results.finding("bare_parameters.known").emergence.state == "emerged"
+
+
+def test_sites_by_function_are_the_module_s_own_arithmetic() -> None:
+    example = load("bare_parameters")
+    torch.manual_seed(0)
+    model = example.Network(7, 8, 16, 4)
+    found = adapted(example.ADAPTER, model.state_dict())
+    words = example.ADAPTER.tokenizer(model.state_dict())
+    probe = tokenize(Probe("p", ("1 2 =", "6 0 =")), words, vocab=found.shape.vocab, context=found.shape.context)
+    values = measure(model, probe, [Activations(site) for site in found.table.sites], architecture=found)
+    W_out, W_U = model.W_out.detach().numpy(), model.W_U.detach().numpy()
+    np.testing.assert_allclose(values["resid_post"], values["resid_mid"] + values["mlp_post"] @ W_out, atol=1e-5)
+    np.testing.assert_allclose(values["logits"][..., :7], values["resid_post"].squeeze(2) @ W_U, atol=1e-5)
