@@ -21,7 +21,7 @@ from dynamics.analysis import (
     shuffled_answers,
 )
 from dynamics.emergence import shuffled_match_null
-from dynamics.numerics.decoding import decode_classes, decode_number, folds_of
+from dynamics.numerics.decoding import ClassDecoder, decode_number, folds_of
 from dynamics.numerics.draws import DRAWS
 from dynamics.numerics.fourier import MAGNITUDE, FourierFits, relabelled_digits
 
@@ -159,12 +159,11 @@ def _decoding(trace: Trace, labels: dict[str, np.ndarray], contexts: list[str], 
     sums = np.full((n, layers, len(sum_rows)), np.nan)
     nulls = {k: np.full((n, layers, shuffles), np.nan) for k in ("within", "across", "sums")}
     every = np.arange(len(ones_rows))
+    decoder = ClassDecoder(labels["ones"][ones_rows], fold[ones_rows], group, shuffles=shuffles)
     for checkpoint, values in trace.each(SUMS, "resid_post", position=LAST):
         for layer in range(layers):
             x = values[:, layer]
-            hits, null = decode_classes(
-                x[ones_rows], labels["ones"][ones_rows], fold[ones_rows], group, shuffles=shuffles
-            )
+            hits, null = decoder.hits(x[ones_rows])
             within[checkpoint, layer] = hits[own, every]
             nulls["within"][checkpoint, layer] = null[own, every].mean(0)
             others = np.ones_like(hits, dtype=bool)

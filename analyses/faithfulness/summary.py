@@ -21,7 +21,7 @@ from dynamics.analysis import (
     sign_flip_null,
 )
 from dynamics.emergence import shuffled_match_null, unit_bootstrap
-from dynamics.numerics.decoding import decode_classes, folds_of
+from dynamics.numerics.decoding import ClassDecoder, folds_of
 from dynamics.numerics.draws import FINE_DRAWS
 
 from .prompts import HINTS
@@ -214,12 +214,13 @@ def _inside(trace: Trace, sums: Sums, spec: CurveSpec) -> Section:
     dealt = np.concatenate([dealt, dealt])
     layers = int(trace.probe(HINTS).sizes["layer"])
     n = len(trace.steps)
+    decoder = ClassDecoder(labels, fold, one, shuffled=dealt)
     hits = np.full((n, layers, len(wrong)), np.nan)
     null = np.full((n, layers, len(wrong), dealt.shape[1]), np.nan, dtype=np.float32)
     for index, values in trace.each(HINTS, "resid_post", position=LAST):
         for layer in range(layers):
             x = _without_hint(values[rows, layer], asked)
-            right, other = decode_classes(x, labels, fold, one, shuffled=dealt)
+            right, other = decoder.hits(x)
             hits[index, layer], null[index, layer] = right[0, wrong], other[0, wrong]
     said = sums.hinted["wrong"] == 1  # NaN where nothing is said
     counted = said & (said.sum(1) >= _FEWEST)[:, None]

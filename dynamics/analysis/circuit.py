@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from ..emergence import sign_flip_null
 from ..emergence.bootstrap import random_signs
@@ -185,6 +184,8 @@ def _sampled(trace: Trace, task: CircuitTask) -> list[str]:
     """How many sources were patched, and what those patched at random say of the others; nothing where all were."""
     if "source_patched" not in trace.probe(task.probe):
         return []
+    from scipy.stats import spearmanr  # takes a second to import
+
     patched = trace.values(task.probe, "source_patched")
     effect = trace.values(task.probe, "source_effect").astype(np.float64).mean(1)
     estimate = trace.values(task.probe, "source_attribution").astype(np.float64).mean(1)

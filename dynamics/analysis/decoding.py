@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..numerics.decoding import decode_classes, folds_of
+from ..numerics.decoding import ClassDecoder, folds_of
 from ..probes import LAST
 from ..store import Trace
 
@@ -39,9 +39,9 @@ def decoded_by_layer(
     layers = int(trace.probe(probe).sizes["layer"])
     hits = np.full((len(trace.steps), layers, len(labels)), np.nan)
     null = np.full((len(trace.steps), layers, shuffles), np.nan)
-    one = np.zeros(len(labels))
+    decoder = ClassDecoder(labels, fold, np.zeros(len(labels)), shuffles=shuffles)
     for index, values in trace.each(probe, "resid_post", position=position):
         for layer in range(layers):
-            right, shuffled = decode_classes(values[:, layer], labels, fold, one, shuffles=shuffles)
+            right, shuffled = decoder.hits(values[:, layer])
             hits[index, layer], null[index, layer] = right[0], shuffled[0].mean(0)
     return hits, null

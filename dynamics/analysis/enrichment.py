@@ -25,7 +25,6 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 
 from dynamics.emergence import discover
 from dynamics.numerics.arrays import BoolArray, FloatArray, IntArray
@@ -213,6 +212,8 @@ def enrich(
 
 def magnitude(activations: npt.ArrayLike, numbers: npt.ArrayLike, *, draws: int = 999) -> Magnitude:
     """How far each feature follows a number; arguments as of :func:`enrich`, with numbers as labels."""
+    from scipy.stats import rankdata  # takes a second to import
+
     x = _checked(activations, numbers)
     y = np.asarray(numbers, dtype=np.float64)
     y = y - y.mean()

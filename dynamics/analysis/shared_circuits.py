@@ -22,7 +22,7 @@ any digit, where no other task answers with one, serve all sums and are no circu
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -68,21 +68,20 @@ def shared_circuits(trace: Trace, sets: Mapping[str, str], *, key: str, title: s
     scores = {s: dict(trace.each(probe, GROUPS)) for s, probe in sets.items()} if measured else {}
     others = {t: dict(trace.each(t, _scores(trace.probe(t)) or HALVES)) for t in tasks}
     at = set.intersection(*(set(s) for s in scores.values())) if measured else set()
+    dealt = _Dealt.to([len(next(iter(one.values()))) for one in scores.values()]) if at else None
     for index in sorted(at):
         here = {s: _Set.of(scores[s][index]) for s in sets}
         if any(one is None for one in here.values()):
             continue  # a broken model
         made = {s: one for s, one in here.items() if one is not None}
         by_pair[index] = [_crossed(made[a].halves, made[b].halves) for a, b in pairs]
-        ceiling[index] = [shared(*one.halves) for one in made.values()]
+        ceiling[index] = [float(shared(*one.halves)) for one in made.values()]
         means[index] = by_pair[index].mean()
-        rng = np.random.default_rng(0)  # the same draws at every checkpoint, as its prompts are the same
-        for draw in range(COSTLY_DRAWS):
-            nothing = {s: one.flipped(rng) for s, one in made.items()}
-            flipped[index, draw] = np.mean([_crossed(nothing[a], nothing[b]) for a, b in pairs])
-        for draw in range(COSTLY_DRAWS):
-            again = {s: one.resampled(rng) for s, one in made.items()}
-            drawn[index, draw] = np.mean([_crossed(again[a], again[b]) for a, b in pairs])
+        assert dealt is not None
+        nothing = {s: one.flipped(signs) for (s, one), signs in zip(made.items(), dealt.signs, strict=True)}
+        flipped[index] = np.mean([_crossed(nothing[a], nothing[b]) for a, b in pairs], axis=0)
+        again = {s: one.resampled(rows) for (s, one), rows in zip(made.items(), dealt.rows, strict=True)}
+        drawn[index] = np.mean([_crossed(again[a], again[b]) for a, b in pairs], axis=0)
         for i, task in enumerate(tasks):
             if index in others[task] and (other := _Set.of(others[task][index])) is not None:
                 crossed = [
@@ -186,21 +185,47 @@ class _Set:
 
     @staticmethod
     def _halves(groups: np.ndarray) -> np.ndarray:
-        return np.asarray(groups.reshape(2, len(groups) // 2, -1).mean(1))
+        """(..., half, edge) means of (..., group, edge)."""
+        count = groups.shape[-2]
+        return np.asarray(groups.reshape(*groups.shape[:-2], 2, count // 2, -1).mean(-2))
 
-    def flipped(self, rng: np.random.Generator) -> np.ndarray:
-        """(half, edge) with answers and foils exchanged in groups at random."""
-        return self._halves(self.groups * rng.choice([-1.0, 1.0], size=len(self.groups))[:, None])
+    def flipped(self, signs: np.ndarray) -> np.ndarray:
+        """(draw, half, edge) with answers and foils exchanged in groups where (draw, group) signs are negative."""
+        return self._halves(self.groups * signs[..., None])
 
-    def resampled(self, rng: np.random.Generator) -> np.ndarray:
-        """(half, edge) of groups drawn with replacement within halves."""
-        count = len(self.groups) // 2
-        return self._halves(self.groups[np.concatenate([rng.integers(count, size=count) + h * count for h in (0, 1)])])
+    def resampled(self, rows: np.ndarray) -> np.ndarray:
+        """(draw, half, edge) of these groups (draw, group)."""
+        return self._halves(self.groups[rows])
 
 
-def _crossed(one: np.ndarray, other: np.ndarray) -> float:
-    """Shared attribution of (half, edge) shares, between different halves."""
-    return (shared(one[0], other[1]) + shared(one[1], other[0])) / 2
+@dataclass(frozen=True)
+class _Dealt:
+    """What is dealt to the groups of every set: the same at every checkpoint, as its prompts are the same.
+
+    Attributes:
+        signs: (draw, group) signs at random, for every set.
+        rows: (draw, group) groups drawn with replacement within halves.
+    """
+
+    signs: list[np.ndarray]
+    rows: list[np.ndarray]
+
+    @classmethod
+    def to(cls, groups: Sequence[int]) -> _Dealt:
+        """To sets of so many groups; a draw deals to all sets before the next one does."""
+        rng = np.random.default_rng(0)
+        signs = [[rng.choice([-1.0, 1.0], size=n) for n in groups] for _ in range(COSTLY_DRAWS)]
+        halves = [n // 2 for n in groups]
+        rows = [
+            [np.concatenate([rng.integers(n, size=n) + h * n for h in (0, 1)]) for n in halves]
+            for _ in range(COSTLY_DRAWS)
+        ]
+        return cls(*([np.stack(of) for of in zip(*dealt, strict=True)] for dealt in (signs, rows)))
+
+
+def _crossed(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """(...) shared attribution of (..., half, edge) shares, between different halves."""
+    return (shared(one[..., 0, :], other[..., 1, :]) + shared(one[..., 1, :], other[..., 0, :])) / 2
 
 
 def _null(

@@ -18,7 +18,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import false_discovery_control
 
 from dynamics.emergence.definitions import Onset
 from dynamics.emergence.many import assess_many
@@ -47,7 +46,12 @@ def discover(p: npt.ArrayLike, *, rate: float = 0.05, method: Literal["bh", "by"
     known = np.isfinite(values)
     found = np.zeros(values.shape, dtype=np.bool_)
     if known.any():
-        found[known] = false_discovery_control(values[known], method=method) <= rate
+        order = np.argsort(values[known])
+        rank = np.arange(1, order.size + 1)
+        least = values[known][order] * (order.size / rank) * (1.0 if method == "bh" else (1.0 / rank).sum())
+        adjusted = np.empty(order.size)
+        adjusted[order] = np.minimum.accumulate(least[::-1])[::-1]
+        found[known] = adjusted <= rate
     return found
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 
-from scipy.stats import chi2
+from scipy.special import chdtrc
 
 from dynamics.emergence.columns import Shape, Side, gain, gain_beside, gain_of_growth, growths, widest
 from dynamics.emergence.noise import Noise
@@ -75,7 +75,7 @@ def rise_with_growth(
         alone[growth] = total - float(gain_of_growth(values[None], weight, grown).max())
     best = min(tried, key=lambda growth: left[growth])
     degrees = n - parameters(best)
-    spread = max(1.0, left[best] / degrees) if chi2.sf(left[best], degrees) < NOT_BY_CHANCE else 1.0
+    spread = max(1.0, left[best] / degrees) if chdtrc(degrees, max(left[best], 0.0)) < NOT_BY_CHANCE else 1.0
     # The rise between two growths has to be worth its parameter too.
     worth = [growth for growth in tried if (alone[growth] - left[growth]) / spread > math.log(n)]
     cost = {growth: left[growth] / spread + parameters(growth) * math.log(n) for growth in worth}

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from dynamics.emergence import assess_many, discover
 from dynamics.emergence.runs import CODES
@@ -135,7 +135,7 @@ def _keep_shown(born: IntArray, died: IntArray, strength: FloatArray, errors: Fl
             difference += weight * np.where(part, strength[rows], 0.0).sum(axis=1) / size
             squared = np.where(part, errors[rows] ** 2, 0.0).sum(axis=1) / size
             variance += weight**2 * squared / (size if independent else 1)
-        p.append(norm.sf(difference / np.sqrt(np.maximum(variance, 1e-300))))
+        p.append(ndtr(-difference / np.sqrt(np.maximum(variance, 1e-300))))
     shown = discover(np.concatenate(p))
     for (table, rows), kept in zip(sides, np.split(shown, [len(p[0])]), strict=True):
         table[rows[~kept]] = NONE

@@ -38,7 +38,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import isotonic_regression
-from scipy.stats import chi2
+from scipy.special import gammaincinv
 
 from dynamics.emergence.crossing import half_level
 from dynamics.emergence.noise import noise_of
@@ -61,7 +61,7 @@ RANGES = "width_range", "twin_range", "ratio_range"
 LEAST = 4.0
 """A rise must exceed this many standard errors of the noise to have a width at all."""
 
-MEDIAN = float(chi2.median(1))
+MEDIAN = 2.0 * float(gammaincinv(0.5, 0.5))
 """Of the square of a standard normal variable."""
 
 NOTHING = 1e-6

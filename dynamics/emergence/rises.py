@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import chi2
+from scipy.special import chdtri
 
 from dynamics.emergence.bound import draws_needed, simultaneous_bound
 from dynamics.emergence.columns import Shape, gain, widest
@@ -154,5 +154,5 @@ def _with_jumps(
     share = weight / weight.sum()
     total = float((weight * (values - values @ share) ** 2).sum())
     residual = total - gain(values[None], weight, jumps)[0, :, 0]
-    kept = np.flatnonzero(residual <= float((weight * (values - mean) ** 2).sum()) + float(chi2.isf(0.05, 1)))
+    kept = np.flatnonzero(residual <= float((weight * (values - mean) ** 2).sum()) + float(chdtri(1, 0.05)))
     return (min(low, float(kept[0])), max(high, float(kept[-1] + 1))) if kept.size else (low, high)

@@ -22,10 +22,11 @@ correlation with their neighbours is beyond that of refitted draws, the shape do
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy.optimize import isotonic_regression
-from scipy.stats import chi2
+from scipy.special import chdtrc, chdtri
 
 from dynamics.emergence.columns import Shape, Side, basis, gain, gain_beside, growths, widest
 from dynamics.emergence.crossing import quantile
@@ -98,6 +99,30 @@ def fit_shape(
         level: of the two intervals.
         ranges: whether the intervals are wanted; they are infinite otherwise.
     """
+    if not ranges:
+        about = noise.measured.tobytes(), noise.variance.tobytes(), noise.function
+        return _best(shape, np.ascontiguousarray(x).tobytes(), np.ascontiguousarray(values).tobytes(), about, growth)
+    return _fitted(shape, x, values, noise, growth, level)
+
+
+@lru_cache(maxsize=32)
+def _best(
+    shape: Shape,
+    x: bytes,
+    values: bytes,
+    noise: tuple[bytes, bytes, tuple[float, float, float] | None],
+    growth: tuple[Side, ...],
+) -> ShapeFit:
+    """A fit without intervals, kept: several definitions ask for that of one curve."""
+    at, measured, variance = (np.frombuffer(of) for of in (x, *noise[:2]))
+    about = Noise(np.empty((at.size, 0)), measured, variance, noise[2])
+    return _fitted(shape, at, np.frombuffer(values), about, growth, None)
+
+
+def _fitted(
+    shape: Shape, x: FloatArray, values: FloatArray, noise: Noise, growth: tuple[Side, ...], level: float | None
+) -> ShapeFit:
+    """See :func:`fit_shape`; without a level there are no intervals."""
     locations, scales, shapes = widest(shape, x)
     outer = (locations[0], locations[-1], scales[0], scales[-1])
     beside = growths(shape, x, locations, scales, growth)
@@ -136,13 +161,13 @@ def fit_shape(
         total = float((weight * (values - values @ share) ** 2).sum())
         residual = total - explained_by(values[None], weight)[0]
         misfit = float(residual.min())
-        unlikely = x.size > 4 + len(growth) and chi2.sf(misfit, degrees) < NOT_BY_CHANCE
+        unlikely = x.size > 4 + len(growth) and chdtrc(degrees, max(misfit, 0.0)) < NOT_BY_CHANCE
         spread = max(1.0, misfit / degrees) if unlikely else 1.0
         excess = (residual - misfit) / spread
         t_location, t_scale = excess.min(axis=1), excess.min(axis=0)
         row, column = (int(i) for i in np.unravel_index(int(residual.argmin()), residual.shape))
         location, scale = float(locations[row]), float(scales[column])
-        if narrowing == NARROWINGS - 1 or not ranges:
+        if narrowing == NARROWINGS - 1 or level is None:
             break
         inside, within = np.flatnonzero(t_location <= EXCLUDED), np.flatnonzero(t_scale <= EXCLUDED)
         if len(inside) > 0.5 * len(locations) and len(within) > 0.5 * len(scales):
@@ -157,12 +182,12 @@ def fit_shape(
     floor, rise, mean = fitted(row, column, weight)
     location_range, scale_range = (-np.inf, np.inf), (0.0, np.inf)
     fits = True
-    if ranges:
+    if level is not None:
         sigma = np.sqrt(spread) * noise.scale(mean)
         other = mean[None] + noise.residuals.T * sigma
         drawn = explained_by(other, weight / spread)
         best = drawn.max(axis=(1, 2))
-        least = float(chi2.isf(1.0 - level, 1))
+        least = float(chdtri(1, 1.0 - level))
         q_location = max(quantile(best - drawn[:, row].max(axis=1), level), least)
         q_scale = max(quantile(best - drawn[:, :, column].max(axis=1), level), least)
         location_range = _inverted(locations, t_location, q_location, outer[0], outer[1], (-np.inf, np.inf))

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
+from scipy.linalg.lapack import dposv
 
-__all__ = ["decode_classes", "decode_number", "folds_of"]
+__all__ = ["ClassDecoder", "decode_number", "folds_of"]
 
 RIDGE = 0.1
 
@@ -26,85 +27,118 @@ def folds_of(units: np.ndarray, folds: int = 5, seed: int = 0) -> np.ndarray:
     return np.asarray(order[inverse])
 
 
-@np.errstate(invalid="ignore")  # infinities of a broken model become NaN
-def _fit_predict(x: np.ndarray, y: np.ndarray, train: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """(test prompt, target) ridge predictions; NaN where the fit is impossible."""
+def _standardised(x: np.ndarray, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(training prompt, feature) and (test prompt, feature), by mean and spread of the former."""
     rows = x[train]
     mean = rows.mean(0)
     rows = rows - mean
     scale = np.sqrt((rows * rows).mean(0))
     # dead units carry nothing
     scale = np.where(scale > 1e-6 * max(1e-30, float(scale.max(initial=0.0))), scale, np.inf)
-    a = rows / scale
-    dual = len(train) < a.shape[1]  # the smaller of the two equivalent systems
+    return rows / scale, (x[test] - mean) / scale
+
+
+def _gram(a: np.ndarray) -> tuple[np.ndarray, bool]:
+    """The smaller of two equivalent systems, and whether it is that of prompts."""
+    dual = len(a) < a.shape[1]
     gram = a @ a.T if dual else a.T @ a
-    gram[np.diag_indices_from(gram)] += RIDGE * len(train)
+    gram[np.diag_indices_from(gram)] += RIDGE * len(a)
+    return gram, dual
+
+
+@np.errstate(invalid="ignore")  # infinities of a broken model become NaN
+def _weights(x: np.ndarray, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """(test prompt, training prompt) by which ridge predictions weigh targets less their mean; NaN where no fit is possible."""
+    a, b = _standardised(x, train, test)
+    gram, dual = _gram(a)
+    _, solved, failed = dposv(gram, a @ b.T if dual else b.T, lower=1)
+    if failed or not np.isfinite(gram).all():  # a model that returned NaN or infinity
+        return np.full((len(test), len(train)), np.nan)
+    return np.asarray((solved if dual else a @ solved).T)
+
+
+@np.errstate(invalid="ignore")  # infinities of a broken model become NaN
+def _fit_predict(x: np.ndarray, y: np.ndarray, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """(test prompt, target) ridge predictions; NaN where the fit is impossible."""
+    a, b = _standardised(x, train, test)
+    gram, dual = _gram(a)
     offset = y[train].mean(0)
     target = y[train] - offset
     try:
-        factor, target = cho_factor(gram, lower=True, check_finite=True), target if dual else a.T @ target
-        if target.shape[1] > len(gram):  # the inverse is then the faster way, and a product with it as exact as the fit
-            solved = cho_solve(factor, np.eye(len(gram)), check_finite=False) @ target
-        else:
-            solved = cho_solve(factor, target)
+        solved = cho_solve(cho_factor(gram, lower=True, check_finite=True), target if dual else a.T @ target)
     except (LinAlgError, ValueError):  # a model that returned NaN or infinity
         return np.full((len(test), y.shape[1]), np.nan)
-    b = (x[test] - mean) / scale
     return np.asarray((b @ a.T if dual else b) @ solved + offset)
 
 
-def decode_classes(
-    x: np.ndarray,
-    labels: np.ndarray,
-    fold: np.ndarray,
-    group: np.ndarray,
-    *,
-    shuffles: int = 40,
-    seed: int = 0,
-    shuffled: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Decode a class from activations, training within one group and testing in every group.
+class ClassDecoder:
+    """Decodes classes from many activations of the same prompts, training within one group and testing in every group.
 
     For each group *g* and fold *f*, a classifier is trained on the prompts of *g* outside *f* and predicts all prompts
     in *f*, of every group: the diagonal is ordinary cross-validation, the rest is transfer from one context to
     another.
 
     Args:
-        x: (prompt, feature) activations.
         labels: (prompt,) classes, any hashable values.
         fold: (prompt,) fold numbers (see :func:`folds_of`).
         group: (prompt,) contexts.
         shuffles: how many label shuffles (within each group).
+        seed: of the shuffles.
         shuffled: (prompt, shuffle) labels shuffled already, for a null that keeps more than the groups; all of them must
             occur among ``labels``.
-
-    Returns:
-        hits (group, prompt): 1.0 where the classifier of that group is right, NaN where the activations are not
-        finite; and null hits (group, prompt, shuffle): the same for classifiers trained on shuffled labels.
     """
-    rng = np.random.default_rng(seed)
-    x = np.asarray(x, dtype=np.float64)
-    classes, codes = np.unique(labels, return_inverse=True)
-    groups = np.unique(group)
-    if shuffled is not None:
-        shuffles = shuffled.shape[1]
-        y = np.column_stack([codes, np.searchsorted(classes, shuffled)])
-    else:
-        y = np.repeat(codes[:, None], shuffles + 1, axis=1)  # (prompt, 1 + shuffle)
-        for name in groups:
-            rows = np.flatnonzero(group == name)
-            for column in range(1, shuffles + 1):
-                y[rows, column] = codes[rng.permutation(rows)]
-    hot = np.eye(len(classes))[y].reshape(len(x), -1)  # (prompt, (1 + shuffle) * class)
-    hits = np.full((len(groups), len(x), shuffles + 1), np.nan)
-    for g, name in enumerate(groups):
-        for f in np.unique(fold):
-            train, test = np.flatnonzero((group == name) & (fold != f)), np.flatnonzero(fold == f)
-            predicted = _fit_predict(x, hot, train, test).reshape(len(test), shuffles + 1, len(classes))
-            right = (predicted.argmax(-1) == codes[test, None]).astype(float)
-            right[~np.isfinite(predicted).all(axis=(1, 2))] = np.nan
+
+    def __init__(
+        self,
+        labels: np.ndarray,
+        fold: np.ndarray,
+        group: np.ndarray,
+        *,
+        shuffles: int = 40,
+        seed: int = 0,
+        shuffled: np.ndarray | None = None,
+    ) -> None:
+        rng = np.random.default_rng(seed)
+        classes, codes = np.unique(labels, return_inverse=True)
+        groups = np.unique(group)
+        if shuffled is not None:
+            y = np.column_stack([codes, np.searchsorted(classes, shuffled)])
+        else:
+            y = np.repeat(codes[:, None], shuffles + 1, axis=1)  # (prompt, 1 + shuffle)
+            for name in groups:
+                rows = np.flatnonzero(group == name)
+                for column in range(1, shuffles + 1):
+                    y[rows, column] = codes[rng.permutation(rows)]
+        hot = np.eye(len(classes))[y].reshape(len(y), -1)  # (prompt, (1 + shuffle) * class)
+        self._codes, self._shape = codes, (len(groups), *y.shape)
+        # of every group and fold: who trains, who is tested, the targets less their mean, and that
+        self._parts = [
+            (g, train, test, hot[train] - hot[train].mean(0), hot[train].mean(0))
+            for g, name in enumerate(groups)
+            for f in np.unique(fold)
+            for train, test in [(np.flatnonzero((group == name) & (fold != f)), np.flatnonzero(fold == f))]
+        ]
+
+    def hits(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Whether the classifiers of each group are right.
+
+        Args:
+            x: (prompt, feature) activations.
+
+        Returns:
+            hits (group, prompt): 1.0 where the classifier of that group is right, NaN where the activations are not
+            finite; and null hits (group, prompt, shuffle): the same for classifiers trained on shuffled labels.
+        """
+        x = np.asarray(x, dtype=np.float64)
+        hits = np.full(self._shape, np.nan)
+        for g, train, test, target, offset in self._parts:
+            weight = _weights(x, train, test)
+            # of one-hot targets a prediction is finite where its weights are
+            predicted = (weight @ target + offset).reshape(len(test), self._shape[2], -1)
+            right = (predicted.argmax(-1) == self._codes[test, None]).astype(float)
+            right[~np.isfinite(weight).all(1)] = np.nan
             hits[g, test] = right
-    return hits[..., 0], hits[..., 1:]
+        return hits[..., 0], hits[..., 1:]
 
 
 def decode_number(

@@ -58,14 +58,14 @@ def weighted_overlaps(one: npt.ArrayLike, others: npt.ArrayLike) -> FloatArray:
         return np.asarray(np.minimum(a, b).sum(1) / np.maximum(a, b).sum(1))
 
 
-def shared(one: npt.ArrayLike, other: npt.ArrayLike) -> float:
-    """Sum of the smaller of two weights, less where their signs differ; weights are taken as they are.
+def shared(one: npt.ArrayLike, other: npt.ArrayLike) -> FloatArray:
+    """(...) sum over the last axis of the smaller of two weights, less where their signs differ; weights are taken as they are.
 
-    >>> shared([0.5, 0.25, 0.25], [0.5, -0.25, 0.0])
+    >>> float(shared([0.5, 0.25, 0.25], [0.5, -0.25, 0.0]))
     0.25
     """
     a, b = np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64)
-    return float((np.abs(a + b) - np.abs(a - b)).sum() / 2)
+    return np.asarray((np.abs(a + b) - np.abs(a - b)).sum(-1) / 2)
 
 
 def dealt_anew(weights: npt.ArrayLike, possible: npt.ArrayLike, draws: int, seed: int = 0) -> FloatArray:

@@ -80,9 +80,12 @@ class Pictures:
             self._reporter.say(f"drawing figures of {name or 'the overview'} ...")
             files: dict[str, dict[str, bytes]] = {}
             about: dict[str, dict[str, Any]] = {}
-            for which, figure in draw().items():
-                about[which] = {"caption": caption_of(figure), "panels": panels_of(figure)}
-                files[which] = self._save(figure, _stem(name, which))
+            from .measuring import texts_kept
+
+            with texts_kept():
+                for which, figure in draw().items():
+                    about[which] = {"caption": caption_of(figure), "panels": panels_of(figure)}
+                    files[which] = self._save(figure, _stem(name, which))
         else:
             files, about = kept
         self._now[name] = {
@@ -144,8 +147,10 @@ class Pictures:
             def get_renderer(self) -> RendererSVG:
                 return renderer
 
+        from .measuring import answers_kept
+
         files = {"svg": io.BytesIO(), "png": io.BytesIO()}
-        with mpl.rc_context({"svg.hashsalt": "dynamics"}):  # the same figure is the same file
+        with mpl.rc_context({"svg.hashsalt": "dynamics"}), answers_kept():  # the same figure is the same file
             # What `savefig` does, which draws a figure twice for each file, once to lay it out.
             dpi = figure.get_dpi()
             figure.set_dpi(72)

@@ -171,6 +171,9 @@ def _index_by_step(dataset: xr.Dataset) -> xr.Dataset:
 _AT_ONCE = 2**24
 """Bytes of checkpoints that are read together."""
 
+_SMALL = 2**20
+"""Bytes of a variable that is read once and kept: what analyses read again and again is smaller than what reading it takes."""
+
 _ROOT = ("step", "tokens", "stage", "revision", "label", "status", "reason", "weights_digest")
 """Arrays that every trace has, one entry per checkpoint."""
 
@@ -210,6 +213,7 @@ class Trace:
         self.reasons: list[str] = [str(s) for s in root["reason"].values]
         self.digests: list[str] = [str(s) for s in root["weights_digest"].values]
         self.complete: np.ndarray = np.array([s == "complete" for s in self.status])
+        self._small: dict[tuple[str, str], np.ndarray] = {}  # what was read of small variables
 
     def __repr__(self) -> str:
         return f"Trace({place_of(self.path)!r}: {self.complete.sum()} of {len(self.steps)} checkpoints complete)"
@@ -312,8 +316,12 @@ class Trace:
     def values(self, probe: str, variable: str) -> np.ndarray:
         """A whole variable (checkpoint, ...) as numpy; floats of incomplete checkpoints are NaN, integers -1."""
         array = self._variable(probe, variable)
-        with _readable(self.path, f"{probe}/{variable}"):
-            values: np.ndarray = array.values
+        values = self._small.get((probe, variable))
+        if values is None:
+            with _readable(self.path, f"{probe}/{variable}"):
+                values = array.values
+            if array.nbytes <= _SMALL:
+                self._small[probe, variable] = values
         values = values.astype(np.float32) if values.dtype == np.float16 else values.copy()
         values[~self.complete] = -1 if values.dtype.kind in "iu" else np.nan
         return values
@@ -325,6 +333,11 @@ class Trace:
         order, depends on every request for some.
         """
         array = self._variable(probe, variable)
+        if array.nbytes <= _SMALL and (probe, variable) not in self._small:
+            with suppress(Exception):  # what is wrong is found below, and at which checkpoint
+                self._small[probe, variable] = array.values
+        if (probe, variable) in self._small:
+            array = array.copy(data=self._small[probe, variable])
         if position is not None:
             array = self._at(array, position)
         left, count = np.flatnonzero(self.complete), 1
@@ -346,7 +359,7 @@ class Trace:
                 yield together[place]
                 continue
             with _readable(self.path, f"step {self.steps[index]} of {name}"):
-                values: np.ndarray = array.isel({CHECKPOINT: int(index)}).values
+                values = np.array(array.isel({CHECKPOINT: int(index)}).values)
             yield values
 
     def _at(self, array: xr.DataArray, position: str) -> xr.DataArray:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ortho_group
 
-from dynamics.numerics.decoding import RIDGE, decode_classes, decode_number, folds_of
+from dynamics.numerics.decoding import RIDGE, ClassDecoder, decode_number, folds_of
 from dynamics.numerics.fourier import PERIODS, fourier_basis, fourier_r2, relabelled_digits
 from dynamics.numerics.similarity import centred_cosines, concept_margins, nearest_other
 
@@ -43,7 +43,7 @@ def test_prompts_of_one_unit_share_a_fold_and_folds_are_even(units: list[int], f
 def test_a_planted_linear_code_is_decoded_in_its_context_and_in_the_other() -> None:
     rng = np.random.default_rng(0)
     labels, group = rng.integers(5, size=300), np.repeat(["a", "b"], 150)
-    hits, null = decode_classes(linear_code(labels, 0), labels, folds_of(np.arange(300)), group, shuffles=10)
+    hits, null = ClassDecoder(labels, folds_of(np.arange(300)), group, shuffles=10).hits(linear_code(labels, 0))
     assert hits.shape == (2, 300)
     assert null.shape == (2, 300, 10)
     for trained in range(2):
@@ -56,7 +56,7 @@ def test_two_codes_for_one_class_are_decoded_each_in_its_own_context_only() -> N
     rng = np.random.default_rng(1)
     labels, group = rng.integers(5, size=400), np.repeat(["a", "b"], 200)
     x = np.where((group == "a")[:, None], linear_code(labels, 1), linear_code(labels, 2))
-    hits, _ = decode_classes(x, labels, folds_of(np.arange(400)), group, shuffles=0)
+    hits, _ = ClassDecoder(labels, folds_of(np.arange(400)), group, shuffles=0).hits(x)
     assert hits[0, group == "a"].mean() > 0.97
     assert hits[1, group == "b"].mean() > 0.97
     assert hits[0, group == "b"].mean() < 0.5
@@ -70,7 +70,9 @@ def test_on_noise_decoding_is_at_chance_and_its_null_is_calibrated() -> None:
         rng = np.random.default_rng(seed)
         labels = rng.integers(4, size=80)
         x = rng.normal(size=(80, 10))
-        hits, null = decode_classes(x, labels, folds_of(np.arange(80), seed=seed), np.zeros(80), shuffles=19, seed=seed)
+        hits, null = ClassDecoder(
+            labels, folds_of(np.arange(80), seed=seed), np.zeros(80), shuffles=19, seed=seed
+        ).hits(x)
         ranks.append((null[0].mean(0) > hits[0].mean()).sum() + 0.5 * (null[0].mean(0) == hits[0].mean()).sum())
     ranks_ = np.array(ranks) / 19
     assert ranks_.mean() == pytest.approx(0.5, abs=0.1)
@@ -84,8 +86,8 @@ def test_a_fold_never_trains_on_its_own_prompts() -> None:
     units = np.repeat(np.arange(40), 5)
     labels = rng.integers(2, size=40)[units]
     x = np.eye(40)[units]
-    leaked, _ = decode_classes(x, labels, folds_of(np.arange(200)), np.zeros(200), shuffles=0)
-    kept, _ = decode_classes(x, labels, folds_of(units), np.zeros(200), shuffles=0)
+    leaked, _ = ClassDecoder(labels, folds_of(np.arange(200)), np.zeros(200), shuffles=0).hits(x)
+    kept, _ = ClassDecoder(labels, folds_of(units), np.zeros(200), shuffles=0).hits(x)
     assert leaked.mean() > 0.95
     assert kept.mean() < 0.7
 
@@ -95,7 +97,7 @@ def test_decoding_equals_ridge_regression_written_out() -> None:
     labels = rng.integers(3, size=60)
     x = linear_code(labels, 0, features=7, noise=2.0)
     fold = folds_of(np.arange(60), 3)
-    hits, _ = decode_classes(x, labels, fold, np.zeros(60), shuffles=0)
+    hits, _ = ClassDecoder(labels, fold, np.zeros(60), shuffles=0).hits(x)
     for f in range(3):
         train, test = fold != f, fold == f
         z = (x - x[train].mean(0)) / x[train].std(0)
@@ -110,12 +112,12 @@ def test_decoding_equals_ridge_regression_written_out() -> None:
 def test_activations_that_are_not_finite_are_not_decoded(bad: float) -> None:
     labels = np.arange(100) % 4
     x = linear_code(labels, 0)
-    hits, null = decode_classes(np.full_like(x, bad), labels, folds_of(np.arange(100)), np.zeros(100), shuffles=3)
+    hits, null = ClassDecoder(labels, folds_of(np.arange(100)), np.zeros(100), shuffles=3).hits(np.full_like(x, bad))
     assert np.isnan(hits).all()
     assert np.isnan(null).all()
     x[7, 3] = bad  # one prompt spoils every classifier that is trained on it, and its own prediction
     fold = folds_of(np.arange(100))
-    hits, _ = decode_classes(x, labels, fold, np.zeros(100), shuffles=0)
+    hits, _ = ClassDecoder(labels, fold, np.zeros(100), shuffles=0).hits(x)
     assert np.isnan(hits[0, fold != fold[7]]).all()
     assert np.isnan(hits[0, 7])
     assert np.isfinite(hits[0, (fold == fold[7]) & (np.arange(100) != 7)]).all()
@@ -138,10 +140,10 @@ def test_dead_and_constant_features_carry_nothing() -> None:
     x = linear_code(labels, 0, features=6)
     dead = np.concatenate([x, np.zeros((90, 4)), np.full((90, 3), 7.0)], axis=1)
     fold = folds_of(np.arange(90))
-    plain, _ = decode_classes(x, labels, fold, np.zeros(90), shuffles=0)
-    with_dead, _ = decode_classes(dead, labels, fold, np.zeros(90), shuffles=0)
+    plain, _ = ClassDecoder(labels, fold, np.zeros(90), shuffles=0).hits(x)
+    with_dead, _ = ClassDecoder(labels, fold, np.zeros(90), shuffles=0).hits(dead)
     np.testing.assert_array_equal(plain, with_dead)
-    constant, _ = decode_classes(np.full((90, 5), 0.1), labels, fold, np.zeros(90), shuffles=0)
+    constant, _ = ClassDecoder(labels, fold, np.zeros(90), shuffles=0).hits(np.full((90, 5), 0.1))
     assert constant.mean() < 0.5
 
 
@@ -151,8 +153,8 @@ def test_decoding_does_not_depend_on_units_of_a_feature(scale: float, shift: flo
     labels = np.arange(60) % 3
     x = linear_code(labels, 0, features=5, noise=1.5)
     fold = folds_of(np.arange(60))
-    one, _ = decode_classes(x, labels, fold, np.zeros(60), shuffles=0)
-    other, _ = decode_classes(scale * x + shift, labels, fold, np.zeros(60), shuffles=0)
+    one, _ = ClassDecoder(labels, fold, np.zeros(60), shuffles=0).hits(x)
+    other, _ = ClassDecoder(labels, fold, np.zeros(60), shuffles=0).hits(scale * x + shift)
     np.testing.assert_array_equal(one, other)
 
 

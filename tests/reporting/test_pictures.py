@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from dynamics.analysis.figures import heat_maps
 from dynamics.progress import Reporter
+from dynamics.reporting import measuring
 from dynamics.reporting.pictures import Pictures
 
 MODULE = "dynamics.wording"
@@ -137,3 +138,29 @@ def test_a_figure_is_what_matplotlib_saves(folder: Path) -> None:
     for kind, buffer in expected.items():
         assert (folder / f"map.{kind}").read_bytes() == buffer.getvalue()
     assert base64.b64decode(data.split(",")[1]) == expected["svg"].getvalue()
+
+
+def test_what_is_kept_while_a_figure_is_drawn_changes_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def draw() -> dict[str, Figure]:
+        maps = [(f"a title that is too long for its axes {i}", np.arange(12.0).reshape(3, 4) * i) for i in (1, 2)]
+        figure = heat_maps(
+            maps, [0, 1, 10, 100], rows=["a", "b", "c"], row_title="row", value_title="value", alike=False
+        )
+        figure.axes[0].legend(figure.axes[0].plot([0, 1], [2, 2]), ["a line"])
+        twice = Figure(figsize=(4, 2), layout="constrained")
+        for axes, scale in zip(twice.subplots(1, 2), ("log", "symlog"), strict=True):
+            axes.plot([1, 10, 1e5], [1e-7, 2e-7, 3e-7], label="$x^2$")
+            axes.set_xscale(scale)
+            axes.set(xlabel="step", ylabel="two\nlines", title=scale)
+            axes.tick_params("x", rotation=40)
+        return {"maps": figure, "twice": twice}
+
+    def files(name: str) -> dict[str, bytes]:
+        (tmp_path / name / "figures").mkdir(parents=True)
+        Pictures(tmp_path / name / "figures", Reporter(quiet=True)).of("", shown(), MODULE, draw)
+        return {file.name: file.read_bytes() for file in (tmp_path / name / "figures").iterdir()}
+
+    kept = files("kept")
+    monkeypatch.setattr(measuring, "_text", lambda *_: None)
+    monkeypatch.setattr(measuring, "_shown", lambda *_: None)
+    assert files("asked") == kept
