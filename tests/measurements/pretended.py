@@ -1,18 +1,17 @@
-"""A GPU that is not there: torch's fake device, with true numbers.
+"""A GPU that is not there: tensors that say that they are on a device that the machine lacks, with true numbers.
 
-In ``FakeTensorMode`` tensors say that they are on a device that the machine lacks, and mixing them with tensors of the CPU
-raises, as on a GPU. They hold no numbers, though, so that nothing that asks for one (``item``, ``unique``, ``numpy``) can be
-run. Here each carries its numbers along on the CPU: what was measured comes out, and can be held against the CPU's. The device
-has a name of its own, because builds of torch without CUDA cannot index what is on ``cuda``, not even there.
+Mixing them with tensors of the CPU raises, as on a GPU. Each carries its numbers along on the CPU: what was measured comes out,
+and can be held against the CPU's. The device has a name of its own, because builds of torch without CUDA cannot index what is on
+``cuda``, not even there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend as setup_privateuseone
 
 __all__ = ["GPU", "PretendedGPU"]
@@ -58,54 +57,80 @@ _INDEXING = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default,
 _COPYING = (aten.copy_.default, aten._to_copy.default)
 
 
-def _mapped(function: Callable[[Any], Any], value: Any) -> Any:
-    """As ``tree_map`` of torch, of what operators take and give: a good deal faster."""
-    if isinstance(value, (tuple, list)):
-        return type(value)([_mapped(function, v) for v in value])
-    if isinstance(value, dict):
-        return {key: _mapped(function, v) for key, v in value.items()}
-    return function(value)
+class Held(torch.Tensor):
+    """A tensor on the GPU; its numbers are in ``numbers``."""
+
+    numbers: torch.Tensor
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @staticmethod
+    def holding(real: torch.Tensor) -> Held:
+        """A tensor on the GPU with these numbers."""
+        held: Held = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+            Held, real.size(), strides=real.stride(), dtype=real.dtype, device=GPU
+        )
+        held.numbers = real
+        return held
+
+    def tolist(self) -> Any:
+        return self.numbers.tolist()
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise RuntimeError(f"{func} of a tensor on {GPU} without the device")
 
 
-class PretendedGPU(FakeTensorMode):
+class PretendedGPU(TorchDispatchMode):
     """Everything that is on :data:`GPU` is computed on the CPU; see the module's docstring."""
 
-    def dispatch(
-        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] = {}
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # what it wraps every operator in takes as long as the operator
+
+    def __enter__(self) -> PretendedGPU:
+        torch._C._set_only_lift_cpu_tensors(True)  # `torch.tensor(1, device=GPU)` is made here, and copied
+        super().__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)
+        torch._C._set_only_lift_cpu_tensors(False)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if func is torch.ops.prim.device.default:
-            return args[0].fake_device
-        flat: list[Any] = []
-        _mapped(flat.append, (args, kwargs))
-        fakes = [t for t in flat if isinstance(t, FakeTensor)]
-        if fakes and func not in _COPYING:
-            given = flat[:1] if func in _INDEXING else flat
-            mixed = [t for t in given if isinstance(t, torch.Tensor) and not isinstance(t, FakeTensor) and t.ndim]
-            if mixed:
-                raise RuntimeError(f"{func} got tensors on {GPU} and on {mixed[0].device}")
-        known = {id(t.real_tensor): t for t in fakes}
-        real_args, real_kwargs = _mapped(
-            lambda v: v.real_tensor if isinstance(v, FakeTensor) else v, (args, dict(kwargs))
-        )
+        known: dict[int, Held] = {}
+        others: list[torch.Tensor] = []
+
+        def real(value: Any) -> Any:
+            kind = type(value)
+            if kind is Held:
+                known[id(value.numbers)] = value
+                return value.numbers
+            if kind is list or kind is tuple:
+                return kind([real(v) for v in value])
+            if isinstance(value, torch.Tensor) and value.ndim:
+                others.append(value)
+            return value
+
+        real_args = [real(value) for value in args]
+        real_kwargs = {key: real(value) for key, value in kwargs.items()} if kwargs else {}
+        if known and others and func not in _COPYING and (func not in _INDEXING or type(args[0]) is not Held):
+            raise RuntimeError(f"{func} got tensors on {GPU} and on {others[0].device}")
         wanted = real_kwargs.get("device")
-        device = torch.device(wanted) if wanted is not None else None
-        if device is not None:
+        if wanted is not None:
             real_kwargs["device"] = torch.device("cpu")
-        if func is aten.copy_.default:
-            device = torch.device("cpu") if not isinstance(args[0], FakeTensor) else GPU
-        on_gpu = device.type == GPU.type if device is not None else bool(fakes)
+            on_gpu = torch.device(wanted).type == GPU.type
+        else:
+            on_gpu = type(args[0]) is Held if func is aten.copy_.default else bool(known)
         if func is aten.histc.default:  # of integers, CUDA only: the CPU counts them as floats
-            real_args = [real_args[0].float(), *real_args[1:]]
+            real_args[0] = real_args[0].float()
         made = func(*real_args, **real_kwargs)
 
         def placed(value: Any) -> Any:
-            if not isinstance(value, torch.Tensor) or not on_gpu:
-                return value
-            return known.get(id(value)) if id(value) in known else self.hold(value)
+            if isinstance(value, torch.Tensor):
+                same = known.get(id(value))
+                return Held.holding(value) if same is None else same
+            return type(value)([placed(v) for v in value]) if type(value) in (list, tuple) else value
 
-        return _mapped(placed, made)
-
-    def hold(self, real: torch.Tensor) -> FakeTensor:
-        """A tensor on the GPU with these numbers."""
-        shape = torch.empty_strided(real.size(), real.stride(), dtype=real.dtype, device="meta")
-        return FakeTensor(self, shape, GPU, real_tensor=real)
+        return placed(made) if on_gpu else made
