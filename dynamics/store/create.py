@@ -21,6 +21,7 @@ from checkpoints.series import Checkpoint
 from ..names import CHECKPOINT
 from .declaration import FORMAT, FORMAT_VERSION, Group, TraceDeclaration, chunk_shape, fingerprint_of
 from .derived import DERIVED, aside, clear_aside
+from .direct import DirectStore
 from .manifest import MANIFEST, collected_metadata, consolidated, files_in, parsed, rewrite
 from .variable import Variable
 
@@ -65,7 +66,7 @@ def create_trace(path: Path, declaration: TraceDeclaration) -> None:
 
 
 def _fill(path: Path, declaration: TraceDeclaration) -> None:
-    root = zarr.open_group(path, mode="w", zarr_format=3)
+    root = zarr.open_group(DirectStore(path), mode="w", zarr_format=3)
     n = len(declaration.checkpoints)
     about_series = _about_checkpoints(declaration.checkpoints)
     for name, (entries, attributes) in about_series.items():
@@ -98,7 +99,7 @@ def _fill(path: Path, declaration: TraceDeclaration) -> None:
 
 def create_group(folder: Path, group: Group, declaration: TraceDeclaration, **about: Any) -> None:
     """Write the metadata and coordinates of a group without a slab; ``about`` are further attributes of it."""
-    _fill_group(zarr.open_group(folder, mode="w", zarr_format=3), group, declaration, **about)
+    _fill_group(zarr.open_group(DirectStore(folder), mode="w", zarr_format=3), group, declaration, **about)
 
 
 def _fill_group(node: zarr.Group, group: Group, declaration: TraceDeclaration, **more: Any) -> None:

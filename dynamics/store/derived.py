@@ -22,6 +22,7 @@ from checkpoints.paths import replace_text
 
 from ..names import CHECKPOINT
 from .declaration import FEATURES
+from .direct import DirectStore
 from .manifest import collected_metadata, consolidated, files_in, intact, rewrite, sealed_files
 from .places import beside
 
@@ -73,7 +74,7 @@ def put_derived(trace: Path, folder: str, fill: Callable[[zarr.Group], None]) ->
         )
     try:
         old.parent.mkdir(parents=True, exist_ok=True)
-        group = zarr.open_group(new, mode="w", zarr_format=3)
+        group = zarr.open_group(DirectStore(new), mode="w", zarr_format=3)
         fill(group)
         rewrite(new, written=files_in(new))
         final.parent.mkdir(exist_ok=True)

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import zarr
+from zarr.storage import LocalStore
 
 from checkpoints.errors import UserError, first_line, short, shown
 
 from .attributes import check_attributes
 from .declaration import FEATURES, FORMAT, FORMAT_VERSION
+from .direct import DirectStore
 from .manifest import ROOT_COPY, intact, parsed
 from .mirror import FetchingStore, place_of, remote_url
 
@@ -103,7 +105,11 @@ def open_group(path: Path, *, mode: Any) -> zarr.Group:
         UserError: when there is no Zarr group, or it cannot be read.
     """
     try:
-        store = FetchingStore(path) if mode == "r" and remote_url(path) else path
+        store: Path | LocalStore = path
+        if mode == "r":
+            store = FetchingStore(path) if remote_url(path) else path
+        elif path.is_dir():  # which a store that may be written would make
+            store = DirectStore(path)
         return zarr.open_group(store, mode=mode, zarr_format=3)
     except Exception as error:  # zarr.json may hold any JSON, or none
         if (path / ROOT_COPY).is_file():

@@ -17,6 +17,7 @@ from checkpoints.errors import UserError, first_line
 from ..names import Status
 from .create import grow_trace
 from .declaration import TraceDeclaration
+from .direct import DirectStore
 from .format import array_of, damaged, open_group, whole_column
 from .groups import SHELF
 from .manifest import MANIFEST, record_of, rewrite, sealed_files, unlike
@@ -152,7 +153,9 @@ class Recorder:
         """An array, looked up once: nobody else changes its metadata while the lock is held."""
         if name not in self._arrays:
             if name.startswith(SHELF):
-                found = zarr.open_array(self.path / name, mode="r+").with_config({"write_empty_chunks": True})
+                found = zarr.open_array(DirectStore(self.path / name), mode="r+").with_config(
+                    {"write_empty_chunks": True}
+                )
             else:
                 found = array_of(self._root, name)
             self._arrays[name] = found
