@@ -25,7 +25,7 @@ __all__ = ["STEPS", "Edge", "Flow", "NodeAt", "find_flow", "rows_at_once"]
 NodeAt = tuple[int, int]
 """Index of a source (the number of sources for the logits), and token position."""
 
-FEW, MOST = 300, 4000
+FEW, MOST = 300, 8000
 """Edges that are listed and drawn at most, and kept at most: circuits of large models may need more than a reader can see."""
 
 MEMORY = 2**30
