@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 
@@ -19,6 +19,7 @@ __all__ = [
     "short",
     "shown",
     "stopped_by_disk",
+    "together",
     "unwritable",
 ]
 
@@ -57,6 +58,21 @@ class UserError(Exception):
     def __str__(self) -> str:
         notes = [f"  {note}" for note in getattr(self, "__notes__", ())]
         return "\n".join([self.observed, f"  expected: {self.expected}", f"  remedy:   {self.remedy}", *notes])
+
+
+def together(errors: Sequence[UserError]) -> UserError:
+    """Several errors as one, so that all can be mended at once; a single one as it is."""
+    if len(errors) == 1:
+        return errors[0]
+    found = UserError(
+        f"{len(errors)} things are wrong: {errors[0].observed}", expected=errors[0].expected, remedy=errors[0].remedy
+    )
+    for note in getattr(errors[0], "__notes__", ()):
+        found.add_note(note)
+    for error in errors[1:]:
+        for line in str(error).splitlines():
+            found.add_note(line)
+    return found
 
 
 class CheckpointError(UserError):

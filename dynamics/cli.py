@@ -47,7 +47,7 @@ def runs(runs: Path | None) -> None:
 def sites(model: str, python: bool) -> None:
     """Say which sites and which wiring MODEL has, or propose them.
 
-    MODEL is the folder of a checkpoint, a config.json, or a model type of transformers. Either table is checked on a small
+    MODEL is the folder of a checkpoint or of a series, a config.json, or a model type of transformers. Either table is checked on a small
     model with random weights.
     """
     from .describing import describe_sites

@@ -41,7 +41,7 @@ _ORDERED = {
     "letters": "A B C D E F G H I J K L M N O P Q R S T U V W X Y Z",
 }
 _SHORTEST_LIST = 5
-_REMEDY = "lower the options `period` and `words` of analysis `head_kinds`"
+_REMEDY = "lower its options, as in `{name: head_kinds, options: {period: 8, words: 16}}`, or leave out `head_kinds`"
 
 
 def document_probe(tokenizer: Any, count: int, seed: int) -> Probe:

@@ -9,7 +9,7 @@ from dynamics.probes.sources import repeat_probes as _repeat_probes
 __all__ = ["CONTROL", "REMEDY", "REPEATS", "repeat_probes"]
 
 REPEATS, CONTROL = "induction_repeats", "induction_control"
-REMEDY = "lower the option `period` of analysis `induction`"
+REMEDY = "lower the option `period`, as in `{name: induction, options: {period: 8}}`, or leave out `induction`"
 """What to do where a tokenizer has too few words."""
 
 

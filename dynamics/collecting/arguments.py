@@ -7,6 +7,7 @@ import re
 __all__ = ["in_arguments"]
 
 _WORDS = (
+    ("with `analyses` or --analyses", "with `analyses`"),
     ("beside the runs file, or installed", "that can be imported"),
     ("beside the runs file or installed", "that can be imported"),
     ("of a module beside the runs file or an installed one", "of a module that can be imported"),

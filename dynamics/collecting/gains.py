@@ -23,6 +23,9 @@ __all__ = ["Gain", "gains_of", "owed_by", "require_reused", "require_same_groups
 
 _COLUMNS = ("text", "answer", "foil")
 
+_ORDER = "the same prompts and measurements, in another order or as another version of this program describes them"
+"""What is said of a group in which nothing else differs; it is taken over."""
+
 
 @dataclass(frozen=True)
 class Gain:
@@ -62,7 +65,7 @@ def gains_of(path: Path, declaration: TraceDeclaration) -> list[Gain]:
         if group.name not in listed:
             words = f"new, {_count(len(group.prompts.get('text', ())), 'prompt')}"
         else:
-            words = "; ".join(_changes(Other(path, group.name, mine=True), group, declaration)) or "other settings"
+            words = "; ".join(_changes(Other(path, group.name, mine=True), group, declaration)) or _ORDER
         if (path / shelf(group.name, declaration.asked(group))).is_dir():
             words += " (begun, or measured before)"
         found.append(Gain(group.name, words))

@@ -33,7 +33,7 @@ from ..models.architecture import Adapter, adapted, tokenizer_of
 from ..models.trained import check_parameters, measurable
 from ..notebook import box, facts, status_strip, table
 from ..progress import EVERY, Reporter
-from ..runs.config import AnalysisEntry, LiveConfig, ProbeEntry, Run, check_name
+from ..runs.config import AnalysisEntry, LiveConfig, ProbeEntry, Run, check_name, explain
 from ..runs.plan import built_in
 from ..runs.resolve import Model, Resolved, describe_model, plan_run
 from ..runs.schedule import log_steps
@@ -181,6 +181,11 @@ class LiveCollector:
             tokens: tokens seen, where they are counted (without ``steps`` only).
         """
         try:
+            step = as_number(step, "step", least=0)
+        except UserError as error:
+            self._say(f"dynamics: nothing was collected: {first_line(error)}; training goes on")
+            return
+        try:
             if self._active and self._resumed:
                 self._go_on(step)
             if self.due(step):
@@ -221,9 +226,8 @@ class LiveCollector:
         try:
             self._run = Run(series=LiveConfig(), **{"dtype": dtype, **fields})
         except ValidationError as error:
-            where = ".".join(map(str, error.errors()[0]["loc"]))
             raise UserError(
-                f"the settings of live run {self.name!r} are wrong: {where}: {error.errors()[0]['msg']}",
+                f"the settings of live run {self.name!r} are wrong: {explain(error.errors()[0])}",
                 expected="fields of dynamics.runs.config.Run; weights in float32, float16 or bfloat16",
                 remedy="correct the arguments of `LiveCollector` or of the callback",
             ) from error

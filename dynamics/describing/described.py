@@ -88,7 +88,7 @@ def describe_sites(model: StrPath) -> Described:
     Either is checked on a small model of that architecture with random weights.
 
     Args:
-        model: the folder of a checkpoint, a config.json, or a model type of ``transformers``.
+        model: the folder of a checkpoint or of a series, a config.json, or a model type of ``transformers``.
 
     Raises:
         UserError: for what is no such thing, an architecture of which no language model can be built, or one whose blocks

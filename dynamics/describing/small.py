@@ -36,7 +36,7 @@ _LARGEST = 3 * 10**8
 
 
 def config_of(model: StrPath) -> Any:
-    """The config that a name means: a folder of a checkpoint, a config.json, or a type of ``transformers``.
+    """The config that a name means: a folder of a checkpoint or of a series, a config.json, or a type of ``transformers``.
 
     Raises:
         UserError: for what is none of them, or a config that cannot be used.
@@ -45,7 +45,8 @@ def config_of(model: StrPath) -> Any:
 
     path = as_path(model, "model")
     if path.exists():
-        return read_config(path)
+        inside = [path] if path.is_file() or (path / "config.json").exists() else sorted(path.glob("*/config.json"))
+        return read_config(inside[0] if inside else path)
     kinds = [kind for kind in CONFIG_MAPPING.keys() if kind == kind.lower()]  # noqa: SIM118  # it is no dict
     if str(model) not in kinds:
         raise UserError(

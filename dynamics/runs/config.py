@@ -32,6 +32,7 @@ __all__ = [
     "ProbeEntry",
     "Run",
     "check_name",
+    "explain",
     "load_cells",
     "load_run",
     "load_runs",
@@ -66,7 +67,7 @@ class AnalysisEntry(BaseModel):
 
 
 class ProbeEntry(BaseModel):
-    """A probe of the user's own."""
+    """A probe of the user's own: a file of prompts, or a file with what is stored of them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -74,6 +75,11 @@ class ProbeEntry(BaseModel):
     sites: tuple[str, ...] = Field((), description="Sites whose activations are stored, all layers.")
     positions: tuple[str, ...] = Field(("last",), description="Named positions at which they are stored.")
     template: TemplateConfig | None = Field(None, description="How these prompts are written; else as the run says.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_file(cls, value: Any) -> Any:
+        return {"file": value} if isinstance(value, str | Path) else value
 
 
 class LiveConfig(SeriesConfig):
@@ -168,7 +174,9 @@ class Run(BaseModel):
             try:
                 find_entry(name)
             except UserError as error:
-                raise ValueError(f"{error.observed}: {error.remedy}") from error
+                raise ValueError(
+                    f"{error.observed}: {error.remedy}; a folder is {{kind: folder, path: {name}}}"
+                ) from error
         return value
 
     @field_validator("analyses")
@@ -324,7 +332,7 @@ def _parse(name: str, body: Any, file: Path) -> Run:
                 remedy="write the number; YAML reads yes and on as true, no and off as false",
             )
     except ValidationError as error:
-        lines = [_explain(problem) for problem in error.errors()]
+        lines = [explain(problem) for problem in error.errors()]
         raise UserError(
             f"run {name!r} in {file} has {len(lines)} mistake(s):\n    " + "\n    ".join(lines),
             expected="the keys and values of a run",
@@ -339,7 +347,14 @@ def _parse(name: str, body: Any, file: Path) -> Run:
         raise
 
 
-def _explain(problem: Any) -> str:
+_SHAPES = {
+    **dict.fromkeys(("tuple_type", "list_type"), "list, such as [a, b]"),
+    **dict.fromkeys(("dict_type", "model_type"), "mapping, such as {key: value}"),
+}
+"""Types of pydantic's problems to what is expected."""
+
+
+def explain(problem: Any) -> str:
     """One pydantic problem as a sentence, with the nearest known key where a key is unknown."""
     location = [str(part) for part in problem["loc"]]
     where = ".".join(part for part in location if part not in KINDS)
@@ -355,8 +370,9 @@ def _explain(problem: Any) -> str:
         return f"{where!r} has no `kind`: {kinds}"
     if problem["type"] == "union_tag_invalid":
         return f"'{where}.kind' is {problem['input'].get('kind')!r}: expected one of {kinds}"
-    if problem["type"] in ("dict_type", "model_type") and location[0] == "dictionaries":
-        return f"{where!r} is no mapping: expected names with settings, such as `dictionaries: {{main: {{layer: 2}}}}`"
+    if (shape := _SHAPES.get(problem["type"])) is not None:
+        own = ": expected names with settings, such as `dictionaries: {main: {layer: 2}}`"
+        return f"{where!r} is no {shape.partition(',')[0] + own if location[0] == 'dictionaries' else shape}"
     message = str(problem["msg"]).removeprefix("Value error, ")
     return f"{where}: {message}" if where else message
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from checkpoints.audit import SAMPLE
 from checkpoints.configs import architecture_of, read_config
-from checkpoints.errors import CheckpointError, UserError, nearest
+from checkpoints.errors import CheckpointError, UserError, nearest, together
 from checkpoints.organism import is_trained, model_config, schedule
 from checkpoints.organism.curriculum import OrganismConfig
 from checkpoints.organism.tokenizer import build_tokenizer
@@ -158,7 +158,7 @@ def plan_run(
     wired = model.architecture.shape.parallel is not None
     context = Context(model.tokenizer, context_files, wired, chat_of(model, run.template))
     requests: list[Request] = []
-    fitting = []
+    fitting, refused = [], []
     asked: dict[str, dict[str, None]] = {}
     for entry in run.analyses:
         analysis, options = find_analysis(entry.name, entry.options)
@@ -170,7 +170,8 @@ def plan_run(
         except UserError as error:
             if not entry.optional:
                 error.add_note(f"in analysis {entry.name!r} of run {name!r}")
-                raise
+                refused.append(error)
+                continue
             say(f"analysis {entry.name!r} is left out of {name!r}: {error.observed.splitlines()[0]}")
             continue
         if not wired and (lost := _lost(analysis, options, context, wanted)):
@@ -181,6 +182,8 @@ def plan_run(
         requests += wanted
         for request in wanted:
             asked.setdefault(request.probe.name, {})[f"analysis {entry.name!r}"] = None
+    if refused:
+        raise together(refused)
     own = _own_probes(name, run, context_files)
     _require_sites(own, model)
     requests += own

@@ -115,6 +115,12 @@ def open_group(path: Path, *, mode: Any) -> zarr.Group:
         if (path / ROOT_COPY).is_file():
             raise damaged(path, "the file zarr.json", "it is missing, or cannot be read") from error
         there = path.is_dir()
+        if inside := sorted(p.name for p in path.glob("*.zarr")):
+            raise UserError(
+                f"{place_of(path)} is a folder of traces: {', '.join(inside[:6])}",
+                expected="one trace",
+                remedy=f"name one of them, such as {path / inside[0]}",
+            ) from error
         raise UserError(
             f"{place_of(path)} is not a trace: {first_line(error) if there else 'there is no such folder'}",
             expected="a folder that `dynamics collect` wrote",

@@ -205,15 +205,20 @@ def test_what_changes_is_said_with_its_cost_before_it_is_measured(
     few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = {"a": {"prompts": 3, "labels": ["parity"]}, "b": {"prompts": 2}}
+    turned = {"d": {"prompts": 1, "sites": ["attn_out", "mlp_out"]}}
+    first |= {"d": {"prompts": 1, "sites": ["mlp_out", "attn_out"]}}
     collect(tmp_path, run_of(few, tmp_path, first))
     path = tmp_path / "traces/t.zarr"
     files = contents(path)
-    after = run_of(few, tmp_path, {"a": {"prompts": 5, "sites": ["mlp_out"], "labels": ["long"]}, "c": {"prompts": 4}})
+    after = run_of(
+        few, tmp_path, {"a": {"prompts": 5, "sites": ["mlp_out"], "labels": ["long"]}, "c": {"prompts": 4}} | turned
+    )
     guess = dynamics.estimate("t", run=after, traces=tmp_path / "traces")
     assert guess.gains == (
         "probe a: 2 more prompts; new label long; without label parity; "
         "new measurement Activations(site='mlp_out', positions=('last',))",
         "probe c: new, 4 prompts",
+        "probe d: the same prompts and measurements, in another order or as another version of this program describes them",
         "probe b: not asked for any more; what was measured is kept unlisted",
     )
     assert (guess.todo, guess.revisited) == (0, 3) and guess.seconds
@@ -221,19 +226,23 @@ def test_what_changes_is_said_with_its_cost_before_it_is_measured(
     collect(tmp_path, after, reporter=Reporter())
     said = capsys.readouterr().err
     assert all(
-        line in said.replace("\n", " ") for line in ("t.zarr changes, probe c: new, 4 prompts", "has probes a, c now")
+        line in said.replace("\n", " ")
+        for line in ("t.zarr changes, probe c: new, 4 prompts", "has probes a, c, d now")
     )
     labelled = run_of(
-        few, tmp_path, {"a": {"prompts": 5, "sites": ["mlp_out"], "labels": ["long", "parity"]}, "c": {"prompts": 4}}
+        few,
+        tmp_path,
+        {"a": {"prompts": 5, "sites": ["mlp_out"], "labels": ["long", "parity"]}, "c": {"prompts": 4}} | turned,
     )
     guess = dynamics.estimate("t", run=labelled, traces=tmp_path / "traces")
     assert guess.gains == ("probe a: new label parity",) and guess.revisited == 0
     assert dynamics.status("t", run=labelled, traces=tmp_path / "traces").unlisted == (
         "a, no longer asked for: at 3 checkpoints, kept unlisted (`dynamics verify --prune` deletes it)",
         "b, no longer asked for: at 3 checkpoints, kept unlisted (`dynamics verify --prune` deletes it)",
+        "d, no longer asked for: at 3 checkpoints, kept unlisted (`dynamics verify --prune` deletes it)",
     )
     assert dynamics.verify("t", traces=tmp_path / "traces", prune=True) == []
-    assert not (path / SHELF).exists() and Trace(path).probes == ["a", "c"]
+    assert not (path / SHELF).exists() and Trace(path).probes == ["a", "c", "d"]
 
 
 def test_a_checkpoint_whose_weights_are_others_or_gone_is_not_mixed_in_and_can_be_left_out(

@@ -21,6 +21,7 @@ import transformers as hf
 import dynamics
 from checkpoints import FolderConfig, UserError
 from checkpoints.organism import build_tokenizer
+from checkpoints.tokenizing import word_tokenizer
 from dynamics.collecting.arguments import in_arguments
 from dynamics.collecting.callback import DynamicsCallback
 from dynamics.collecting.live import LiveCollector, log_steps
@@ -131,8 +132,12 @@ def test_training_does_not_notice(tmp_path: Path) -> None:
 
 
 def test_after_the_last_planned_step_others_may_write_beside_the_trace(tmp_path: Path) -> None:
-    live = LiveCollector("live", fresh(), build_tokenizer(), steps=[0, 2], probes=probes(tmp_path), traces=tmp_path)
+    said: list[str] = []
+    options: dict[str, Any] = {"steps": [0, 2], "probes": probes(tmp_path), "traces": tmp_path, "say": said.append}
+    live = LiveCollector("live", fresh(), build_tokenizer(), **options)
     live.step(0)
+    live.step("one")  # type: ignore[arg-type]
+    assert "`step` is 'one'" in said[-1] and "training goes on" in said[-1] and live.failed == {}
     with pytest.raises(UserError), writer_lock(tmp_path / "live.zarr"):
         pass
     live.step(3)  # the last one was missed, and no later one is due
@@ -468,13 +473,22 @@ def test_what_is_cached_in_a_first_forward_pass_can_still_be_trained_through(tmp
     assert live.collected == STEPS
 
 
+def test_analyses_that_do_not_fit_are_told_together(tmp_path: Path) -> None:
+    words = word_tokenizer(["a", "b", "c"])
+    with pytest.raises(UserError, match="2 things are wrong") as refused:
+        LiveCollector("x", fresh(), words, analyses=["induction", "addition"], traces=tmp_path)
+    text = str(refused.value)
+    assert "in analysis 'induction'" in text and "in analysis 'addition'" in text and text.count("remedy: ") == 2
+    assert "{name: induction, options: {period: 8}}" in text
+
+
 def test_mistakes_before_training_are_told_and_leave_no_lock(tmp_path: Path) -> None:
     options: dict[str, Any] = {"probes": probes(tmp_path), "traces": tmp_path}
     with pytest.raises(UserError, match="there is no tokenizer"):
         LiveCollector("x", fresh(), **options)
     with pytest.raises(UserError, match="a str is no fast tokenizer"):
         LiveCollector("x", fresh(), "gpt2", **options)
-    with pytest.raises(UserError, match="settings of live run 'x' are wrong: batch_token"):
+    with pytest.raises(UserError, match="settings of live run 'x' are wrong: unknown key 'batch_token': did"):
         LiveCollector("x", fresh(), build_tokenizer(), settings={"batch_token": 3}, **options)
     with pytest.raises(UserError, match="cannot name a run"):
         LiveCollector("../x", fresh(), build_tokenizer(), **options)

@@ -99,9 +99,9 @@ def test_the_norms_behind_additions_of_one_opt_are_no_known_table_and_no_circuit
     assert any("is not the sum" in line for line in found.missing)
 
 
-def test_a_folder_a_file_and_a_type_mean_the_same(tmp_path: Path) -> None:
-    CONFIGS["llama"]().save_pretrained(tmp_path)
-    texts = {describe_sites(model).text() for model in (tmp_path, tmp_path / "config.json", "llama")}
+def test_a_series_a_folder_a_file_and_a_type_mean_the_same(tmp_path: Path) -> None:
+    CONFIGS["llama"]().save_pretrained(one := tmp_path / "step0")
+    texts = {describe_sites(model).text() for model in (tmp_path, one, one / "config.json", "llama")}
     assert len(texts) == 1 and texts.pop().startswith("llama: known")
 
 

@@ -243,6 +243,13 @@ def test_what_is_no_trace_is_refused(tmp_path: Path, kind: str) -> None:
         assert refused.value.expected and refused.value.remedy
 
 
+def test_a_folder_of_traces_is_said_to_be_one(tmp_path: Path) -> None:
+    (tmp_path / "mine.zarr").mkdir()
+    with pytest.raises(UserError, match=r"is a folder of traces: mine\.zarr") as refused:
+        open_trace(tmp_path)
+    assert refused.value.remedy.endswith("mine.zarr")
+
+
 @pytest.mark.parametrize("step", [-1, 2**63, 10**30])
 def test_a_step_that_its_coordinate_cannot_hold_is_refused(step: int) -> None:
     with pytest.raises(UserError, match=r"of 'final' is .*(.|\n)*2\^63"):
