@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -31,6 +32,8 @@ _TRIES = 6
 """How often a request is made whose answer, or whose end, did not arrive; each of these tries again by itself where it may."""
 _RETRIES = 6
 """How often the library makes a request that may be made again, before it gives up."""
+_DEADLINE = 120.0
+"""Seconds without anything of an answer after which no other try is made."""
 _MOST_AT_ONCE = 16
 _AT_ONCE = 2**26
 """Bytes beyond which an object is written in several requests."""
@@ -183,6 +186,7 @@ class Bucket:
 
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_name(f"{file.name}.{os.getpid()}.{time.monotonic_ns()}.part")
+        heard = [time.monotonic()]
 
         def once() -> str:
             try:
@@ -193,6 +197,7 @@ class Bucket:
                 with part.open("wb") as stream:
                     for piece in found.stream(min_chunk_size=2**22):
                         stream.write(piece)
+                        heard[0] = time.monotonic()
                     size = stream.tell()
                 if size != known.size:
                     raise ConnectionError(f"{size} of {known.size} bytes arrived")
@@ -201,7 +206,7 @@ class Bucket:
             finally:
                 part.unlink(missing_ok=True)
 
-        return self._asked(key, once)
+        return self._asked(key, once, heard)
 
     def each(self, call: Callable[[_Item], _Result], items: Iterable[_Item]) -> list[_Result]:
         """Do something with several objects at a time; results in order, or the first error."""
@@ -211,18 +216,31 @@ class Bucket:
         with ThreadPoolExecutor(min(_MOST_AT_ONCE, len(listed))) as pool:
             return list(pool.map(call, listed))
 
-    def _asked(self, key: str, once: Callable[[], _Result]) -> _Result:
-        """An answer, after as many tries as that takes."""
-        for left in reversed(range(_TRIES)):
+    def _asked(self, key: str, once: Callable[[], _Result], heard: list[float] | None = None) -> _Result:
+        """An answer, after as many tries as that takes.
+
+        Args:
+            key: of what is asked for.
+            once: asks.
+            heard: when, by the monotonic clock, something of an answer arrived last, which ``once`` changes.
+        """
+        heard = heard or [time.monotonic()]
+        for number in count():
+            pause, began = min(0.1 * 2**number, 5.0), time.monotonic()
+
+            def is_last(number: int = number, pause: float = pause, began: float = began) -> bool:
+                now = time.monotonic()  # the next try may take as long as this one
+                return number + 1 >= _TRIES or now + pause + (now - max(began, heard[0])) > heard[0] + _DEADLINE
+
             try:
-                with self._explained(key, last=not left):
+                with self._explained(key, is_last):
                     return once()
             except ConnectionError:
-                time.sleep(0.05 * 2 ** (_TRIES - left))
+                time.sleep(pause)
         raise AssertionError
 
     @contextmanager
-    def _explained(self, key: str, *, last: bool) -> Iterator[None]:
+    def _explained(self, key: str, is_last: Callable[[], bool]) -> Iterator[None]:
         """What the library says, in our words; what may pass is a ConnectionError until it was tried often enough."""
         from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
@@ -239,7 +257,7 @@ class Bucket:
             said = _said(error)
             if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in str(error):
                 raise
-            if not last and not re.search(r"NoSuchBucket|InvalidBucketName|code: 40[013]", str(error)):
+            if not is_last() and not re.search(r"NoSuchBucket|InvalidBucketName|code: 40[013]", str(error)):
                 raise ConnectionError(said) from error
             raise StoppedError(
                 f"{where} does not answer as it should: {said}",
@@ -275,7 +293,7 @@ def store_of(url: str) -> tuple[Any, str]:
     options: Any = {"connect_timeout": "15s", "read_timeout": "30s", "timeout": "1h"}
     if endpoint.startswith("http://"):
         options["allow_http"] = True
-    retry: Any = {"max_retries": _RETRIES, "retry_timeout": timedelta(minutes=2)}
+    retry: Any = {"max_retries": _RETRIES, "retry_timeout": timedelta(seconds=_DEADLINE / 4)}
     retry["backoff"] = {"init_backoff": timedelta(milliseconds=50), "max_backoff": timedelta(seconds=5), "base": 2}
     try:
         return from_url(url, client_options=options, retry_config=retry), ""

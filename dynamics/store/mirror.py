@@ -43,6 +43,7 @@ __all__ = [
     "nodes_in",
     "place_of",
     "pull",
+    "pulling",
     "remember",
     "remote_url",
     "require_folder",
@@ -112,13 +113,24 @@ def bucket_of(path: Path) -> Bucket | None:
 
 def pulled(mirror: Path) -> None:
     """Pull a mirror, unless that was done just now, or a process of this machine writes it: what it has is newer."""
-    if time.monotonic() - _last.get(mirror, -_FRESH) < _FRESH or is_held(mirror.with_name(f"{mirror.name}.lock")):
+    if time.monotonic() - _last.get(mirror, -_FRESH) < _FRESH:
         return
     bucket = bucket_of(mirror)
     assert bucket is not None
+    with pulling(mirror):
+        if not _is_written(mirror):
+            pull(mirror, bucket, records=False)
+
+
+def pulling(mirror: Path) -> FileLock:
+    """What is held while a mirror is pulled: one that was pulled by two at once would be neither's."""
     mirror.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(mirror.with_name(f"{mirror.name}.pull")):
-        pull(mirror, bucket, records=False)
+    return FileLock(mirror.with_name(f"{mirror.name}.pull"))
+
+
+def _is_written(mirror: Path) -> bool:
+    """Whether a process of this machine writes a mirror."""
+    return is_held(mirror.with_name(f"{mirror.name}.lock"))
 
 
 def _index(mirror: Path) -> Path:
@@ -134,13 +146,13 @@ def fetch_whole(mirror: Path) -> None:
     """Fetch every object of a trace anew, so that what is in the store can be held against what was written."""
     if (bucket := bucket_of(mirror)) is None:
         return
-    if is_held(mirror.with_name(f"{mirror.name}.lock")):
-        raise UserError(
-            f"{remote_url(mirror)} is being written by a process of this machine",
-            expected="a trace that nobody writes while every object of it is compared",
-            remedy="wait until it has finished, or stop it; what is complete stays",
-        )
-    with FileLock(mirror.with_name(f"{mirror.name}.pull")):
+    with pulling(mirror):
+        if _is_written(mirror):
+            raise UserError(
+                f"{remote_url(mirror)} is being written by a process of this machine",
+                expected="a trace that nobody writes while every object of it is compared",
+                remedy="wait until it has finished, or stop it; what is complete stays",
+            )
         shutil.rmtree(mirror, ignore_errors=True)
         bucket.each(lambda key: _fetch(mirror, bucket, key), bucket.listing())
         remember(mirror, {})

@@ -31,7 +31,7 @@ from checkpoints.objects import Bucket, ChangedError
 from .claims import machine
 from .declaration import FEATURES, WEIGHTS
 from .manifest import MANIFEST, ROOT_COPY, rewrite, slab_files
-from .mirror import STATES, bucket_of, nodes_in, pull, remember, remote_url, sealed_of
+from .mirror import STATES, bucket_of, nodes_in, pull, pulling, remember, remote_url, sealed_of
 
 __all__ = ["BEAT", "PATIENCE", "Remote", "leased", "writing"]
 
@@ -113,13 +113,25 @@ class Lease:
     def _is_silent(watched: tuple[str, float], etag: str) -> bool:
         return watched[0] == etag and time.monotonic() - watched[1] > PATIENCE
 
+    def _say(self, content: bytes) -> None:
+        """Write the lease anew while it is ours, also where the answer to the write before was lost."""
+        while True:
+            try:
+                self._etag = self._bucket.put_if(self._key, content, self._etag)
+                return
+            except ChangedError:
+                found = self._bucket.get(self._key)
+                if found is None or found[1] == self._etag or _parsed(found[0]).get("id") != self._about["id"]:
+                    raise
+                self._etag = found[1]
+
     def _give_signs(self) -> None:
         number = 0
         while not self._stop.wait(BEAT):
             number += 1
             try:
                 began = time.monotonic()
-                self._etag = self._bucket.put_if(self._key, self._content(number), self._etag)
+                self._say(self._content(number))
                 self._seen = began
             except ChangedError:
                 self._lost = "another process took it over"
@@ -149,7 +161,7 @@ class Lease:
             self._thread.join()
         if not self._lost:
             with suppress(ChangedError, UserError):  # it goes silent, which says the same later
-                self._bucket.put_if(self._key, self._content(-1, released=True), self._etag)
+                self._say(self._content(-1, released=True))
 
 
 def _parsed(content: bytes) -> dict[str, Any]:
@@ -171,7 +183,8 @@ class Remote:
 
     def __init__(self, mirror: Path, bucket: Bucket, lease: Lease) -> None:
         self._mirror, self._bucket, self._lease = mirror, bucket, lease
-        self._etags = pull(mirror, bucket, records=True)
+        with pulling(mirror):  # a reader that began before has ended, and one that comes now sees the lock
+            self._etags = pull(mirror, bucket, records=True)
         self._root = self._local("zarr.json")
         self._derived = {name: self._local(f"{name}/zarr.json") for name in _derived(self._root)}
 

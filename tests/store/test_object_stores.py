@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -11,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from filelock import FileLock
 
 import dynamics
 from checkpoints import objects
@@ -21,6 +24,7 @@ from dynamics.runs.config import Run
 from dynamics.store import Trace, open_trace, read_result, write_result, writer_lock
 from dynamics.store import mirror as mirror_module
 from dynamics.store import remote as remote_module
+from dynamics.store.claims import is_held
 from dynamics.store.mirror import _require_inside, nodes_in
 from dynamics.store.paths import trace_path
 from tests.store.declared import CHECKPOINTS, declare, fill, snapshot, values
@@ -219,6 +223,72 @@ def test_a_dead_writer_is_followed_and_cannot_write_any_more(
     with pytest.raises(StoppedError, match=said):
         _sleeps(mirror, tmp_path / "of another machine", monkeypatch, asleep)
     assert Trace("memory://b/t.zarr").status == ["complete", "pending", "complete"]
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_a_sign_of_life_whose_answer_was_lost_is_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: bool
+) -> None:
+    (tmp_path / "lock").touch()
+    bucket = Bucket("memory://b")
+    lease = remote_module.Lease(bucket, "t.zarr.lock", tmp_path / "lock")
+    lease.acquire()
+    content = lease._content(1)
+    if others:
+        content = content.replace(lease._about["id"].encode(), b"another")
+    bucket.put("t.zarr.lock", content)  # it was made, and nobody was told
+    if others:
+        with pytest.raises(ChangedError):
+            lease._say(lease._content(2))
+    else:
+        lease._say(lease._content(2))
+        bucket.put("t.zarr.lock", content)
+    lease.release()
+    found = bucket.get("t.zarr.lock")
+    assert found is not None and (b"released" in found[0]) is not others
+
+
+def test_a_mirror_is_pulled_by_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled("memory://b/t.zarr", (0,))
+    mirror, pull, pulls = trace_path(Path("memory://b"), "t"), mirror_module.pull, []
+
+    def watched(where: Path, bucket: Bucket, *, records: bool) -> dict[str, str]:
+        pulls.append((records, is_held(where.with_name(f"{where.name}.pull"))))
+        return pull(where, bucket, records=records)
+
+    for module in (mirror_module, remote_module):
+        monkeypatch.setattr(module, "pull", watched)
+    with writer_lock(mirror):
+        Trace(mirror)  # what a writer of this machine has is newer
+    assert pulls == [(True, True)]
+    Trace(mirror)
+    assert (False, True) in pulls and all(locked for _, locked in pulls)
+    before = len(pulls)
+    with contextlib.ExitStack() as writer:
+        pulling = mirror_module.pulling
+
+        def late(where: Path) -> FileLock:
+            lock = where.with_name(f"{where.name}.lock")
+            if not is_held(lock):  # it begins when a reader was about to
+                writer.enter_context(FileLock(lock))
+            return pulling(where)
+
+        monkeypatch.setattr(mirror_module, "pulling", late)
+        Trace("memory://b/t.zarr")
+    assert len(pulls) == before
+
+
+def test_a_store_that_nobody_answers_for_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION")
+    for name, value in {"AWS_ENDPOINT_URL": address, **dict.fromkeys(keys, "x")}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(objects, "_DEADLINE", 0.5)
+    monkeypatch.setattr(objects, "_TRIES", 10**9)
+    with pytest.raises(StoppedError, match="does not answer as it should"):
+        Trace("s3://b/t.zarr")
 
 
 def test_results_are_replaced_in_one_write_of_the_metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
