@@ -135,7 +135,8 @@ def _rounds(
         steps = [int(trace.steps[w.index]) for w in wanted]
         purposes = {str(s): list(w.reasons) for s, w in zip(steps, wanted, strict=True)}
         reporter.say(f"round {number}: {_purpose(wanted)}")
-        write_journal(path, "round", number=number, steps=steps, purposes=purposes)
+        with writer_lock(path):
+            write_journal(path, "round", number=number, steps=steps, purposes=purposes)
         done = once(only=steps)
         total.collected += done.collected
         total.failed |= done.failed

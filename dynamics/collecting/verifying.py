@@ -30,6 +30,7 @@ from ..store.groups import SHELF, drop_shelved, prune_shelf
 from ..store.manifest import ROOT_COPY, consolidated, metadata_of, rewrite, sealed_files, unlike
 from ..store.mirror import fetch_whole, require_folder
 from ..store.paths import open_run_trace, trace_path
+from ..store.remote import lease_of, require_unwritten
 from .collector import collect_once
 from .opening import open_run
 from .watching import WatchedSeries
@@ -76,6 +77,7 @@ def verify(
     if repair or prune:
         require_folder(traces, "repairing or pruning")
     path = trace_path(traces, trace)
+    lease = lease_of(path)
     fetch_whole(path)
     if prune and path.exists():
         with writer_lock(path):
@@ -85,7 +87,9 @@ def verify(
     if found and not repair and path.with_name(f"{path.name}.owner").exists():
         with writer_lock(path):  # another process that writes it is refused here: it is between two files, not damaged
             found = trace_damage(path)
-    if not found:
+    if found:
+        require_unwritten(path, lease)
+    else:
         open_run_trace(trace, traces)
         if not has_manifest(path):
             reporter.say(

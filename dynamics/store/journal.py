@@ -19,7 +19,7 @@ from checkpoints.foreign import json_lines
 from .claims import shards_folder
 from .places import beside
 
-__all__ = ["add_journals", "journal_file", "read_journal", "write_journal"]
+__all__ = ["add_journals", "journal_file", "merged", "read_journal", "write_journal"]
 
 
 def journal_file(trace: Path) -> Path:
@@ -51,6 +51,17 @@ def add_journals(trace: Path) -> None:
     if timed:
         events = [event for _, event in sorted(timed, key=lambda row: row[0])]
         _append(journal_file(trace), b"".join(json.dumps(event).encode() + b"\n" for event in events))
+
+
+def merged(stored: bytes, here: bytes) -> bytes:
+    """The journal in an object store, then the lines of this machine's that it has not: those of a killed process.
+
+    >>> merged(b"a\\nb\\n", b"a\\nc\\ncut o")
+    b'a\\nb\\nc\\n'
+    """
+    lines, whole = stored.splitlines(), here[: here.rfind(b"\n") + 1]
+    known = {*lines}
+    return b"".join(line + b"\n" for line in [*lines, *(line for line in whole.splitlines() if line not in known)])
 
 
 def _in_order(events: list[dict[str, Any]]) -> Iterator[tuple[float, dict[str, Any]]]:

@@ -38,6 +38,7 @@ __all__ = [
     "STATES",
     "FetchingStore",
     "bucket_of",
+    "derived_in",
     "fetch_whole",
     "located",
     "nodes_in",
@@ -172,13 +173,24 @@ def pull(mirror: Path, bucket: Bucket, *, records: bool) -> dict[str, str]:
     before: dict[str, str] = {}
     with suppress(OSError, ValueError):
         before = dict(read_json(_index(mirror), dict))
-    root = bucket.get("zarr.json")
-    if root is None:
+    while (root := bucket.get("zarr.json")) is not None:
+        etags = _pull_listed(mirror, bucket, *root, before, records=records)
+        now = bucket.get("zarr.json", {"range": (0, 1)}) if derived_in(root[0]) else root
+        if now is not None and now[1] == root[1]:
+            break
+        before = etags  # else results may be of before and after a change
+    else:
         shutil.rmtree(mirror, ignore_errors=True)
-        remember(mirror, {})
-        _last[mirror] = time.monotonic()
-        return {}
-    content, etag = root
+        etags = {}
+    remember(mirror, etags)
+    _last[mirror] = time.monotonic()
+    return etags
+
+
+def _pull_listed(
+    mirror: Path, bucket: Bucket, content: bytes, etag: str, before: dict[str, str], *, records: bool
+) -> dict[str, str]:
+    """Pull what a root's metadata list."""
     _require_inside([*nodes_in(content), *sealed_of(content)], mirror)
     _drop_groups(mirror, content)
     _fetch_sealed(mirror, bucket, "", content)
@@ -187,8 +199,6 @@ def pull(mirror: Path, bucket: Bucket, *, records: bool) -> dict[str, str]:
     if MANIFEST in (parsed(content).get("consolidated_metadata") or {}).get("metadata", {}):
         replace_bytes(mirror / ROOT_COPY, content)
     _pull_derived(mirror, bucket, content)
-    remember(mirror, etags)
-    _last[mirror] = time.monotonic()
     return etags
 
 
@@ -283,16 +293,20 @@ def _drop_slabs(mirror: Path, record: str) -> None:
             chunks.unlink() if chunks.is_file() else shutil.rmtree(chunks, ignore_errors=True)
 
 
+def derived_in(content: bytes) -> list[str]:
+    """The results and features that a root's metadata list."""
+    return sorted(n for n in nodes_in(content) if n.count("/") == 1 and n.partition("/")[0] in ("results", FEATURES))
+
+
 def _pull_derived(mirror: Path, bucket: Bucket, content: bytes) -> None:
     """Results and features: those that are listed, whole."""
-    nodes = nodes_in(content)
-    listed = {n for n in nodes if n.count("/") == 1 and n.partition("/")[0] in ("results", FEATURES)}
+    listed = derived_in(content)
     for folder in [p for kind in ("results", FEATURES) for p in (mirror / kind).glob("*") if p.is_dir()]:
         if folder.relative_to(mirror).as_posix() not in listed:
             shutil.rmtree(folder, ignore_errors=True)
     for kind in {name.partition("/")[0] for name in listed}:
         _fetch(mirror, bucket, f"{kind}/zarr.json")
-    for name in sorted(listed):
+    for name in listed:
         found = bucket.get(f"{name}/zarr.json")
         if found is None or not intact(found[0]):
             continue

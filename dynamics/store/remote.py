@@ -27,13 +27,15 @@ from typing import Any
 from checkpoints.errors import StoppedError, UserError
 from checkpoints.foreign import parse_json
 from checkpoints.objects import Bucket, ChangedError
+from checkpoints.paths import replace_bytes
 
 from .claims import machine
 from .declaration import FEATURES, WEIGHTS
+from .journal import merged
 from .manifest import MANIFEST, ROOT_COPY, rewrite, slab_files
-from .mirror import STATES, bucket_of, nodes_in, pull, pulling, remember, remote_url, sealed_of
+from .mirror import STATES, bucket_of, derived_in, nodes_in, pull, pulling, remember, remote_url, sealed_of
 
-__all__ = ["BEAT", "PATIENCE", "Remote", "leased", "writing"]
+__all__ = ["BEAT", "PATIENCE", "Remote", "lease_of", "leased", "require_unwritten", "writing"]
 
 BEAT = 5.0
 """Seconds between two signs of life."""
@@ -93,13 +95,7 @@ class Lease:
                     self._thread.start()
                     return
             elif watched and watched[0] != etag:
-                said = _parsed(found[0])
-                raise UserError(
-                    f"{self._bucket.url}/{self._key.removesuffix('.lock')} is being written by another process "
-                    f"(process {said.get('pid')} on {said.get('host')})",
-                    expected="one collector per trace",
-                    remedy="wait until it has finished, or stop it; what it has collected stays",
-                )
+                raise _being_written(f"{self._bucket.url}/{self._key.removesuffix('.lock')}", found[0])
             if watched is None or watched[0] != etag:
                 watched = (etag or "", time.monotonic())
             time.sleep(BEAT / 5)
@@ -164,6 +160,44 @@ class Lease:
                 self._say(self._content(-1, released=True))
 
 
+def _being_written(trace: str, lease: bytes) -> UserError:
+    said = _parsed(lease)
+    return UserError(
+        f"{trace} is being written by another process (process {said.get('pid')} on {said.get('host')})",
+        expected="one collector per trace",
+        remedy="wait until it has finished, or stop it; what it has collected stays",
+    )
+
+
+def lease_of(mirror: Path) -> tuple[bytes, str] | None:
+    """The lease of a trace in an object store, content and etag; None where there is none, and for a trace in a folder."""
+    bucket = bucket_of(mirror)
+    return None if bucket is None else _beside(bucket).get(f"{mirror.name}.lock")
+
+
+def require_unwritten(mirror: Path, before: tuple[bytes, str] | None) -> None:
+    """Refuse a trace that another process has written since, or writes: it is between two objects, not damaged.
+
+    Args:
+        mirror: the folder; nothing is done for a trace in a folder.
+        before: the lease as it was before anything of the trace was fetched (:func:`lease_of`).
+
+    Raises:
+        UserError: when that is so.
+    """
+    began = time.monotonic()
+    while (now := lease_of(mirror)) == before:
+        if now is None or _parsed(now[0]).get("released") or time.monotonic() - began > 3 * BEAT:
+            return
+        time.sleep(BEAT / 2)
+    found = now or before
+    raise _being_written(str(remote_url(mirror)), b"" if found is None else found[0])
+
+
+def _beside(bucket: Bucket) -> Bucket:
+    return Bucket(bucket.url.rpartition("/")[0])
+
+
 def _parsed(content: bytes) -> dict[str, Any]:
     try:
         found = parse_json(content)
@@ -186,7 +220,9 @@ class Remote:
         with pulling(mirror):  # a reader that began before has ended, and one that comes now sees the lock
             self._etags = pull(mirror, bucket, records=True)
         self._root = self._local("zarr.json")
-        self._derived = {name: self._local(f"{name}/zarr.json") for name in _derived(self._root)}
+        if (copy := self._local(ROOT_COPY)) and (bucket.get(ROOT_COPY) or (b"",))[0] != copy:
+            self._put(ROOT_COPY)  # a writer was killed between the two
+        self._derived = {name: self._local(f"{name}/zarr.json") for name in derived_in(self._root)}
 
     def _local(self, key: str) -> bytes:
         with suppress(FileNotFoundError):
@@ -203,6 +239,10 @@ class Remote:
                 expected="one process that writes a trace",
                 remedy="run the same command again: it goes on from what is there now",
             ) from error
+
+    def _put(self, key: str) -> None:
+        """Write what the mirror has, whatever is there."""
+        self._bucket.put(key, self._local(key))
 
     def put_entry(self, name: str, index: int) -> None:
         """Write what an array says of one checkpoint, after it was written to the mirror."""
@@ -240,7 +280,7 @@ class Remote:
     def publish(self) -> None:
         """Write metadata, coordinates, results and features that changed; each change counts from one conditional write on."""
         root = self._local("zarr.json")
-        names = _derived(root)
+        names = derived_in(root)
         derived = {name: self._local(f"{name}/zarr.json") for name in names}
         if not root or (root == self._root and derived == self._derived):
             return
@@ -253,10 +293,10 @@ class Remote:
         for name in changed:
             keys += [*(f"{name}/{file}" for file in sealed_of(derived[name])), f"{name}/zarr.json"]
         self._lease.require()
-        self._bucket.each(lambda key: self._bucket.put(key, self._local(key)), keys)
+        self._bucket.each(self._put, keys)
         self._put_if("zarr.json", root)
         if (self._mirror / ROOT_COPY).is_file():
-            self._bucket.put(ROOT_COPY, self._local(ROOT_COPY))
+            self._put(ROOT_COPY)
         gone = [key for key in before if key not in files]
         for name in unlisted:
             kept = (
@@ -281,11 +321,6 @@ class Remote:
             self._etags = {}
         self.publish()
         remember(self._mirror, self._etags)
-
-
-def _derived(root: bytes) -> list[str]:
-    """The results and features that a root's metadata list."""
-    return sorted(n for n in nodes_in(root) if n.count("/") == 1 and n.partition("/")[0] in ("results", FEATURES))
 
 
 def _without(root: bytes, names: Sequence[str]) -> bytes:
@@ -315,13 +350,14 @@ def leased(trace: Path, lock: Path, journal: Path) -> Iterator[None]:
     if bucket is None:
         yield
         return
-    beside = Bucket(bucket.url.rpartition("/")[0])
+    beside = _beside(bucket)
     lease = Lease(beside, f"{trace.name}.lock", lock)
     lease.acquire()
     mirror = trace.absolute()
     try:
-        with suppress(FileNotFoundError):
-            beside.download(journal.name, journal)
+        if (found := beside.get(journal.name)) is not None:
+            here = journal.read_bytes() if journal.is_file() else b""
+            replace_bytes(journal, merged(found[0], here))
         remote = _open[mirror] = Remote(mirror, bucket, lease)
         try:
             yield

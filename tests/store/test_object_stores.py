@@ -25,6 +25,7 @@ from dynamics.store import Trace, open_trace, read_result, write_result, writer_
 from dynamics.store import mirror as mirror_module
 from dynamics.store import remote as remote_module
 from dynamics.store.claims import is_held
+from dynamics.store.journal import journal_file, read_journal, write_journal
 from dynamics.store.mirror import _require_inside, nodes_in
 from dynamics.store.paths import trace_path
 from tests.store.declared import CHECKPOINTS, declare, fill, snapshot, values
@@ -343,6 +344,83 @@ def test_verifying_reads_what_is_in_the_store() -> None:
     bucket.put("mine/predicted/c/2/0", b"others")
     (damage,) = dynamics.verify("t", traces="memory://b")
     assert (damage.step, damage.variable) == (200, "mine/predicted")
+
+
+def test_verifying_says_that_a_trace_is_being_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_module, "BEAT", 0.05)
+    filled("memory://b/t.zarr")
+    mirror, bucket = trace_path(Path("memory://b"), "t"), Bucket("memory://b/t.zarr")
+    there = snapshot(mirror)
+    with writer_lock(mirror):
+        with pytest.raises(UserError, match="is being written by a process of this machine"):
+            dynamics.verify("t", traces="memory://b")
+        assert snapshot(mirror) == there  # what its writer needs is not taken away
+        monkeypatch.setenv("DYNAMICS_CACHE", str(tmp_path / "of another machine"))
+        assert dynamics.verify("t", traces="memory://b") == []
+        bucket.put("mine/predicted/c/2/0", b"half of it")
+        with pytest.raises(UserError, match=r"memory://b/t.zarr is being written by another process \(process"):
+            dynamics.verify("t", traces="memory://b")
+    assert [damage.variable for damage in dynamics.verify("t", traces="memory://b")] == ["mine/predicted"]
+
+
+@pytest.mark.parametrize("gone", ["cache", "cache/stores/memory/b/t.zarr"])
+def test_who_deletes_the_cache_deletes_nothing_in_the_store(tmp_path: Path, gone: str) -> None:
+    filled("memory://b/t.zarr", (0,))
+    there = stored("memory://b/t.zarr")
+    with writer_lock(trace_path(Path("memory://b"), "t")):
+        shutil.rmtree(tmp_path / gone)
+    assert stored("memory://b/t.zarr") == there
+
+
+def test_events_of_a_killed_process_are_added_to_those_in_the_store(tmp_path: Path) -> None:
+    filled("memory://b/t.zarr", (0,))
+    mirror, beside = trace_path(Path("memory://b"), "t"), Bucket("memory://b")
+    write_journal(mirror, "start")
+    first = journal_file(mirror).read_bytes()
+    beside.put("t.journal.jsonl", first + b'{"event": "elsewhere"}\n')
+    write_journal(mirror, "round", purposes={})  # and it was killed
+    with writer_lock(mirror):
+        assert [event["event"] for event in read_journal(mirror)] == ["start", "elsewhere", "round"]
+    assert (beside.get("t.journal.jsonl") or (b"",))[0].count(b"\n") == 3
+
+
+def test_a_copy_of_the_metadata_that_was_left_behind_is_written_again() -> None:
+    filled("memory://b/t.zarr", (0,))
+    bucket = Bucket("memory://b/t.zarr")
+    there = stored("memory://b/t.zarr")
+    bucket.put("manifest/root.json", b"of before")
+    with writer_lock(trace_path(Path("memory://b"), "t")):
+        pass
+    assert stored("memory://b/t.zarr") == there
+
+
+def test_a_result_that_is_replaced_while_it_is_fetched_is_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled("memory://b/t.zarr")
+    mirror, bucket = trace_path(Path("memory://b"), "t"), Bucket("memory://b/t.zarr")
+    dataset = xr.Dataset({"curve": ("checkpoint", [1.0, 2.0, 3.0])})
+    states = []
+    for number in (1, 2):
+        with writer_lock(mirror):
+            write_result(mirror, "mine", dataset + number, {"number": number})
+        states.append(stored(bucket.url))
+    for key, content in states[0].items():
+        bucket.put(key, content)
+    shutil.rmtree(tmp_path / "cache")
+    get = Bucket.get
+
+    def replaced(bucket: Bucket, key: str, part: objects.Part | None = None) -> tuple[bytes, str] | None:
+        found = get(bucket, key, part)
+        if key == "results/mine/zarr.json" and states:
+            for other, content in states.pop().items():
+                bucket.put(other, content)
+            states.clear()
+        return found
+
+    monkeypatch.setattr(Bucket, "get", replaced)
+    read = read_result(trace_path(Path("memory://b"), "t"), "mine")
+    assert read is not None and read[1] == {"number": 2} and read[0].curve.values.tolist() == [3, 4, 5]
 
 
 def test_a_trace_in_a_store_grows_at_its_end(tmp_path: Path) -> None:
