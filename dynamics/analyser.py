@@ -71,8 +71,8 @@ def analyse(
         UserError: for an unknown analysis, or a trace that is missing or empty.
         StoppedError: when the disk is full.
     """
-    path, results = analysed(name, analyses, runs=runs, traces=traces, run=run, fresh=fresh, reporter=reporter)
-    return Results([result.summary for result in results], path=path)
+    trace, results = analysed(name, analyses, runs=runs, traces=traces, run=run, fresh=fresh, reporter=reporter)
+    return Results([result.summary for result in results], path=trace.path)
 
 
 def analysed(
@@ -84,8 +84,8 @@ def analysed(
     run: Run | None = None,
     fresh: bool = True,
     reporter: Reporter | None = None,
-) -> tuple[Path, list[Result]]:
-    """The trace, and every analysis beside its summary: :func:`analyse` for those who draw the analyses' figures too."""
+) -> tuple[Trace, list[Result]]:
+    """The trace, and every analysis beside its summary: :func:`analyse` for those who need more of either."""
     reporter = reporter or Reporter(quiet=True)
     analyses, fresh = as_texts(analyses, "analyses"), as_flag(fresh, "fresh")
     name, run, traces = requested(name, run, runs=runs, traces=traces)
@@ -130,7 +130,7 @@ def analysed(
                         raise
                     reporter.say(f"results are not stored: {trace.path} may not be written")
         results.append(Result(analysis, summary))
-    return trace.path, results
+    return trace, results
 
 
 def _found(entry: AnalysisEntry, declared: bool) -> tuple[Analysis, AnalysisOptions]:

@@ -17,7 +17,7 @@ import numpy as np
 from checkpoints.errors import UserError
 from checkpoints.foreign import read_json
 
-from ..analyser import analyse
+from ..analyser import analysed
 from ..analysis.findings import Finding
 from ..names import PROMPT
 from ..numerics.arrays import FloatArray
@@ -180,8 +180,8 @@ def _loaded(name: str, runs: Path | None, traces: Path, reports: Path, reporter:
         return from_report(content)
     if not trace_path(traces, called).exists():
         open_run_trace(called, traces)  # says what is missing
-    results = analyse(name, runs=runs, traces=traces, fresh=False, reporter=reporter)
-    trace = open_run_trace(called, traces)
+    trace, results = analysed(name, runs=runs, traces=traces, fresh=False, reporter=reporter)
+    summaries = [result.summary for result in results]
     about = trace.attributes
     return ComparedRun(
         name=called,
@@ -189,8 +189,8 @@ def _loaded(name: str, runs: Path | None, traces: Path, reports: Path, reporter:
         model=about.get("model_config", {}),
         steps=np.asarray(trace.steps),
         tokens=np.asarray(trace.tokens, dtype=np.float64),
-        findings={finding.key: finding for summary in results.values() for finding in summary.findings},
-        titles={name: summary.title for name, summary in results.items()},
+        findings={finding.key: finding for summary in summaries for finding in summary.findings},
+        titles={summary.analysis: summary.title for summary in summaries},
         counts=_counted(trace.status),
         origin=about.get("origin"),
         provenance={k: about.get(k) for k in ("versions", "commit", "dtype", "tokenizer_digest")},

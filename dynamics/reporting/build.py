@@ -18,7 +18,7 @@ from ..analysis.onset_figures import onsets_by_definition, order_matrix
 from ..progress import Reporter
 from ..runs.lookup import requested
 from ..store.lock import alone
-from ..store.paths import beside_traces, open_run_trace
+from ..store.paths import beside_traces
 from .content import headlines, report_content, row
 from .markdown import markdown
 from .page import report_page
@@ -66,8 +66,7 @@ def report(
     reporter = reporter or Reporter(quiet=True)
     folder = None if reports is None else as_path(reports, "reports")
     name, run, traces = requested(name, run, runs=runs, traces=traces)
-    _, results = analysed(name, runs=runs, traces=traces, run=run, fresh=False, reporter=reporter)
-    trace = open_run_trace(name, traces)
+    trace, results = analysed(name, runs=runs, traces=traces, run=run, fresh=False, reporter=reporter)
     content = report_content(name, trace, results)
     folder = (folder or beside_traces(traces, "reports")) / name
     try:

@@ -15,7 +15,7 @@ from checkpoints.hub import HubConfig
 from checkpoints.local import FolderConfig
 from checkpoints.paths import StrPath, absolute, as_path, as_text, as_texts, require_path
 
-from ..store import Trace
+from ..store import trace_attributes
 from ..store.paths import trace_path
 from .config import DEFAULT_RUNS_FILE, AnalysisEntry, Run, load_cells, load_run, run_names
 from .plan import built_in
@@ -148,7 +148,7 @@ def _declared(runs: Path | None) -> list[str]:
 
 
 def _recorded(path: Path) -> Run:
-    recorded: Any = Trace(path).attributes.get("run_config")
+    recorded: Any = trace_attributes(path).get("run_config")
     try:
         run = Run.model_validate(recorded)
         foreign = [n for n in (run.adapter, run.sites, *(e.name for e in run.analyses)) if n and "." in n]

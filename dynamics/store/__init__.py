@@ -6,7 +6,7 @@ from .declaration import FEATURES, FORMAT, FORMAT_VERSION, WEIGHTS, Group, Trace
 from .features import FeatureTable, dictionaries_in, write_features
 from .lock import writer_lock
 from .paths import open_run_trace, trace_path
-from .reader import Trace, open_trace
+from .reader import Trace, open_trace, trace_attributes
 from .recorder import remark
 from .results import read_result, write_result
 from .variable import Variable
@@ -28,6 +28,7 @@ __all__ = [
     "open_trace",
     "read_result",
     "remark",
+    "trace_attributes",
     "trace_path",
     "write_features",
     "write_result",

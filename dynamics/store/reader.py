@@ -26,7 +26,7 @@ from .groups import asked_of, listed_groups
 from .manifest import MANIFEST, parsed, sealed_files, unlike
 from .mirror import FetchingStore, located, place_of
 
-__all__ = ["Trace", "open_trace"]
+__all__ = ["Trace", "open_trace", "trace_attributes"]
 
 
 def open_trace(path: StrPath, *, chunks: Any = None) -> xr.DataTree:
@@ -50,9 +50,21 @@ def open_trace(path: StrPath, *, chunks: Any = None) -> xr.DataTree:
         tree["addition_sums"].ds.answer_logprob.sel(step=1270).groupby("context").mean()
     """
     path = located(as_path(path, "path"))
-    check_format(dict(open_group(path, mode="r").attrs), path)
+    trace_attributes(path)
     with _readable(path, "a coordinate, or the metadata"):
         return _opened(path, chunks)
+
+
+def trace_attributes(path: Path) -> dict[str, Any]:
+    """The attributes of a trace's root, without opening the rest.
+
+    Raises:
+        UserError: when it is no trace, of a newer format version, or its metadata are damaged.
+    """
+    path = located(path)
+    attributes = dict(open_group(path, mode="r").attrs)
+    check_format(attributes, path)
+    return attributes
 
 
 def _opened(path: Path, chunks: Any) -> xr.DataTree:
