@@ -154,7 +154,7 @@ def _prepared(folder: Path) -> functools.partial[object]:
     run = Run.model_validate(
         {
             "series": {"kind": "folder", "path": str(organism_folder("killed", config))},
-            "analyses": [{"name": "induction", "options": {"prompts": 8, "period": 4}}],
+            "analyses": [{"name": "induction", "options": {"prompts": 8, "period": 4, "pairs": 20}}],
             "probes": {"sums": {"file": str(probe), "sites": ["resid_pre", "resid_post", "attn_out", "mlp_out"]}},
             "device": "cpu",
         }

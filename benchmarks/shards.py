@@ -61,7 +61,7 @@ def prepared(folder: Path, checkpoints: int) -> functools.partial[Any]:
     probe = folder / "sums.jsonl"
     lines = [json.dumps({"text": f"{a} + {a + 1} =", "answer": " 1"}) for a in range(10, 20)]
     probe.write_text("\n".join(lines), encoding="utf-8")
-    analyses = [{"name": "induction", "options": {"prompts": 8, "period": 4}}]
+    analyses = [{"name": "induction", "options": {"prompts": 8, "period": 4, "pairs": 20}}]
     probes = {"sums": {"file": str(probe), "sites": ["resid_post"]}}
     run = Run.model_validate({"series": series, "analyses": analyses, "probes": probes, "device": "cpu"})
     # a commit made while this runs is no difference between traces

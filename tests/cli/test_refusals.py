@@ -218,5 +218,5 @@ def test_a_refused_collection_leaves_no_file(dynamics: Dynamics, project: Path) 
 
 def test_a_trace_gains_what_other_analyses_ask_for(dynamics: Dynamics, project: Path) -> None:
     assert dynamics("collect", "./series", "--analyses", "induction").code == 0
-    assert dynamics("collect", "./series", "--analyses", "addition,induction").code == 0
-    assert {"addition_sums", "induction_repeats"} <= {*Trace(project / "traces/series.zarr").probes}
+    assert dynamics("collect", "./series", "--analyses", "shared_concepts,induction").code == 0
+    assert {"concept_antonyms", "induction_repeats"} <= {*Trace(project / "traces/series.zarr").probes}

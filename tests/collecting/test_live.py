@@ -71,9 +71,9 @@ def probes(folder: Path) -> dict[str, ProbeEntry]:
 
 def test_live_and_stored_checkpoints_give_the_same_numbers(tmp_path: Path) -> None:
     model, tokenizer = fresh(), build_tokenizer()
-    with LiveCollector(
-        "live", model, tokenizer, steps=STEPS, probes=probes(tmp_path), traces=tmp_path, analyses=["induction"]
-    ) as live:
+    few = AnalysisEntry(name="induction", options={"prompts": 8, "period": 4, "pairs": 20})
+    asked = {"probes": probes(tmp_path), "settings": {"analyses": [few]}}
+    with LiveCollector("live", model, tokenizer, steps=STEPS, traces=tmp_path, **asked) as live:
 
         def both(step: int) -> None:
             live.step(step)
@@ -86,7 +86,7 @@ def test_live_and_stored_checkpoints_give_the_same_numbers(tmp_path: Path) -> No
     stored = Run(
         series=FolderConfig(path=tmp_path / "run"),
         probes=probes(tmp_path),
-        analyses=(AnalysisEntry(name="induction"),),
+        analyses=(few,),
     )
     dynamics.collect("stored", run=stored, traces=tmp_path)
     one, other = Trace(tmp_path / "live.zarr"), Trace(tmp_path / "stored.zarr")

@@ -39,7 +39,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run_of(series: Path, **more: object) -> Run:
-    analyses = [{"name": "induction", "options": {"prompts": 8, "period": 4}}]
+    analyses = [{"name": "induction", "options": {"prompts": 8, "period": 4, "pairs": 20}}]
     return Run.model_validate({"series": {"kind": "folder", "path": str(series)}, "analyses": analyses, **more})
 
 

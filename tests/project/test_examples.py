@@ -34,7 +34,11 @@ def load(name: str) -> ModuleType:
 
 
 def test_custom_analysis_reads_a_trace(tiny_series: Path, tmp_path: Path) -> None:
-    runs = runs_file(tmp_path, tiny_series, analyses="[addition]")
+    runs = runs_file(
+        tmp_path,
+        tiny_series,
+        analyses="[{name: addition, options: {per_context: 20, pairs_per_context: 8, exchanged: 4}}]",
+    )
     trace = dynamics.collect("mine", runs=runs, traces=tmp_path).trace
     example = load("custom_analysis_on_a_trace")
     rows = example.confidence_and_accuracy(trace)
