@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, settings
 
 from checkpoints.organism import OrganismConfig
 from dynamics.analysis.fitting import FittingLayout
+from dynamics.reporting import pictures
 from tests import real
 
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]
@@ -34,7 +35,7 @@ settings.load_profile("tests")
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 """Names under which a Chromium is installed; else the one that Playwright brought, or the tests skip."""
 
-LAID_OUT = FittingLayout.execute
+LAID_OUT, PNG = FittingLayout.execute, pictures.png_of
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -64,16 +65,18 @@ def _own_cache(_shared: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _plain_layout() -> Iterator[None]:
-    """Figures are drawn without being laid out, which takes longer than all else, where no test looks at them."""
+    """Figures are drawn once, without being laid out, which takes longer than all else, where no test looks at them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FittingLayout, "execute", lambda self, fig: None)
+        patch.setattr(pictures, "png_of", lambda figure: b"a picture")
         yield
 
 
 @pytest.fixture
 def laid_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are laid out as for a user."""
+    """Figures are laid out and drawn as for a user."""
     monkeypatch.setattr(FittingLayout, "execute", LAID_OUT)
+    monkeypatch.setattr(pictures, "png_of", PNG)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from ..progress import Reporter
 
-__all__ = ["Picture", "Pictures"]
+__all__ = ["Picture", "Pictures", "png_of"]
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,6 @@ class Pictures:
     def _save(self, figure: Figure, stem: str) -> dict[str, bytes]:
         """Both kinds of a figure, written; the page gets the SVG as data, so that it needs no other file."""
         import matplotlib as mpl
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.backends.backend_svg import FigureCanvasSVG, RendererSVG
 
         class Canvas(FigureCanvasSVG):
@@ -149,7 +148,7 @@ class Pictures:
 
         from .measuring import answers_kept
 
-        files = {"svg": io.BytesIO(), "png": io.BytesIO()}
+        svg = io.BytesIO()
         with mpl.rc_context({"svg.hashsalt": "dynamics"}), answers_kept():  # the same figure is the same file
             # What `savefig` does, which draws a figure twice for each file, once to lay it out.
             dpi = figure.get_dpi()
@@ -161,13 +160,21 @@ class Pictures:
             figure.set_layout_engine("none")
             figure.set_dpi(dpi)  # of images within the SVG
             about = {"Date": None, "Creator": "circuit-dynamics"}
-            canvas.print_svg(files["svg"], metadata=about)  # type: ignore[no-untyped-call]
-            figure.set_dpi(160)
-            FigureCanvasAgg(figure).print_png(files["png"])  # type: ignore[no-untyped-call]
-        written = {kind: buffer.getvalue() for kind, buffer in files.items()}
+            canvas.print_svg(svg, metadata=about)  # type: ignore[no-untyped-call]
+            written = {"svg": svg.getvalue(), "png": png_of(figure)}
         for kind, data in written.items():
             replace_bytes(self._folder / f"{stem}.{kind}", data)
         return written
+
+
+def png_of(figure: Figure) -> bytes:
+    """A figure that was laid out, as PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    drawn = io.BytesIO()
+    figure.set_dpi(160)
+    FigureCanvasAgg(figure).print_png(drawn)  # type: ignore[no-untyped-call]
+    return drawn.getvalue()
 
 
 def _stem(name: str, which: str) -> str:

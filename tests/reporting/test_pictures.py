@@ -21,6 +21,7 @@ from dynamics.reporting import measuring
 from dynamics.reporting.pictures import Pictures
 
 MODULE = "dynamics.wording"
+pytestmark = pytest.mark.usefixtures("laid_out")
 
 
 def lines(*names: str, slope: float = 1.0) -> Callable[[], Mapping[str, Figure]]:
