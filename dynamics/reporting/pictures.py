@@ -173,7 +173,7 @@ def png_of(figure: Figure) -> bytes:
 
     drawn = io.BytesIO()
     figure.set_dpi(160)
-    FigureCanvasAgg(figure).print_png(drawn)  # type: ignore[no-untyped-call]
+    FigureCanvasAgg(figure).print_png(drawn, pil_kwargs={"compress_level": 3})  # type: ignore[no-untyped-call]
     return drawn.getvalue()
 
 

@@ -114,8 +114,8 @@ def consolidate(trace: Path, *, without: str = "") -> None:
     for kind in DERIVED:
         folders = [f"{kind}/{p.name}" for p in sorted((trace / kind).glob("*"))]
         for folder in folders:
-            if folder != without and _whole(trace, folder, listed):
-                listed |= {kind: _LISTED} | collected_metadata(trace, folder)
+            if folder != without and (nodes := _whole(trace, folder, listed)):
+                listed |= {kind: _LISTED} | nodes
     if listed != before:
         rewrite(trace, metadata=listed)
 
@@ -126,26 +126,27 @@ def whole(trace: Path, folder: str) -> bool:
     One that was derived from fewer checkpoints than the trace has by now is not.
     """
     try:
-        return _whole(trace, folder, consolidated(trace))
+        return bool(_whole(trace, folder, consolidated(trace)))
     except OSError:
         return False
 
 
-def _whole(trace: Path, folder: str, listed: Mapping[str, Any]) -> bool:
+def _whole(trace: Path, folder: str, listed: Mapping[str, Any]) -> dict[str, Any]:
+    """The metadata of a derived group that is whole, as consolidated metadata have them; else empty."""
     try:
         checkpoints = listed["step"]["shape"]
         nodes = collected_metadata(trace, folder)
         arrays = {name: node for name, node in nodes.items() if node["node_type"] == "array"}
         along = (node["shape"][:1] for node in arrays.values() if node["dimension_names"][:1] == [CHECKPOINT])
         if not all(n == checkpoints for n in along):
-            return False
+            return {}
         if "files" not in nodes[folder]["attributes"]:  # of an older version of this program
-            return all(_chunks(trace / name, node) for name, node in arrays.items())
+            return nodes if all(_chunks(trace / name, node) for name, node in arrays.items()) else {}
         files = sealed_files(trace / folder).items()
         sizes = ((trace / folder / file).stat().st_size == int(known.split()[0]) for file, known in files)
-        return bool(intact((trace / folder / "zarr.json").read_bytes())) and all(sizes)
+        return nodes if intact((trace / folder / "zarr.json").read_bytes()) and all(sizes) else {}
     except (AttributeError, KeyError, TypeError, ValueError, OSError):
-        return False
+        return {}
 
 
 def _chunks(array: Path, node: dict[str, Any]) -> bool:
