@@ -61,7 +61,7 @@ def attribute(
     by_token: bool = False,
     reach: bool = False,
     between: tuple[torch.Tensor, torch.Tensor] | None = None,
-    rows: Sequence[torch.Tensor] | None = None,
+    rows: Sequence[slice] | None = None,
 ) -> Attribution:
     """EAP-IG scores of all edges, summed over rows.
 

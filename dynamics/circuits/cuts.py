@@ -24,6 +24,10 @@ from .parts import Parts
 
 __all__ = ["Cutting"]
 
+DENSE = 16
+"""Where fewer than one of so many weights is not zero, a processor adds up the terms of each reader faster than it multiplies
+matrices (measured: as fast at one of ten, seven times as fast at one of a hundred)."""
+
 
 class Cutting:
     """See the module's docstring, and :class:`dynamics.circuits.hooks.Hooks`.
@@ -173,7 +177,7 @@ class Cutting:
         """(reader, row, token, d_model) what these readers see of some terms."""
         what, share = self.terms[terms], self.share[..., terms, readers]
         if share.ndim == 2:
-            return (share.T @ what.flatten(1)).view(-1, *what.shape[1:])
+            return _weighted(what.flatten(1), share.T).view(-1, *what.shape[1:])
         return torch.einsum("srtd,rtsk->krtd", what, share.expand(*what.shape[1:3], -1, -1))
 
     def _alone(self, source: slice, of: Any, now: torch.Tensor) -> None:
@@ -196,6 +200,18 @@ class Cutting:
         else:
             torch.mul(parts.heads(layer, self.other.mixed[layer], which), self.other.scale[layer], out=into)
             into -= parts.heads(layer, z, which) * scale
+
+
+def _weighted(terms: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """(reader, number) sums of terms (term, number) with weights (reader, term)."""
+    if terms.device.type == "cpu" and terms.dtype == torch.float32:
+        reader, term = weights.nonzero(as_tuple=True)
+        if len(term) * DENSE <= weights.numel():
+            begins = torch.searchsorted(reader, torch.arange(len(weights)))
+            return torch.nn.functional.embedding_bag(
+                term, terms, begins, mode="sum", per_sample_weights=weights[reader, term]
+            )
+    return weights @ terms
 
 
 def _many(edges: torch.Tensor) -> torch.Tensor:

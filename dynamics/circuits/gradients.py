@@ -97,31 +97,25 @@ class ReaderGradients:
         readers: slice,
         *,
         by_token: bool = False,
-        rows: Sequence[torch.Tensor] | None = None,
+        rows: Sequence[slice] | None = None,
     ) -> torch.Tensor:
         """(source, reader) products with differences (source, row, token, d_model) of one group's readers, summed over
         rows and tokens; (token, source, reader) with ``by_token``; of each of several sets of rows by itself, (set, source,
         reader), with ``rows``."""
         straight, along = self._pulled(readers)
-        if rows is not None:
-            sets = []
-            for chosen in rows:
-                some = difference[:, chosen]
-                found = some.flatten(1) @ straight[:, chosen].flatten(1).T
-                for unit, share in along:
-                    projected = torch.einsum("srtd,rtd->srt", some, unit[chosen])
-                    found -= projected.flatten(1) @ share[:, chosen].flatten(1).T
-                sets.append(found)
-            return torch.stack(sets)
         if by_token:
             found = torch.einsum("srtd,krtd->tsk", difference, straight)
             for unit, share in along:
                 found -= torch.einsum("srt,krt->tsk", torch.einsum("srtd,rtd->srt", difference, unit), share)
             return found
-        found = difference.flatten(1) @ straight.flatten(1).T
-        for unit, share in along:
-            found -= torch.einsum("srtd,rtd->srt", difference, unit).flatten(1) @ share.flatten(1).T
-        return found
+        sets = (slice(None),) if rows is None else rows
+        products = [difference[:, some].flatten(1) @ straight[:, some].flatten(1).T for some in sets]
+        if along:  # of all passes at once: it is the reading of the differences that takes time
+            units, shares = (torch.stack(of, 2) for of in zip(*((u[None], s) for u, s in along), strict=True))
+            projected = torch.einsum("srtd,rptd->srpt", difference, units[0])
+            for found, some in zip(products, sets, strict=True):
+                found -= projected[:, some].flatten(1) @ shares[:, some].flatten(1).T
+        return products[0] if rows is None else torch.stack(products)
 
     def dense(self) -> torch.Tensor:
         """(reader, row, token, d_model)."""

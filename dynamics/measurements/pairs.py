@@ -144,8 +144,6 @@ def attributed(wired: Wired, probe: TokenizedProbe, batch_tokens: int, steps: in
 
 
 def _attributed(wired: Wired, probe: TokenizedProbe, batch_tokens: int, steps: int, seed: int) -> Attributed:
-    import torch
-
     from ..circuits.attribution import attribute, direct_logits
 
     graph, n = wired.graph, len(probe.ids)
@@ -159,15 +157,15 @@ def _attributed(wired: Wired, probe: TokenizedProbe, batch_tokens: int, steps: i
         shape.d_model * (len(graph.sources) + len(graph.readers) + 20 * graph.layers) + 4 * shape.d_mlp * graph.layers
     )
     tokens = tokens_at_once(batch_tokens, width)
-    for batch in pairs_of(wired, probe, tokens, np.arange(n)):
+    for batch in pairs_of(wired, probe, tokens, np.arange(n), group):
         rows, own = batch.rows, batch.wired
         run, twin = own.run(batch.ids, batch.positions), own.run(batch.corrupted, batch.positions)
         clean[rows], corrupted[rows] = (numbers(batch.metric(each.logits.float())) for each in (run, twin))
         direct[rows] = numbers(direct_logits(own, batch.ids, batch.positions, batch.answer, batch.foil, run)[0])
         between = twin.streams[0], own.sources(run, twin)
         del run, twin
-        there = np.unique(group[rows])
-        sets = [torch.from_numpy(np.flatnonzero(group[rows] == g)).to(wired.device) for g in there]
+        there, first = np.unique(group[rows], return_index=True)
+        sets = [slice(*ends) for ends in zip(first, [*first[1:], len(rows)], strict=True)]
         given = batch.ids, batch.corrupted, batch.positions, batch.metric
         found = attribute(own, *given, steps=steps, between=between, rows=sets)
         source[rows] = numbers(found.sources)
@@ -183,8 +181,13 @@ def tokens_at_once(batch_tokens: int, width: int) -> int:
     return max(1, min(batch_tokens, MEMORY // (4 * width)))
 
 
-def pairs_of(wired: Wired, probe: TokenizedProbe, tokens: int, chosen: np.ndarray) -> Iterator[PromptPairs]:
-    """The chosen prompts, in batches of equal length and at most so many tokens behind what they have in common."""
+def pairs_of(
+    wired: Wired, probe: TokenizedProbe, tokens: int, chosen: np.ndarray, group: np.ndarray | None = None
+) -> Iterator[PromptPairs]:
+    """The chosen prompts, in batches of equal length and at most so many tokens behind what they have in common.
+
+    With the (prompt,) ``group`` of each, those of one group stand together in every batch.
+    """
     import torch
 
     from ..circuits.attribution import logit_difference
@@ -205,6 +208,8 @@ def pairs_of(wired: Wired, probe: TokenizedProbe, tokens: int, chosen: np.ndarra
             start = int(alike[left[0]])
             size = max(1, tokens // (int(length) - start))
             rows, left = left[:size], left[size:]
+            if group is not None:
+                rows = rows[np.argsort(group[rows], kind="stable")]
             ids, corrupted = (given(np.stack([of[r] for r in rows])) for of in (probe.ids, probe.corrupted_ids))
             answer, foil = given(probe.answer_ids[rows]), given(probe.foil_ids[rows])
             yield PromptPairs(

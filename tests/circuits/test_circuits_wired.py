@@ -12,6 +12,7 @@ import transformers as hf
 
 from checkpoints import UserError
 from dynamics.circuits.attribution import attribute, direct_logits
+from dynamics.circuits.cuts import _weighted
 from dynamics.circuits.graph import Graph, graph_of
 from dynamics.circuits.hooks import Resuming
 from dynamics.circuits.patching import source_effects
@@ -185,6 +186,10 @@ def test_gradients_of_several_passes_add_up(family: str) -> None:
         found = together.times(clean - twin, readers, by_token=True)
         torch.testing.assert_close(found, products, atol=1e-3, rtol=1e-3)
         torch.testing.assert_close(together.times(clean - twin, readers), products.sum(0), atol=1e-3, rtol=1e-3)
+        apart = together.times(clean - twin, readers, rows=(slice(0, 1), slice(1, None)))
+        torch.testing.assert_close(apart.sum(0), products.sum(0), atol=1e-3, rtol=1e-3)
+        first = torch.einsum("srtd,krtd->sk", (clean - twin)[:, :1], mean[readers][:, :1])
+        torch.testing.assert_close(apart[0], first, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("family", WIRED)
@@ -263,3 +268,10 @@ def test_a_wiring_that_does_not_fit_is_refused() -> None:
     other = wired("llama").architecture
     with pytest.raises(UserError, match="not wired as its table says"):
         Wired(w.model, Architecture(other.shape, other.table))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5])
+def test_few_terms_add_up_as_all_of_them_multiplied(share: float) -> None:
+    torch.manual_seed(0)
+    terms, weights = torch.randn(40, 6), torch.randn(30, 40) * (torch.rand(30, 40) < share)
+    torch.testing.assert_close(_weighted(terms, weights), weights @ terms)

@@ -17,6 +17,7 @@ from dynamics import Trace, analyse, report, status
 from dynamics.collecting.estimating import estimate
 from dynamics.runs.config import Run
 from dynamics.runs.schedule import scheduled
+from dynamics.store.manifest import slab_files
 from tests.collecting.local.tiny import PROMPTS, STEPS, files, make_run, poison, run_collect, same_files
 
 
@@ -222,6 +223,9 @@ def test_an_estimate_writes_nothing_and_is_right_about_sizes(tiny_series: Path, 
     groups = [trace.tree[name].to_dataset() for name in (*trace.probes, "weights")]
     stored = sum(group[v].isel(checkpoint=0).nbytes for group in groups for v in group.data_vars)
     assert guess.trace_bytes == 3 * stored
+    slabs = [(trace.path / name, v) for name in (*trace.probes, "weights") for v in trace.tree[name].data_vars]
+    written = sum(file.stat().st_size for group, v in slabs for file in slab_files(group / str(v), 0))
+    assert 0.9 * stored < written < 1.1 * stored  # with checksums and what chunks are padded with, less what compresses
 
 
 def test_an_estimate_of_an_untrained_organism_says_what_has_to_be_trained(tmp_path: Path) -> None:
