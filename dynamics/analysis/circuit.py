@@ -19,13 +19,12 @@ import numpy as np
 
 from ..emergence import sign_flip_null
 from ..emergence.bootstrap import random_signs
-from ..measurements.pairs import discovery_half
 from ..measurements.source_effects import AT_RANDOM, HIGHEST
 from ..numerics.draws import FINE_DRAWS
 from ..numerics.ranking import resampled_counts
 from ..probes import LAST
 from ..store import Trace
-from .circuit_identity import CURVES, Identity, identity, values_at
+from .circuit_identity import CURVES, Identity, checking_half, identity, values_at
 from .curves import Curve, CurveSpec, Null, best_layer, from_units
 from .decoding import decoded_by_layer
 from .findings import Definition, Finding
@@ -50,7 +49,6 @@ class CircuitTask:
         position: where it is decoded.
         units: label whose values are resampled together (prompts that share an item), or None for prompts.
         part: added to keys where an analysis has several circuits, e.g. ``"words_"``.
-        seed: as in ``Circuit``.
         headline: whether the onsets belong in the emergence table.
     """
 
@@ -61,13 +59,12 @@ class CircuitTask:
     position: str = LAST
     units: str | None = None
     part: str = ""
-    seed: int = 0
     headline: bool = True
 
 
 def circuit_section(trace: Trace, task: CircuitTask) -> Section:
     """Curves, notes and arrays of one circuit."""
-    same = identity(trace, task.probe, task.seed)
+    same = identity(trace, task.probe)
     clean, twins = (trace.values(task.probe, f"{of}_difference").astype(np.float64) for of in ("clean", "corrupted"))
     clusters = None if task.units is None else trace.label(task.probe, task.units)
     spec = CurveSpec("", "prompts", clusters=clusters, headline=task.headline)
@@ -83,7 +80,7 @@ def circuit_section(trace: Trace, task: CircuitTask) -> Section:
 def faithfulness(trace: Trace, task: CircuitTask) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Faithfulness (checkpoint, size), completeness (checkpoint, size), and faithfulness of the smallest circuit
     (checkpoint,); NaN where prompts and twins do not differ beyond noise."""
-    rows = ~discovery_half(trace.probe(task.probe).sizes["prompt"], task.seed)
+    rows = checking_half(trace, task.probe)
     values = {
         name: trace.values(task.probe, f"{name}_difference")[:, rows].astype(np.float64).mean(1)
         for name in ("clean", "corrupted", "circuit", "complement", "found")
@@ -151,7 +148,7 @@ def _resampled(units: np.ndarray, clusters: Any) -> np.ndarray:
 
 
 def _used(trace: Trace, task: CircuitTask, same: Identity, spec: CurveSpec) -> Curve:
-    checking = ~discovery_half(trace.probe(task.probe).sizes["prompt"], task.seed)
+    checking = checking_half(trace, task.probe)
     effects = _effects(trace, task.probe)[:, checking]
     spec = spec.but(clusters=None if spec.clusters is None else np.asarray(spec.clusters)[checking])
     members, others = members_of(same)

@@ -10,6 +10,8 @@ between different halves of the prompts, and held against what the two halves of
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +22,7 @@ from ..numerics.draws import COSTLY_DRAWS
 from ..numerics.overlap import dealt_anew, jaccard, jaccards, weighted_overlap, weighted_overlaps
 from ..store import Trace
 
-__all__ = ["CURVES", "Identity", "identity", "values_at", "with_circuit"]
+__all__ = ["CURVES", "Identity", "checking_half", "identity", "values_at", "with_circuit"]
 
 CURVES = (
     "with_final",
@@ -70,13 +72,12 @@ class Identity:
     kept: np.ndarray
 
 
-def identity(trace: Trace, probe: str, seed: int = 0) -> Identity:
+def identity(trace: Trace, probe: str) -> Identity:
     """Compare the circuits of a probe that was measured with ``Circuit``, one checkpoint in memory at a time.
 
     Args:
         trace: the trace.
         probe: name of the probe.
-        seed: as in ``Circuit``.
     """
     n = len(trace.steps)
     sizes = trace.probe(probe).sizes
@@ -84,7 +85,7 @@ def identity(trace: Trace, probe: str, seed: int = 0) -> Identity:
     strength = np.full((n, sizes["source"]), np.nan)
     null = np.full((n, COSTLY_DRAWS), np.nan)
     kept_final = np.zeros((sizes["source"], sizes["reader"]), dtype=bool)
-    found = with_circuit(trace, probe, seed)
+    found = with_circuit(trace, probe)
     final = found[-1] if found else None
     turnover: list[int] = []
     if final is None:
@@ -119,12 +120,12 @@ def identity(trace: Trace, probe: str, seed: int = 0) -> Identity:
     return Identity(final, null=null, strength=strength, turnover=tuple(turnover), kept=kept_final, **curves)
 
 
-def with_circuit(trace: Trace, probe: str, seed: int = 0) -> list[int]:
+def with_circuit(trace: Trace, probe: str) -> list[int]:
     """Indices of checkpoints that have a circuit: the prompts that check it differ from their twins beyond the series' noise.
 
     ``Circuit`` asks each checkpoint by itself; of many, some would pass by chance (Bonferroni, two-sided, by Student's t).
     """
-    checking = ~discovery_half(trace.probe(probe).sizes["prompt"], seed)
+    checking = checking_half(trace, probe)
     clean, twins = (
         trace.values(probe, f"{of}_difference").astype(np.float64)[:, checking] for of in ("clean", "corrupted")
     )
@@ -133,6 +134,22 @@ def with_circuit(trace: Trace, probe: str, seed: int = 0) -> list[int]:
         p = 2 * stdtr(n - 1, -np.abs(apart.mean(1)) / (apart.std(1, ddof=1) / np.sqrt(n)))
     apart_enough = p * np.isfinite(p).sum() < LEVEL
     return [index for index, kept in trace.each(probe, "edge_kept") if apart_enough[index] and (kept == 1).any()]
+
+
+def checking_half(trace: Trace, probe: str) -> np.ndarray:
+    """(prompt,) which prompts ``Circuit`` checked circuits on, as it was measured."""
+    about = trace.probe(probe)
+    return ~discovery_half(about.sizes["prompt"], _seed(about.attrs.get("measurements", ())))
+
+
+def _seed(measurements: Iterable[object]) -> int:
+    """The seed of the halves, of what a probe says was measured on it.
+
+    >>> _seed(["Activations(site='embed')", "Circuit(steps=5, threshold=0.8, points=12, seed=3)"]), _seed([])
+    (3, 0)
+    """
+    found = (re.fullmatch(r"Circuit\(.*\bseed=(\d+)\b.*\)", str(measurement)) for measurement in measurements)
+    return next((int(match[1]) for match in found if match), 0)
 
 
 def values_at(trace: Trace, probe: str, variable: str, checkpoint: int) -> np.ndarray:

@@ -31,6 +31,7 @@ import numpy as np
 from ..numerics.draws import COSTLY_DRAWS
 from ..numerics.overlap import dealt_anew, jaccard, jaccards, shared
 from ..store import Trace
+from .circuit_identity import with_circuit
 from .curves import Curve, CurveSpec, Null
 from .findings import Definition
 from .section import Section
@@ -253,15 +254,13 @@ def _null(
 
 
 def _kept_alike(trace: Trace, sets: Mapping[str, str], pairs: list[tuple[str, str]]) -> dict[str, np.ndarray]:
-    """Jaccard of the smallest faithful circuits, edges and nodes, mean over pairs; NaN where a set has none."""
+    """Jaccard of the smallest faithful circuits, edges and nodes, mean over pairs; NaN where a set has none (``with_circuit``)."""
     curves = {name: np.full(len(trace.steps), np.nan) for name in ("edges", "nodes", "edges_null", "nodes_null")}
     if not all("edge_kept" in trace.probe(probe) for probe in sets.values()):
         return curves
     kept = {s: dict(trace.each(probe, "edge_kept")) for s, probe in sets.items()}
-    for index in next(iter(kept.values())):
-        edges = {s: k[index] == 1 for s, k in kept.items() if index in k}
-        if len(edges) < len(sets) or not all(k.any() for k in edges.values()):
-            continue
+    for index in sorted(set.intersection(*(set(with_circuit(trace, probe)) for probe in sets.values()))):
+        edges = {s: k[index] == 1 for s, k in kept.items()}
         possible = next(iter(kept.values()))[index] >= 0
         anew = {s: dealt_anew(k, possible, COSTLY_DRAWS, seed=2) > 0 for s, k in edges.items()}
         nodes, nodes_anew = ({s: np.asarray(k.any(-1)) for s, k in table.items()} for table in (edges, anew))

@@ -32,17 +32,24 @@ GROUPS = 8
 class Made:
     """What the comparison of circuits reads of a trace."""
 
-    def __init__(self, scores: dict[str, np.ndarray], steps: np.ndarray = STEPS) -> None:
-        self.steps, self.tokens, self._scores = steps, None, scores
+    def __init__(self, scores: dict[str, np.ndarray], steps: np.ndarray = STEPS, same: str = "") -> None:
+        self.steps, self.tokens, self._scores, self._same = steps, None, scores, same
 
     @property
     def probes(self) -> tuple[str, ...]:
         return tuple(self._scores)
 
-    def probe(self, name: str) -> dict[str, Any]:
+    def values(self, probe: str, variable: str) -> np.ndarray:
+        """Differences of prompts, and of twins, which are another from step 2 on where the model can do the task."""
+        can = (np.arange(len(self.steps)) >= 2) & (variable == "clean_difference") & (probe != self._same)
+        rng = np.random.default_rng(variable == "clean_difference")
+        return 5.0 * can[:, None] + rng.standard_normal((len(self.steps), 20))
+
+    def probe(self, name: str) -> Any:
         parts = {"source": GRAPH.sources, "reader": GRAPH.readers}
-        names = {of: xr.DataArray([part.name for part in every]) for of, every in parts.items()}
-        return {**names, "edge_score": None, "edge_kept": None, **({} if name == TASK else {"edge_score_group": None})}
+        names = {of: (of, [part.name for part in every]) for of, every in parts.items()}
+        of_groups = {} if name == TASK else {"edge_score_group": 0}
+        return xr.Dataset({"edge_score": 0, "edge_kept": 0, **of_groups}, {"prompt": np.arange(20), **names})
 
     def each(self, probe: str, variable: str) -> Iterator[tuple[int, np.ndarray]]:
         for index, groups in enumerate(self._scores[probe]):
@@ -85,8 +92,8 @@ def summary_of(section: Section, trace: Trace) -> Summary:
     return section.summary(trace, analysis="addition", title="", question="")
 
 
-def found_in(scores: dict[str, np.ndarray], steps: np.ndarray = STEPS) -> Summary:
-    trace = cast(Trace, Made(scores, steps))
+def found_in(scores: dict[str, np.ndarray], steps: np.ndarray = STEPS, same: str = "") -> Summary:
+    trace = cast(Trace, Made(scores, steps, same))
     section = shared_circuits(trace, SETS, key="same_parts", title="the same parts", what="contexts")
     return summary_of(section, trace)
 
@@ -101,6 +108,8 @@ def test_shared_circuits_share_as_much_as_two_samples_of_one() -> None:
     assert result.data["same_parts_edges"].values[-1] == 1.0
     assert np.isnan(result.data["same_parts_edges"].values[0])  # no circuit yet
     assert result.data["same_parts_edges_null"].values[-1] < 0.5
+    without = found_in(made(20.0, np.random.default_rng(0)), same=next(iter(SETS.values())))
+    assert np.isnan(without.data["same_parts_edges"].values).all()  # prompts and twins of one set are alike
     assert finding.holds is not None and finding.holds >= 0.9
 
 

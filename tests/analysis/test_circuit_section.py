@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 from dynamics.analysis.circuit import CircuitTask, circuit_section
-from dynamics.analysis.circuit_identity import with_circuit
+from dynamics.analysis.circuit_identity import checking_half, with_circuit
 from dynamics.measurements.pairs import discovery_half
 
 PROMPTS, CHECKPOINTS, SOURCES = 40, 40, 4
@@ -79,3 +79,5 @@ def test_noise_at_many_checkpoints_makes_a_circuit_in_few_series() -> None:
     assert alone > 2 * found and found <= 7  # 5% of 60, and two standard errors
     strong: Any = Planted(**differences(2.0, np.random.default_rng(0)))
     assert with_circuit(strong, "task") == list(range(CHECKPOINTS))
+    strong.probe("task").attrs["measurements"] = ["Circuit(steps=5, threshold=0.8, points=12, seed=1)"]
+    assert np.array_equal(checking_half(strong, "task"), ~discovery_half(PROMPTS, 1))
