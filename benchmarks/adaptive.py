@@ -117,18 +117,19 @@ def holds(mine: Finding, every: Finding) -> bool:
 @contextmanager
 def other_draws(seed: int) -> Iterator[None]:
     """Every null is judged by a sample, with replacement, of its draws."""
-    rng, assess = np.random.default_rng(seed), dynamics.analysis.curves.assess
+    rng, curves = np.random.default_rng(seed), vars(dynamics.analysis.curves)
+    assess = curves["assess"]
 
     def resampled(steps: Any, values: Any, *, null: Any, **rest: Any) -> Any:
         if null is not None:
             null = np.asarray(null)[:, rng.integers(np.shape(null)[1], size=np.shape(null)[1])]
         return assess(steps, values, null=null, **rest)
 
-    dynamics.analysis.curves.assess = resampled
+    curves["assess"] = resampled
     try:
         yield
     finally:
-        dynamics.analysis.curves.assess = assess
+        curves["assess"] = assess
 
 
 def collected(options: argparse.Namespace) -> Path:

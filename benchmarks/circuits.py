@@ -303,10 +303,10 @@ def main() -> None:
     for count in (5, 10) if arguments.quick else (10, 20, 40):
         command = [sys.executable, __file__, arguments.run, "--only", str(count), "--threads", str(arguments.threads)]
         said = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-        visited, total, middle, peak = int(said[0]), *map(float, said[1:])
+        visited, (total, middle, used) = int(said[0]), map(float, said[1:])
         print(
             f"  {visited:>3} checkpoints   {total:6.1f} s   {total / visited:5.2f} s each (median {middle:.2f})   "
-            f"peak {peak / 2**20:,.0f} MiB"
+            f"peak {used / 2**20:,.0f} MiB"
         )
     final = series.checkpoints[-1]
     resident = resident_for(run, model)

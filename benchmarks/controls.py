@@ -77,7 +77,7 @@ def headlines(kind: str, seed: int, small: bool, traces: Path) -> dict[str, Find
     run = Run(series=OrganismConfig(**given), analyses=tuple(AnalysisEntry(name=name) for name in names))
     name = f"{kind}-{'small-' if small else ''}{seed}"
     dynamics.collect(name, run=run, traces=traces)
-    found = [f for result in analyse(name, run=run, traces=traces) for f in result.summary.findings if f.headline]
+    found = analyse(name, run=run, traces=traces).headlines
     return {f.key.removeprefix("benchmarks.controls.").removeprefix("controls."): f for f in found}
 
 

@@ -296,7 +296,8 @@ def _made_dictionary(folder: Path) -> Path:
         def batches(self) -> Iterator[Any]:
             yield torch.randn(2, 32, 4, generator=torch.Generator().manual_seed(0))
 
-    Trainer.start(TrainConfig(8, 2.0, 4), Stream()).save(folder)
+    stream: Any = Stream()
+    Trainer.start(TrainConfig(8, 2.0, 4), stream).save(folder)
     return folder / "training.json"
 
 

@@ -51,7 +51,7 @@ VOCAB = 50304
 BATCH = 32
 CLOSE = 1e-4
 SETTINGS = {"16 tokens": (0, 16), "64 tokens, of which 48 are common": (48, 16)}
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "hidden_size": 512,
     "num_hidden_layers": 6,
     "num_attention_heads": 8,

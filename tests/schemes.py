@@ -105,7 +105,7 @@ def _trained(scheme: Scheme, special: list[str]) -> Tokenizer:
     core = Tokenizer(_empty(scheme))
     core.normalizer, core.pre_tokenizer = _around(scheme)
     alphabet = [f"<0x{i:02X}>" for i in range(256)] if scheme.kind == "pieces" else []
-    settings = {"special_tokens": [*special, *alphabet], "show_progress": False, "vocab_size": 30_000}
+    settings: dict[str, Any] = {"special_tokens": [*special, *alphabet], "show_progress": False, "vocab_size": 30_000}
     if scheme.kind == "words":
         # a vocabulary of whole words, and letters for the rest
         words = {
