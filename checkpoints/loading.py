@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .configs import architecture_of, model_class, quiet, read_config
-from .errors import CheckpointError, first_line
+from .errors import CheckpointError, UserError, first_line
 from .files.tensors import TensorInfo
 from .files.weights import IGNORED, read_tensors, weights_digest
 
@@ -280,13 +280,13 @@ def _built(prepared: Prepared, build: Build, dtype: torch.dtype, device: str) ->
             remedy="mend `build` of the adapter",
         ) from error
     if not isinstance(model, torch.nn.Module):
-        raise CheckpointError(
+        raise UserError(  # of no checkpoint: all others would fail by it
             f"the adapter built a {type(model).__name__}",
             expected="a torch.nn.Module",
             remedy="return one from `build` of the adapter",
         )
     if next(model.parameters(), None) is None:
-        raise CheckpointError(
+        raise UserError(  # of no checkpoint: all others would fail by it
             "the adapter built a module without parameters",
             expected="weights that are parameters: what is measured of them would be nothing",
             remedy="make what is trained a torch.nn.Parameter, not a buffer",

@@ -248,9 +248,10 @@ def _refuse_others(key: str, title: str, null: Null, spec: CurveSpec) -> None:
     """Everything of a curve but its numbers has to be of its type."""
     parts = ((key, str, "key"), (title, str, "title"), (null, Null, "null"), (spec, CurveSpec, "spec"))
     for value, kind, name in parts:
-        instance_of(
-            kind, value, f"`{name}` of the curve {key!r} is", remedy=f"look at the order of the arguments: {_ORDER}"
-        )
+        remedy = f"look at the order of the arguments: {_ORDER}"
+        if name == "null":
+            remedy = f"write da.Null(draws, 'what it is'), with None as draws where there is no null; or {remedy}"
+        instance_of(kind, value, f"`{name}` of the curve {key!r} is", remedy=remedy)
     if not key:
         raise UserError(f"the curve {title!r} has no key", expected="a word, unique in its analysis", remedy="name it")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from checkpoints.errors import UserError
+from checkpoints.errors import UserError, shown
 
 from .importing import import_named, own_code
 from .sites import SiteTable, site_table
@@ -179,9 +179,16 @@ def adapted(adapter: Adapter, tensors: Mapping[str, torch.Tensor]) -> Architectu
 
     own = getattr(adapter, "logits", None)
     with own_code("`sites` and `shape` of the adapter", module):
-        wiring = adapter.sites.wiring
-        shape = replace(adapter.shape(tensors), parallel=wiring.parallel if wiring else None)
-    return Architecture(shape, adapter.sites, plain, whole=True)
+        table, said = adapter.sites, adapter.shape(tensors)
+    for name, given, kind in (("sites", table, SiteTable), ("shape", said, ModelShape)):
+        if not isinstance(given, kind):
+            raise UserError(
+                f"`{name}` of the adapter {'is' if name == 'sites' else 'returned'} {shown(given)}",
+                expected=f"a {kind.__module__}.{kind.__name__}",
+                remedy=f"make one: {kind.__name__}({', '.join(list(signature(kind).parameters)[:6])}, ...)",
+            )
+    shape = replace(said, parallel=table.wiring.parallel if table.wiring else None)
+    return Architecture(shape, table, plain, whole=True)
 
 
 def tokenizer_of(adapter: Adapter, tensors: Mapping[str, torch.Tensor]) -> Any:

@@ -302,7 +302,7 @@ def observe(model: Any, table: SiteTable, sites: frozenset[str], layers: int, ca
                     return
                 computing.append(site)
                 try:
-                    with own_code(f"the function of site {site!r}", own.__module__):
+                    with own_code(f"the function (module, arguments, output) of site {site!r}", own.__module__):
                         value = own(module, args or (*kwargs.values(),), output)
                 finally:
                     computing.clear()

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from checkpoints import CheckpointError
+from checkpoints import CheckpointError, UserError
 from checkpoints.configs import read_config
 from checkpoints.files.weights import header, read_tensors, weight_files, weights_digest
 from checkpoints.loading import Prepared, ResidentModel, prepare
@@ -124,8 +124,10 @@ def test_a_module_without_parameters_is_refused(tmp_path: Path) -> None:
             self.register_buffer("x", tensors["x"])
 
     prepared = Prepared(tmp_path, {"x": torch.ones(2)}, "d", "float32")
-    with pytest.raises(CheckpointError, match=r"without parameters(.|\n)*remedy"):
-        ResidentModel(build=Buffers).install(prepared)
+    for build, said in ((Buffers, r"without parameters(.|\n)*remedy"), (lambda tensors: Buffers, "built a type")):
+        with pytest.raises(UserError, match=said) as refused:
+            ResidentModel(build=build).install(prepared)
+        assert not isinstance(refused.value, CheckpointError)  # it is no fault of one checkpoint
 
 
 # --- tokenizers

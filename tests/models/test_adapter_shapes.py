@@ -133,7 +133,7 @@ def test_a_site_can_be_what_a_function_computes() -> None:
 
 
 FUNCTIONS: dict[str, tuple[Callable[..., Any], str]] = {
-    "raises": (lambda model, args, output: model.W_X[args[0]], "function of site 'embed' raised AttributeError"),
+    "raises": (lambda model, args, output: model.W_X[args[0]], "of site 'embed' raised AttributeError"),
     "gives nothing": (lambda model, args, output: None, "returned no 'embed'"),
     "has no token axis": (lambda model, args, output: model.W_E, r"place of 'embed' gave values of shape \(8, 6\)"),
     "gives numpy": (lambda model, args, output: args[0].numpy(), r"place of 'embed' gave values of shape \(49, 3\)"),
@@ -153,6 +153,15 @@ def test_what_a_function_computes_cannot_be_changed() -> None:
     for site, why in (("embed", "a function computes it"), ("ln_final", "the table has no such site")):
         with pytest.raises(UserError, match=f"{site!r} cannot be changed: {why}"):
             table.place(site)
+
+
+@pytest.mark.parametrize("part", ["sites", "shape"])
+def test_an_adapter_that_describes_nothing_is_refused(part: str) -> None:
+    adapter = Adapter()
+    setattr(adapter, part, {} if part == "sites" else lambda tensors: (1, 1))
+    with pytest.raises(UserError, match=rf"`{part}` of the adapter (is \{{\}}|returned \(1, 1\))") as caught:
+        adapted(adapter, {})
+    assert "SiteTable(block, in_block, outside" in caught.value.remedy or "ModelShape(layers," in caught.value.remedy
 
 
 class Told(Adapter):
