@@ -158,6 +158,16 @@ class Bucket:
 
         return self._asked(prefix, once)
 
+    def folders(self) -> list[str]:
+        """Names of what has objects below it, directly below this URL, in order."""
+        import obstore
+
+        def once() -> list[str]:
+            found = obstore.list_with_delimiter(self._store, self._prefix.rstrip("/") or None)
+            return sorted(path.rstrip("/").rpartition("/")[2] for path in found["common_prefixes"])
+
+        return self._asked("", once)
+
     def delete(self, keys: Iterable[str]) -> None:
         """Delete objects; those that are not there do not matter."""
         import obstore

@@ -24,7 +24,7 @@ from ..reporting.schema import check_report
 from ..runs.config import DEFAULT_RUNS_FILE, load_runs
 from ..runs.lookup import find_cells
 from ..store import Trace
-from ..store.paths import trace_path
+from ..store.paths import trace_names, trace_path
 
 __all__ = ["Library"]
 
@@ -52,7 +52,7 @@ class Library:
         declared = {}
         if self.runs_file is not None or DEFAULT_RUNS_FILE.exists():
             declared = {name: run.description for name, run in load_runs(self.runs_file).items()}
-        collected = {path.stem for path in self.traces.glob("*.zarr")}
+        collected = set(trace_names(self.traces))
         reported = {path.parent.name for path in self.reports.glob("*/report.json")}
         found = []
         for name in sorted(declared.keys() | collected | reported):

@@ -119,7 +119,7 @@ def open_group(path: Path, *, mode: Any) -> zarr.Group:
             raise UserError(
                 f"{place_of(path)} is a folder of traces: {', '.join(inside[:6])}",
                 expected="one trace",
-                remedy=f"name one of them, such as {path / inside[0]}",
+                remedy=f"name one of them, such as {place_of(path / inside[0])}",
             ) from error
         raise UserError(
             f"{place_of(path)} is not a trace: {first_line(error) if there else 'there is no such folder'}",

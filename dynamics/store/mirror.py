@@ -180,7 +180,10 @@ def pull(mirror: Path, bucket: Bucket, *, records: bool) -> dict[str, str]:
             break
         before = etags  # else results may be of before and after a change
     else:
-        shutil.rmtree(mirror, ignore_errors=True)
+        if not any(mirror.glob("*.etags.json")) and not any(
+            mirror.glob("*.lock")
+        ):  # a folder of traces has mirrors in it
+            shutil.rmtree(mirror, ignore_errors=True)
         etags = {}
     remember(mirror, etags)
     _last[mirror] = time.monotonic()

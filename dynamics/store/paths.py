@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 
 from checkpoints.errors import UserError
-from checkpoints.objects import is_url, url_of
+from checkpoints.objects import Bucket, is_url, url_of
 
 from .mirror import located, place_of
 from .places import require_place
 from .reader import Trace
 
-__all__ = ["beside_traces", "open_run_trace", "trace_path"]
+__all__ = ["beside_traces", "open_run_trace", "trace_names", "trace_path"]
 
 
 def trace_path(traces: Path, name: str) -> Path:
@@ -24,6 +24,12 @@ def trace_path(traces: Path, name: str) -> Path:
     path = located(traces / f"{name}.zarr")
     require_place(path)
     return path
+
+
+def trace_names(traces: Path) -> list[str]:
+    """The names of the runs whose traces are in a folder, or below a URL, in order; none where there is no such folder."""
+    names = Bucket(url_of(traces)).folders() if is_url(traces) else [path.name for path in traces.glob("*.zarr")]
+    return sorted(name.removesuffix(".zarr") for name in names if name.endswith(".zarr"))
 
 
 def beside_traces(traces: Path, name: str) -> Path:

@@ -6,11 +6,13 @@ whose owner held a lock of this machine that is free, is taken over by a write o
 
 What is said of a checkpoint, and the metadata of the root, are written on the condition that they are what this writer last saw.
 So a writer that was taken for dead and wakes up cannot undo what its successor said: its next word is refused, and it stops.
-Slabs are written without conditions, before the record that says what they consist of.
+Slabs are written without conditions, before the record that says what they consist of. No store deletes on a condition: before a
+record is dropped, and before results are replaced, the lease is renewed, which the store refuses a writer that was followed.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
@@ -69,7 +71,7 @@ class Lease:
         self._about: dict[str, Any] = {"id": uuid.uuid4().hex[:16], "pid": os.getpid(), "host": platform.node()}
         self._about |= {"machine": machine(), "lock": [about.st_dev, about.st_ino]}
         self._stop = threading.Event()
-        self._seen = time.monotonic()
+        self._seen, self._beats, self._saying = _now(), itertools.count(), threading.Lock()
         self._lost = ""
         self._etag: str | None = None
         self._thread: threading.Thread | None = None
@@ -89,8 +91,8 @@ class Lease:
             etag = None if found is None else found[1]
             if found is None or self._is_free(found[0]) or (watched and self._is_silent(watched, found[1])):
                 with suppress(ChangedError):  # another was faster
-                    self._etag = self._bucket.put_if(self._key, self._content(0), etag)
-                    self._seen = time.monotonic()
+                    self._etag = self._bucket.put_if(self._key, self._content(next(self._beats)), etag)
+                    self._seen = _now()
                     self._thread = threading.Thread(target=self._give_signs, name="lease", daemon=True)
                     self._thread.start()
                     return
@@ -122,18 +124,28 @@ class Lease:
                 self._etag = found[1]
 
     def _give_signs(self) -> None:
-        number = 0
-        while not self._stop.wait(BEAT):
-            number += 1
-            try:
-                began = time.monotonic()
-                self._say(self._content(number))
-                self._seen = began
-            except ChangedError:
-                self._lost = "another process took it over"
-                return
-            except UserError:  # the store does not answer: it may again
-                pass
+        while not self._stop.wait(BEAT) and not self._lost:
+            with suppress(UserError):  # the store does not answer: it may again
+                self._beat()
+
+    def _beat(self) -> None:
+        began = _now()
+        try:
+            with self._saying:
+                self._say(self._content(next(self._beats)))
+            self._seen = began
+        except ChangedError:
+            self._lost = "another process took it over"
+
+    def renew(self) -> None:
+        """Ask the store whether this process still has the lease, before what carries no condition; others wait anew from now on.
+
+        Raises:
+            StoppedError: when it has not, or the store does not answer.
+        """
+        self.require()
+        self._beat()
+        self.require()
 
     def require(self) -> None:
         """Refuse to write once others may count this process as dead.
@@ -141,7 +153,7 @@ class Lease:
         Raises:
             StoppedError: when that is so.
         """
-        silent = time.monotonic() - self._seen
+        silent = _now() - self._seen
         if self._lost or silent > PATIENCE * 0.75:
             raise StoppedError(
                 f"{self._bucket.url}/{self._key.removesuffix('.lock')} is not this process's to write any more: "
@@ -158,6 +170,11 @@ class Lease:
         if not self._lost:
             with suppress(ChangedError, UserError):  # it goes silent, which says the same later
                 self._say(self._content(-1, released=True))
+
+
+def _now() -> float:
+    """Seconds, those in which the machine was suspended too, where it counts them."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 def _being_written(trace: str, lease: bytes) -> UserError:
@@ -266,7 +283,7 @@ class Remote:
         """Say that a group is not there at a checkpoint; its slabs are written again, under the same names."""
         key = f"{place}/{MANIFEST}/c/{index}"
         if key in self._etags:
-            self._lease.require()
+            self._lease.renew()
             self._bucket.delete([key])
             del self._etags[key]
 
@@ -292,7 +309,7 @@ class Remote:
         keys += sorted({f"{name.partition('/')[0]}/zarr.json" for name in changed})
         for name in changed:
             keys += [*(f"{name}/{file}" for file in sealed_of(derived[name])), f"{name}/zarr.json"]
-        self._lease.require()
+        self._lease.renew()
         self._bucket.each(self._put, keys)
         self._put_if("zarr.json", root)
         if (self._mirror / ROOT_COPY).is_file():
@@ -311,7 +328,7 @@ class Remote:
     def close(self) -> None:
         """Write what is left to write, and remember what is in the store."""
         if not self._mirror.exists() and self._root:
-            self._lease.require()
+            self._lease.renew()
             keys = list(self._bucket.listing())
             if any(
                 "/manifest/c/" in key or key.startswith("weights_digest/c/") for key in keys

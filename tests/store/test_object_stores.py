@@ -7,7 +7,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from checkpoints.errors import StoppedError, UserError
 from checkpoints.objects import Bucket, ChangedError, StoredObject
 from checkpoints.series import Checkpoint
 from dynamics.runs.config import Run
+from dynamics.serving.library import Library
 from dynamics.store import Trace, open_trace, read_result, write_result, writer_lock
 from dynamics.store import mirror as mirror_module
 from dynamics.store import remote as remote_module
@@ -199,7 +199,7 @@ def test_only_one_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         pass
 
 
-def _sleeps(mirror: Path, other: Path, monkeypatch: pytest.MonkeyPatch, asleep: bool) -> None:
+def _writes_late(mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, asleep: bool) -> None:
     """Write, sleep until another has taken over and written the rest, and write again."""
     with writer_lock(mirror):
         writer, remote = fill(mirror, declare(), (0,)), remote_module.writing(mirror)
@@ -207,23 +207,48 @@ def _sleeps(mirror: Path, other: Path, monkeypatch: pytest.MonkeyPatch, asleep: 
         remote._lease._stop.set()
         remote._lease._thread.join()
         monkeypatch.setattr(remote_module.Lease, "_is_silent", staticmethod(lambda watched, etag: watched[0] == etag))
-        monkeypatch.setenv("DYNAMICS_CACHE", str(other))
+        monkeypatch.setenv("DYNAMICS_CACHE", str(tmp_path / "of another machine"))
         filled("memory://b/t.zarr", (2,))
+        monkeypatch.setenv("DYNAMICS_CACHE", str(tmp_path / "cache"))
         # else it was stopped just between a look and a write
-        remote._lease._seen = time.monotonic() + (-remote_module.PATIENCE if asleep else remote_module.PATIENCE)
-        writer.mark(2, "failed", "by who was dead")
+        remote._lease._seen = remote_module._now() + (-remote_module.PATIENCE if asleep else remote_module.PATIENCE)
+        if what == "state":
+            writer.mark(2, "failed", "by who was dead")
+        elif what == "no record":
+            remote.drop_record("mine", 0)
+        else:
+            write_result(mirror, "late", xr.Dataset({"curve": ("checkpoint", [1.0, 2.0, 3.0])}), {})
 
 
-@pytest.mark.parametrize("asleep", [True, False])
+@pytest.mark.parametrize(
+    ("what", "asleep"), [("state", True), ("state", False), ("no record", False), ("result", False)]
+)
 def test_a_dead_writer_is_followed_and_cannot_write_any_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asleep: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, asleep: bool
 ) -> None:
     monkeypatch.setattr(remote_module, "BEAT", 0.05)
     mirror = trace_path(Path("memory://b"), "t")
-    said = "is not this process's to write any more" if asleep else "was written by another process meanwhile"
+    said = "was written by another process meanwhile"
+    if asleep or what != "state":
+        said = "is not this process's to write any more"
     with pytest.raises(StoppedError, match=said):
-        _sleeps(mirror, tmp_path / "of another machine", monkeypatch, asleep)
-    assert Trace("memory://b/t.zarr").status == ["complete", "pending", "complete"]
+        _writes_late(mirror, tmp_path, monkeypatch, what, asleep)
+    fill(tmp_path / "t.zarr", declare(), (0, 2))
+    assert stored("memory://b/t.zarr") == snapshot(tmp_path / "t.zarr")
+
+
+def test_traces_below_a_url_are_listed_and_opening_it_drops_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    filled("memory://b/traces/t.zarr")
+    filled("memory://b/traces/u.zarr", (0,))
+    library = Library(tmp_path, Path("memory://b/traces"))
+    assert [(entry["run"], entry["collected"]) for entry in library.runs()] == [("t", True), ("u", True)]
+    there = snapshot(tmp_path / "cache")
+    with pytest.raises(UserError, match=r"memory://b/traces is a folder of traces: t.zarr, u.zarr"):
+        Trace("memory://b/traces")
+    assert there.keys() <= snapshot(tmp_path / "cache").keys()
 
 
 @pytest.mark.parametrize("others", [False, True])
