@@ -23,7 +23,7 @@ from checkpoints.organism import build_tokenizer
 from dynamics.runs.config import Run
 from dynamics.store import Trace
 from tests.checkpoints.saved import MODELS, saved
-from tests.collecting.test_live import fresh, probes
+from tests.collecting.trainings import fresh, probes
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # peft, of older names
 

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import random
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import xarray as xr
 
 import dynamics
-from benchmarks.fault_writes import Died, dying, watched
 from checkpoints.errors import UserError
 from dynamics.analysis.base import Analysis
-from dynamics.collecting.collector import Collected
 from dynamics.listing import print_collected
 from dynamics.measurements import Answers, Circuit, Direction, HeadWeights, Selectivity, SourceEffects
 from dynamics.progress import Reporter
@@ -29,94 +23,12 @@ from dynamics.runs.plan import ProbePlan, Request, merge
 from dynamics.store import Trace
 from dynamics.store.damage import trace_damage
 from dynamics.store.groups import SHELF, shelved
-from tests.conftest import MadeOnce
-
-STEPS = [0, 3, 12]
-SUMS = [
-    (f"{a} + {b} =", f" {a + b}", "even" if a % 2 == 0 else "odd") for a, b in ((2, 3), (4, 1), (7, 2), (3, 5), (1, 7))
-]
+from tests.collecting.grown import STEPS, SUMS, collect, contents, counted, run_of, same
 
 
 @pytest.fixture(autouse=True)
 def _one_provenance(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dynamics.runs.resolve.provenance", lambda: {"versions": {}, "commit": None, "dirty": None})
-
-
-@pytest.fixture(scope="session")
-def few(tiny_series: Path, made_once: MadeOnce) -> Path:
-    """Three checkpoints of the tiny organism. Read-only."""
-
-    def make(folder: Path) -> None:
-        for step in STEPS:
-            shutil.copytree(tiny_series / f"step{step}", folder / f"step{step}")
-
-    return made_once("three checkpoints", make)
-
-
-def probe_file(folder: Path, name: str, prompts: int, labels: tuple[str, ...] = (), shift: int = 0) -> str:
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{name}-{prompts}-{'-'.join(labels)}-{shift}.jsonl"
-    rows = []
-    for text, answer, parity in (SUMS * 2)[shift : shift + prompts]:
-        row: dict[str, Any] = {"text": text, "answer": answer, "positions": {"first": text.split()[0]}}
-        known = {"parity": parity, "long": len(text) > 7}
-        row |= {"labels": {label: known[label] for label in labels}} if labels else {}
-        rows.append(json.dumps(row))
-    file.write_text("\n".join(rows), encoding="utf-8")
-    return str(file)
-
-
-def run_of(series: Path, folder: Path, probes: dict[str, dict[str, Any]], **changes: Any) -> Run:
-    """A run of probes: ``{"a": {"prompts": 3, "sites": [...], ...}}``."""
-    declared = {}
-    for name, content in probes.items():
-        about = dict(content)
-        file = probe_file(
-            folder / "prompts", "p", about.pop("prompts", 2), tuple(about.pop("labels", ())), about.pop("shift", 0)
-        )
-        declared[name] = {"file": file, **about}
-    settings = {
-        "series": {"kind": "folder", "path": str(series)},
-        "probes": declared,
-        "device": "cpu",
-        "batch_tokens": 1,
-    }
-    return Run.model_validate(settings | changes)
-
-
-def collect(folder: Path, run: Run, name: str = "t", **options: Any) -> Collected:
-    return dynamics.collect(name, run=run, traces=folder / "traces", **options)
-
-
-def contents(path: Path) -> dict[str, bytes]:
-    """Every file of a trace but those of its shelf."""
-    files = {p.relative_to(path).as_posix(): p for p in sorted(path.rglob("*")) if p.is_file()}
-    return {name: p.read_bytes() for name, p in files.items() if not name.startswith(SHELF)}
-
-
-def same(one: Path, other: Path) -> None:
-    first, second = contents(one), contents(other)
-    assert first.keys() == second.keys()
-    assert [name for name in first if first[name] != second[name]] == []
-
-
-@contextmanager
-def counted() -> Iterator[list[int]]:
-    """Tokens that went through the first block of whatever model is measured."""
-    tokens: list[int] = []
-    before = torch.nn.Module.__call__
-
-    def call(self: Any, *args: Any, **named: Any) -> Any:
-        if type(self).__name__ == "GPTNeoXModel":
-            ids = args[0] if args else named.get("input_ids")
-            tokens.append(int(ids.numel()))
-        return before(self, *args, **named)
-
-    torch.nn.Module.__call__ = call  # type: ignore[method-assign]
-    try:
-        yield tokens
-    finally:
-        torch.nn.Module.__call__ = before  # type: ignore[method-assign]
 
 
 def test_a_probe_is_added_at_every_checkpoint_for_the_passes_of_its_own_prompts(few: Path, tmp_path: Path) -> None:
@@ -141,51 +53,6 @@ def test_a_probe_is_added_at_every_checkpoint_for_the_passes_of_its_own_prompts(
     with counted() as tokens:
         assert collect(tmp_path, after).already == STEPS
     assert tokens == []
-
-
-@pytest.mark.slow
-def test_after_any_edit_the_trace_is_that_of_the_last_file_alone(few: Path, tmp_path: Path) -> None:
-    edits: dict[str, dict[str, Any]] = {
-        "first": {"a": {"prompts": 3, "sites": ["resid_post"]}},
-        "more prompts": {"a": {"prompts": 5, "sites": ["resid_post"]}},
-        "one more": {"a": {"prompts": 6, "sites": ["resid_post"]}},
-        "a label": {"a": {"prompts": 6, "sites": ["resid_post"], "labels": ["parity"]}},
-        "a site and a position": {
-            "a": {
-                "prompts": 6,
-                "sites": ["resid_post", "mlp_out"],
-                "labels": ["parity"],
-                "positions": ["last", "first"],
-            }
-        },
-        "fewer prompts, another probe": {"a": {"prompts": 2, "sites": ["mlp_out"]}, "b": {"prompts": 4}},
-        "gone": {"b": {"prompts": 4}},
-        "back": {"a": {"prompts": 3, "sites": ["resid_post"]}},
-    }
-    path = tmp_path / "traces/t.zarr"
-    passed = {}
-    for name, probes in edits.items():
-        run = run_of(few, tmp_path, probes)
-        with counted() as tokens:
-            done = collect(tmp_path, run)
-        passed[name] = len(tokens) / len(STEPS)
-        assert done.waiting == [] and Trace(path).complete.all(), name
-        shutil.rmtree(tmp_path / "other", ignore_errors=True)
-        collect(tmp_path / "other", run)
-        same(path, tmp_path / "other/traces/t.zarr")
-        assert trace_damage(path) == [], name
-    # a prompt is a pass here: what was there was not measured again, and what was measured before was found again
-    assert passed == {
-        "first": 3,
-        "more prompts": 5,  # their answers are new: each prompt is held against them
-        "one more": 1,
-        "a label": 0,
-        "a site and a position": 5,  # one prompt is there twice
-        "fewer prompts, another probe": 4,
-        "gone": 0,
-        "back": 0,
-    }
-    assert len(shelved(path)) == 6
 
 
 def test_two_runs_files_in_turn_measure_nothing_after_the_first_time(few: Path, tmp_path: Path) -> None:
@@ -357,55 +224,6 @@ def test_prompts_are_added_to_measurements_of_all_prompts_together(
     for probe in "ab":  # prompts that are added are computed in batches of their own, whose last digits may be others
         mine, alone = Trace(one).probe(probe).load(), Trace(other).probe(probe).load()
         xr.testing.assert_allclose(mine, alone, rtol=1e-4, atol=1e-5)
-
-
-SEQUENCES = int(os.environ.get("DYNAMICS_SEQUENCES", "4"))
-
-
-@pytest.mark.slow
-def test_random_edits_of_a_runs_file_with_deaths_between_end_in_the_trace_of_the_last_file(
-    few: Path, tmp_path: Path
-) -> None:
-    """``DYNAMICS_SEQUENCES=100`` tries a hundred of them."""
-    series = tmp_path / "two"
-    for step in (0, 12):
-        shutil.copytree(few / f"step{step}", series / f"step{step}")
-    died = 0
-    for seed in range(SEQUENCES):
-        draw = random.Random(seed)
-        folder = tmp_path / str(seed)
-        for _ in range(draw.randint(1, 4)):
-            run = run_of(series, folder, _drawn(draw))
-            at = draw.choice([None, draw.randint(1, 60), draw.randint(1, 400)])
-            try:
-                with watched(dying(at, within=draw.random() < 0.5)) if at else nullcontext():
-                    collect(folder, run)
-            except Died:
-                died += 1
-        path, last = folder / "traces/t.zarr", run_of(series, folder, _drawn(draw))
-        done = collect(folder, last)
-        assert done.waiting == [] and done.failed == {}, seed
-        collect(folder / "other", last)
-        same(path, folder / "other/traces/t.zarr")
-        assert trace_damage(path) == [], seed
-        assert dynamics.verify("t", traces=folder / "traces", prune=True) == []
-        assert not (path / SHELF).exists()
-        shutil.rmtree(folder)
-    assert died >= SEQUENCES / 2
-
-
-def _drawn(draw: random.Random) -> dict[str, dict[str, Any]]:
-    """Probes of a runs file."""
-    found = {}
-    for name in draw.sample(["a", "b", "c"], draw.randint(1, 2)):
-        found[name] = {
-            "prompts": draw.randint(1, 4),
-            "shift": draw.choice([0, 0, 1]),
-            "sites": draw.choice([[], ["resid_post"], ["resid_post", "mlp_out"]]),
-            "positions": draw.choice([["last"], ["last", "first"], ["first"]]),
-            "labels": draw.choice([[], ["parity"], ["long", "parity"]]),
-        }
-    return found
 
 
 def test_new_checkpoints_wait_without_being_read_again_and_are_counted_as_pending(

@@ -24,7 +24,7 @@ from dynamics.measurements.forward import measure
 from dynamics.models.architecture import architecture
 from dynamics.models.trained import check_parameters, measurable
 from dynamics.store import Trace, open_trace
-from tests.collecting.test_live import fresh, probes, train
+from tests.collecting.trainings import fresh, probes, train
 from tests.models.families import CONFIGS, MORE, model_of, probe
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # peft and torch, of their own older names

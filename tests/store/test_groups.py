@@ -280,7 +280,7 @@ def test_damage_on_the_shelf_is_seen_and_a_damaged_group_is_measured_again(tmp_p
 
 
 def test_a_trace_without_a_manifest_gains_nothing(tmp_path: Path) -> None:
-    from tests.collecting.test_verify import unsealed
+    from tests.collecting.test_repair import unsealed
 
     path = tmp_path / "t.zarr"
     fill(path, declare(), (0, 2))

@@ -21,7 +21,7 @@ from dynamics.store import Trace
 from tests.checkpoints.test_adapters import STEPS as ADAPTERS
 from tests.checkpoints.test_adapters import trained as train_adapters
 from tests.collecting.hub.publishing import REPO, STEPS, files, published, run, weight_bytes
-from tests.collecting.test_live import fresh
+from tests.collecting.trainings import fresh
 from tests.loopback import Hub
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # peft, of older names
