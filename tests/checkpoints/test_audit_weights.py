@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from itertools import pairwise
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -13,85 +12,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from checkpoints.audit import AuditFinding, audit_weights, neighbours
-from checkpoints.audit import order as order_module
+from checkpoints.audit import audit_weights, neighbours
 from checkpoints.audit.returns import SAME
 from checkpoints.audit.vectors import angles
 from tests.checkpoints.audited import BLOB, PYTHIA, STALE, kinds, masked
+from tests.checkpoints.trajectories import LINEAR, LOG, constant, cosine, judged, linear, restarts, rounded, train
 
-Floats = npt.NDArray[np.float32]
-
-
-def linear(u: float) -> float:
-    return 1.0 - 0.9 * u
-
-
-def cosine(u: float) -> float:
-    return min(1.0, u / 0.01) * 0.5 * (1 + float(np.cos(np.pi * u)))
-
-
-def restarts(u: float) -> float:
-    return 0.5 * (1 + float(np.cos(np.pi * ((4 * u) % 1))))
-
-
-def constant(u: float) -> float:
-    return 1.0
-
-
-LOG = (0, *sorted({round(float(s)) for s in np.geomspace(1, 1000, 40)}))
-LINEAR = tuple(range(0, 1001, 25))
 SCHEDULES = {"log": LOG, "linear": LINEAR, "pythia": PYTHIA}
+
+
 KINDS = ("walk", "drift", "decay", "basin", "adam", "noise")
-
-
-def train(
-    steps: Sequence[int], rate: Callable[[float], float], kind: str, *, seed: int = 0, size: int = 4096
-) -> Floats:
-    """(checkpoint, weight): what training does to weights, in six ways; learning rate as a function of time in [0, 1].
-
-    A random walk; drift with some noise; a walk with weight decay; descent in a quadratic bowl of very different
-    curvatures with noise; signed, averaged gradients towards a target as Adam takes them; noise around one place.
-    """
-    rng = np.random.default_rng(seed)
-    start = rng.normal(0, 0.02, size)
-    way, curvature = rng.normal(0, 0.06, size), 10 * rng.lognormal(0, 2, size)
-    goal, weights, average, result = start + 0.5 * way, start, np.zeros(size), [start]
-    for a, b in pairwise(steps):
-        parts = int(np.clip((b - a) / max(steps) * 1000, 1, 5))
-        for part in range(parts):
-            time = (b - a) / max(steps) / parts
-            lr = rate((a + (b - a) * (part + 0.5) / parts) / max(steps))
-            noise = rng.normal(0, 1, size)
-            if kind == "walk":
-                weights = weights + 0.06 * lr * np.sqrt(time) * noise
-            elif kind == "drift":
-                weights = weights + lr * time * way + 0.01 * lr * np.sqrt(time) * noise
-            elif kind == "decay":
-                weights = weights * (1 - 2 * lr * time) + 0.06 * lr * np.sqrt(time) * noise
-            elif kind == "basin":
-                pull = np.minimum(curvature * lr * time, 1)
-                weights = weights - pull * (weights - goal) + 0.03 * lr * np.sqrt(time) * noise
-            elif kind == "adam":
-                average = 0.9 * average + 0.1 * np.sign(0.3 * np.tanh(100 * (goal - weights)) + noise)
-                weights = weights * (1 - 0.1 * lr * time) + lr * time * average * np.sqrt(30) * 0.2
-            else:
-                weights = weights - min(200 * lr * time, 1) * (weights - goal) + 0.2 * lr * np.sqrt(time) * noise
-        result.append(weights)
-    return np.stack(result).astype(np.float32)
-
-
-def rounded(weights: Floats, dtype: torch.dtype = torch.bfloat16) -> Floats:
-    """The same weights as another dtype stores them."""
-    return torch.from_numpy(weights).to(dtype).float().numpy()
-
-
-def judged(steps: Sequence[int], weights: Floats, **more: object) -> list[AuditFinding]:
-    given_: dict[str, object] = {
-        "norms": np.linalg.norm(weights, axis=1),
-        "nonfinite": [0] * len(steps),
-        "digests": [""] * len(steps),
-    }
-    return audit_weights(steps, weights, **(given_ | more))  # type: ignore[arg-type]
 
 
 HONEST = [(rate, kind) for rate in (constant, linear, cosine, restarts) for kind in KINDS]
@@ -317,59 +247,6 @@ def test_nothing_can_be_said_of_fewer_than_three_checkpoints() -> None:
     weights = train(LINEAR, linear, "walk")
     for count in range(3):
         assert judged(LINEAR[:count], weights[:count]) == []
-
-
-def test_a_long_series_is_looked_at_in_several_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(order_module, "PLACES", 60)
-    weights, foreign = train(PYTHIA, linear, "walk"), train(PYTHIA, linear, "walk", seed=1)
-    assert judged(PYTHIA, weights) == []
-    weights[20:120:10] = rounded(weights[-1])
-    weights[75] = foreign[75]
-    assert masked(judged(PYTHIA, weights)) == {*PYTHIA[20:120:10], PYTHIA[75]}
-    weights[-1] = foreign[-1]
-    assert 143000 not in masked(judged(PYTHIA, weights))
-
-
-def test_in_a_long_series_a_copy_of_a_step_nearby_is_found_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside few others of the series it is no farther from its neighbours than they are from each other."""
-    weights = train(PYTHIA, constant, "walk")
-    places = (40, 75, 110)
-    for at in places:
-        weights[at] = rounded(weights[at - 3])
-    all_with_all = masked(judged(PYTHIA, weights))
-    assert all_with_all >= {PYTHIA[at] for at in places}
-    monkeypatch.setattr(order_module, "PLACES", 12)
-    assert masked(judged(PYTHIA, weights)) == all_with_all
-    monkeypatch.setattr(order_module, "NEAR", 1)
-    assert masked(judged(PYTHIA, weights)) == set()
-
-
-class Counted:
-    """Sketches that count how many rows were asked for at once, and in all."""
-
-    def __init__(self, rows: Floats) -> None:
-        self.rows, self.most, self.total = rows, 0, 0
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, some: npt.NDArray[np.intp]) -> Floats:
-        self.most, self.total = max(self.most, len(some)), self.total + len(some)
-        return self.rows[some]
-
-
-@pytest.mark.parametrize("count", [500, 1000, 2000])
-def test_no_more_sketches_are_held_than_are_compared_at_once_and_each_is_read_a_few_times(
-    count: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(order_module, "PLACES", 100)
-    steps = range(count)
-    weights = np.cumsum(np.random.default_rng(0).normal(size=(count, 64)), axis=0).astype(np.float32)
-    weights[count // 2] = weights[count // 5]
-    sketches = Counted(weights)
-    found = audit_weights(steps, sketches, np.ones(count), [0] * count, [""] * count)
-    assert (count // 2) in masked(found)
-    assert sketches.most <= order_module.PLACES + 1 and sketches.total <= 10 * count
 
 
 @given(st.integers(0, 2**32))

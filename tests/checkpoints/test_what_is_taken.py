@@ -15,8 +15,8 @@ from checkpoints import CheckpointError, FolderConfig, UserError
 from checkpoints.layouts import LAYOUTS
 from checkpoints.layouts.names import file_step, folder_step
 from checkpoints.series import LAST_STEP, Checkpoint, ordered
-from tests.checkpoints.files_of import model, states, steps
 from tests.checkpoints.foreign import LIT_LLAMA, NanoGPT, as_litgpt, llama, opened, save, save_litgpt, save_nanogpt, toy
+from tests.checkpoints.state_folders import model, states, steps
 from tests.checkpoints.test_layouts import saved, series_of
 from tests.checkpoints.test_local import put
 

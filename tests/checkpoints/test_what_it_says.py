@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.checkpoints.files_of import model, states
 from tests.checkpoints.foreign import NanoGPT, opened, save_nanogpt
+from tests.checkpoints.state_folders import model, states
 from tests.checkpoints.test_local import put
 
 
