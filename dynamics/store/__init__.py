@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from .declaration import FEATURES, FORMAT, FORMAT_VERSION, WEIGHTS, Group, TraceDeclaration
 from .features import FeatureTable, dictionaries_in, write_features
+from .format import trace_attributes
 from .lock import writer_lock
 from .paths import open_run_trace, trace_path
-from .reader import Trace, open_trace, trace_attributes
+from .reader import Trace, open_trace
 from .recorder import remark
 from .results import read_result, write_result
 from .variable import Variable

@@ -16,9 +16,19 @@ from .attributes import check_attributes
 from .declaration import FEATURES, FORMAT, FORMAT_VERSION
 from .direct import DirectStore
 from .manifest import ROOT_COPY, intact, parsed
-from .mirror import FetchingStore, place_of, remote_url
+from .mirror import FetchingStore, located, place_of, remote_url
 
-__all__ = ["TOGETHER", "array_of", "check_format", "damaged", "is_newer", "open_group", "require_steps", "whole_column"]
+__all__ = [
+    "TOGETHER",
+    "array_of",
+    "check_format",
+    "damaged",
+    "is_newer",
+    "open_group",
+    "require_steps",
+    "trace_attributes",
+    "whole_column",
+]
 
 TOGETHER = 256
 """Checkpoints of a small array that are read at once."""
@@ -139,3 +149,15 @@ def array_of(root: zarr.Group, name: str) -> zarr.Array[Any]:
     if not isinstance(array, zarr.Array):
         raise damaged(path, f"the array {name}", "it is no array")
     return array.with_config({"write_empty_chunks": True})
+
+
+def trace_attributes(path: Path) -> dict[str, Any]:
+    """The attributes of a trace's root, without opening the rest.
+
+    Raises:
+        UserError: when it is no trace, of a newer format version, or its metadata are damaged.
+    """
+    path = located(path)
+    attributes = dict(open_group(path, mode="r").attrs)
+    check_format(attributes, path)
+    return attributes

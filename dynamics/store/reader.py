@@ -21,12 +21,12 @@ from ..names import CHECKPOINT, POSITION, PROMPT
 from ..notebook import box, details, facts, status_strip, table
 from .declaration import FEATURES, WEIGHTS
 from .derived import DERIVED
-from .format import check_format, damaged, open_group, require_steps
+from .format import damaged, require_steps, trace_attributes
 from .groups import asked_of, listed_groups
 from .manifest import MANIFEST, parsed, sealed_files, unlike
 from .mirror import FetchingStore, located, place_of
 
-__all__ = ["Trace", "open_trace", "trace_attributes"]
+__all__ = ["Trace", "open_trace"]
 
 
 def open_trace(path: StrPath, *, chunks: Any = None) -> xr.DataTree:
@@ -53,18 +53,6 @@ def open_trace(path: StrPath, *, chunks: Any = None) -> xr.DataTree:
     trace_attributes(path)
     with _readable(path, "a coordinate, or the metadata"):
         return _opened(path, chunks)
-
-
-def trace_attributes(path: Path) -> dict[str, Any]:
-    """The attributes of a trace's root, without opening the rest.
-
-    Raises:
-        UserError: when it is no trace, of a newer format version, or its metadata are damaged.
-    """
-    path = located(path)
-    attributes = dict(open_group(path, mode="r").attrs)
-    check_format(attributes, path)
-    return attributes
 
 
 def _opened(path: Path, chunks: Any) -> xr.DataTree:
