@@ -379,9 +379,8 @@ class LiveCollector:
 
 
 def _is_main_process() -> bool:
-    import torch
+    from torch import distributed
 
-    distributed = torch.distributed
     return not (distributed.is_available() and distributed.is_initialized() and distributed.get_rank() != 0)
 
 
