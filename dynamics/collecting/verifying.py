@@ -12,6 +12,7 @@ from typing import Any
 
 from checkpoints.errors import CheckpointError
 from checkpoints.local import FolderConfig, FolderSeries
+from checkpoints.objects import Bucket, is_url, url_of
 from checkpoints.paths import StrPath, as_flag, as_path, as_text, replace_bytes
 from checkpoints.series import Checkpoint, Series
 
@@ -21,6 +22,7 @@ from ..runs.config import Run
 from ..runs.lookup import requested, trace_name
 from ..runs.resolve import Resolved
 from ..store import Trace, TraceDeclaration, TraceWriter, writer_lock
+from ..store.copies import copied
 from ..store.create import create_trace, grow_trace
 from ..store.damage import Damage, has_manifest, root_problem, trace_damage
 from ..store.declaration import require_declared
@@ -28,7 +30,7 @@ from ..store.derived import DERIVED, RESULTS
 from ..store.format import open_group
 from ..store.groups import SHELF, drop_shelved, prune_shelf
 from ..store.manifest import ROOT_COPY, consolidated, metadata_of, rewrite, sealed_files, unlike
-from ..store.mirror import fetch_whole, require_folder
+from ..store.mirror import fetch_whole
 from ..store.paths import open_run_trace, trace_path
 from ..store.remote import lease_of, require_unwritten
 from .collector import collect_once
@@ -74,8 +76,9 @@ def verify(
     if runs is not None or run is not None:
         requested(name, run, runs=runs, traces=traces)  # a runs file that is not there is refused
     traces, trace = as_path(traces, "traces"), trace_name(as_text(name, "name"))
-    if repair or prune:
-        require_folder(traces, "repairing or pruning")
+    if (repair or prune) and is_url(traces) and Bucket(f"{url_of(traces)}/{trace}.zarr").listing():
+        with copied(traces / f"{trace}.zarr") as copy:
+            return verify(name, runs=runs, traces=copy.parent, run=run, repair=repair, prune=prune, reporter=reporter)
     path = trace_path(traces, trace)
     lease = lease_of(path)
     fetch_whole(path)
@@ -84,7 +87,7 @@ def verify(
             for folder, size in prune_shelf(path):
                 reporter.say(f"deleted {folder}: {size / 1e6:,.1f} MB")
     found = trace_damage(path) if path.exists() else []
-    if found and not repair and path.with_name(f"{path.name}.owner").exists():
+    if found and not (repair or is_url(traces)) and path.with_name(f"{path.name}.owner").exists():
         with writer_lock(path):  # another process that writes it is refused here: it is between two files, not damaged
             found = trace_damage(path)
     if found:

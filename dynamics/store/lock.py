@@ -28,7 +28,17 @@ from .mirror import require_folder
 from .places import beside
 from .remote import leased
 
-__all__ = ["alone", "doing_now", "is_locked", "joined", "living_members", "say_doing", "writer_lock"]
+__all__ = [
+    "alone",
+    "doing_now",
+    "is_locked",
+    "joined",
+    "living_members",
+    "lock_file",
+    "locked",
+    "say_doing",
+    "writer_lock",
+]
 
 _WRITING = 60.0
 """Seconds for which who writes a folder waits until another process has written it."""
@@ -44,7 +54,7 @@ def writer_lock(trace: Path) -> Iterator[None]:
     Raises:
         UserError: when other living processes write it (named), or the folder cannot be written.
     """
-    with _locked(trace, timeout=0.25):  # who only asks whether it is free holds it for a moment
+    with locked(trace):  # who only asks whether it is free holds it for a moment
         if shards_folder(trace).exists():
             if members := living_members(trace):
                 raise UserError(
@@ -55,7 +65,7 @@ def writer_lock(trace: Path) -> Iterator[None]:
             add_journals(trace)
             clear_shards(trace)
         say_doing(trace, "")
-        with leased(trace, _lock_file(trace), journal_file(trace)):
+        with leased(trace, lock_file(trace), journal_file(trace)):
             yield
 
 
@@ -71,7 +81,7 @@ def joined(trace: Path, claims: Claims) -> Iterator[bool]:
     """
     require_folder(trace, "sharing the checkpoints of a run out")
     try:
-        with _locked(trace, timeout=_JOINING):
+        with locked(trace, timeout=_JOINING):
             claims.join()
     except OSError as error:
         raise unwritable(str(trace.parent), error, option="--traces") from error
@@ -96,8 +106,9 @@ def _named(members: list[Member]) -> str:
 
 
 @contextmanager
-def _locked(trace: Path, *, timeout: float) -> Iterator[None]:
-    file = _lock_file(trace)
+def locked(trace: Path, *, timeout: float = 0.25) -> Iterator[None]:
+    """Hold the lock of a trace, or of a mirror, and nothing else; see :func:`writer_lock`."""
+    file = lock_file(trace)
     owner = _owner(trace)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -164,7 +175,7 @@ def alone(folder: Path, what: str, *, patience: float = _WRITING) -> Iterator[No
 
 def is_locked(trace: Path) -> bool:
     """Whether a living process writes a trace alone now; nothing is written by asking, and False where nobody can know."""
-    file = _lock_file(trace)
+    file = lock_file(trace)
     if not file.is_file() or file.is_symlink():
         return False
     lock = FileLock(file)
@@ -193,7 +204,8 @@ def doing_now(trace: Path) -> str:
         return ""
 
 
-def _lock_file(trace: Path) -> Path:
+def lock_file(trace: Path) -> Path:
+    """What is locked while a trace is written."""
     return beside(trace, ".lock")
 
 

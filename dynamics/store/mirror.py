@@ -40,7 +40,9 @@ __all__ = [
     "bucket_of",
     "derived_in",
     "fetch_whole",
+    "is_said",
     "located",
+    "mirror_of",
     "nodes_in",
     "place_of",
     "pull",
@@ -48,6 +50,7 @@ __all__ = [
     "remember",
     "remote_url",
     "require_folder",
+    "require_inside",
     "sealed_of",
 ]
 
@@ -67,11 +70,15 @@ def located(path: Path) -> Path:
         if remote_url(path) is not None:
             pulled(path)
         return path
-    url = url_of(path)
-    scheme, _, rest = url.partition("://")
-    mirror = _mirrors() / scheme / rest
+    mirror = mirror_of(path)
     pulled(mirror)
     return mirror
+
+
+def mirror_of(path: Path) -> Path:
+    """The mirror of a trace in an object store, as it is."""
+    scheme, _, rest = url_of(path).partition("://")
+    return _mirrors() / scheme / rest
 
 
 def _mirrors() -> Path:
@@ -155,8 +162,16 @@ def fetch_whole(mirror: Path) -> None:
                 remedy="wait until it has finished, or stop it; what is complete stays",
             )
         shutil.rmtree(mirror, ignore_errors=True)
-        bucket.each(lambda key: _fetch(mirror, bucket, key), bucket.listing())
-        remember(mirror, {})
+        keys = list(bucket.listing())
+        require_inside(keys, mirror)
+        etags = zip(keys, bucket.each(lambda key: _fetch(mirror, bucket, key), keys), strict=True)
+        remember(mirror, {key: etag for key, etag in etags if etag and is_said(key)})
+
+
+def is_said(key: str) -> bool:
+    """Whether an object is what is said of one checkpoint by the root or a group that the trace lists."""
+    array = key.rpartition("/c/")[0]
+    return array in STATES or (array.count("/") == 1 and array.endswith(f"/{MANIFEST}"))
 
 
 def pull(mirror: Path, bucket: Bucket, *, records: bool) -> dict[str, str]:
@@ -194,7 +209,7 @@ def _pull_listed(
     mirror: Path, bucket: Bucket, content: bytes, etag: str, before: dict[str, str], *, records: bool
 ) -> dict[str, str]:
     """Pull what a root's metadata list."""
-    _require_inside([*nodes_in(content), *sealed_of(content)], mirror)
+    require_inside([*nodes_in(content), *sealed_of(content)], mirror)
     _drop_groups(mirror, content)
     _fetch_sealed(mirror, bucket, "", content)
     etags = {"zarr.json": etag} | _pull_states(mirror, bucket, before, groups_in(content), records=records)
@@ -205,7 +220,7 @@ def _pull_listed(
     return etags
 
 
-def _require_inside(names: Iterable[str], mirror: Path) -> None:
+def require_inside(names: Iterable[str], mirror: Path) -> None:
     """Refuse names that a store says and that would lead out of a mirror."""
     from checkpoints.hub.files import is_safe
 
@@ -313,7 +328,7 @@ def _pull_derived(mirror: Path, bucket: Bucket, content: bytes) -> None:
         found = bucket.get(f"{name}/zarr.json")
         if found is None or not intact(found[0]):
             continue
-        _require_inside(sealed_of(found[0]), mirror)
+        require_inside(sealed_of(found[0]), mirror)
         _fetch_sealed(mirror, bucket, name, found[0])
         files = {"zarr.json", *sealed_of(found[0])}
         for file in [p for p in (mirror / name).rglob("*") if p.is_file()]:

@@ -37,7 +37,7 @@ from .journal import merged
 from .manifest import MANIFEST, ROOT_COPY, rewrite, slab_files
 from .mirror import STATES, bucket_of, derived_in, nodes_in, pull, pulling, remember, remote_url, sealed_of
 
-__all__ = ["BEAT", "PATIENCE", "Remote", "lease_of", "leased", "require_unwritten", "writing"]
+__all__ = ["BEAT", "PATIENCE", "Lease", "Remote", "lease_of", "leased", "require_unwritten", "without", "writing"]
 
 BEAT = 5.0
 """Seconds between two signs of life."""
@@ -303,7 +303,7 @@ class Remote:
             return
         changed = [name for name, content in derived.items() if self._derived.get(name) != content]
         if unlisted := [name for name in self._derived if name in changed or name not in derived]:
-            self._put_if("zarr.json", _without(self._root, unlisted))  # nobody reads a mixture of old and new
+            self._put_if("zarr.json", without(self._root, unlisted))  # nobody reads a mixture of old and new
         before, files = sealed_of(self._root), sealed_of(root)
         keys = [name for name, entry in files.items() if before.get(name) != entry]
         keys += sorted({f"{name.partition('/')[0]}/zarr.json" for name in changed})
@@ -340,7 +340,7 @@ class Remote:
         remember(self._mirror, self._etags)
 
 
-def _without(root: bytes, names: Sequence[str]) -> bytes:
+def without(root: bytes, names: Sequence[str]) -> bytes:
     """A root's metadata without some results and features."""
     nodes = {n: node for n, node in nodes_in(root).items() if not any(n == g or n.startswith(f"{g}/") for g in names)}
     with tempfile.TemporaryDirectory() as made:
