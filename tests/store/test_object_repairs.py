@@ -23,7 +23,8 @@ from dynamics.store.copies import copied
 from dynamics.store.manifest import MANIFEST
 from dynamics.store.paths import trace_path
 from tests.store.declared import declare, fill, snapshot, values
-from tests.store.test_object_stores import filled, run_of, stored, uploaded
+from tests.store.objects import filled, stored
+from tests.store.test_object_stores import run_of, uploaded
 
 pytest.importorskip("obstore", reason="the extra `s3` is not installed")
 
