@@ -11,7 +11,8 @@ from checkpoints.paths import StrPath, as_flag, as_mapping, as_number, as_number
 
 from ..models.architecture import Adapter
 from ..progress import Reporter
-from ..runs.config import ProbeEntry, check_name
+from ..runs.config import ProbeEntry
+from ..runs.naming import check_name
 from ..runs.plan import find_analysis
 from ..runs.schedule import log_steps
 from .live import LiveCollector

@@ -33,7 +33,8 @@ from ..models.architecture import Adapter, adapted, tokenizer_of
 from ..models.trained import check_parameters, measurable
 from ..notebook import box, facts, status_strip, table
 from ..progress import EVERY, Reporter
-from ..runs.config import AnalysisEntry, LiveConfig, ProbeEntry, Run, check_name, explain
+from ..runs.config import AnalysisEntry, LiveConfig, ProbeEntry, Run, explain
+from ..runs.naming import check_name
 from ..runs.plan import built_in
 from ..runs.resolve import Model, Resolved, describe_model, plan_run
 from ..runs.schedule import log_steps
@@ -107,8 +108,7 @@ class LiveCollector:
         resume, probes = as_flag(resume, "resume"), as_mapping(probes or {}, "probes")
         settings = as_mapping(settings or {}, "settings")
         self._say = say or Reporter().say
-        self._stack = ExitStack()
-        self._resumed = False
+        self._stack, self._resumed = ExitStack(), False
         self._planned: Sequence[int] | None = None
         self.name, self.path = name, trace_path(traces, name)
         self._active = self._main = _is_main_process()

@@ -9,18 +9,19 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from checkpoints.bucket import BucketConfig
-from checkpoints.errors import UserError, nearest, short
+from checkpoints.errors import UserError, nearest
 from checkpoints.foreign import parse_yaml, read_text, require_plain, truth_for_number
 from checkpoints.hub import HubConfig
 from checkpoints.local import FolderConfig
 from checkpoints.organism.curriculum import OrganismConfig
-from checkpoints.paths import StrPath, absolute, as_path, as_text
+from checkpoints.paths import StrPath, absolute, as_path
 from checkpoints.series import SeriesConfig
 from checkpoints.staged import PartConfig, StagedConfig
 
 from ..models.importing import import_beside
 from .anchoring import whole_paths
 from .dictionaries import CORPORA, DictionaryConfig
+from .naming import check_name
 from .sweeps import SWEEP, cell_names, cells, one_cell
 from .template import TemplateConfig
 
@@ -31,7 +32,6 @@ __all__ = [
     "LiveConfig",
     "ProbeEntry",
     "Run",
-    "check_name",
     "explain",
     "load_cells",
     "load_run",
@@ -231,21 +231,6 @@ def load_cells(name: str, file: StrPath | None = None) -> dict[str, Run]:
     if isinstance(body, dict) and SWEEP in body:
         return cells(name, body, where, _parse)
     return {name: load_run(name, file)}
-
-
-def check_name(name: str) -> None:
-    """Refuse what cannot be a file's name.
-
-    Raises:
-        UserError: for separators, a leading dot, signs that do not print, nothing at all.
-    """
-    as_text(name, "name")
-    if "/" in name or "\\" in name or name.startswith(".") or not name.strip() or not name.isprintable():
-        raise UserError(
-            f"{short(name)!r} cannot name a run",
-            expected="a name that is also a file's name, such as my-run",
-            remedy="rename it",
-        )
 
 
 def run_names(file: StrPath | None = None) -> list[str]:

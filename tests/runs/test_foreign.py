@@ -10,7 +10,8 @@ import yaml
 from checkpoints import UserError
 from checkpoints.foreign import parse_yaml, read_json, read_text, require_plain
 from checkpoints.paths import absolute, as_number, as_path, as_text, beside
-from dynamics.runs.config import check_name, load_runs
+from dynamics.runs.config import load_runs
+from dynamics.runs.naming import check_name
 from dynamics.runs.plan import find_analysis
 
 BASE = "r:\n  series: {kind: folder, path: ./s}\n  analyses: [induction]\n"
