@@ -20,7 +20,7 @@ from checkpoints.organism import build_tokenizer
 from dynamics.analysis import Analysis, Context, Summary
 from dynamics.emergence import unit_bootstrap
 from dynamics.measurements import TokenAttribution, donor_label
-from dynamics.numerics.decoding import decode_classes
+from dynamics.numerics.decoding import ClassDecoder
 from dynamics.probes import Probe, tokenize
 from tests.analyses.behaviours import MadeTrace
 
@@ -246,7 +246,7 @@ def test_given_shuffles_are_the_null() -> None:
     rng = np.random.default_rng(0)
     x, labels = rng.normal(size=(60, 5)), rng.integers(0, 3, 60)
     given = np.stack([labels, rng.permutation(labels)], axis=1)
-    hits, null = decode_classes(x, labels, np.arange(60) % 5, np.zeros(60), shuffled=given)
+    hits, null = ClassDecoder(labels, np.arange(60) % 5, np.zeros(60), shuffled=given).hits(x)
     np.testing.assert_array_equal(null[..., 0], hits)
     assert null.shape == (1, 60, 2)
 

@@ -135,7 +135,7 @@ def test_a_figure_is_what_matplotlib_saves(folder: Path) -> None:
     with mpl.rc_context({"svg.hashsalt": "dynamics"}):
         figure.savefig(expected["svg"], format="svg", metadata={"Date": None, "Creator": "circuit-dynamics"})
         figure.set_layout_engine("none")
-        figure.savefig(expected["png"], format="png", dpi=160)
+        figure.savefig(expected["png"], format="png", dpi=160, pil_kwargs={"compress_level": 3})
     for kind, buffer in expected.items():
         assert (folder / f"map.{kind}").read_bytes() == buffer.getvalue()
     assert base64.b64decode(data.split(",")[1]) == expected["svg"].getvalue()
