@@ -36,14 +36,20 @@ def answers_kept() -> Iterator[None]:
 
 @contextmanager
 def _kept(kind: type, method: str, about: Callable[..., Hashable | None]) -> Iterator[None]:
-    """A method's answers are kept by what they depend on, unless that is None; a matplotlib without it is left as it is."""
+    """A method's answers are kept by what they depend on, unless that is not known; a matplotlib without it is left as it is."""
     ask = kind.__dict__.get(method)
     known: dict[Hashable, Any] = {}
 
-    def answer(self: Any, *given: Any) -> Any:
-        key = about(self, *given)
+    def answer(self: Any, *given: Any, **named: Any) -> Any:
+        try:
+            key = None if named else about(self, *given)
+        except (
+            AttributeError,
+            TypeError,
+        ):  # a matplotlib that keeps it elsewhere: nothing is known of what it depends on
+            key = None
         if key is None:
-            return ask(self, *given)  # type: ignore[misc]
+            return ask(self, *given, **named)  # type: ignore[misc]
         if key not in known:
             known[key] = self, ask(self, *given)  # type: ignore[misc]
         return known[key][1]

@@ -165,3 +165,10 @@ def test_what_is_kept_while_a_figure_is_drawn_changes_no_byte(tmp_path: Path, mo
     monkeypatch.setattr(measuring, "_text", lambda *_: None)
     monkeypatch.setattr(measuring, "_shown", lambda *_: None)
     assert files("asked") == kept
+
+    def elsewhere(*_: Any) -> None:
+        raise AttributeError("another matplotlib")
+
+    monkeypatch.setattr(measuring, "_text", elsewhere)
+    monkeypatch.setattr(measuring, "_shown", elsewhere)
+    assert files("another matplotlib") == kept
